@@ -1,0 +1,72 @@
+# Everything a developer types. `make` alone lists it.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+# The first interpreter that is new enough; `make PYTHON=/path/to/python install` chooses another.
+PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.13 python; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done)
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+ARGS ?=
+PORT ?= 5000
+
+# Tests run on as many workers as there are cores, each with one thread.
+TEST_WORKERS ?= 2
+TEST_THREADS ?= 1
+
+export MLFLOW_DISABLE_TELEMETRY := true
+export DO_NOT_TRACK := true
+
+.PHONY: help install run test lint types unit test-faults ui bench audit clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@echo
+	@echo "  ARGS=... adds to a command: make run ARGS='trainer.max_epochs=2 seed=1'"
+
+install: $(STAMP)  ## make .venv and install the project with what its tests need, pinned
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: install it, or name one with make PYTHON=..." >&2; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+run: $(STAMP)  ## train, test and track the MNIST network: python -m pipeline +experiment=mnist_cnn
+	$(BIN)/python -m pipeline +experiment=mnist_cnn $(ARGS)
+
+test: lint types unit  ## lint, types, and the tests with coverage
+
+lint: $(STAMP)  ## ruff: rules and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)  ## mypy, strict on src/
+	$(BIN)/mypy
+
+unit: $(STAMP)  ## pytest with coverage of src/pipeline
+	OMP_NUM_THREADS=$(TEST_THREADS) $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile \
+		--cov --cov-report=term --cov-fail-under=90 $(ARGS)
+
+test-faults: $(STAMP)  ## the long form of the fault tests, with a table of what was survived
+	OMP_NUM_THREADS=$(TEST_THREADS) $(BIN)/python -m pytest -n $(TEST_WORKERS) -m faults --long --timeout 900 $(ARGS)
+
+ui: $(STAMP)  ## the MLflow UI on the tracking store (MLFLOW_TRACKING_URI, else experiments/mlflow.db)
+	@store="$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/experiments/mlflow.db}"; \
+	case "$$store" in http*) echo "The runs are on a server: open $$store"; exit 0;; esac; \
+	echo "http://127.0.0.1:$(PORT)"; \
+	exec $(BIN)/mlflow ui --backend-store-uri "$$store" --default-artifact-root "$(CURDIR)/experiments/artifacts" \
+		--host 127.0.0.1 --port $(PORT) $(ARGS)
+
+bench: $(STAMP)  ## speed against a hand-written loop
+	$(BIN)/python -m benchmarks $(ARGS)
+
+audit: $(STAMP)  ## known advisories against the pinned versions
+	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip --progress-spinner off $(ARGS)
+
+clean:  ## remove caches (never data, runs or the environment)
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov build dist
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

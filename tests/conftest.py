@@ -1,0 +1,92 @@
+"""What every test relies on: a machine that looks the same everywhere, and the real data where it is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# Before any test module imports a library that reads them.
+os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+os.environ["DO_NOT_TRACK"] = "true"
+os.environ.pop("MLFLOW_TRACKING_URI", None)
+
+# The published data is for tests marked `real_data` alone, so that all others behave the same everywhere: it is
+# moved aside (in the environment, which worker processes inherit) and put back for those.
+if "PIPELINE_DATA_PATH" in os.environ:
+    os.environ["PIPELINE_TEST_DATA_PATH"] = os.environ.pop("PIPELINE_DATA_PATH")
+REAL_DATA = os.environ.get("PIPELINE_TEST_DATA_PATH", "")
+
+FaultRecorder = Callable[[str, int, int, int], None]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--long", action="store_true", help="the long form of tests that have one (more repetitions)"
+    )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that this machine cannot run say why."""
+    for item in items:
+        if item.get_closest_marker("real_data") and not REAL_DATA:
+            item.add_marker(pytest.mark.skip(reason="PIPELINE_DATA_PATH is not set: no published data here"))
+        if item.get_closest_marker("gpu") and not _has_gpu():
+            item.add_marker(pytest.mark.skip(reason="no CUDA device here"))
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+@pytest.fixture(autouse=True)
+def _with_real_data(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests marked `real_data` see PIPELINE_DATA_PATH as it was given (fixtures of a wider scope: `real_data`)."""
+    if request.node.get_closest_marker("real_data"):
+        monkeypatch.setenv("PIPELINE_DATA_PATH", REAL_DATA)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The first directory of PIPELINE_DATA_PATH (for tests marked `real_data` and their fixtures)."""
+    return Path(REAL_DATA.split(os.pathsep)[0])
+
+
+@pytest.fixture(scope="session")
+def long_form(request: pytest.FixtureRequest) -> bool:
+    """True with `--long`: repeat a fault as often as the documentation promises."""
+    return bool(request.config.getoption("--long"))
+
+
+@pytest.fixture
+def record_fault(record_property: Callable[[str, object], None]) -> FaultRecorder:
+    """Call with (fault, times caused, survived, lost records): a line of the table at the end."""
+
+    def record(fault: str, caused: int, survived: int, lost: int) -> None:
+        record_property("fault", (fault, caused, survived, lost))
+
+    return record
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """The table of faults: properties travel from worker processes with the reports."""
+    rows = [
+        tuple(value)
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if getattr(report, "when", None) == "call"
+        for name, value in report.user_properties
+        if name == "fault"
+    ]
+    if not rows:
+        return
+    terminalreporter.section("faults")
+    terminalreporter.write_line(f"{'fault':<56} {'caused':>7} {'survived':>9} {'lost':>5}")
+    for fault, caused, survived, lost in sorted(rows):
+        terminalreporter.write_line(f"{fault:<56} {caused:>7} {survived:>9} {lost:>5}")
