@@ -1,0 +1,178 @@
+"""The local journal of one run: JSON lines that only grow, and the cursor that says how far they were delivered."""
+
+import contextlib
+import fcntl
+import json
+import math
+import os
+import threading
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+Record = dict[str, Any]
+
+JOURNAL = "journal.jsonl"
+SYSTEM_JOURNAL = "system.jsonl"
+CURSOR = "cursor.json"
+_NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+
+
+def encode_value(value: float) -> float | str:
+    """A metric value as JSON can hold it: NaN and the infinities have no number there and become words."""
+    value = float(value)
+    if math.isfinite(value):
+        return value
+    return "nan" if math.isnan(value) else ("inf" if value > 0 else "-inf")
+
+
+def decode_value(value: float | str) -> float:
+    """The metric value that `encode_value` was given."""
+    return _NOT_FINITE[value] if isinstance(value, str) else float(value)
+
+
+class Writer:
+    """Appends records to a journal, one system call each; a torn last line is cut off when it is opened.
+
+    Args:
+        path: the journal's file; made if it is not there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self._lock = threading.Lock()
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self._size = _repair(self._file)
+
+    @property
+    def size(self) -> int:
+        """Bytes written so far: what the cursor reaches when everything is delivered."""
+        return self._size
+
+    def append(self, record: Record) -> None:
+        """Write one record. On a full disk nothing of it stays behind and the OSError names the journal."""
+        line = json.dumps(record, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+        with self._lock:
+            try:
+                written = os.write(self._file, line)
+                if written != len(line):
+                    raise OSError(28, "no space left on device")
+            except OSError as error:
+                with contextlib.suppress(OSError):
+                    os.ftruncate(self._file, self._size)
+                raise OSError(error.errno, f"cannot record in the run's journal: {error.strerror}", str(self.path)) from error
+            self._size += len(line)
+
+    def sync(self) -> None:
+        """Have the disk itself hold what was written."""
+        os.fsync(self._file)
+
+    def close(self) -> None:
+        """Close the file; further appends fail."""
+        os.close(self._file)
+
+
+def _repair(file: int) -> int:
+    """Cut a last line that was not written to its end; the number of bytes that stay."""
+    end = os.fstat(file).st_size
+    tail = end
+    while tail > 0:
+        start = max(0, tail - 65536)
+        newline = os.pread(file, tail - start, start).rfind(b"\n")
+        if newline >= 0:
+            tail = start + newline + 1
+            break
+        tail = start
+    if tail != end:
+        os.ftruncate(file, tail)
+    return tail
+
+
+def read(path: Path, offset: int = 0) -> Iterator[tuple[Record, int]]:
+    """The whole records after `offset` bytes, each with the offset that follows it.
+
+    A last line without its end is left out: it is being written, or its writer was killed. A line that is not
+    JSON (a damaged disk) becomes the record `{"t": "damaged"}`.
+    """
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        return
+    with file:
+        file.seek(offset)
+        for line in file:
+            if not line.endswith(b"\n"):
+                return
+            offset += len(line)
+            try:
+                record = json.loads(line)
+            except ValueError:
+                record = {"t": "damaged"}
+            yield record, offset
+
+
+def pending_bytes(path: Path, offset: int) -> bool:
+    """Whether the journal has grown beyond an offset."""
+    try:
+        return path.stat().st_size > offset
+    except FileNotFoundError:
+        return False
+
+
+@dataclass
+class Cursor:
+    """How far a journal was delivered, and to where.
+
+    Args:
+        uri: the store that it was delivered to, without passwords.
+        run_id: MLflow's id of the run there, once it exists.
+        offset: bytes of the journal that are delivered for certain.
+        sending: bytes up to which records may have arrived (the sender could have died before it learnt so).
+        system_offset: bytes of the system metrics' journal that are delivered.
+        models: MLflow's ids of models, by the offset of the record that logged them.
+        failing_since: client time in seconds since which no delivery succeeded; null while all is well.
+        error: the last failure in words.
+    """
+
+    uri: str = ""
+    run_id: str | None = None
+    offset: int = 0
+    sending: int = 0
+    system_offset: int = 0
+    models: dict[str, str] = field(default_factory=dict)
+    failing_since: float | None = None
+    error: str | None = None
+
+    @classmethod
+    def load(cls, folder: Path) -> "Cursor":
+        """The cursor kept in a run's tracking folder; a fresh one where there is none or it is damaged."""
+        try:
+            return cls(**json.loads((folder / CURSOR).read_text()))
+        except (FileNotFoundError, ValueError, TypeError):
+            return cls()
+
+    def save(self, folder: Path) -> None:
+        """Replace the file at once: a reader sees the old cursor or the new one, never half of one."""
+        replace_text(folder / CURSOR, json.dumps(asdict(self)))
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a file under another name, then move it over the old one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+@contextlib.contextmanager
+def locked(path: Path, wait: bool = True) -> Iterator[bool]:
+    """Hold a lock file; yields whether it was got (always, when waiting). The kernel frees it if we are killed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True

@@ -1,0 +1,350 @@
+"""Recording one run: every call appends to a journal on the local disk and returns; a sender delivers it."""
+
+import getpass
+import json
+import os
+import re
+import shutil
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pipeline.errors import UserError
+from pipeline.tracking import journal, registry
+from pipeline.tracking.addresses import absolute_uri
+from pipeline.tracking.process import is_alive, this_process
+from pipeline.tracking.redact import redact
+from pipeline.tracking.sender_link import link
+
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+
+_MAX_PARAM = 6000
+_MAX_TAG = 8000
+_MAX_KEY = 250
+_BAD_IN_NAME = re.compile(r"[^\w.\- :/]")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Names a run to another process, which can then record runs nested under it."""
+
+    key: str
+    directory: Path
+
+
+class Run:
+    """One tracked run.
+
+    Made by `Run.start`. Nothing here waits for, or imports, the tracking library. What is recorded keeps the time
+    at which it was recorded.
+    """
+
+    def __init__(
+        self, directory: Path, experiments_dir: Path, key: str, pending: registry.Pending, writer: journal.Writer
+    ) -> None:
+        self.directory = directory
+        self.experiments_dir = experiments_dir
+        self.key = key
+        self._pending = pending
+        self._writer = writer
+        self._finished = False
+
+    @classmethod
+    def start(
+        cls,
+        directory: Path,
+        *,
+        experiment: str,
+        name: str,
+        tracking_uri: str | None,
+        experiments_dir: Path,
+        parent: "Run | Reference | None" = None,
+        tags: Mapping[str, str] | None = None,
+        resume: bool = False,
+        system_metrics: bool = True,
+    ) -> Self:
+        """Begin recording a run, or go on recording one that was interrupted.
+
+        Args:
+            directory: the run's own directory; the journal goes into its `tracking/`.
+            experiment: the MLflow experiment that the run belongs to.
+            name: the run's name.
+            tracking_uri: where to deliver; None for MLFLOW_TRACKING_URI, else `mlflow.db` in `experiments_dir`.
+            experiments_dir: where undelivered journals are kept track of.
+            parent: the run that this one is nested under.
+            tags: the run's first tags.
+            resume: continue the run whose journal lies in the directory (a new run where there is none).
+            system_metrics: have the sender sample processor, memory and GPU use every five seconds.
+
+        Raises:
+            UserError: the directory already holds a run and `resume` is false, or its process still runs.
+        """
+        directory, experiments_dir = directory.absolute(), experiments_dir.absolute()
+        uri = absolute_uri(tracking_uri, experiments_dir)
+        folder = registry.tracking_folder(directory)
+        owner = this_process()
+        with journal.locked(folder / "writer.lock"):
+            life = registry.life(directory)
+            _check_free(directory, life, resume)
+            key = life.key or uuid.uuid4().hex
+            pending = registry.Pending(key, directory, owner, redact(uri), False)
+            registry.register(experiments_dir, pending, name=name, experiment=experiment)
+            writer = journal.Writer(folder / journal.JOURNAL)
+            first = {"owner": owner, "uri": redact(uri), "system_metrics": system_metrics, "time": _now()}
+            if life.key is None:
+                reference = parent.reference if isinstance(parent, Run) else parent
+                writer.append(
+                    {
+                        "t": "start",
+                        **first,
+                        "key": key,
+                        "experiment": experiment,
+                        "name": name,
+                        "parent": reference and {"key": reference.key, "directory": str(reference.directory)},
+                        "tags": _clean_tags({**_standard_tags(directory), **(tags or {})}),
+                    }
+                )
+            else:
+                writer.append({"t": "resume", **first})
+        run = cls(directory, experiments_dir, key, pending, writer)
+        if life.key is not None and tags:
+            run.set_tags(tags)
+        link(experiments_dir).watch(directory, uri)
+        return run
+
+    @property
+    def reference(self) -> Reference:
+        """What another process needs in order to nest runs under this one."""
+        return Reference(self.key, self.directory)
+
+    @property
+    def run_id(self) -> str:
+        """MLflow's id of the run once it is known, the client-side key until then. Both find the run again."""
+        return journal.Cursor.load(registry.tracking_folder(self.directory)).run_id or self.key
+
+    def log_metrics(
+        self, metrics: Mapping[str, float], step: int | None = None, timestamp: int | None = None
+    ) -> None:
+        """Record values, NaN and infinities included.
+
+        Args:
+            metrics: value by name.
+            step: the epoch or step that they belong to; None for values that stand for the whole run.
+            timestamp: milliseconds since 1970; None for now.
+        """
+        values = {clean_name(name): journal.encode_value(value) for name, value in metrics.items()}
+        self._writer.append({"t": "metrics", "time": timestamp or _now(), "step": step, "v": values})
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Record settings; nested ones are flattened (`optimizer.lr`), long values cut to MLflow's 6000 characters."""
+        self._writer.append({"t": "params", "v": dict(_flatten(params))})
+
+    def set_tags(self, tags: Mapping[str, Any]) -> None:
+        """Set tags; one that is set again gets the new value."""
+        self._writer.append({"t": "tags", "v": _clean_tags(tags)})
+
+    def log_artifact(self, path: Path, folder: str = "", *, link_only: bool = False) -> None:
+        """Record a file or directory as it is now.
+
+        Args:
+            path: what to record.
+            folder: the folder among the run's artefacts that it goes to.
+            link_only: do not copy but link: only for files that are replaced, never written to, when they change.
+
+        Raises:
+            FileNotFoundError: there is nothing at `path`.
+        """
+        kept = self._keep(path, link_only)
+        self._writer.append({"t": "artifact", "file": kept, "folder": folder})
+
+    def log_text(self, text: str, path: str) -> None:
+        """Record a text as an artefact.
+
+        Args:
+            text: the content.
+            path: where among the run's artefacts, such as `summaries/model.txt`.
+        """
+        folder, _, name = path.rpartition("/")
+        slot = self._slot()
+        (slot / name).write_text(redact(text), encoding="utf-8")
+        self._writer.append({"t": "artifact", "file": self._relative(slot / name), "folder": folder})
+
+    def log_dataset(
+        self,
+        name: str,
+        digest: str,
+        source: str,
+        context: str,
+        schema: Mapping[str, Any] | None = None,
+        profile: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Record the data that went in.
+
+        Args:
+            name: the data set's name.
+            digest: a fingerprint of its content, at most 36 characters.
+            source: where it came from.
+            context: what it was used for: `training`, `testing` …
+            schema: what a sample looks like, as plain values.
+            profile: numbers of rows, classes and so on, as plain values.
+        """
+        self._writer.append(
+            {
+                "t": "dataset",
+                "name": name[:500],
+                "digest": digest[:36],
+                "source": redact(source),
+                "context": context,
+                "schema": json.dumps(schema) if schema is not None else None,
+                "profile": json.dumps(profile) if profile is not None else None,
+            }
+        )
+
+    def log_model(
+        self,
+        bundle_dir: Path,
+        registered_name: str | None = None,
+        *,
+        signature: Mapping[str, Any],
+        input_example: Any = None,
+        requirements: Sequence[str] = (),
+        name: str = "model",
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Record a model that `mlflow.pyfunc.load_model` opens and `mlflow models serve` serves.
+
+        Args:
+            bundle_dir: what `pipeline.models.saved.save` wrote.
+            registered_name: also make it a version of this registered model.
+            signature: what goes in and comes out, as `pipeline.tracking.signatures` describes it.
+            input_example: raw inputs as JSON values (a list of samples, or of rows by column), or the path of a
+                `.npy` file of them.
+            requirements: pinned pip requirements.
+            name: the model's name within the run.
+            metadata: plain values kept with the model.
+        """
+        example = input_example
+        if isinstance(input_example, Path):
+            example = {"npy": self._keep(input_example, False)}
+        elif input_example is not None:
+            example = {"json": input_example}
+        self._writer.append(
+            {
+                "t": "model",
+                "time": _now(),
+                "bundle": self._keep(bundle_dir, False),
+                "name": name,
+                "registered_name": registered_name,
+                "signature": dict(signature),
+                "example": example,
+                "requirements": list(requirements),
+                "metadata": dict(metadata or {}),
+            }
+        )
+
+    def rewind(self, step: int) -> None:
+        """Say that training went back to a checkpoint and runs again what came after it.
+
+        Each `(metric, step)` then counts once: records of later steps that were not delivered yet are replaced by
+        the new ones; of those already delivered the first stays (a bit-exact resume computes the same again).
+        Metrics recorded without a step are simply updated.
+
+        Args:
+            step: the last step that the checkpoint holds, in the unit that `log_metrics` is given.
+        """
+        self._writer.append({"t": "rewind", "step": step})
+
+    def finish(self, status: Status = "FINISHED", error: str | None = None) -> None:
+        """Record how the run ended and have it on disk for certain; does not wait for the delivery. Works once.
+
+        Args:
+            status: FINISHED, FAILED or KILLED.
+            error: for a failed run, what went wrong; becomes the tag `error`.
+        """
+        if self._finished:
+            return
+        self._finished = True
+        message = None if error is None else redact(error)[:_MAX_TAG]
+        self._writer.append({"t": "finish", "time": _now(), "status": status, "error": message})
+        self._writer.sync()
+        self._writer.close()
+        registry.mark_finished(self.experiments_dir, self._pending)
+        link(self.experiments_dir).flush()
+
+    def wait(self, timeout: float) -> bool:
+        """Wait until everything recorded so far is delivered.
+
+        Args:
+            timeout: seconds; it returns early when the tracking server does not answer.
+
+        Returns:
+            Whether everything arrived.
+        """
+        return link(self.experiments_dir).wait([self.directory], timeout)
+
+    def _keep(self, path: Path, link_only: bool) -> str:
+        target = self._slot() / path.name
+        copy = os.link if link_only else shutil.copy2
+        if path.is_dir():
+            shutil.copytree(path, target, copy_function=copy)
+        else:
+            try:
+                copy(path, target)
+            except OSError:
+                # Links do not cross file systems.
+                shutil.copy2(path, target)
+        return self._relative(target)
+
+    def _slot(self) -> Path:
+        slot = registry.tracking_folder(self.directory) / "files" / uuid.uuid4().hex[:12]
+        slot.mkdir(parents=True)
+        return slot
+
+    def _relative(self, path: Path) -> str:
+        return str(path.relative_to(registry.tracking_folder(self.directory)))
+
+
+def clean_name(name: str) -> str:
+    """A name as MLflow accepts it: other characters than letters, digits and `_-. :/` become underscores."""
+    return _BAD_IN_NAME.sub("_", name)[:_MAX_KEY]
+
+
+def _check_free(directory: Path, life: registry.Life, resume: bool) -> None:
+    if life.key is None or life.owner is None:
+        return
+    if not resume:
+        raise UserError(f"{directory} already holds a tracked run ({life.key}); resume it or choose another directory")
+    if not life.finished and is_alive(life.owner) and life.owner != this_process():
+        raise UserError(f"the run in {directory} is still being written by process {life.owner['pid']}; wait or stop it")
+
+
+def _standard_tags(directory: Path) -> dict[str, str]:
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = "unknown"
+    return {
+        "mlflow.user": user,
+        "mlflow.source.name": "python -m pipeline",
+        "mlflow.source.type": "LOCAL",
+        "pipeline.directory": str(directory),
+    }
+
+
+def _clean_tags(tags: Mapping[str, Any]) -> dict[str, str]:
+    return {clean_name(name): redact(str(value))[:_MAX_TAG] for name, value in tags.items()}
+
+
+def _flatten(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in params.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flatten(value, f"{prefix}{name}.")
+        else:
+            yield clean_name(f"{prefix}{name}"), redact(str(value))[:_MAX_PARAM]
+
+
+def _now() -> int:
+    return int(time.time() * 1000)

@@ -1,0 +1,158 @@
+"""The owner's end of the background sender: starting it, telling it what to watch, waiting for it."""
+
+import atexit
+import contextlib
+import functools
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.tracking import journal, registry
+from pipeline.tracking.process import this_process
+
+EXIT_WAIT_SECONDS = 60.0
+UNREACHABLE_SECONDS = 2.0
+_QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_UV_AUTO_DETECT": "false",
+    "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": "false",
+    "GIT_PYTHON_REFRESH": "quiet",
+    "PYTHONWARNINGS": "ignore",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+}
+
+
+class SenderLink:
+    """One sender process for all runs that this process records in one experiments directory."""
+
+    def __init__(self, experiments_dir: Path) -> None:
+        self.experiments_dir = experiments_dir
+        self._owner = os.getpid()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._watched: dict[Path, str] = {}
+        atexit.register(self._at_exit)
+
+    def start(self) -> None:
+        """Start the sender unless it runs; returns at once."""
+        if self._process is not None and self._process.poll() is None:
+            return
+        log = self.experiments_dir / registry.FOLDER / "sender.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        package_root = str(Path(__file__).resolve().parents[2])
+        path = os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH")]))
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "pipeline.tracking.sender", str(self.experiments_dir)],
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=output,
+                env={**os.environ, **_QUIET, "PYTHONPATH": path},
+                # Ctrl-C goes to the whole foreground group; a session of its own would undo the niceness, which
+                # Linux weighs within a session only.
+                process_group=0,
+            )
+        self._tell({"owner": this_process()})
+        for directory, uri in self._watched.items():
+            self._tell({"watch": str(directory), "uri": uri})
+
+    def watch(self, directory: Path, uri: str) -> None:
+        """Have the journal of a run directory delivered. The address goes through the pipe: it may hold a password."""
+        self._watched[directory] = uri
+        if self._process is None or self._process.poll() is not None:
+            self.start()
+        else:
+            self._tell({"watch": str(directory), "uri": uri})
+
+    def flush(self) -> None:
+        """Have the sender look at once rather than at its next turn."""
+        self._tell({"flush": True})
+
+    def wait(self, directories: Sequence[Path], timeout: float) -> bool:
+        """Wait until the journals of some run directories are delivered.
+
+        Args:
+            directories: run directories.
+            timeout: seconds.
+
+        Returns:
+            Whether all of it arrived; false early when the tracking server has not answered for two seconds.
+        """
+        deadline = time.monotonic() + timeout
+        waiting = list(directories)
+        self.flush()
+        while True:
+            waiting = [directory for directory in waiting if not is_delivered(directory)]
+            if not waiting:
+                return True
+            gone = self._process is None or self._process.poll() is not None
+            if gone or time.monotonic() >= deadline or any(_unreachable(directory) for directory in waiting):
+                return False
+            time.sleep(0.02)
+
+    def close(self, timeout: float = EXIT_WAIT_SECONDS) -> bool:
+        """Wait for everything of this process to be delivered, then let the sender go.
+
+        Returns:
+            Whether everything arrived; if not, a line on stderr says how to deliver the rest.
+        """
+        if self._process is None or os.getpid() != self._owner:
+            return True
+        delivered = False
+        with contextlib.suppress(KeyboardInterrupt):
+            delivered = self.wait(list(self._watched), timeout)
+        if not delivered:
+            print(
+                "The tracking server has not taken everything yet; the records are kept in "
+                f"{self.experiments_dir} and `python -m pipeline task=sync` delivers them.",
+                file=sys.stderr,
+            )
+        if self._process.stdin is not None:
+            with contextlib.suppress(OSError):
+                self._process.stdin.close()
+        self._process = None
+        self._watched = {}
+        return delivered
+
+    def _at_exit(self) -> None:
+        self.close()
+
+    def _tell(self, message: object) -> None:
+        if self._process is None or self._process.stdin is None:
+            return
+        # A sender that is gone is noticed by `wait` and started again by the next `watch`.
+        with contextlib.suppress(OSError, ValueError):
+            self._process.stdin.write(json.dumps(message).encode() + b"\n")
+            self._process.stdin.flush()
+
+
+def link(experiments_dir: Path) -> SenderLink:
+    """The calling process's sender for an experiments directory."""
+    return _link(os.getpid(), experiments_dir.absolute())
+
+
+@functools.cache
+def _link(_process: int, experiments_dir: Path) -> SenderLink:
+    return SenderLink(experiments_dir)
+
+
+def start_sender(experiments_dir: Path) -> None:
+    """Start the background sender early, so that it has imported what it needs when the first record comes."""
+    link(experiments_dir).start()
+
+
+def is_delivered(directory: Path) -> bool:
+    """Whether everything in a run directory's journal has reached the tracking store."""
+    folder = registry.tracking_folder(directory)
+    return not journal.pending_bytes(folder / journal.JOURNAL, journal.Cursor.load(folder).offset)
+
+
+def _unreachable(directory: Path) -> bool:
+    since = journal.Cursor.load(registry.tracking_folder(directory)).failing_since
+    return since is not None and time.time() - since >= UNREACHABLE_SECONDS
