@@ -1,0 +1,64 @@
+"""What a model may know of the data."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Task = Literal["regression", "binary", "multiclass"]
+Input = Literal["image", "vector", "bag", "tokens", "series"]
+
+
+@dataclass(frozen=True)
+class Spec:
+    """The description of a data set that its models are built from.
+
+    Args:
+        task: ``regression`` (real targets), ``binary`` (one logit, targets 0 or 1) or ``multiclass``
+            (one logit a class, integer targets).
+        input: ``image`` (uint8, channels × height × width), ``vector`` (float features), ``bag`` (multi-hot
+            floats of a sparse set), ``tokens`` (integer ids, 0 is padding) or ``series`` (float, steps × features).
+        input_shape: shape of one sample without the batch axis; a step axis of any length is 0.
+        outputs: number of logits or regression targets (per step if ``per_step``).
+        classes: class names in the order of the logits (two names for ``binary``), empty for regression.
+        target_name: name of what is predicted.
+        target_unit: unit of a regression target (``thousand dollars``), empty if it has none.
+        per_step: a target for every step of a sequence (many-to-many) instead of one a sample.
+        stateful: consecutive batches continue each other: recurrent state is carried between them.
+        vocabulary: number of token ids, padding included (``tokens`` only).
+        pixel_mean: mean of each image channel over the training split, in pixel units (0–255).
+        pixel_std: standard deviation of each image channel, likewise.
+        class_weights: weight of each class in the loss, empty for equal weights.
+    """
+
+    task: Task
+    input: Input
+    input_shape: tuple[int, ...]
+    outputs: int
+    classes: tuple[str, ...] = ()
+    target_name: str = "target"
+    target_unit: str = ""
+    per_step: bool = False
+    stateful: bool = False
+    vocabulary: int = 0
+    pixel_mean: tuple[float, ...] = ()
+    pixel_std: tuple[float, ...] = ()
+    class_weights: tuple[float, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, for checkpoints and saved models."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, state: dict[str, Any]) -> Spec:
+        """The inverse of :meth:`to_dict`."""
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in state.items()})
+
+    @property
+    def monitor(self) -> tuple[str, Literal["max", "min"]]:
+        """The validation metric that chooses the best epoch, and whether up or down is better."""
+        if self.task == "regression":
+            return "val/mae", "min"
+        if self.per_step:
+            return "val/loss", "min"
+        return "val/accuracy", "max"

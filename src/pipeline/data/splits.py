@@ -1,0 +1,221 @@
+"""A split of a data set in memory, fetched a batch at a time.
+
+Every split answers three questions: how many samples it has, in which batches an epoch goes through them
+(``order``), and what the tensors of one batch are (``take``). A batch is taken with one gather, never put together
+from samples: collating 128 samples one by one costs more than a small model's training step.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Batch = tuple[Tensor, Tensor]
+
+
+class Rows:
+    """Samples as rows of one array.
+
+    Args:
+        x: model input, (samples, ...): a tensor, or a NumPy memory map for data larger than memory.
+        y: targets, (samples, ...).
+    """
+
+    def __init__(self, x: Tensor | np.ndarray, y: Tensor) -> None:
+        if len(x) != len(y):
+            raise ValueError(f"{len(x)} inputs but {len(y)} targets")
+        self.x, self.y = x, y
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def order(self, batch_size: int, generator: torch.Generator | None = None) -> list[Tensor]:
+        """The row numbers of every batch of one epoch: shuffled by ``generator``, in order without one."""
+        n = len(self)
+        rows = torch.arange(n) if generator is None else torch.randperm(n, generator=generator)
+        return list(rows.split(batch_size))
+
+    def batches(self, batch_size: int) -> int:
+        """How many batches :meth:`order` gives."""
+        return -(-len(self) // batch_size)
+
+    def take(self, rows: Tensor) -> Batch:
+        """Inputs and targets of ``rows``, in that order."""
+        return self._inputs(rows), self.y[rows]
+
+    def _inputs(self, rows: Tensor) -> Tensor:
+        if isinstance(self.x, Tensor):
+            return self.x[rows]
+        # A memory map is read in file order (one pass of the disk), then put into the batch's order.
+        numbers = rows.numpy()
+        ascending = np.argsort(numbers)
+        values = np.empty((len(numbers), *self.x.shape[1:]), dtype=self.x.dtype)
+        values[ascending] = self.x[numbers[ascending]]
+        return torch.from_numpy(values)
+
+    def subset(self, rows: Tensor) -> Rows:
+        """A split of some of the samples."""
+        return Rows(self._inputs(rows), self.y[rows])
+
+    def to(self, device: torch.device) -> Rows:
+        """The same split on ``device`` (a memory map stays where it is)."""
+        if not isinstance(self.x, Tensor):
+            return self
+        return Rows(self.x.to(device), self.y.to(device))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the split takes in memory (0 for a memory map's input)."""
+        inputs = self.x.nbytes if isinstance(self.x, Tensor) else 0
+        return inputs + self.y.nbytes
+
+
+class SparseRows(Rows):
+    """Samples as sets of column numbers, expanded to multi-hot float32 rows a batch at a time.
+
+    Args:
+        indptr: (samples + 1,) where each sample's columns begin in ``indices``.
+        indices: column numbers of all samples, one after the other.
+        columns: width of the expanded rows.
+        y: targets.
+    """
+
+    def __init__(self, indptr: Tensor, indices: Tensor, columns: int, y: Tensor) -> None:
+        self.indptr, self.indices, self.columns, self.y = indptr, indices, columns, y
+
+    @classmethod
+    def from_sets(cls, sets: list[Any], columns: int, y: Tensor) -> SparseRows:
+        """From one array of column numbers a sample."""
+        lengths = torch.tensor([0, *(len(s) for s in sets)])
+        flat = np.concatenate([np.asarray(s, dtype=np.int32) for s in sets]) if sets else np.zeros(0, np.int32)
+        return cls(lengths.cumsum(0), torch.from_numpy(flat), columns, y)
+
+    def _inputs(self, rows: Tensor) -> Tensor:
+        row_of_value, values = gather_ragged(self.indptr, self.indices, rows)
+        x = torch.zeros(len(rows), self.columns, device=self.indices.device)
+        x[row_of_value, values.long()] = 1.0
+        return x
+
+    def subset(self, rows: Tensor) -> SparseRows:
+        _, values = gather_ragged(self.indptr, self.indices, rows)
+        lengths = self.indptr[rows + 1] - self.indptr[rows]
+        indptr = torch.cat([torch.zeros(1, dtype=lengths.dtype), lengths.cumsum(0)])
+        return SparseRows(indptr, values, self.columns, self.y[rows])
+
+    def to(self, device: torch.device) -> SparseRows:
+        return SparseRows(self.indptr.to(device), self.indices.to(device), self.columns, self.y.to(device))
+
+    @property
+    def nbytes(self) -> int:
+        return self.indptr.nbytes + self.indices.nbytes + self.y.nbytes
+
+
+class RaggedRows(Rows):
+    """Token sequences of different lengths, padded with 0 a batch at a time; batches hold similar lengths.
+
+    Args:
+        indptr: (samples + 1,) where each sample's tokens begin in ``tokens``.
+        tokens: token ids of all samples, one after the other (0 is padding and does not occur).
+        y: targets, one a sample.
+    """
+
+    def __init__(self, indptr: Tensor, tokens: Tensor, y: Tensor) -> None:
+        self.indptr, self.tokens, self.y = indptr, tokens, y
+
+    @classmethod
+    def from_sequences(cls, sequences: list[Any], y: Tensor) -> RaggedRows:
+        """From one array of token ids a sample."""
+        lengths = torch.tensor([0, *(len(s) for s in sequences)])
+        flat = np.concatenate([np.asarray(s, dtype=np.int32) for s in sequences]) if sequences else np.zeros(0, np.int32)
+        return cls(lengths.cumsum(0), torch.from_numpy(flat), y)
+
+    def lengths(self) -> Tensor:
+        """Number of tokens of each sample."""
+        return self.indptr[1:] - self.indptr[:-1]
+
+    def order(self, batch_size: int, generator: torch.Generator | None = None) -> list[Tensor]:
+        lengths = self.lengths().cpu()
+        if generator is None:
+            return list(lengths.argsort(stable=True).split(batch_size))
+        # Sorted within pools of 50 batches: little padding, yet the batches differ from epoch to epoch.
+        batches: list[Tensor] = []
+        for pool in torch.randperm(len(self), generator=generator).split(50 * batch_size):
+            batches += pool[lengths[pool].argsort(stable=True)].split(batch_size)
+        return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
+
+    def _inputs(self, rows: Tensor) -> Tensor:
+        row_of_value, values = gather_ragged(self.indptr, self.tokens, rows)
+        lengths = self.indptr[rows + 1] - self.indptr[rows]
+        starts = lengths.cumsum(0) - lengths
+        x = torch.zeros(len(rows), max(1, int(lengths.max())), dtype=torch.long, device=self.tokens.device)
+        x[row_of_value, torch.arange(len(values), device=x.device) - starts[row_of_value]] = values.long()
+        return x
+
+    def subset(self, rows: Tensor) -> RaggedRows:
+        _, values = gather_ragged(self.indptr, self.tokens, rows)
+        lengths = self.indptr[rows + 1] - self.indptr[rows]
+        return RaggedRows(torch.cat([torch.zeros(1, dtype=lengths.dtype), lengths.cumsum(0)]), values, self.y[rows])
+
+    def to(self, device: torch.device) -> RaggedRows:
+        return RaggedRows(self.indptr.to(device), self.tokens.to(device), self.y.to(device))
+
+    @property
+    def nbytes(self) -> int:
+        return self.indptr.nbytes + self.tokens.nbytes + self.y.nbytes
+
+
+class Streams(Rows):
+    """Long sequences side by side, read in pieces of some steps that continue each other.
+
+    A batch is one piece of every stream, so that recurrent state can be carried from batch to batch
+    (truncated backpropagation through time).
+
+    Args:
+        x: (streams, length, ...) model input of every step.
+        y: (streams, length, ...) target of every step.
+        steps: length of a piece.
+    """
+
+    def __init__(self, x: Tensor, y: Tensor, steps: int) -> None:
+        super().__init__(x, y)
+        self.steps = steps
+
+    @classmethod
+    def from_series(cls, x: Tensor, y: Tensor, streams: int, steps: int) -> Streams:
+        """Cut one long series into ``streams`` equal parts; what is left at the end is dropped."""
+        length = len(x) // streams
+        return cls(
+            x[: streams * length].view(streams, length, *x.shape[1:]),
+            y[: streams * length].view(streams, length, *y.shape[1:]),
+            steps,
+        )
+
+    def __len__(self) -> int:
+        return -(-self.y.shape[1] // self.steps)
+
+    def order(self, batch_size: int, generator: torch.Generator | None = None) -> list[Tensor]:
+        return list(torch.arange(len(self)).split(1))
+
+    def batches(self, batch_size: int) -> int:
+        return len(self)
+
+    def take(self, rows: Tensor) -> Batch:
+        start = int(rows[0]) * self.steps
+        assert isinstance(self.x, Tensor)
+        return self.x[:, start : start + self.steps], self.y[:, start : start + self.steps]
+
+    def to(self, device: torch.device) -> Streams:
+        assert isinstance(self.x, Tensor)
+        return Streams(self.x.to(device), self.y.to(device), self.steps)
+
+
+def gather_ragged(indptr: Tensor, values: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """For each value of ``rows``, one after the other: the position of its row in ``rows``, and the value."""
+    starts = indptr[rows]
+    lengths = indptr[rows + 1] - starts
+    row_of_value = torch.repeat_interleave(torch.arange(len(rows), device=indptr.device), lengths)
+    offsets = torch.arange(len(row_of_value), device=indptr.device) - (lengths.cumsum(0) - lengths)[row_of_value]
+    return row_of_value, values[starts[row_of_value] + offsets]

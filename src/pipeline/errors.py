@@ -1,0 +1,25 @@
+"""The errors a run can end with, and the exit code that each one means."""
+
+
+class UserError(Exception):
+    """Bad configuration or input: the message says what was passed, what was expected and what to do (exit code 2)."""
+
+    exit_code = 2
+
+
+class Diverged(Exception):
+    """The loss became NaN or infinite (exit code 3)."""
+
+    exit_code = 3
+
+
+class Interrupted(Exception):
+    """A signal ended the run after its state was saved.
+
+    Args:
+        exit_code: 130 for SIGINT (Ctrl-C), 143 for SIGTERM.
+    """
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__({130: "interrupted (Ctrl-C)", 143: "terminated (SIGTERM)"}.get(exit_code, "interrupted"))
+        self.exit_code = exit_code

@@ -1,0 +1,73 @@
+"""The teaching CNN: convolutions with pooling, then one fully connected layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.data.spec import Spec
+from pipeline.errors import UserError
+from pipeline.models.base import BaseModule
+from pipeline.models.layers import activation as make_activation
+
+
+class CNN(BaseModule):
+    """Convolution, activation and 2×2 max-pooling for each entry of ``channels``, then a fully connected layer.
+
+    Args:
+        spec: what the data looks like; it must be images.
+        channels: output channels of each convolution.
+        kernel_size: width and height of the kernels in pixels; the output keeps the input's size.
+        hidden_units: width of the fully connected layer.
+        dropout: share of that layer's outputs set to 0 in training.
+        activation: name of the activation.
+        batch_norm: normalise after each convolution.
+        **shared: what every model takes, see :class:`BaseModule`.
+    """
+
+    prefers_bfloat16 = True
+
+    def __init__(
+        self,
+        spec: Spec | dict[str, Any],
+        channels: Sequence[int] = (32, 64),
+        kernel_size: int = 5,
+        hidden_units: int = 1024,
+        dropout: float = 0.4,
+        activation: str = "relu",
+        batch_norm: bool = False,
+        **shared: Any,
+    ) -> None:
+        super().__init__(spec, **shared)
+        if self.spec.input != "image":
+            raise UserError(f"model=cnn needs images, but this data gives {self.spec.input}; use model=mlp or model=lstm")
+        inputs, height, width = self.spec.input_shape
+        blocks: list[nn.Module] = []
+        for outputs in channels:
+            blocks.append(nn.Conv2d(inputs, outputs, kernel_size, padding="same"))
+            if batch_norm:
+                blocks.append(nn.BatchNorm2d(outputs))
+            pool: list[nn.Module] = []
+            if min(height, width) >= 2:
+                pool.append(nn.MaxPool2d(2))
+                height, width = height // 2, width // 2
+            # The largest of four activations is the activation of the largest where it rises monotonically:
+            # pooling first then gives the same values for a quarter of the work.
+            act = [make_activation(activation)]
+            blocks += act + pool if activation in ("gelu", "silu") else pool + act
+            inputs = outputs
+        self.convolutions = nn.Sequential(*blocks)
+        self.hidden = nn.Sequential(
+            nn.Linear(inputs * height * width, hidden_units), make_activation(activation), nn.Dropout(dropout)
+        )
+        self.output = nn.Linear(hidden_units, self.spec.outputs)
+        self.initialise()
+        # Channels last: the layout that CPU and GPU convolution kernels are fastest in (1.5 times on a CPU).
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, x: Tensor) -> Tensor:
+        images = self.normalised(x).contiguous(memory_format=torch.channels_last)
+        return self.output(self.hidden(self.convolutions(images).flatten(1)))

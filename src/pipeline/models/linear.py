@@ -1,0 +1,30 @@
+"""A linear model: one weight for each input and output."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from pipeline.data.spec import Spec
+from pipeline.models.base import BaseModule
+from pipeline.models.mlp import flat_inputs
+
+
+class Linear(BaseModule):
+    """Logits (or regression values) as a weighted sum of the inputs.
+
+    Args:
+        spec: what the data looks like; images are flattened.
+        dropout: share of the inputs set to 0 in training.
+        **shared: what every model takes, see :class:`BaseModule`.
+    """
+
+    def __init__(self, spec: Spec | dict[str, Any], dropout: float = 0.0, **shared: Any) -> None:
+        super().__init__(spec, **shared)
+        self.dropout = nn.Dropout(dropout)
+        self.output = nn.Linear(flat_inputs(self.spec, "linear"), self.spec.outputs)
+        self.initialise()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.output(self.dropout(self.normalised(x).flatten(1)))

@@ -1,0 +1,71 @@
+"""A multi-layer perceptron."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from pipeline.data.spec import Spec
+from pipeline.errors import UserError
+from pipeline.models.base import BaseModule
+from pipeline.models.layers import activation as make_activation
+from pipeline.models.layers import widths
+
+
+class MLP(BaseModule):
+    """Fully connected hidden layers, each with activation, and normalisation and dropout if asked for.
+
+    Args:
+        spec: what the data looks like; images are flattened.
+        hidden_units: width of each hidden layer, or one width for ``layers`` layers.
+        layers: number of hidden layers where ``hidden_units`` is one number.
+        dropout: share of each hidden layer's outputs set to 0 in training.
+        activation: name of the activation.
+        batch_norm: normalise each hidden layer over the batch.
+        **shared: what every model takes, see :class:`BaseModule`.
+    """
+
+    def __init__(
+        self,
+        spec: Spec | dict[str, Any],
+        hidden_units: int | Sequence[int] = (64, 64),
+        layers: int | None = None,
+        dropout: float = 0.0,
+        activation: str = "relu",
+        batch_norm: bool = False,
+        **shared: Any,
+    ) -> None:
+        super().__init__(spec, **shared)
+        blocks: list[nn.Module] = []
+        size = flat_inputs(self.spec, "mlp")
+        for width in widths(hidden_units, layers):
+            blocks.append(nn.Linear(size, width))
+            if batch_norm:
+                blocks.append(nn.BatchNorm1d(width))
+            blocks.append(make_activation(activation))
+            if dropout:
+                blocks.append(nn.Dropout(dropout))
+            size = width
+        self.hidden = nn.Sequential(*blocks)
+        self.output = nn.Linear(size, self.spec.outputs)
+        self.initialise()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.output(self.hidden(self.normalised(x).flatten(1)))
+
+
+def flat_inputs(spec: Spec, model: str) -> int:
+    """Number of inputs of a flattened sample.
+
+    Raises:
+        UserError: the samples have no fixed size.
+    """
+    if spec.input in ("tokens", "series") or spec.per_step:
+        raise UserError(
+            f"model={model} needs samples of a fixed size, but this data gives sequences ({spec.input}); "
+            "use model=lstm, model=gru or model=rnn"
+        )
+    return math.prod(spec.input_shape)
