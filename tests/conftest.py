@@ -14,9 +14,11 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["DO_NOT_TRACK"] = "true"
 os.environ.pop("MLFLOW_TRACKING_URI", None)
+# No test depends on a network; those of downloading talk to a server of their own.
+os.environ["PIPELINE_OFFLINE"] = "1"
 
-# The published data is for tests marked `real_data` alone, so that all others behave the same everywhere: it is
-# moved aside (in the environment, which worker processes inherit) and put back for those.
+# The published data is for tests marked `real_data` alone, so that all others behave the same everywhere: it
+# is moved aside (in the environment, which worker processes inherit) and put back for those.
 if "PIPELINE_DATA_PATH" in os.environ:
     os.environ["PIPELINE_TEST_DATA_PATH"] = os.environ.pop("PIPELINE_DATA_PATH")
 REAL_DATA = os.environ.get("PIPELINE_TEST_DATA_PATH", "")
@@ -25,9 +27,7 @@ FaultRecorder = Callable[[str, int, int, int], None]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--long", action="store_true", help="the long form of tests that have one (more repetitions)"
-    )
+    parser.addoption("--long", action="store_true", help="the long form of tests that have one")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -47,7 +47,7 @@ def _has_gpu() -> bool:
 
 @pytest.fixture(autouse=True)
 def _with_real_data(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests marked `real_data` see PIPELINE_DATA_PATH as it was given (fixtures of a wider scope: `real_data`)."""
+    """Tests marked `real_data` see PIPELINE_DATA_PATH as given (fixtures of a wider scope: `real_data`)."""
     if request.node.get_closest_marker("real_data"):
         monkeypatch.setenv("PIPELINE_DATA_PATH", REAL_DATA)
 

@@ -1,0 +1,233 @@
+"""Reading archives from outside: nothing leaves the target, nothing but plain files, never without bound."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import os
+import shutil
+import stat
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+from pipeline.errors import UserError
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+MAX_BYTES = 2 * 1024**3
+MAX_COUNT = 250_000
+
+# What decompressors and parsers raise on bytes that are not what they should be; zipfile on an encrypted
+# member: RuntimeError.
+_BROKEN = (
+    EOFError,
+    OSError,
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    RuntimeError,
+    ValueError,
+)
+
+
+class Damaged(UserError):
+    """A file is not what it should be: truncated, altered, unsafe or of another kind.
+
+    Args:
+        path: the file.
+        reason: what is wrong with it, in a few words.
+    """
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(
+            f"{path} is damaged: {reason}. "
+            "Delete it (it is then fetched again) or put a whole copy in its place."
+        )
+        self.path = path
+        self.reason = reason
+
+
+def read_members(
+    path: Path,
+    wanted: Callable[[str], bool] | None = None,
+    max_bytes: int = MAX_BYTES,
+    max_count: int = MAX_COUNT,
+) -> Iterator[tuple[str, bytes]]:
+    """Yield the plain files of a tar (plain, gzip, bzip2, xz) or zip archive, one after the other, in memory.
+
+    Args:
+        path: the archive.
+        wanted: names (with `/`, relative) to read; the others are checked, but not yielded.
+        max_bytes: most uncompressed bytes of the whole archive.
+        max_count: most members.
+
+    Yields:
+        (name, content), in the archive's order.
+
+    Raises:
+        Damaged: the archive cannot be read to its end, or a member is absolute, leaves the target (`..`), is
+            a link or a device, or a cap is exceeded; the members before it are then not to be
+            trusted either.
+    """
+    try:
+        reader = _read_zip if zipfile.is_zipfile(path) else _read_tar
+        yield from reader(path, wanted or (lambda name: True), max_bytes, max_count)
+    except Damaged:
+        raise
+    except FileNotFoundError:
+        raise
+    except _BROKEN as error:
+        raise Damaged(path, f"not a whole archive ({error or type(error).__name__})") from error
+
+
+def unpack(path: Path, directory: Path, max_bytes: int = MAX_BYTES, max_count: int = MAX_COUNT) -> list[Path]:
+    """Unpack an archive's plain files into a directory that does not exist yet; all of it or nothing.
+
+    Returns:
+        The files written, in the archive's order.
+
+    Raises:
+        Damaged: as `read_members`; the directory then does not exist.
+        FileExistsError: the directory exists and is not empty.
+    """
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+    try:
+        names = []
+        for name, content in read_members(path, max_bytes=max_bytes, max_count=max_count):
+            file = partial / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content)
+            names.append(name)
+        partial.replace(directory)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return [directory / name for name in names]
+
+
+def _read_tar(
+    path: Path, wanted: Callable[[str], bool], max_bytes: int, max_count: int
+) -> Iterator[tuple[str, bytes]]:
+    with _decompressed(path) as plain:
+        capped = _Capped(plain, path, max_bytes)
+        # As a stream: each member once, in order, so that a cap on what is read is a cap on what is unpacked.
+        with tarfile.open(fileobj=capped, mode="r|") as archive:
+            for count, member in enumerate(archive, start=1):
+                if count > max_count:
+                    raise Damaged(path, f"more than {max_count} members")
+                name = _safe_name(path, member.name)
+                if member.isdir():
+                    continue
+                if not member.isreg() or member.issparse():
+                    raise Damaged(path, f"member {member.name!r} is not a plain file")
+                if wanted(name):
+                    source = archive.extractfile(member)
+                    content = source.read() if source else b""
+                    if len(content) != member.size:
+                        raise Damaged(path, f"member {member.name!r} is cut short")
+                    yield name, content
+        # The checksum of a gzip file stands at its end, behind the archive's own end mark.
+        while capped.read(1 << 20):
+            pass
+
+
+def _read_zip(
+    path: Path, wanted: Callable[[str], bool], max_bytes: int, max_count: int
+) -> Iterator[tuple[str, bytes]]:
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        if len(members) > max_count:
+            raise Damaged(path, f"more than {max_count} members")
+        left = max_bytes
+        for member in members:
+            name = _safe_name(path, member.filename)
+            kind = stat.S_IFMT(member.external_attr >> 16)
+            if member.is_dir():
+                continue
+            if kind not in (0, stat.S_IFREG):
+                raise Damaged(path, f"member {member.filename!r} is not a plain file")
+            if member.file_size > left:
+                raise Damaged(path, f"more than {max_bytes} bytes when unpacked")
+            left -= member.file_size
+            if wanted(name):
+                with archive.open(member) as source:
+                    content = source.read(member.file_size + 1)
+                if len(content) != member.file_size:
+                    raise Damaged(path, f"member {member.filename!r} is not of the size it states")
+                yield name, content
+
+
+def _safe_name(path: Path, name: str) -> str:
+    """The member's name as a relative path with `/`; refuses what would leave the target on any system."""
+    plain = PurePosixPath(name.replace("\\", "/"))
+    if plain.is_absolute() or ".." in plain.parts or "\0" in name or (plain.parts and ":" in plain.parts[0]):
+        raise Damaged(path, f"member {name!r} points outside the target")
+    return str(plain)
+
+
+def _decompressed(path: Path) -> BinaryIO:
+    with path.open("rb") as file:
+        start = file.read(6)
+    if start.startswith(b"\x1f\x8b"):
+        return cast(BinaryIO, gzip.open(path, "rb"))
+    if start.startswith(b"BZh"):
+        return cast(BinaryIO, bz2.open(path, "rb"))
+    if start.startswith(b"\xfd7zXZ\x00"):
+        return cast(BinaryIO, lzma.open(path, "rb"))
+    return path.open("rb")
+
+
+class _Capped(io.RawIOBase):
+    """A stream that refuses to give more than so many bytes, headers included."""
+
+    def __init__(self, source: BinaryIO, path: Path, max_bytes: int) -> None:
+        self._source = source
+        self._path = path
+        self._max_bytes = max_bytes
+        self._given = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        view = memoryview(buffer).cast("B")
+        content = self._source.read(len(view))
+        self._given += len(content)
+        if self._given > self._max_bytes:
+            raise Damaged(self._path, f"more than {self._max_bytes} bytes when unpacked")
+        view[: len(content)] = content
+        return len(content)
+
+
+def read_gzip(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
+    """The content of a file, uncompressed when it is a gzip file (told by its first bytes, not by its name).
+
+    Raises:
+        Damaged: truncated, failing its own checksum, or larger than `max_bytes` when uncompressed.
+    """
+    try:
+        with _decompressed(path) as plain:
+            content = plain.read(max_bytes + 1)
+    except FileNotFoundError:
+        raise
+    except _BROKEN as error:
+        raise Damaged(path, f"not a whole compressed file ({error or type(error).__name__})") from error
+    if len(content) > max_bytes:
+        raise Damaged(path, f"more than {max_bytes} bytes when unpacked")
+    return content
+
+
+def sync_and_rename(source: Path, target: Path) -> None:
+    """Rename a finished file into place so that after a power cut it is whole or absent."""
+    with source.open("rb") as file:
+        os.fsync(file.fileno())
+    source.replace(target)
