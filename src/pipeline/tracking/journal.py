@@ -132,6 +132,7 @@ class Cursor:
         sending: bytes up to which records may have arrived (the sender could have died before it learnt so).
         system_offset: bytes of the system metrics' journal that are delivered.
         models: MLflow's ids of models, by the offset of the record that logged them.
+        unsure: whether creating the run failed in a way that may have created it nevertheless.
         failing_since: client time in seconds since which no delivery succeeded; null while all is well.
         error: the last failure in words.
     """
@@ -142,6 +143,7 @@ class Cursor:
     sending: int = 0
     system_offset: int = 0
     models: dict[str, str] = field(default_factory=dict)
+    unsure: bool = False
     failing_since: float | None = None
     error: str | None = None
 

@@ -268,10 +268,11 @@ class Run:
             return
         self._finished = True
         message = None if error is None else redact(error)[:_MAX_TAG]
-        self._writer.append({"t": "finish", "time": _now(), "status": status, "error": message})
-        self._writer.sync()
-        self._writer.close()
-        registry.mark_finished(self.experiments_dir, self._pending)
+        with journal.locked(registry.tracking_folder(self.directory) / "writer.lock"):
+            self._writer.append({"t": "finish", "time": _now(), "status": status, "error": message})
+            self._writer.sync()
+            self._writer.close()
+            registry.mark_finished(self.experiments_dir, self._pending)
         link(self.experiments_dir).flush()
 
     def wait(self, timeout: float) -> bool:

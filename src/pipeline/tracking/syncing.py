@@ -1,10 +1,16 @@
 """Delivering what earlier runs could not."""
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipeline.tracking import registry
+from pipeline.tracking.addresses import absolute_uri
+from pipeline.tracking.process import is_alive
+from pipeline.tracking.redact import has_secret, redact
 
-@dataclass(frozen=True)
+
+@dataclass
 class Summary:
     """What a `sync` did.
 
@@ -14,9 +20,9 @@ class Summary:
         running: run directories left to their own process, which still runs.
     """
 
-    delivered: list[Path]
-    failed: dict[Path, str]
-    running: list[Path]
+    delivered: list[Path] = field(default_factory=list)
+    failed: dict[Path, str] = field(default_factory=dict)
+    running: list[Path] = field(default_factory=list)
 
 
 def sync(experiments_dir: Path, tracking_uri: str | None = None) -> Summary:
@@ -27,4 +33,44 @@ def sync(experiments_dir: Path, tracking_uri: str | None = None) -> Summary:
         tracking_uri: deliver there; None for where each run was meant to go (where that address has a password,
             MLFLOW_TRACKING_URI must give it).
     """
-    raise NotImplementedError
+    experiments_dir = experiments_dir.absolute()
+    registry.recover(experiments_dir)
+    summary = Summary()
+    for entry in registry.pending_runs(experiments_dir):
+        if not entry.finished and is_alive(entry.owner):
+            summary.running.append(entry.directory)
+        elif not entry.directory.is_dir():
+            registry.unregister(experiments_dir, entry.key)
+        else:
+            _deliver(experiments_dir, entry, tracking_uri, summary)
+    return summary
+
+
+def _deliver(experiments_dir: Path, entry: registry.Pending, tracking_uri: str | None, summary: Summary) -> None:
+    from pipeline.tracking.sender import hold
+
+    uri = _address(entry, tracking_uri, experiments_dir)
+    if uri is None:
+        summary.failed[entry.directory] = f"the password of {entry.uri} is not kept; set MLFLOW_TRACKING_URI"
+        return
+    watched = hold(entry.directory, uri, experiments_dir, adopted=True)
+    if watched is None:
+        summary.running.append(entry.directory)
+        return
+    try:
+        watched.delivery.deliver()
+        summary.delivered.append(entry.directory)
+    except Exception as error:
+        watched.delivery.failed(error)
+        summary.failed[entry.directory] = redact(str(error)) or type(error).__name__
+    finally:
+        watched.close()
+
+
+def _address(entry: registry.Pending, tracking_uri: str | None, experiments_dir: Path) -> str | None:
+    if tracking_uri is not None:
+        return absolute_uri(tracking_uri, experiments_dir)
+    if not has_secret(entry.uri):
+        return entry.uri
+    from_environment = os.environ.get("MLFLOW_TRACKING_URI", "")
+    return from_environment if redact(from_environment) == entry.uri else None

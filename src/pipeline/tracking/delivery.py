@@ -1,0 +1,454 @@
+"""Delivering the journal of one run to the tracking store: in order, each record once."""
+
+import json
+import shutil
+import sys
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.tracking import journal, registry
+from pipeline.tracking.journal import Record
+from pipeline.tracking.redact import redact
+from pipeline.tracking.store import KEY_TAG, artifact_location, open_client
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_MAX_METRICS = 800
+_MAX_PARAMS_OR_TAGS = 100
+_BATCHED = {"metrics", "params", "tags"}
+_WITHOUT_DELIVERY = {"rewind", "damaged"}
+_REFUSED = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "INVALID_STATE", "RESOURCE_ALREADY_EXISTS"}
+
+
+class Held(Exception):
+    """The store will not take this journal, now or later, unless someone steps in."""
+
+
+class NotYet(Exception):
+    """Something else has to be delivered first."""
+
+
+@dataclass
+class _Entry:
+    """A record that waits, the offset after it, and how often the run had been started or rewound before it."""
+
+    record: Record
+    end: int
+    attempt: int
+
+
+class Delivery:
+    """Delivers one run's journal. Whoever holds one must hold the run's `sender.lock`.
+
+    Args:
+        directory: the run directory.
+        uri: the store to deliver to.
+        experiments_dir: where the run is registered, and where an embedded store keeps artefacts.
+    """
+
+    def __init__(self, directory: Path, uri: str, experiments_dir: Path) -> None:
+        self.directory = directory
+        self.folder = registry.tracking_folder(directory)
+        self.uri = uri
+        self.experiments_dir = experiments_dir
+        self.start: Record = {}
+        self.finished = False
+        self.cursor = journal.Cursor.load(self.folder)
+        if self.cursor.uri != redact(uri):
+            self.cursor = journal.Cursor(uri=redact(uri))
+        self._queue: deque[_Entry] = deque()
+        self._read_to = 0
+        self._attempt = 0
+        self._waiting: dict[tuple[str, int], _Entry] = {}
+        self._delivered: dict[tuple[str, int | None], tuple[int, float | str]] = {}
+        self._catch_up()
+
+    @property
+    def drained(self) -> bool:
+        """Whether nothing is left to deliver at this moment."""
+        return not self._queue and not self._more()
+
+    def deliver(self) -> None:
+        """Deliver what there is.
+
+        Raises:
+            Held: someone has to step in; the cursor's `error` says why.
+            NotYet: try again soon.
+            Exception: whatever a store that is down, slow or failing raises; try again later.
+        """
+        self._read()
+        self._deliver_system()
+        while self._queue:
+            self._ensure_run()
+            group = self._next_group()
+            self.cursor.sending = max(self.cursor.sending, group[-1].end)
+            self.cursor.save(self.folder)
+            self._send(group)
+            for entry in group:
+                self._queue.popleft()
+                self._note_delivered(entry)
+            self.cursor.offset = group[-1].end
+            self._succeeded()
+            for entry in group:
+                self._remove_copy(entry.record)
+            self._read()
+        if self.finished and self.cursor.unsure:
+            self._remove_twins()
+        # A run that is resumed at this moment is registered anew and writes its record under the same lock.
+        with journal.locked(self.folder / "writer.lock"):
+            if self.finished and self.drained:
+                registry.unregister(self.experiments_dir, self.start["key"])
+
+    def failed(self, error: Exception) -> None:
+        """Note a failed delivery where the run's owner and `sync` see it."""
+        if self.cursor.failing_since is None:
+            self.cursor.failing_since = time.time()
+        self.cursor.error = redact(str(error))[:500] or type(error).__name__
+        self.cursor.save(self.folder)
+
+    def _succeeded(self) -> None:
+        self.cursor.failing_since = self.cursor.error = None
+        self.cursor.save(self.folder)
+
+    def _more(self) -> bool:
+        return journal.pending_bytes(self.folder / journal.JOURNAL, self._read_to) or journal.pending_bytes(
+            self.folder / journal.SYSTEM_JOURNAL, self.cursor.system_offset
+        )
+
+    def _catch_up(self) -> None:
+        """Read again what was delivered before, to know which metrics have arrived."""
+        self._read()
+        while self._queue and self._queue[0].end <= self.cursor.offset:
+            self._note_delivered(self._queue.popleft())
+
+    def _read(self) -> None:
+        for record, end in journal.read(self.folder / journal.JOURNAL, self._read_to):
+            entry = _Entry(record, end, self._attempt)
+            if record["t"] == "start":
+                self.start = record
+            if record["t"] in ("resume", "rewind"):
+                self._begin_attempt(record)
+            elif record["t"] == "metrics":
+                self._supersede(record)
+            self.finished = record["t"] == "finish" or (self.finished and record["t"] != "resume")
+            self._queue.append(entry)
+            self._read_to = end
+
+    def _begin_attempt(self, record: Record) -> None:
+        """What waits from here back belongs to an earlier attempt: later records of the same step replace it."""
+        self._attempt += 1
+        self._waiting.clear()
+        for entry in self._queue:
+            # Up to `sending` a record may have arrived already: it has to be sent again as it is.
+            step = entry.record.get("step")
+            if entry.record["t"] != "metrics" or entry.end <= self.cursor.sending or step is None:
+                continue
+            if record["t"] == "rewind" and step > record["step"]:
+                entry.record["v"].clear()
+            self._waiting.update({(name, step): entry for name in entry.record["v"]})
+
+    def _supersede(self, record: Record) -> None:
+        if self._waiting and record["step"] is not None:
+            for name in record["v"]:
+                if earlier := self._waiting.pop((name, record["step"]), None):
+                    del earlier.record["v"][name]
+
+    def _note_delivered(self, entry: _Entry) -> None:
+        if entry.record["t"] == "metrics":
+            for name, value in entry.record["v"].items():
+                self._delivered[name, entry.record["step"]] = (entry.attempt, value)
+
+    def _is_repeated(self, entry: _Entry, name: str, value: float | str) -> bool:
+        """Whether an earlier attempt delivered this already: the same step, or the same value where there is none."""
+        step = entry.record["step"]
+        attempt, earlier = self._delivered.get((name, step), (entry.attempt, value))
+        return attempt < entry.attempt and (step is not None or earlier == value)
+
+    def _next_group(self) -> list[_Entry]:
+        """The records that go out together: one, or as many metrics, parameters and tags as a batch holds."""
+        group: list[_Entry] = []
+        counts = {"metrics": 0, "params": 0, "tags": 0}
+        for entry in self._queue:
+            kind = entry.record["t"]
+            if kind not in _BATCHED | _WITHOUT_DELIVERY:
+                break
+            if kind in _BATCHED:
+                counts[kind] += len(entry.record["v"])
+                full = counts["metrics"] > _MAX_METRICS or max(counts["params"], counts["tags"]) > _MAX_PARAMS_OR_TAGS
+                if group and full:
+                    break
+            group.append(entry)
+        return group or [self._queue[0]]
+
+    def _send(self, group: Sequence[_Entry]) -> None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._send_once(group)
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST" or error.error_code in _REFUSED:
+                self._check_run_is_there(error)
+            if error.error_code not in _REFUSED:
+                raise
+            self._send_singly(group, error)
+
+    def _send_singly(self, group: Sequence[_Entry], error: Exception) -> None:
+        """The store refuses something for good: put that aside, with the reason, and deliver the rest."""
+        from mlflow.exceptions import MlflowException
+
+        if len(group) > 1:
+            for entry in group:
+                self._send([entry])
+            return
+        record = group[0].record
+        if record["t"] == "params":
+            self._send_changed_params(record)
+            return
+        if record["t"] in _BATCHED and len(record["v"]) > 1:
+            for name, value in record["v"].items():
+                single = {**record, "v": {name: value}}
+                try:
+                    self._send_once([_Entry(single, group[0].end, group[0].attempt)])
+                except MlflowException as single_error:
+                    if single_error.error_code not in _REFUSED:
+                        raise
+                    self._put_aside(single, single_error)
+            return
+        self._put_aside(record, error)
+
+    def _send_changed_params(self, record: Record) -> None:
+        """A parameter keeps its first value in MLflow; a resumed run's new one becomes a tag."""
+        known = self._client.get_run(self._run_id).data.params
+        new = {name: value for name, value in record["v"].items() if name not in known}
+        changed = {f"changed.{name}"[:250]: value for name, value in record["v"].items() if known.get(name, value) != value}
+        self._log_batch([], new, changed)
+
+    def _put_aside(self, record: Record, error: Exception) -> None:
+        reason = redact(str(error))
+        print(f"{self.directory}: refused by the tracking store, kept in rejected.jsonl: {reason}", file=sys.stderr)
+        with (self.folder / "rejected.jsonl").open("a") as file:
+            file.write(json.dumps({**record, "reason": reason}) + "\n")
+
+    def _send_once(self, group: Sequence[_Entry]) -> None:
+        kind = group[0].record["t"]
+        if kind in _BATCHED | _WITHOUT_DELIVERY:
+            self._send_batch(group)
+            return
+        {
+            "start": lambda record: None,
+            "resume": lambda record: self._client.update_run(self._run_id, status="RUNNING"),
+            "artifact": self._send_artifact,
+            "dataset": self._send_dataset,
+            "model": lambda record: self._send_model(record, group[0].end),
+            "finish": self._send_finish,
+        }[kind](group[0].record)
+
+    def _send_batch(self, group: Sequence[_Entry]) -> None:
+        from mlflow.entities import Metric
+
+        metrics: list[Metric] = []
+        params: dict[str, str] = {}
+        tags: dict[str, str] = {}
+        for entry in group:
+            record = entry.record
+            if record["t"] == "metrics":
+                metrics += [
+                    Metric(name, journal.decode_value(value), record["time"], record["step"] or 0)
+                    for name, value in record["v"].items()
+                    if not self._is_repeated(entry, name, value)
+                ]
+            elif record["t"] == "params":
+                params |= record["v"]
+            elif record["t"] == "tags":
+                tags |= record["v"]
+        self._log_batch(metrics, params, tags)
+
+    def _log_batch(self, metrics: Sequence[Any], params: dict[str, str], tags: dict[str, str]) -> None:
+        from mlflow.entities import Param, RunTag
+
+        if metrics and self.uri.startswith("file:"):
+            metrics = self._not_yet_in_file_store(metrics)
+        all_params = [Param(name, value) for name, value in params.items()]
+        all_tags = [RunTag(name, value) for name, value in tags.items()]
+        while metrics or all_params or all_tags:
+            self._client.log_batch(
+                self._run_id,
+                metrics=metrics[:_MAX_METRICS],
+                params=all_params[:_MAX_PARAMS_OR_TAGS],
+                tags=all_tags[:_MAX_PARAMS_OR_TAGS],
+            )
+            metrics = metrics[_MAX_METRICS:]
+            all_params = all_params[_MAX_PARAMS_OR_TAGS:]
+            all_tags = all_tags[_MAX_PARAMS_OR_TAGS:]
+
+    def _not_yet_in_file_store(self, metrics: Sequence[Any]) -> list[Any]:
+        """Databases drop a point that they already hold; MLflow's file store would double it."""
+
+        def identity(metric: Any) -> tuple[str, int, int, str]:
+            return metric.key, metric.step, metric.timestamp, repr(metric.value)
+
+        known = {
+            identity(point)
+            for key in {metric.key for metric in metrics}
+            for point in self._client.get_metric_history(self._run_id, key)
+        }
+        return [metric for metric in metrics if identity(metric) not in known]
+
+    def _send_artifact(self, record: Record) -> None:
+        path = self.folder / record["file"]
+        # A copy is removed once it is delivered: it can be missing only when the cursor was lost after that.
+        if path.exists():
+            self._client.log_artifact(self._run_id, str(path), record["folder"] or None)
+
+    def _send_dataset(self, record: Record) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        remote = record["source"].startswith(("http://", "https://"))
+        dataset = Dataset(
+            name=record["name"],
+            digest=record["digest"],
+            source_type="http" if remote else "local",
+            source=json.dumps({"url" if remote else "uri": record["source"]}),
+            schema=record["schema"],
+            profile=record["profile"],
+        )
+        tag = InputTag("mlflow.data.context", record["context"])
+        self._client.log_inputs(self._run_id, datasets=[DatasetInput(dataset, [tag])])
+
+    def _send_model(self, record: Record, end: int) -> None:
+        from pipeline.tracking.model_logging import log_model
+
+        if not (self.folder / record["bundle"]).exists():
+            return
+
+        def note_id(model_id: str) -> None:
+            self.cursor.models[str(end)] = model_id
+            self.cursor.save(self.folder)
+
+        log_model(self._client, self.uri, self._run_id, self.folder, record, self.cursor.models.get(str(end)), note_id)
+
+    def _send_finish(self, record: Record) -> None:
+        if record["error"]:
+            self._client.set_tag(self._run_id, "error", record["error"])
+        self._client.set_terminated(self._run_id, record["status"], record["time"])
+
+    def _remove_copy(self, record: Record) -> None:
+        for name in ("file", "bundle"):
+            if isinstance(record.get(name), str):
+                shutil.rmtree((self.folder / record[name]).parent, ignore_errors=True)
+        if isinstance(record.get("example"), dict) and "npy" in record["example"]:
+            shutil.rmtree((self.folder / record["example"]["npy"]).parent, ignore_errors=True)
+
+    @property
+    def _client(self) -> "MlflowClient":
+        return open_client(self.uri)
+
+    @property
+    def _run_id(self) -> str:
+        assert self.cursor.run_id is not None
+        return self.cursor.run_id
+
+    def ensure_run(self) -> str:
+        """MLflow's id of the run, which is created if it is not there."""
+        self._ensure_run()
+        return self._run_id
+
+    def _ensure_run(self) -> None:
+        if self.cursor.run_id is not None:
+            return
+        if not self.start:
+            raise Held("the journal does not begin with the start of a run")
+        experiment_id = self._experiment_id(self.start["experiment"])
+        known = self._find_run(experiment_id, self.start["key"])
+        self.cursor.run_id = known or self._create_run(experiment_id)
+        self._succeeded()
+
+    def _create_run(self, experiment_id: str) -> str:
+        tags = {**self.start["tags"], KEY_TAG: self.start["key"]}
+        if parent := self.start["parent"]:
+            tags["mlflow.parentRunId"] = self._parent_run_id(experiment_id, parent)
+        try:
+            run = self._client.create_run(experiment_id, self.start["time"], tags, self.start["name"])
+        except Exception:
+            # The answer may be lost while the run was made, or is still being made.
+            self.cursor.unsure = True
+            raise
+        return str(run.info.run_id)
+
+    def _find_run(self, experiment_id: str, key: str) -> str | None:
+        found = self._client.search_runs([experiment_id], f"tags.`{KEY_TAG}` = '{key}'", order_by=["start_time ASC"])
+        return str(found[0].info.run_id) if found else None
+
+    def _remove_twins(self) -> None:
+        experiment_id = self._experiment_id(self.start["experiment"])
+        for run in self._client.search_runs([experiment_id], f"tags.`{KEY_TAG}` = '{self.start['key']}'"):
+            if run.info.run_id != self._run_id:
+                self._client.delete_run(run.info.run_id)
+        self.cursor.unsure = False
+        self.cursor.save(self.folder)
+
+    def _parent_run_id(self, experiment_id: str, parent: dict[str, str]) -> str:
+        directory = Path(parent["directory"])
+        cursor = journal.Cursor.load(registry.tracking_folder(directory))
+        if cursor.run_id is not None and cursor.uri == redact(self.uri):
+            return cursor.run_id
+        if found := self._find_run(experiment_id, parent["key"]):
+            return found
+        # The parent's own sender has not come to it (or is gone with its process): its run is made here.
+        with journal.locked(registry.tracking_folder(directory) / "sender.lock", wait=False) as got:
+            if not got:
+                raise NotYet("the parent's run is not there yet")
+            return Delivery(directory, self.uri, self.experiments_dir).ensure_run()
+
+    def _experiment_id(self, name: str) -> str:
+        from mlflow.exceptions import MlflowException
+
+        experiment = self._client.get_experiment_by_name(name)
+        if experiment is None:
+            try:
+                location = artifact_location(self.uri, name, self.experiments_dir)
+                return str(self._client.create_experiment(name, artifact_location=location))
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+                experiment = self._client.get_experiment_by_name(name)
+                if experiment is None:
+                    raise
+        if experiment.lifecycle_stage == "deleted":
+            self._client.restore_experiment(experiment.experiment_id)
+        return str(experiment.experiment_id)
+
+    def _check_run_is_there(self, error: Exception) -> None:
+        """Tell a refused record from a run that someone deleted."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            deleted = self._client.get_run(self._run_id).info.lifecycle_stage == "deleted"
+        except MlflowException as lookup:
+            if lookup.error_code == "RESOURCE_DOES_NOT_EXIST":
+                raise Held(f"the tracking store does not know run {self._run_id} any more") from error
+            raise
+        if deleted:
+            raise Held(f"run {self._run_id} was deleted in the tracking store; restore it to have the rest delivered")
+
+    def _deliver_system(self) -> None:
+        """Deliver the samples of processor, memory and GPU use, which the sender itself takes."""
+        from mlflow.entities import Metric
+
+        metrics: list[Metric] = []
+        offset = self.cursor.system_offset
+        for record, end in journal.read(self.folder / journal.SYSTEM_JOURNAL, offset):
+            if record["t"] == "metrics":
+                metrics += [Metric(name, value, record["time"], record["step"]) for name, value in record["v"].items()]
+            offset = end
+        if metrics:
+            self._ensure_run()
+            self._log_batch(metrics, {}, {})
+        if offset != self.cursor.system_offset:
+            self.cursor.system_offset = offset
+            self._succeeded()

@@ -1,0 +1,135 @@
+"""Logging a saved bundle as an MLflow model: as code and safetensors, without pickle."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.tracking.journal import Record
+from pipeline.tracking.signatures import to_mlflow
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+SERVED_MODEL = Path(__file__).with_name("served_model.py")
+
+
+def log_model(
+    client: "MlflowClient",
+    uri: str,
+    run_id: str,
+    folder: Path,
+    record: Record,
+    model_id: str | None,
+    note_id: Callable[[str], None],
+) -> str:
+    """Upload a bundle as a model of a run and make it a registered version if asked to. Safe to repeat.
+
+    Args:
+        client: of the store.
+        uri: the store's address.
+        run_id: MLflow's id of the run.
+        folder: what the paths in the record are relative to.
+        record: the journal's record of the model.
+        model_id: MLflow's id of the model, if an earlier try came as far as that.
+        note_id: called with that id as soon as it is known, so that a repeat finds it.
+
+    Returns:
+        MLflow's id of the model.
+    """
+    run = client.get_run(run_id)
+    if model_id is None:
+        model_id = _create(client, run, record)
+        note_id(model_id)
+    with tempfile.TemporaryDirectory() as temporary:
+        local = Path(temporary) / "model"
+        _save(local, client.get_logged_model(model_id), run_id, folder, record)
+        client.log_model_artifacts(model_id, str(local))
+    _attach(client, run_id, model_id)
+    client.finalize_logged_model(model_id, "READY")
+    if record["registered_name"]:
+        register(client, record["registered_name"], run_id, model_id)
+    return model_id
+
+
+def register(
+    client: "MlflowClient", name: str, run_id: str, model_id: str, tags: dict[str, str] | None = None
+) -> str:
+    """Make a model a version of a registered model, unless it is one already.
+
+    Returns:
+        The version.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    for version in client.search_model_versions(f"name = '{name}'"):
+        if version.source == f"models:/{model_id}" or version.model_id == model_id:
+            return str(version.version)
+    source = f"models:/{model_id}"
+    return str(client.create_model_version(name, source, run_id, tags=tags, model_id=model_id).version)
+
+
+def _create(client: "MlflowClient", run: Any, record: Record) -> str:
+    experiment_id, run_id = run.info.experiment_id, run.info.run_id
+    # An earlier try may have created it without learning its id.
+    query = f"source_run_id = '{run_id}' AND name = '{record['name']}'"
+    for model in client.search_logged_models([experiment_id], filter_string=query):
+        if model.tags.get("pipeline.recorded") == str(record["time"]):
+            return str(model.model_id)
+    model = client.create_logged_model(
+        experiment_id,
+        name=record["name"],
+        source_run_id=run_id,
+        tags={"pipeline.recorded": str(record["time"])},
+        params=dict(run.data.params),
+    )
+    return str(model.model_id)
+
+
+def _save(local: Path, logged: Any, run_id: str, folder: Path, record: Record) -> None:
+    import mlflow.pyfunc
+    from mlflow.models import Model
+
+    description = Model(
+        artifact_path=logged.artifact_location, model_uuid=logged.model_id, run_id=run_id, model_id=logged.model_id
+    )
+    mlflow.pyfunc.save_model(
+        path=str(local),
+        python_model=str(SERVED_MODEL),
+        artifacts={"bundle": str(folder / record["bundle"])},
+        mlflow_model=description,
+        signature=to_mlflow(record["signature"]),
+        input_example=_example(folder, record),
+        pip_requirements=record["requirements"] or None,
+        metadata=record["metadata"] or None,
+    )
+
+
+def _example(folder: Path, record: Record) -> Any:
+    """The input example in the form that the signature takes: an array, a list, or a table."""
+    import numpy as np
+    import pandas as pd
+
+    example = record["example"]
+    if example is None:
+        return None
+    if "npy" in example:
+        return np.load(folder / example["npy"], allow_pickle=False)
+    first = record["signature"]["inputs"][0]
+    if "tensor" in first:
+        return np.asarray(example["json"], dtype=first["tensor"])
+    return pd.DataFrame(example["json"]) if first.get("name") else example["json"]
+
+
+def _attach(client: "MlflowClient", run_id: str, model_id: str) -> None:
+    from mlflow.entities import LoggedModelOutput
+
+    outputs = client.get_run(run_id).outputs
+    known = [output.model_id for output in outputs.model_outputs] if outputs else []
+    if model_id not in known:
+        client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])

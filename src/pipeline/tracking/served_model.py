@@ -1,0 +1,79 @@
+"""The code that MLflow runs to serve a bundle. It is copied into the model, so it stands on its own."""
+
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
+
+MAX_SAMPLES = 65_536
+MAX_VALUES = 64 * 1024 * 1024
+
+
+class ServedModel(mlflow.pyfunc.PythonModel):
+    """Takes raw inputs (images, texts, rows, sequences) and returns labels with probabilities, or a prediction."""
+
+    def load_context(self, context: Any) -> None:
+        """Load the weights and the fitted encoder."""
+        from pipeline.models import saved
+
+        self._predictor = saved.load(context.artifacts["bundle"])
+
+    def predict(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> pd.DataFrame:
+        """Predict.
+
+        Args:
+            context: MLflow's; not used.
+            model_input: raw samples as the signature describes them.
+            params: `batch_size`, how many samples are computed at once.
+
+        Raises:
+            MlflowException: INVALID_PARAMETER_VALUE where the input is not what the model takes (HTTP 400).
+        """
+        raw = _samples(model_input)
+        try:
+            return self._predictor.predict(raw, batch_size=_batch_size(params))
+        except MlflowException:
+            raise
+        except Exception as error:
+            # Whatever goes wrong inside came from the input: say so in a line, without our stack.
+            message = f"the model cannot take this input: {type(error).__name__}: {error}"
+            raise MlflowException(message, error_code=INVALID_PARAMETER_VALUE) from None
+
+
+def _samples(model_input: Any) -> Any:
+    """The raw samples in the form that the encoder takes, once their number and size are seen to be in bounds."""
+    samples = model_input
+    if isinstance(samples, pd.DataFrame) and list(samples.columns) in ([0], ["0"]):
+        samples = samples[samples.columns[0]].tolist()
+    if isinstance(samples, dict):
+        samples = pd.DataFrame(samples)
+    if len(samples) == 0:
+        raise MlflowException("the input holds no samples", error_code=INVALID_PARAMETER_VALUE)
+    values = samples.size if isinstance(samples, np.ndarray | pd.DataFrame) else _length(samples)
+    if len(samples) > MAX_SAMPLES or values > MAX_VALUES:
+        raise MlflowException(
+            f"the input holds {len(samples)} samples with {values} values; at most {MAX_SAMPLES} samples and "
+            f"{MAX_VALUES} values are taken at once",
+            error_code=INVALID_PARAMETER_VALUE,
+        )
+    return samples
+
+
+def _length(samples: Any) -> int:
+    return sum(len(sample) if hasattr(sample, "__len__") else 1 for sample in samples)
+
+
+def _batch_size(params: dict[str, Any] | None) -> int:
+    size = (params or {}).get("batch_size", 1024)
+    if not isinstance(size, int) or not 1 <= size <= MAX_SAMPLES:
+        raise MlflowException(
+            f"batch_size is {size!r}; a whole number from 1 to {MAX_SAMPLES} is expected",
+            error_code=INVALID_PARAMETER_VALUE,
+        )
+    return size
+
+
+mlflow.models.set_model(ServedModel())

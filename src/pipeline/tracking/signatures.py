@@ -1,0 +1,60 @@
+"""Model signatures as plain values, and their translation into MLflow's.
+
+A signature is `{"inputs": [column, ...], "outputs": [column, ...]}`. A column is one of
+
+    {"tensor": "uint8", "shape": [-1, 28, 28]}             # an array; -1 is the number of samples
+    {"type": "string"}                                     # one unnamed value a sample: texts
+    {"type": "double", "name": "RM", "required": False}    # a named column of a table
+    {"type": ["long"], "name": "tokens"}                   # a list in each row: sequences
+
+with the types `boolean`, `integer`, `long`, `float`, `double`, `string` and `datetime`.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema, TensorSpec
+
+
+def tensor(dtype: str, shape: Sequence[int]) -> dict[str, Any]:
+    """Describe an array, such as `tensor("uint8", [-1, 28, 28])`."""
+    return {"tensor": dtype, "shape": list(shape)}
+
+
+def column(type_: str | list[str], name: str | None = None, required: bool = True) -> dict[str, Any]:
+    """Describe one value a sample, or with a type in a list (`["long"]`) a list of values a sample."""
+    return {"type": type_, "name": name, "required": required}
+
+
+def class_outputs(classes: Sequence[str]) -> list[dict[str, Any]]:
+    """What a classifier returns: `label`, `probability` and `p_<class>` for every class."""
+    probabilities = [column("double", f"p_{name}") for name in classes]
+    return [column("string", "label"), column("double", "probability"), *probabilities]
+
+
+def to_mlflow(signature: Mapping[str, Any]) -> "ModelSignature":
+    """MLflow's form of a plain signature."""
+    from mlflow.models import ModelSignature
+
+    outputs = signature.get("outputs")
+    return ModelSignature(inputs=_schema(signature["inputs"]), outputs=_schema(outputs) if outputs else None)
+
+
+def _schema(columns: Sequence[Mapping[str, Any]]) -> "Schema":
+    from mlflow.types import Schema
+
+    return Schema([_spec(entry) for entry in columns])
+
+
+def _spec(entry: Mapping[str, Any]) -> "ColSpec | TensorSpec":
+    import numpy as np
+    from mlflow.types import ColSpec, DataType, TensorSpec
+    from mlflow.types.schema import Array
+
+    if "tensor" in entry:
+        return TensorSpec(np.dtype(entry["tensor"]), tuple(entry["shape"]), entry.get("name"))
+    kind = entry["type"]
+    datatype = Array(DataType[kind[0]]) if isinstance(kind, list) else DataType[kind]
+    return ColSpec(datatype, entry.get("name"), entry.get("required", True))

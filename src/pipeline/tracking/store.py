@@ -1,0 +1,44 @@
+"""Opening a tracking store."""
+
+import functools
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.tracking.addresses import sqlite_path
+from pipeline.tracking.journal import locked
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+KEY_TAG = "pipeline.key"
+
+
+@functools.cache
+def open_client(uri: str) -> "MlflowClient":
+    """A client of the tracking store and model registry at an address; makes a SQLite store that is not there.
+
+    Args:
+        uri: as `absolute_uri` gives it.
+    """
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    if uri.startswith("file:"):
+        # The library wants a word from whoever still uses its file store: naming one in the configuration is it.
+        os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    path = sqlite_path(uri)
+    if path is not None:
+        # The tables of a new store are made on first use: two processes must not both be first.
+        with locked(path.with_name(f".{path.name}.lock")):
+            client.search_experiments(max_results=1)
+    return client
+
+
+def artifact_location(uri: str, experiment: str, experiments_dir: Path) -> str | None:
+    """Where a new experiment keeps artefacts: beside an embedded store, or where the server says (None)."""
+    if uri.startswith(("http:", "https:", "file:", "databricks")):
+        return None
+    folder = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in experiment)
+    return (experiments_dir / "artifacts" / folder).absolute().as_uri()
