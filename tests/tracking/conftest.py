@@ -1,0 +1,152 @@
+"""A real MLflow server on loopback, a proxy before it that misbehaves on demand, and ways to deliver in-process."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from pipeline.tracking import Run
+from pipeline.tracking.addresses import absolute_uri
+from pipeline.tracking.delivery import Delivery
+from pipeline.tracking.sender_link import SenderLink
+
+
+@pytest.fixture
+def no_sender(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs are journalled and nothing is delivered until the test does it."""
+    monkeypatch.setattr(SenderLink, "start", lambda self: None)
+
+
+@pytest.fixture
+def start_run(tmp_path: Path, no_sender: None) -> Callable[..., Run]:
+    """Start a run whose journal nobody delivers by itself."""
+
+    def start(name: str = "run", **options: object) -> Run:
+        settings = {"experiment": "tests", "name": name, "tracking_uri": None, **options}
+        return Run.start(tmp_path / "runs" / name, experiments_dir=tmp_path / "experiments", **settings)
+
+    return start
+
+
+@pytest.fixture
+def deliver(tmp_path: Path) -> Callable[..., Delivery]:
+    """Deliver a run's journal in this process, once."""
+
+    def once(run: Run, uri: str | None = None) -> Delivery:
+        experiments_dir = tmp_path / "experiments"
+        delivery = Delivery(run.directory, absolute_uri(uri, experiments_dir), experiments_dir)
+        delivery.deliver()
+        return delivery
+
+    return once
+
+
+class Proxy:
+    """Passes requests on to a server, unless told otherwise.
+
+    `fault` is None, `down` (the connection is closed), `error` (500), `slow` (half a second a request) or `deaf`
+    (the request is passed on, its answer is not).
+    """
+
+    def __init__(self, target: str) -> None:
+        self.fault: str | None = None
+        self.faults_met = 0
+        proxy = self
+        host = target.removeprefix("http://")
+
+        class Handler(BaseHTTPRequestHandler):
+            def _pass_on(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                fault = proxy.fault
+                if fault is not None:
+                    proxy.faults_met += 1
+                if fault == "down":
+                    self.close_connection = True
+                    self.connection.shutdown(socket.SHUT_RDWR)
+                    return
+                if fault == "error":
+                    self.send_error(500)
+                    return
+                if fault == "slow":
+                    time.sleep(0.5)
+                upstream = http.client.HTTPConnection(host, timeout=30)
+                upstream.request(self.command, self.path, body, {**dict(self.headers), "Host": host})
+                answer = upstream.getresponse()
+                content = answer.read()
+                if fault == "deaf":
+                    self.close_connection = True
+                    self.connection.shutdown(socket.SHUT_RDWR)
+                    return
+                self.send_response(answer.status)
+                self.send_header("Content-Type", answer.headers.get("Content-Type", "application/json"))
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _pass_on
+
+            def log_message(self, *arguments: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.address = f"http://127.0.0.1:{self._server.server_address[1]}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a real tracking server on a SQLite store."""
+    folder = tmp_path_factory.mktemp("server")
+    port = free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+        + ["--backend-store-uri", f"sqlite:///{folder}/server.db", "--artifacts-destination", str(folder / "kept")],
+        stdout=(folder / "log").open("w"),
+        stderr=subprocess.STDOUT,
+        cwd=folder,
+    )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + 90
+        while not _answers(address):
+            assert process.poll() is None and time.monotonic() < deadline, (folder / "log").read_text()
+            time.sleep(0.1)
+        yield address
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def _answers(address: str) -> bool:
+    try:
+        return bool(urllib.request.urlopen(address + "/health", timeout=1).status == 200)
+    except OSError:
+        return False
+
+
+@pytest.fixture
+def proxy(mlflow_server: str) -> Iterator[Proxy]:
+    """A proxy of its own for each test."""
+    proxy = Proxy(mlflow_server)
+    yield proxy
+    proxy.close()
