@@ -1,0 +1,286 @@
+"""The command line: ``python -m pipeline [FLAGS] [key=value ...]``; ``--help`` says what there is."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from importlib.util import find_spec
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import Diverged, Interrupted, UserError
+
+if TYPE_CHECKING:
+    from hydra._internal.hydra import Hydra
+    from omegaconf import DictConfig
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: the words after ``python -m pipeline``; those of this process by default.
+
+    Returns:
+        The exit code: 0 done, 2 bad configuration or input, 3 diverged, 130 and 143 interrupted, 1 anything
+        else.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if _asks_for_help(words):
+            from pipeline.config.overview import overview
+
+            print(overview(_user_directory(words)))
+            return 0
+        return _command(words)
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(bool(stop.code))
+    except BrokenPipeError:
+        # Whoever read our output (head, less) has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (KeyboardInterrupt, Exception) as error:
+        return _report(error)
+
+
+def run_task(cfg: DictConfig) -> Any:
+    """Run the task that a checked configuration asks for: ``run(cfg)`` of the module of that name in
+    pipeline.tasks.
+    """
+    from importlib import import_module
+
+    name = cfg.task.name
+    if find_spec("pipeline.tasks") is None or find_spec(f"pipeline.tasks.{name}") is None:
+        raise UserError(f"task={name}: this task is not part of the installed version")
+    try:
+        return import_module(f"pipeline.tasks.{name}").run(cfg)
+    except (UserError, Diverged, Interrupted):
+        raise
+    except Exception as error:
+        error.add_note(_keep_traceback(error))
+        raise
+
+
+def _command(words: list[str]) -> int:
+    arguments = _parser().parse_intermixed_args(words)
+    if arguments.experimental_rerun is not None:
+        raise UserError(
+            "--experimental-rerun is refused: it unpickles a file, which can run anything; "
+            "use task=reproduce task.run_id=RUN_ID"
+        )
+    if arguments.config_path is not None:
+        raise UserError(
+            "--config-path would replace the shipped configuration; "
+            f"use --config-dir {arguments.config_path} to add to it"
+        )
+    commands = [arguments.run, arguments.cfg, arguments.multirun, arguments.shell_completion, arguments.info]
+    if sum(bool(command) for command in commands) > 1:
+        raise UserError("only one of --run, --multirun, --cfg, --info and --shell-completion can be given")
+    if arguments.resolve and not arguments.cfg:
+        raise UserError("--resolve goes with --cfg: it shows the configuration with its references resolved")
+    with _allowing(arguments.allow or []), _hydra(arguments.config_dir) as hydra:
+        return _dispatch(hydra, arguments)
+
+
+def _parser() -> argparse.ArgumentParser:
+    from hydra._internal.utils import get_args_parser
+
+    parser: argparse.ArgumentParser = get_args_parser()
+    parser.prog = "python -m pipeline"
+    parser.add_argument("--allow", action="append", metavar="NAME", help="Let the configuration name it")
+    return parser
+
+
+def _dispatch(hydra: Hydra, arguments: argparse.Namespace) -> int:
+    """One of Hydra's own commands, or a run."""
+    name, overrides = arguments.config_name or "config", list(arguments.overrides)
+    if arguments.hydra_help:
+        hydra.hydra_help(config_name=name, args_parser=_parser(), args=arguments)
+    elif arguments.cfg:
+        _show(hydra, name, overrides, arguments)
+    elif arguments.shell_completion:
+        hydra.shell_completion(config_name=name, overrides=overrides)
+    elif arguments.info:
+        hydra.show_info(arguments.info, config_name=name, overrides=overrides)
+    else:
+        return _run(hydra, name, overrides, multirun=arguments.multirun)
+    return 0
+
+
+def _show(hydra: Hydra, name: str, overrides: list[str], arguments: argparse.Namespace) -> None:
+    from pipeline.config.masking import mask
+
+    shown = StringIO()
+    with redirect_stdout(shown):
+        hydra.show_cfg(name, overrides, arguments.cfg, arguments.package, arguments.resolve)
+    print(mask(shown.getvalue()), end="")
+
+
+def _run(hydra: Hydra, name: str, overrides: list[str], *, multirun: bool) -> int:
+    """Compose and check everything, then let Hydra make the directory, the log and the files beside it, and
+    run.
+    """
+    from hydra.types import RunMode
+
+    if not multirun:
+        # Sweeps set hydra.mode themselves, so the first look allows their overrides.
+        cfg = hydra.config_loader.load_configuration(
+            name, overrides, RunMode.RUN, validate_sweep_overrides=False
+        )
+        if cfg.hydra.mode != RunMode.MULTIRUN:
+            _refuse_lists_of_values(overrides)
+            return _run_once(hydra, name, cfg)
+    overrides.append("hydra.mode=MULTIRUN")
+    cfg = hydra.config_loader.load_configuration(name, overrides, RunMode.MULTIRUN)
+    return _run_many(hydra, name, cfg)
+
+
+def _run_once(hydra: Hydra, name: str, cfg: DictConfig) -> int:
+    from hydra._internal.callbacks import Callbacks
+    from hydra.core.utils import JobStatus, configure_log, run_job
+    from hydra.types import HydraContext, RunMode
+
+    cfg.hydra.mode = RunMode.RUN
+    configure_log(cfg.hydra.hydra_logging, cfg.hydra.verbose)
+    callbacks = Callbacks(cfg)
+    callbacks.on_run_start(config=cfg, config_name=name)
+    context = HydraContext(config_loader=hydra.config_loader, callbacks=callbacks)
+    job = run_job(
+        task_function=run_task,
+        config=cfg,
+        job_dir_key="hydra.run.dir",
+        job_subdir_key=None,
+        hydra_context=context,
+    )
+    callbacks.on_run_end(config=cfg, config_name=name, job_return=job)
+    if job.status == JobStatus.FAILED:
+        # Past Hydra's own property, which would write its own lines to the terminal first.
+        raise job._return_value
+    return job.return_value if isinstance(job.return_value, int) else 0
+
+
+def _run_many(hydra: Hydra, name: str, cfg: DictConfig) -> int:
+    from hydra._internal.callbacks import Callbacks
+    from hydra.core.plugins import Plugins
+    from hydra.core.utils import configure_log
+    from hydra.types import HydraContext
+
+    configure_log(cfg.hydra.hydra_logging, cfg.hydra.verbose)
+    callbacks = Callbacks(cfg)
+    callbacks.on_multirun_start(config=cfg, config_name=name)
+    context = HydraContext(config_loader=hydra.config_loader, callbacks=callbacks)
+    plugins = Plugins.instance()
+    sweeper = plugins.instantiate_sweeper(config=cfg, hydra_context=context, task_function=run_task)
+    returned = sweeper.sweep(arguments=[str(override) for override in cfg.hydra.overrides.task])
+    callbacks.on_multirun_end(config=cfg, config_name=name)
+    return returned if isinstance(returned, int) else 0
+
+
+def _refuse_lists_of_values(overrides: list[str]) -> None:
+    """``seed=1,2`` without ``-m``: say what could have been meant."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    suspects = [override for override in overrides if "," in override or "(" in override]
+    for parsed in OverridesParser.create().parse_overrides(suspects):
+        if parsed.is_sweep_override():
+            key, value = parsed.get_key_element(), parsed.get_value_element_as_str()
+            raise UserError(
+                f"{parsed.input_line}: several values in one run. One run for each: add -m. "
+                f"A list: {key}=[{value}]. A text with a comma in it: {key}=\\'{value}\\'"
+            )
+
+
+@contextmanager
+def _hydra(config_dir: str | None) -> Iterator[Hydra]:
+    from hydra._internal.hydra import Hydra
+    from hydra.core.global_hydra import GlobalHydra
+
+    from pipeline.config.loading import loader
+
+    GlobalHydra.instance().clear()
+    hydra = Hydra(task_name="pipeline", config_loader=loader(config_dir))
+    GlobalHydra.instance().initialize(hydra)
+    try:
+        yield hydra
+    finally:
+        GlobalHydra.instance().clear()
+
+
+@contextmanager
+def _allowing(names: list[str]) -> Iterator[None]:
+    """What ``--allow`` names holds for this command and for the processes that it starts."""
+    before = os.environ.get("PIPELINE_ALLOW")
+    if names:
+        os.environ["PIPELINE_ALLOW"] = ",".join([*([before] if before else []), *names])
+    try:
+        yield
+    finally:
+        if names:
+            os.environ.pop("PIPELINE_ALLOW")
+        if names and before is not None:
+            os.environ["PIPELINE_ALLOW"] = before
+
+
+def _asks_for_help(words: list[str]) -> bool:
+    return any(word in ("-h", "--help") for word in words)
+
+
+def _user_directory(words: list[str]) -> Path | None:
+    """The ``--config-dir`` among the words; help is shown before anything is parsed."""
+    for position, word in enumerate(words):
+        flag, equals, value = word.partition("=")
+        if flag in ("--config-dir", "-cd"):
+            following = words[position + 1] if position + 1 < len(words) else ""
+            given = Path(value if equals else following).expanduser()
+            if not given.is_dir():
+                raise UserError(f"--config-dir {given}: there is no such directory")
+            return given
+    return None
+
+
+def _keep_traceback(error: BaseException) -> str:
+    """Write the traceback beside the run's log and say where it is."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from pipeline.config.masking import mask
+
+    path = Path(HydraConfig.get().runtime.output_dir) / "traceback.txt"
+    try:
+        path.write_text(mask("".join(traceback.format_exception(error))), encoding="utf-8")
+    except OSError:
+        return "The traceback could not be written; HYDRA_FULL_ERROR=1 shows it"
+    return f"Traceback: {path}"
+
+
+def _report(error: BaseException) -> int:
+    """One clear message on the terminal, and the exit code."""
+    from pipeline.config.masking import mask
+
+    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        print(mask("".join(traceback.format_exception(error))), file=sys.stderr)
+    if isinstance(error, KeyboardInterrupt):
+        error = Interrupted(130)
+    if isinstance(error, UserError | Diverged | Interrupted):
+        print(f"{'' if isinstance(error, Interrupted) else 'Error: '}{mask(str(error))}", file=sys.stderr)
+        return error.exit_code
+    if _is_hydras_own(error):
+        print(f"Error: {mask(str(error))}", file=sys.stderr)
+        return UserError.exit_code
+    where = getattr(error, "__notes__", None) or ["HYDRA_FULL_ERROR=1 shows the traceback"]
+    said = str(error).strip().splitlines() or [""]
+    print(f"Error: {type(error).__name__}: {mask(said[0])}\n{where[-1]}", file=sys.stderr)
+    return 1
+
+
+def _is_hydras_own(error: BaseException) -> bool:
+    """Errors of Hydra and OmegaConf are about the configuration, wherever they appear."""
+    return type(error).__module__.split(".")[0] in ("hydra", "omegaconf")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

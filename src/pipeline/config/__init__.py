@@ -1,0 +1,42 @@
+"""From the command line and conf/ to a configuration that can be trusted, and from its nodes to objects.
+
+The parts: ``loading`` composes, ``checks`` refuses what cannot work before anything is built, ``allowlist``
+decides which classes a configuration may name and builds them, ``signatures`` reads constructors without
+importing them, ``resolvers`` holds what ``${...}`` may do, ``overview`` writes ``--help``. Each is imported
+when it is used, so that help and errors answer at once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import UserError
+
+if TYPE_CHECKING:
+    from pipeline.config.allowlist import build, resolve
+    from pipeline.config.checks import check
+    from pipeline.config.loading import compose
+
+__all__ = ["build", "check", "compose", "config_directory", "resolve"]
+
+_HOMES = {"build": "allowlist", "resolve": "allowlist", "check": "checks", "compose": "loading"}
+
+
+def config_directory() -> Path:
+    """The shipped configuration's directory: inside an installed package, at the top of a working copy."""
+    package = Path(__file__).resolve().parents[1]
+    for directory in (package / "conf", package.parents[1] / "conf"):
+        if (directory / "config.yaml").is_file():
+            return directory
+    raise UserError(
+        f"the configuration is missing: no conf/config.yaml in {package} nor in {package.parents[1]}"
+    )
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    if name in _HOMES:
+        return getattr(import_module(f"pipeline.config.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

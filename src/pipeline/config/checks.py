@@ -1,0 +1,388 @@
+"""Refuse a configuration that cannot work, or must not, before anything is built.
+
+One message for the first thing that is wrong: the key, the value, what was expected, what to do.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, ListConfig
+from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
+
+from pipeline.config import config_directory
+from pipeline.config.allowlist import SECTIONS, check_name, check_shape, resolve
+from pipeline.config.devices import check_devices
+from pipeline.config.masking import holds_secret, mask
+from pipeline.config.nearest import suggest
+from pipeline.config.resolvers import READABLE_VARIABLES, allowed_names
+from pipeline.config.rules import STRATEGIES, complaint
+from pipeline.config.signatures import arguments
+from pipeline.errors import UserError
+
+Path = tuple[str | int, ...]
+
+_MISSING = "???"
+
+# What is added to a section beside the arguments of the class it names.
+_OUR_KEYS: dict[str, frozenset[str]] = {
+    "data": frozenset(),
+    "model": frozenset({"compile"}),
+    "optimizer": frozenset(),
+    "scheduler": frozenset({"interval", "frequency", "monitor"}),
+}
+# Arguments that are given when the object is built, never in a configuration.
+_GIVEN_LATER = frozenset({"params", "optimizer", "spec"})
+# Names of a mapping in logging's own configuration that lead to something callable.
+_LOGGING_CLASSES = frozenset({"class", "()"})
+_LOGGING_ALLOWED = frozenset(
+    {
+        "logging.StreamHandler",
+        "logging.FileHandler",
+        "logging.NullHandler",
+        "logging.Formatter",
+        "logging.handlers.RotatingFileHandler",
+        "logging.handlers.TimedRotatingFileHandler",
+    }
+)
+# Variables that a job may set or copy: any other could load code into what it starts, or carry a secret into
+# a file.
+_JOB_VARIABLES = READABLE_VARIABLES | {"MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TOKENIZERS_PARALLELISM"}
+
+
+def check(cfg: DictConfig, *, sweep: bool = False) -> None:
+    """Check a composed configuration, Hydra's part (``hydra.*``) included where it is there.
+
+    Args:
+        cfg: as composed; nothing in it is changed.
+        sweep: it is the common part of several jobs: what is still missing may come with each of them.
+
+    Raises:
+        UserError: the first thing that is wrong.
+    """
+    _check_literals(cfg, ())
+    plain = _resolved(cfg, ())
+    _check_targets(plain, ())
+    if "hydra" in plain:
+        _check_hydra(plain["hydra"], sweep)
+    _check_keys(plain)
+    if not sweep:
+        _check_missing({key: value for key, value in plain.items() if key != "hydra"}, ())
+    for path, value in _leaves(plain, ()):
+        _check_value(_dotted(path), value)
+    _check_together(plain)
+
+
+def check_overrides(overrides: list[str]) -> None:
+    """Refuse secrets on the command line: Hydra writes it to files.
+
+    Raises:
+        UserError: an address with a password or a token.
+    """
+    for override in overrides:
+        if holds_secret(override):
+            raise UserError(
+                f"{mask(override)}: the command line is written to files, so no password or token may stand in "
+                "it. Put the address into an environment variable: MLFLOW_TRACKING_URI for tracking, PIPELINE_STORAGE "
+                "for a sweep's storage (hydra.sweeper.storage='${oc.env:PIPELINE_STORAGE}')"
+            )
+
+
+def _check_literals(node: DictConfig | ListConfig, path: Path) -> None:
+    """What must stand in the configuration as it is: class names are never put together, secrets never
+    written.
+    """
+    for key, child in _children(node):
+        here = (*path, key)
+        if isinstance(child, DictConfig | ListConfig) and not child._is_interpolation():
+            if not child._is_none() and not child._is_missing():
+                _check_literals(child, here)
+            continue
+        raw = child._value()
+        if not isinstance(raw, str):
+            continue
+        if "${" in raw and (key == "_target_" or (key in _LOGGING_CLASSES and "hydra" in path)):
+            raise UserError(f"{_dotted(here)}={raw}: a class is named by its plain name, without ${{...}}")
+        if holds_secret(raw):
+            raise UserError(
+                f"{_dotted(here)}={mask(raw)}: the configuration is recorded with the run, so no password or "
+                "token may stand in it; put the address into an environment variable such as MLFLOW_TRACKING_URI"
+            )
+
+
+def _resolved(node: DictConfig | ListConfig, path: Path) -> Any:
+    """Plain containers with every interpolation resolved; what is missing, or leads to it, stays ``???``."""
+    if isinstance(node, DictConfig):
+        return {str(key): _value(node, key, child, (*path, str(key))) for key, child in _children(node)}
+    return [_value(node, key, child, (*path, key)) for key, child in _children(node)]
+
+
+def _value(node: DictConfig | ListConfig, key: Any, child: Any, path: Path) -> Any:
+    if child._is_missing():
+        return _MISSING
+    if child._is_interpolation():
+        try:
+            found = node[key]
+        except InterpolationToMissingValueError:
+            return _MISSING
+        except OmegaConfBaseException as error:
+            if isinstance(cause := _first_cause(error), UserError):
+                raise UserError(f"{_dotted(path)}: {cause}") from error
+            first_line = str(error).splitlines()[0]
+            raise UserError(f"{_dotted(path)}={child._value()}: cannot be resolved: {first_line}") from error
+        return _resolved(found, path) if isinstance(found, DictConfig | ListConfig) else found
+    if child._is_none():
+        return None
+    return _resolved(child, path) if isinstance(child, DictConfig | ListConfig) else child._value()
+
+
+def _children(node: DictConfig | ListConfig) -> Iterator[tuple[Any, Any]]:
+    if node._is_none() or node._is_missing():
+        return
+    keys: list[Any] = list(node.keys()) if isinstance(node, DictConfig) else list(range(len(node)))
+    for key in keys:
+        yield key, node._get_node(key)
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _check_targets(value: Any, path: Path) -> None:
+    """Every class that is named anywhere, Hydra's own part included."""
+    if isinstance(value, dict):
+        if "_target_" in value:
+            check_shape(value, _dotted(path))
+            check_name(value["_target_"], _dotted((*path, "_target_")))
+        for key, inner in value.items():
+            _check_targets(inner, (*path, key))
+    elif isinstance(value, list):
+        for position, inner in enumerate(value):
+            _check_targets(inner, (*path, position))
+
+
+def _check_hydra(hydra: dict[str, Any], sweep: bool) -> None:
+    """What Hydra would act on before any code of ours runs again: decided on the objects themselves."""
+    acted_on = {"callbacks": hydra.get("callbacks")}
+    if sweep:
+        acted_on |= {"launcher": hydra.get("launcher"), "sweeper": hydra.get("sweeper")}
+    for path, name in _leaves(acted_on, ("hydra",)):
+        if path[-1] == "_target_":
+            resolve(name, _dotted(path))
+    for section in ("job_logging", "hydra_logging"):
+        _check_logging(hydra.get(section), ("hydra", section))
+    job = hydra.get("job") or {}
+    for key in ("env_set", "env_copy"):
+        for name in job.get(key) or ():
+            if name not in _JOB_VARIABLES and f"env:{name}" not in allowed_names():
+                raise UserError(
+                    f"hydra.job.{key}: the variable {name} may not be set or copied by a configuration; "
+                    f"set it in the shell, or allow it: --allow env:{name}"
+                )
+
+
+def _check_logging(value: Any, path: Path) -> None:
+    """Logging's own way to name classes: handlers that write to the terminal or to a log file, and nothing
+    else.
+    """
+    if isinstance(value, list):
+        for position, inner in enumerate(value):
+            _check_logging(inner, (*path, position))
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            here = (*path, key)
+            if key in _LOGGING_CLASSES and inner not in _LOGGING_ALLOWED and inner not in allowed_names():
+                raise UserError(
+                    f"{_dotted(here)}={inner}: not a handler or formatter that a configuration may name; "
+                    f"there are {', '.join(sorted(_LOGGING_ALLOWED))}"
+                )
+            if key == "filename" and not str(inner).endswith(".log") and inner != _MISSING:
+                raise UserError(f"{_dotted(here)}={inner}: a log file's name ends in .log")
+            _check_logging(inner, here)
+    elif isinstance(value, str) and "://" in value:
+        protocol = value.split("://")[0]
+        if protocol in ("ext", "cfg") and value not in ("ext://sys.stdout", "ext://sys.stderr"):
+            raise UserError(f"{_dotted(path)}={value}: expected ext://sys.stdout or ext://sys.stderr")
+
+
+def _check_keys(plain: dict[str, Any]) -> None:
+    """Keys that nothing would read: misspelt ones above all."""
+    known = _shipped("config")
+    groups = {path.name for path in config_directory().iterdir() if path.is_dir()}
+    _refuse_unknown((), plain, set(known) | groups | {"hydra"})
+    for section in ("logger", "checkpoint", "objective"):
+        _refuse_unknown((section,), plain.get(section), set(known.get(section) or ()))
+    _refuse_unknown(("paths",), plain.get("paths"), set(_shipped("paths/default")))
+    _check_task_keys(plain.get("task"))
+    _check_callback_keys(plain.get("callbacks"))
+    _check_trainer_keys(plain.get("trainer"))
+    for section, ours in _OUR_KEYS.items():
+        _check_arguments(section, plain.get(section), ours)
+
+
+def _check_task_keys(task: Any) -> None:
+    if not isinstance(task, dict) or "name" not in task:
+        return
+    tasks = {path.stem for path in (config_directory() / "task").glob("*.yaml")}
+    if task["name"] not in tasks:
+        raise UserError(
+            f"task.name={task['name']}: there is no such task. {suggest(str(task['name']), tasks)}"
+        )
+    _refuse_unknown(("task",), task, set(_shipped(f"task/{task['name']}")))
+
+
+def _check_callback_keys(callbacks: Any) -> None:
+    if not isinstance(callbacks, dict):
+        return
+    ours = _shipped("callbacks/default")
+    for name, settings in callbacks.items():
+        path: Path = ("callbacks", name)
+        if isinstance(settings, dict) and "_target_" in settings:
+            _check_arguments(_dotted(path), settings, frozenset())
+        elif name in ours:
+            _refuse_unknown(path, settings, set(ours[name] or ()))
+        elif settings is not None:
+            raise UserError(
+                f"{_dotted(path)}: a callback needs a class: {_dotted(path)}._target_. {suggest(name, ours)}"
+            )
+
+
+def _check_trainer_keys(trainer: Any) -> None:
+    if not isinstance(trainer, dict):
+        return
+    known = set(_shipped("trainer/default"))
+    if set(trainer) <= known:
+        return
+    flags = arguments("pytorch_lightning.Trainer")
+    _refuse_unknown(("trainer",), trainer, known | set(flags.names if flags else trainer))
+
+
+def _check_arguments(section: str, node: Any, ours: frozenset[str]) -> None:
+    """The keys of a node against the constructor of the class it names."""
+    if not isinstance(node, dict) or not isinstance(node.get("_target_"), str):
+        if isinstance(node, dict) and f"{section}._target_" in SECTIONS and node:
+            raise UserError(f"{section}._target_ is not given: choose one of the group, like {section}=NAME")
+        return
+    taken = arguments(node["_target_"])
+    if taken is None or taken.open:
+        return
+    known = (set(taken.names) - _GIVEN_LATER) | ours | {"_target_", "_recursive_", "_convert_"}
+    _refuse_unknown(tuple(section.split(".")), node, known, of=node["_target_"])
+
+
+def _refuse_unknown(path: Path, node: Any, known: set[str], of: str = "") -> None:
+    if not isinstance(node, dict):
+        return
+    for key in node:
+        if key not in known:
+            names = {name for name in known if not name.startswith("_")}
+            where = f" in {of}" if of else ""
+            raise UserError(
+                f"{_dotted((*path, key))}: there is no such setting{where}. {suggest(key, names, limit=40)}"
+            )
+
+
+def _check_missing(value: Any, path: Path) -> None:
+    for where, leaf in _leaves(value, path):
+        if leaf == _MISSING:
+            key = _dotted(where)
+            raise UserError(f"{key} is not given: add {key}=... to the command line")
+
+
+def _check_value(key: str, value: Any) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        if message := complaint(key, value):
+            raise UserError(message)
+        raise UserError(f"{key}={value}: expected a finite number")
+    if value != _MISSING and (message := complaint(key, value)):
+        raise UserError(message)
+
+
+def _check_together(plain: dict[str, Any]) -> None:
+    """Settings that are right by themselves and wrong beside others."""
+    for path, value in _leaves(plain, ()):
+        if path[-1] in ("monitor", "metric") and isinstance(value, str) and value.split("/")[0] == "test":
+            raise UserError(
+                f"{_dotted(path)}={value}: the test split is read once, at the end, so nothing may be chosen by "
+                f"it; use val/{value.partition('/')[2] or 'loss'}"
+            )
+    data, trainer = plain.get("data") or {}, plain.get("trainer") or {}
+    folds, fold = data.get("folds"), data.get("fold")
+    if fold is not None and folds is None:
+        raise UserError(f"data.fold={fold}: data.folds is not given; say how many folds there are")
+    if fold is not None and isinstance(folds, int) and fold >= folds:
+        raise UserError(
+            f"data.fold={fold}: expected a whole number from 0 to {folds - 1}, since data.folds={folds}"
+        )
+    if trainer:
+        _check_length(trainer)
+        _check_strategy(trainer.get("strategy", "auto"))
+        check_devices(trainer)
+    task = plain.get("task") or {}
+    if {"min_lr", "max_lr"} <= set(task) and task["min_lr"] >= task["max_lr"]:
+        raise UserError(f"task.min_lr={task['min_lr']}: expected less than task.max_lr={task['max_lr']}")
+
+
+def _check_length(trainer: dict[str, Any]) -> None:
+    epochs = trainer.get("max_epochs")
+    if epochs == 0:
+        raise UserError("trainer.max_epochs=0: expected at least 1; to test without training use train=false")
+    bounded = (trainer.get("max_steps") or -1) > 0 or trainer.get("max_time")
+    if epochs in (-1, None) and not bounded and not trainer.get("fast_dev_run"):
+        shown = "null" if epochs is None else epochs
+        raise UserError(
+            f"trainer.max_epochs={shown}: the run would never end; give trainer.max_steps or trainer.max_time"
+        )
+    for flag in ("limit_train_batches", "limit_val_batches", "limit_test_batches", "overfit_batches"):
+        share = trainer.get(flag)
+        if isinstance(share, float) and share > 1 and not share.is_integer():
+            raise UserError(
+                f"trainer.{flag}={share}: expected a fraction up to 1, or a whole number of batches"
+            )
+
+
+def _check_strategy(strategy: Any) -> None:
+    if isinstance(strategy, str) and strategy not in STRATEGIES:
+        raise UserError(
+            f"trainer.strategy={strategy}: there is no such strategy. {suggest(strategy, STRATEGIES)} "
+            "Others are given by class: trainer.strategy._target_=pytorch_lightning.strategies.NAME"
+        )
+
+
+def _leaves(value: Any, path: Path) -> Iterator[tuple[Path, Any]]:
+    """Every value that a rule can be about: scalars, lists as a whole, and mappings where a rule expects
+    none.
+    """
+    if isinstance(value, dict) and (value or not path):
+        if path and complaint(_dotted(path), value) and "_target_" not in value:
+            yield path, value
+        for key, inner in value.items():
+            yield from _leaves(inner, (*path, key))
+    elif isinstance(value, list):
+        yield path, value
+        for position, inner in enumerate(value):
+            if isinstance(inner, dict | list):
+                yield from _leaves(inner, (*path, position))
+    else:
+        yield path, value
+
+
+@lru_cache(maxsize=64)
+def _shipped(name: str) -> dict[str, Any]:
+    """A file of the shipped configuration as it is written, without its defaults list."""
+    text = (config_directory() / f"{name}.yaml").read_text(encoding="utf-8")
+    loaded = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}
+    return {key: value for key, value in loaded.items() if key != "defaults"}
+
+
+def _dotted(path: Path) -> str:
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text

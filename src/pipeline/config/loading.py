@@ -1,0 +1,221 @@
+"""Composing: Hydra's own loader, with friendlier overrides and a check behind every configuration that it
+composes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import hydra.version
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.default_element import GroupDefault
+from hydra.core.plugins import Plugins
+from hydra.core.utils import setup_globals
+from hydra.errors import HydraException, MissingConfigException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
+
+from pipeline.config import config_directory
+from pipeline.config.checks import check, check_overrides
+from pipeline.config.nearest import suggest
+from pipeline.config.resolvers import register
+from pipeline.errors import UserError
+
+_OVERRIDE = re.compile(r"(?P<sign>\+{0,2}|~)(?P<key>[\w./$@-]+)(?P<rest>=(?s:.*))?")
+
+
+class Loader(ConfigLoaderImpl):
+    """Hydra's loader of configurations; every one that it composes, for a run or a job of a sweep, is
+    checked.
+    """
+
+    def load_configuration(
+        self,
+        config_name: str | None,
+        overrides: list[str],
+        run_mode: RunMode,
+        from_shell: bool = True,
+        validate_sweep_overrides: bool = True,
+    ) -> DictConfig:
+        check_overrides(overrides)
+        understood = [self._understood(override) for override in overrides]
+        try:
+            cfg = super().load_configuration(
+                config_name, understood, run_mode, from_shell, validate_sweep_overrides
+            )
+        except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
+            raise UserError(self._explained(error, config_name, understood)) from error
+        if config_name is not None:
+            _settle(cfg)
+            check(cfg, sweep=run_mode == RunMode.MULTIRUN)
+        return cfg
+
+    def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
+        cfg = super().load_sweep_config(master_config, sweep_overrides)
+        # The jobs of a sweep lie together, also where they differ in what the directory is named after.
+        cfg.hydra.sweep.dir = master_config.hydra.sweep.dir
+        return cfg
+
+    @cached_property
+    def _groups(self) -> frozenset[str]:
+        """Groups that stand in the defaults list: they are chosen, not added."""
+        found = self.repository.load_config("config")
+        defaults = found.defaults_list if found is not None and found.defaults_list is not None else []
+        return frozenset(
+            default.group for default in defaults if isinstance(default, GroupDefault) and default.group
+        )
+
+    def _understood(self, override: str) -> str:
+        """``+experiment=x`` means ``experiment=x``; ``+key=value`` sets a key, whether it was there or not."""
+        parts = _OVERRIDE.fullmatch(override)
+        if parts is None or not parts["sign"].startswith("+"):
+            return override
+        if parts["key"].lstrip("/") in self._groups:
+            return f"{parts['key'].lstrip('/')}{parts['rest'] or ''}"
+        is_group = self.repository.group_exists(parts["key"].split("@")[0])
+        return override if is_group else f"++{parts['key']}{parts['rest'] or ''}"
+
+    def _explained(self, error: BaseException, config_name: str | None, overrides: list[str]) -> str:
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, UserError):
+                return str(cause)
+            cause = cause.__cause__
+        message = str(error) or str(error.__cause__)
+        if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+            return self._missing_option(error, message)
+        if unknown := re.search(r"Could not override '([^']+)'", message):
+            return self._unknown_key(unknown[1], config_name, overrides)
+        if error.__cause__ is not None and not isinstance(error, MissingConfigException):
+            detail = str(error.__cause__).splitlines()
+            message = message if not detail or detail[0] in message else f"{message}: {detail[0]}"
+        return message.strip()
+
+    def _missing_option(self, error: MissingConfigException, message: str) -> str:
+        group, _, option = str(error.missing_cfg_file).rpartition("/")
+        options = list(error.options or [])
+        if not group:
+            return message
+        if not options and not self.repository.group_exists(group):
+            return f"{group}={option}: there is no such group. {suggest(group, sorted(self._groups))}"
+        if not options:
+            return f"{group}={option}: there is no such {group}, and none at all yet"
+        asked = [s for s in options if s != "default"] if group not in ("paths", "hydra") else options
+        return f"{group}={option}: there is no such {group}. {suggest(option, asked, limit=60)}"
+
+    def _unknown_key(self, key: str, config_name: str | None, overrides: list[str]) -> str:
+        """The nearest keys of the configuration as it is without overrides of single values."""
+        choices = [
+            o for o in overrides if (p := _OVERRIDE.fullmatch(o)) and p["key"].split("@")[0] in self._groups
+        ]
+        typed = next((o for o in overrides if o.lstrip("+~").split("=")[0] == key), key)
+        try:
+            cfg = super().load_configuration(
+                config_name, choices, RunMode.RUN, validate_sweep_overrides=False
+            )
+        except (HydraException, OmegaConfBaseException, ValueError, OSError):
+            return f"{typed}: there is no setting {key}"
+        section, _, name = key.rpartition(".")
+        node = OmegaConf.select(cfg, section, throw_on_missing=False) if section else cfg
+        siblings = [str(k) for k in node if k != "hydra"] if isinstance(node, DictConfig) else []
+        taken = _arguments_of(node, section)
+        if name in taken:
+            return f"{typed}: {key} is not in the configuration, but can be added: +{typed}"
+        if siblings:
+            near = suggest(name, {*siblings, *taken} - {"_target_"}, limit=40)
+            near = near.replace("Did you mean ", f"Did you mean {section}.", 1) if section else near
+        else:
+            near = suggest(key, _dotted_keys(cfg), limit=0)
+        return f"{typed}: there is no setting {key}. {near}"
+
+
+def compose(overrides: Sequence[str] = (), *, config_dir: Path | None = None) -> DictConfig:
+    """The checked configuration that a command line would run with, without Hydra's own part.
+
+    Args:
+        overrides: as on the command line: ``["+experiment=mnist_cnn", "seed=1"]``. ``hydra.run.dir`` among
+        them
+            becomes ``paths.run_dir``.
+        config_dir: a user's own directory of configurations, searched beside the shipped one.
+
+    Raises:
+        UserError: what is wrong with them.
+
+    Example:
+        >>> compose(["+experiment=digits_mlp", "model.dropout=0.2"]).model.dropout
+        0.2
+    """
+    cfg = loader(config_dir).load_configuration("config", list(overrides), RunMode.RUN)
+    with open_dict(cfg):
+        if OmegaConf.select(cfg, "paths") is not None:
+            cfg.paths.run_dir = cfg.paths.run_dir
+        del cfg["hydra"]
+    return cfg
+
+
+def loader(config_dir: Path | str | None = None, config_path: Path | None = None) -> Loader:
+    """Hydra's loader for the shipped configuration and a user's own directory beside it.
+
+    Raises:
+        UserError: the directory is not there.
+    """
+    hydra.version.setbase("1.3")
+    Plugins.instance()
+    setup_globals()
+    register()
+    search_path = create_config_search_path(str(config_path or config_directory()))
+    if config_dir is not None:
+        directory = Path(config_dir).expanduser().absolute()
+        if not directory.is_dir():
+            raise UserError(f"--config-dir {config_dir}: there is no such directory")
+        search_path.prepend("command-line", f"file://{directory}", SearchPathQuery(provider="schema"))
+    return Loader(search_path)
+
+
+def _settle(cfg: DictConfig) -> None:
+    """Give plain values to what follows from the whole: the run's name, and paths that no longer depend on
+    where.
+    """
+    with read_write(cfg), open_dict(cfg):
+        if cfg.get("name", ...) is None:
+            choices = cfg.hydra.runtime.choices
+            parts = (
+                [choices.get("experiment")]
+                if choices.get("experiment")
+                else [choices.get("data"), choices.get("model")]
+            )
+            cfg.name = re.sub(r"[^\w.+-]+", "_", "_".join(str(part) for part in parts))
+        for key in ("data_dir", "experiments_dir"):
+            value = OmegaConf.select(cfg, f"paths.{key}", throw_on_missing=False)
+            if isinstance(value, str) and value:
+                cfg.paths[key] = str(Path(value).expanduser().absolute())
+
+
+def _arguments_of(node: Any, section: str) -> set[str]:
+    """What can be added to a section by ``+``."""
+    from pipeline.config.signatures import arguments
+
+    target = node.get("_target_") if isinstance(node, DictConfig) else None
+    if section == "trainer":
+        target = "pytorch_lightning.Trainer"
+    found = arguments(target) if isinstance(target, str) else None
+    return set(found.names) - {"params", "optimizer", "spec"} if found is not None else set()
+
+
+def _dotted_keys(cfg: DictConfig, before: str = "") -> list[str]:
+    keys: list[str] = []
+    for key in map(str, cfg):
+        if key == "hydra" and not before:
+            continue
+        node = cfg._get_node(key)
+        keys.append(f"{before}{key}")
+        if isinstance(node, DictConfig) and not node._is_none() and not node._is_interpolation():
+            keys += _dotted_keys(node, f"{before}{key}.")
+    return keys

@@ -1,0 +1,35 @@
+"""The names nearest to one that does not exist."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+def suggest(wrong: str, names: Iterable[str], limit: int = 12) -> str:
+    """A sentence for an error message: the nearest names, or all of them where they are few.
+
+    Args:
+        wrong: what was typed.
+        names: what could have been meant.
+        limit: list all names only where there are at most this many.
+
+    Example:
+        >>> suggest("mnist_cn", ["mnist_cnn", "mnist_mlp"])
+        'Did you mean mnist_cnn or mnist_mlp?'
+    """
+    known = sorted(set(names))
+    near = get_close_matches(wrong, known, n=3, cutoff=0.6)
+    if not near:
+        near = [name for name in known if wrong and (name.startswith(wrong) or wrong.startswith(name))][:3]
+    if near:
+        return f"Did you mean {_either(near)}?"
+    if not known:
+        return "There are none."
+    if len(known) <= limit:
+        return f"There are: {', '.join(known)}."
+    return f"There are {len(known)}, from {known[0]} to {known[-1]}."
+
+
+def _either(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " or " + names[-1]

@@ -1,0 +1,82 @@
+"""What ``${...}`` in a configuration may do.
+
+A configuration can come from someone else and is recorded with every run. So ``oc.env`` reads only variables
+that are named here (any other would carry secrets of the environment into recorded files), and the resolvers
+that turn text into structures (``oc.create``, ``oc.decode``) are switched off: they could assemble a
+``_target_`` that no check saw.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from pipeline.errors import UserError
+
+READABLE_VARIABLES = frozenset(
+    {
+        "MLFLOW_TRACKING_URI",
+        "PIPELINE_DATA_PATH",
+        "PIPELINE_STORAGE",
+        "CUDA_VISIBLE_DEVICES",
+        "OMP_NUM_THREADS",
+    }
+)
+
+
+def register() -> None:
+    """Register ours and replace those of OmegaConf that do too much. Harmless when called again."""
+    OmegaConf.register_new_resolver("oc.env", _environment, replace=True)
+    OmegaConf.register_new_resolver("oc.create", _switched_off("oc.create"), replace=True)
+    OmegaConf.register_new_resolver("oc.decode", _switched_off("oc.decode"), replace=True)
+    # Cached with the configuration: one value for all who ask, another one for the next run.
+    OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(3), use_cache=True, replace=True)
+    OmegaConf.register_new_resolver("run_dir", _run_directory, replace=True)
+
+
+def allowed_names() -> frozenset[str]:
+    """What the user allowed beyond the shipped lists: by ``--allow``, or in ``PIPELINE_ALLOW`` (comma-
+    separated).
+    """
+    return frozenset(name.strip() for name in os.environ.get("PIPELINE_ALLOW", "").split(",") if name.strip())
+
+
+def _environment(name: str, default: Any = ...) -> Any:
+    if name not in READABLE_VARIABLES and f"env:{name}" not in allowed_names():
+        raise UserError(
+            f"a configuration may not read the environment variable {name}: its value would be recorded with the "
+            f"run. Readable are {', '.join(sorted(READABLE_VARIABLES))}; add it by --allow env:{name}"
+        )
+    value = os.environ.get(name, "")
+    if value:
+        return value
+    if default is ...:
+        raise UserError(f"the environment variable {name} is not set")
+    return default
+
+
+def _switched_off(name: str) -> Any:
+    def refuse(*_: Any) -> Any:
+        raise UserError(f"${{{name}:...}} is switched off: write the value itself")
+
+    return refuse
+
+
+def _run_directory(*, _root_: DictConfig) -> str | None:
+    """This run's directory: Hydra knows it once the job has started, before that it is where the job would
+    go.
+    """
+    from hydra.core.hydra_config import HydraConfig
+
+    whole: Any = _root_ if "hydra" in _root_ else HydraConfig.instance().cfg
+    if whole is None:
+        return None
+    for key in ("hydra.runtime.output_dir", "hydra.run.dir"):
+        directory = OmegaConf.select(whole, key, throw_on_missing=False)
+        if directory is not None:
+            return str(Path(directory).absolute())
+    return None
