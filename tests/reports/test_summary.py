@@ -1,0 +1,122 @@
+"""The summary says what a reader needs to know, in a terminal and in a log file."""
+
+from __future__ import annotations
+
+import io
+import math
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from pipeline.reports.summary import beats, print_summary, verdict
+
+
+def result(**changes: Any) -> dict[str, Any]:
+    return {
+        "experiment": "mnist_cnn",
+        "run_id": "8f0e2a",
+        "directory": "/somewhere/runs/mnist_cnn/1",
+        "data": {"requested": "mnist", "used": "mnist", "digest": "ab", "train": 55000, "validation": 5000},
+        "model": {"class": "pipeline.models.cnn.CNN", "parameters": 3274634},
+        "metrics": {"train/loss": 0.01, "val/loss": 0.03, "val/accuracy": 0.991, "test/accuracy": 0.9925},
+        "baseline": {"name": "majority", "accuracy": 0.1135, "loss": 2.3012},
+        "seconds": {"startup": 3.21, "fit": 60.0, "test": 1.0, "total": 66.04},
+        "samples_per_second": 5400.4,
+        "seed": 7,
+        "best_epoch": 9,
+        "notes": ["the learning rate was halved once"],
+        **changes,
+    }
+
+
+def printed(values: dict[str, Any], terminal: bool, ui: str | None = "mlflow ui --port 5000") -> str:
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=terminal, width=150, color_system=None)
+    print_summary(values, ui=ui, console=console)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_everything_a_reader_needs_is_there(terminal: bool) -> None:
+    text = printed(result(), terminal)
+    for words in (
+        "mnist (55,000 train, 5,000 validation)",
+        "CNN, 3,274,634 parameters",
+        "best epoch",
+        "0.9910",
+        "0.9925",
+        "0.1135",
+        "beats the majority baseline: accuracy 0.9925 against 0.1135",
+        "66.0 s (startup 3.2, fit 60.0, test 1.0)",
+        "5,400 samples/s",
+        "/somewhere/runs/mnist_cnn/1",
+        "8f0e2a",
+        "mlflow ui --port 5000",
+        "the learning rate was halved once",
+    ):
+        assert words in text, words
+    assert "STAND-IN" not in text
+    assert "train/loss" not in text
+
+
+def test_elsewhere_than_in_a_terminal_each_line_is_a_fact() -> None:
+    lines = printed(result(), terminal=False).splitlines()
+    assert "accuracy: validation 0.9910, test 0.9925, baseline 0.1135" in lines
+    assert "loss: validation 0.0300, baseline 2.3012" in lines
+    assert "best epoch: 9" in lines
+    assert all(character.isascii() for line in lines for character in line)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_stand_in_is_loud(terminal: bool) -> None:
+    text = printed(result(data={"requested": "mnist", "used": "digits"}), terminal)
+    assert "STAND-IN DATA: mnist was not available, digits was used." in text
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_not_beating_the_baseline_is_said_in_plain_words(terminal: bool) -> None:
+    text = printed(result(metrics={"test/accuracy": 0.1135}), terminal)
+    assert "THE MODEL DOES NOT BEAT the majority baseline: accuracy 0.1135 against 0.1135." in text
+
+
+def test_values_with_brackets_are_printed_as_they_are() -> None:
+    text = printed(result(directory="/runs/[bold]x[/bold]", experiment="a[red]b"), terminal=True)
+    assert "/runs/[bold]x[/bold]" in text
+    assert "a[red]b" in text
+
+
+def test_a_result_with_nothing_but_a_name_can_be_shown() -> None:
+    for terminal in (True, False):
+        printed({"experiment": "empty", "metrics": {}}, terminal, ui=None)
+        printed({"data": None, "model": None, "baseline": None, "seconds": None, "metrics": None}, terminal)
+
+
+@pytest.mark.parametrize(
+    ("metric", "model", "baseline", "better"),
+    [
+        ("accuracy", 0.5, 0.4, True),
+        ("accuracy", 0.4, 0.4, False),
+        ("hit_rate_at_5", 0.3, 0.2, True),
+        ("mae", 2.5, 6.6, True),
+        ("mae", 6.7, 6.6, False),
+        ("loss", math.nan, 6.6, False),
+        ("accuracy", math.nan, 0.1, False),
+        ("accuracy", None, 0.1, False),
+    ],
+)
+def test_better_depends_on_the_metric(metric: str, model: float, baseline: float, better: bool) -> None:
+    assert beats(metric, model, baseline) is better
+
+
+def test_the_verdict_is_on_the_metric_people_read_first() -> None:
+    regression = {
+        "metrics": {"test/loss": 1.0, "test/mse": 1.0, "test/mae": 9.0, "val/mae": 1.0},
+        "baseline": {"name": "mean", "metrics": {"baseline/mse": 2.0, "baseline/mae": 6.6}},
+    }
+    assert verdict(regression) == [
+        "THE MODEL DOES NOT BEAT the mean baseline: mae 9.0000 against 6.6000. It has learnt nothing of use."
+    ]
+    only_validation = {"metrics": {"val/mae": 1.0}, "baseline": {"name": "mean", "mae": 6.6}}
+    assert verdict(only_validation) == ["The model beats the mean baseline: mae 1.0000 against 6.6000."]
+    assert verdict({"metrics": {"test/accuracy": 1.0}, "baseline": {}}) == []
