@@ -27,12 +27,13 @@ def open_client(uri: str) -> "MlflowClient":
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
     from mlflow import MlflowClient
 
-    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
     path = sqlite_path(uri)
-    if path is not None:
-        # The tables of a new store are made on first use: two processes must not both be first.
-        with locked(path.with_name(f".{path.name}.lock")):
-            client.search_experiments(max_results=1)
+    if path is None:
+        return MlflowClient(tracking_uri=uri, registry_uri=uri)
+    # The tables of a new store are made on first use: two processes must not both be first.
+    with locked(path.with_name(f".{path.name}.lock")):
+        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        client.search_experiments(max_results=1)
     return client
 
 
