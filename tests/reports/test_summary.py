@@ -77,7 +77,10 @@ def test_a_stand_in_is_loud(terminal: bool) -> None:
 @pytest.mark.parametrize("terminal", [True, False])
 def test_not_beating_the_baseline_is_said_in_plain_words(terminal: bool) -> None:
     text = printed(result(metrics={"test/accuracy": 0.1135}), terminal)
-    assert "THE MODEL DOES NOT BEAT the majority baseline: accuracy 0.1135 against 0.1135." in text
+    assert (
+        "THE MODEL DOES NOT BEAT the majority baseline, which takes no training: accuracy 0.1135 against 0.1135."
+        in text
+    )
 
 
 def test_values_with_brackets_are_printed_as_they_are() -> None:
@@ -115,7 +118,7 @@ def test_the_verdict_is_on_the_metric_people_read_first() -> None:
         "baseline": {"name": "mean", "metrics": {"baseline/mse": 2.0, "baseline/mae": 6.6}},
     }
     assert verdict(regression) == [
-        "THE MODEL DOES NOT BEAT the mean baseline: mae 9.0000 against 6.6000. It has learnt nothing of use."
+        "THE MODEL DOES NOT BEAT the mean baseline, which takes no training: mae 9.0000 against 6.6000."
     ]
     only_validation = {"metrics": {"val/mae": 1.0}, "baseline": {"name": "mean", "mae": 6.6}}
     assert verdict(only_validation) == ["The model beats the mean baseline: mae 1.0000 against 6.6000."]

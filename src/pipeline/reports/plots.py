@@ -1,8 +1,8 @@
 """Plots as image files: every function takes plain arrays or dictionaries and returns the path it wrote.
 
 The file's kind follows from the path's suffix (`.png`, `.svg`, `.pdf`). Figures are made without pyplot:
-nothing is left to close, and no display is needed. NaN in a curve is a gap; empty input gives a plot that says so,
-never an error: a run that was interrupted early still leaves its plots.
+nothing is left to close, and no display is needed. NaN in a curve is a gap; empty input gives a plot that
+says so, never an error: a run that was interrupted early still leaves its plots.
 """
 
 from __future__ import annotations

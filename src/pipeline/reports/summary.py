@@ -46,7 +46,8 @@ def stand_in(result: Mapping[str, Any]) -> list[str]:
     if not used or used == requested:
         return []
     return [
-        f"STAND-IN DATA: {requested} was not available, {used} was used. The results are not those of {requested}."
+        f"STAND-IN DATA: {requested} was not available, {used} was used. "
+        f"The results are not those of {requested}."
     ]
 
 
@@ -114,7 +115,7 @@ def verdict(result: Mapping[str, Any]) -> list[str]:
             compared = f"{metric.replace('_', ' ')} {_number(model)} against {_number(other)}"
             if beats(metric, model, other):
                 return [f"The model beats the {name} baseline: {compared}."]
-            return [f"THE MODEL DOES NOT BEAT the {name} baseline: {compared}. It has learnt nothing of use."]
+            return [f"THE MODEL DOES NOT BEAT the {name} baseline, which takes no training: {compared}."]
     return []
 
 
