@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import abstractmethod
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -17,6 +17,9 @@ from pipeline.data.loader import Augment, Loader
 from pipeline.data.spec import Spec
 from pipeline.data.splits import Rows
 from pipeline.errors import UserError
+
+if TYPE_CHECKING:
+    from pipeline.baselines import Baseline
 
 
 class DataModule(pl.LightningDataModule):
@@ -47,6 +50,9 @@ class DataModule(pl.LightningDataModule):
     validation: Rows | None
     test: Rows | None
 
+    batch_size_shapes_splits = False
+    """Whether ``batch_size`` decides how the splits are laid out (parallel streams), not only how they are read."""
+
     def __init__(
         self,
         name: str,
@@ -73,7 +79,6 @@ class DataModule(pl.LightningDataModule):
         self.chunk = 1
         self.run_seed = seed
         self.source = ""
-        self._test_reads = 0
 
     @abstractmethod
     def setup(self, stage: str | None = None) -> None:
@@ -129,6 +134,16 @@ class DataModule(pl.LightningDataModule):
             if len(members) and missing:
                 rows.append(members[torch.randint(len(members), (missing,), generator=generator)])
         return split.subset(torch.cat(rows))
+
+    def baselines(self) -> dict[str, Baseline]:
+        """What a model has to beat, by name; the first is the common-sense baseline."""
+        from pipeline.baselines import defaults
+
+        return defaults(self.spec)
+
+    def plots(self, model: Any, folder: Path) -> list[Path]:
+        """Plots of this data set's own for a trained model, drawn into ``folder``."""
+        return []
 
     @property
     def digest(self) -> str:

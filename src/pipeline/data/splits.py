@@ -42,6 +42,11 @@ class Rows:
         """How many batches :meth:`order` gives."""
         return -(-len(self) // batch_size)
 
+    @property
+    def samples(self) -> int:
+        """How many samples an epoch trains on (throughput is counted in them)."""
+        return len(self)
+
     def take(self, rows: Tensor) -> Batch:
         """Inputs and targets of ``rows``, in that order."""
         return self._inputs(rows), self.y[rows]
@@ -201,6 +206,10 @@ class Streams(Rows):
 
     def batches(self, batch_size: int) -> int:
         return len(self)
+
+    @property
+    def samples(self) -> int:
+        return self.y.shape[0] * self.y.shape[1]
 
     def take(self, rows: Tensor) -> Batch:
         start = int(rows[0]) * self.steps

@@ -101,6 +101,7 @@ class BaseModule(pl.LightningModule):
         self._resumed: dict[str, Any] | None = None
         self.outputs: list[tuple[Tensor, Tensor]] = []
         self.keep_outputs = False
+        self.rate_factor = 1.0
 
     def initialise(self) -> None:
         """Give the weights their starting values; a subclass calls this once its layers are there."""
@@ -242,6 +243,10 @@ class BaseModule(pl.LightningModule):
             loader.move(self.device)
 
     def on_train_start(self) -> None:
+        if self.rate_factor != 1.0:
+            # Back at the last good checkpoint after a divergence: go on more slowly than it did.
+            self._scale_rates(self.rate_factor)
+            self.rate_factor = 1.0
         if self._resumed is not None:
             self.sums.load(self._resumed["sums"])
             self.batches_done = self._resumed["batches_done"]
@@ -249,6 +254,15 @@ class BaseModule(pl.LightningModule):
             if (loader := self._loader()) is not None:
                 loader.epoch = self.trainer.current_epoch
                 loader.first_chunk = self.batches_done // loader.chunk
+
+    def _scale_rates(self, factor: float) -> None:
+        for group in cast(torch.optim.Optimizer, self.optimizers(use_pl_optimizer=False)).param_groups:
+            for name in ("lr", "initial_lr", "max_lr", "min_lr"):
+                if name in group:
+                    group[name] *= factor
+        scheduler = cast(Any, self.lr_schedulers())
+        if scheduler is not None and hasattr(scheduler, "base_lrs"):
+            scheduler.base_lrs = [rate * factor for rate in scheduler.base_lrs]
 
     def on_train_epoch_start(self) -> None:
         self.sums.reset()

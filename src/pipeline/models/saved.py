@@ -1,0 +1,134 @@
+"""A trained model on disk, without pickle: its class by name, weights as safetensors, everything else as JSON."""
+
+from __future__ import annotations
+
+import json
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.data.encoder import Encoder
+from pipeline.data.spec import Spec
+from pipeline.errors import UserError
+from pipeline.models.base import BaseModule
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FILES = ("weights.safetensors", "model.json", "encoder.json")
+
+
+def save(module: BaseModule, encoder: Encoder, directory: Path) -> Path:
+    """Write ``module`` and its ``encoder`` into ``directory``.
+
+    Returns:
+        The directory.
+    """
+    from safetensors.torch import save_file
+
+    directory.mkdir(parents=True, exist_ok=True)
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+    save_file(weights, str(directory / FILES[0]))
+    description = {
+        "class": f"{type(module).__module__}.{type(module).__qualname__}",
+        "hyperparameters": dict(module.hparams),
+        "format": 1,
+    }
+    (directory / FILES[1]).write_text(json.dumps(description, indent=2), encoding="utf-8")
+    (directory / FILES[2]).write_text(json.dumps(encoder.to_state()), encoding="utf-8")
+    return directory
+
+
+def load(directory: str | Path) -> Predictor:
+    """Read what :func:`save` wrote.
+
+    Raises:
+        UserError: a file is missing or damaged, or the class is not one of this project's models.
+    """
+    from safetensors.torch import load_file
+
+    folder = Path(directory)
+    if missing := [name for name in FILES if not (folder / name).is_file()]:
+        raise UserError(f"{folder} is not a saved model: it lacks {', '.join(missing)}")
+    try:
+        description = json.loads((folder / FILES[1]).read_text(encoding="utf-8"))
+        module = model_class(description["class"])(**description["hyperparameters"])
+        module.load_state_dict(load_file(str(folder / FILES[0])))
+        encoder = Encoder.from_state(json.loads((folder / FILES[2]).read_text(encoding="utf-8")))
+    except UserError:
+        raise
+    except Exception as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"the saved model in {folder} is damaged: {reason}") from None
+    return Predictor(module.eval(), encoder)
+
+
+def model_class(name: str) -> type[BaseModule]:
+    """The model class called ``name`` (``pipeline.models.cnn.CNN``, or one that the user allowed).
+
+    Raises:
+        UserError: the name is not allowed, or is no model.
+    """
+    from pipeline.config import resolve
+
+    found = resolve(name, "class")
+    if not (isinstance(found, type) and issubclass(found, BaseModule)):
+        raise UserError(f"{name} is not a model of this project")
+    return found
+
+
+class Predictor:
+    """A model with the encoder it was trained on: raw input in, predictions out, in float32.
+
+    Args:
+        module: the trained model, in evaluation mode.
+        encoder: its fitted encoder.
+    """
+
+    def __init__(self, module: BaseModule, encoder: Encoder) -> None:
+        self.module, self.encoder = module, encoder
+
+    @property
+    def spec(self) -> Spec:
+        """What the model was trained on."""
+        return self.module.spec
+
+    def logits(self, inputs: Tensor, batch_size: int = 1024) -> Tensor:
+        """Raw outputs for encoded inputs, computed ``batch_size`` samples at a time."""
+        device = self.module.device
+        with torch.inference_mode():
+            parts = [self.module(batch.to(device)).float().cpu() for batch in inputs.split(batch_size)]
+        return torch.cat(parts) if parts else torch.zeros(0, self.spec.outputs)
+
+    def predict(self, raw: Any, batch_size: int = 1024) -> pd.DataFrame:
+        """Predictions for raw samples.
+
+        Args:
+            raw: what the encoder takes: arrays of pixels, strings, rows.
+            batch_size: samples computed at once.
+
+        Returns:
+            A row a sample: ``label``, ``probability`` and ``p_<class>`` for classes, ``prediction`` for numbers. For
+            sequences with an output a step these are lists.
+        """
+        return self.frame(self.logits(self.encoder.encode(raw), batch_size))
+
+    def frame(self, logits: Tensor) -> pd.DataFrame:
+        """The table of :meth:`predict` from raw outputs."""
+        import pandas as pd
+
+        if self.spec.task == "regression":
+            values = logits.numpy()
+            return pd.DataFrame({"prediction": values[:, 0] if self.spec.outputs == 1 and values.ndim == 2 else list(values)})
+        p = self.module.probabilities(logits).numpy()
+        best = p.argmax(-1)
+        names = np.asarray(self.spec.classes, dtype=object)
+        if self.spec.per_step:
+            return pd.DataFrame({"label": [list(row) for row in names[best]], "probability": [list(row) for row in p.max(-1)]})
+        columns = {"label": names[best], "probability": p.max(-1).astype(np.float64)}
+        columns |= {f"p_{name}": p[:, i].astype(np.float64) for i, name in enumerate(self.spec.classes)}
+        return pd.DataFrame(columns)

@@ -1,0 +1,43 @@
+"""What a caller of a task may add to it: a sweep to its trials, a cross-validation to its folds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipeline.tracking import Reference, Run
+
+
+@dataclass
+class Hooks:
+    """Additions to one training run.
+
+    Args:
+        on_epoch: called after every epoch with its number (from 1) and its metrics; what it raises ends the fit and
+            comes out of it unchanged. An exception may say in ``tracking_status`` how the run is to be recorded.
+        on_data: called once with the data module when it is ready.
+        on_model: called once with the data module and the model before the fit.
+        on_fold: called after every fold of a cross-validation with its number (from 0) and its metrics.
+        parent: the tracked run that this one is nested under.
+        tags: added to the run's tags.
+        directory: of the run; None for Hydra's output directory.
+        reports: write plots and log the model.
+        wait: seconds to wait at the end for the tracking server.
+        quiet: no progress lines.
+        baseline: compute the common-sense baseline.
+    """
+
+    on_epoch: Callable[[int, dict[str, float]], None] | None = None
+    on_data: Callable[[Any], None] | None = None
+    on_model: Callable[[Any, Any], None] | None = None
+    on_fold: Callable[[int, dict[str, float]], None] | None = None
+    parent: Run | Reference | None = None
+    tags: dict[str, str] = field(default_factory=dict)
+    directory: Path | None = None
+    reports: bool = True
+    wait: float = 60.0
+    quiet: bool = False
+    baseline: bool = True

@@ -1,0 +1,155 @@
+"""Between a task and the tracking of its run: what is recorded at the start, and how a run may end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from pipeline.errors import Interrupted
+from pipeline.tasks.hooks import Hooks
+from pipeline.tracking import Run, redact
+
+log = logging.getLogger(__name__)
+
+REQUIREMENTS = ("torch", "pytorch-lightning", "numpy", "pandas", "safetensors", "hydra-core", "omegaconf", "mlflow")
+
+
+class NoRun:
+    """Stands in for a tracked run where nothing is tracked."""
+
+    run_id = None
+    reference = None
+    key = ""
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *args, **kwargs: None
+
+
+AnyRun = Run | NoRun
+
+
+def is_main_process() -> bool:
+    """Whether this is the process that records: children of a data-parallel launch do not."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+def open_run(cfg: DictConfig, directory: Path, hooks: Hooks, name: str, resume: bool = False) -> AnyRun:
+    """Start recording the run in ``directory``, if the configuration asks for it."""
+    if not cfg.logger.get("mlflow") or not is_main_process():
+        return NoRun()
+    commit, dirty = git_state()
+    tags = {
+        "task": str(cfg.task.name),
+        "experiment": str(cfg.name),
+        "seed": str(cfg.seed),
+        "mlflow.source.git.commit": commit or "",
+        "git.dirty": str(dirty).lower(),
+        **{f"tag.{word}": "true" for word in cfg.get("tags") or []},
+        **hooks.tags,
+    }
+    run = Run.start(
+        directory,
+        experiment=str(cfg.logger.experiment_name),
+        name=name,
+        tracking_uri=cfg.logger.get("tracking_uri"),
+        experiments_dir=Path(cfg.paths.experiments_dir),
+        parent=hooks.parent,
+        tags={key: value for key, value in tags.items() if value},
+        resume=resume,
+    )
+    if not resume:
+        run.log_params(config_values(cfg))
+        run.log_text(OmegaConf.to_yaml(cfg, resolve=True), "config.yaml")
+    return run
+
+
+def config_values(cfg: DictConfig) -> dict[str, Any]:
+    """The resolved configuration as plain values, without what only says where files lie."""
+    values: Any = OmegaConf.to_container(cfg, resolve=True)
+    return {key: value for key, value in values.items() if key not in ("paths", "logger", "hydra")}
+
+
+@contextmanager
+def recorded(run: AnyRun) -> Iterator[None]:
+    """Whatever ends the block, the run's record says so."""
+    try:
+        yield
+    except (Interrupted, KeyboardInterrupt):
+        _finish(run, "KILLED", None)
+        raise
+    except BaseException as error:
+        _finish(run, getattr(error, "tracking_status", "FAILED"), f"{type(error).__name__}: {error}")
+        raise
+
+
+def _finish(run: AnyRun, status: Any, error: str | None) -> None:
+    for handler in logging.getLogger().handlers:
+        file = getattr(handler, "baseFilename", None)
+        if file and Path(file).is_file():
+            handler.flush()
+            run.log_artifact(Path(file), "logs")
+    run.finish(status, error if status == "FAILED" else None)
+
+
+def requirements() -> list[str]:
+    """What serving a model needs, with the versions that are installed."""
+    found = []
+    for name in REQUIREMENTS:
+        try:
+            # Without a local part such as +cpu: an index does not know those.
+            found.append(f"{name}=={version(name).split('+')[0]}")
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+@cache
+def git_state() -> tuple[str | None, bool]:
+    """The commit of the working tree that the command was typed in, and whether it has changes."""
+    try:
+        commit = _git("rev-parse", "HEAD")
+        return commit, bool(_git("status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.SubprocessError):
+        return None, False
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=5, check=True)
+    return done.stdout.strip()
+
+
+def warn_undelivered(run: AnyRun, seconds: float) -> None:
+    """Wait for the tracking server; say what to do if it does not take everything."""
+    if isinstance(run, Run) and not run.wait(seconds):
+        print(
+            f"The tracking server ({redact(str(os.environ.get('MLFLOW_TRACKING_URI', '')) or 'tracking store')}) has "
+            "not taken every record yet. They are kept; deliver them with: python -m pipeline task=sync",
+            file=sys.stderr,
+        )
+
+
+def class_signature(inputs: Mapping[str, Any], classes: tuple[str, ...], per_step: bool, regression: bool) -> dict[str, Any]:
+    """The tracked model's signature, from an encoder's and the classes."""
+    from pipeline.tracking import signatures
+
+    if inputs["type"] == "tensor":
+        columns = [signatures.tensor(inputs["dtype"], inputs["shape"])]
+    elif inputs["type"] == "text":
+        columns = [signatures.column("string")]
+    else:
+        columns = [signatures.column(c["dtype"], c["name"], c.get("required", True)) for c in inputs["columns"]]
+    if regression:
+        return {"inputs": columns, "outputs": [signatures.column("double", "prediction")]}
+    if per_step:
+        return {"inputs": columns, "outputs": None}
+    return {"inputs": columns, "outputs": signatures.class_outputs(classes)}

@@ -1,0 +1,1 @@
+"""Building the trainer, and what runs beside the training step."""

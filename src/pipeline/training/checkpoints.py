@@ -1,0 +1,176 @@
+"""Checkpoints: written whole or not at all, loaded without pickle."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+
+from pipeline.errors import UserError
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes under another name, syncs and renames: a kill while writing leaves the previous checkpoint whole."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        draft = target.with_name(f".{target.name}.{os.getpid()}.part")
+        try:
+            with draft.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(target)
+        finally:
+            draft.unlink(missing_ok=True)
+        directory = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+    def load_checkpoint(self, path: Any, map_location: Any | None = None, weights_only: bool | None = None) -> Any:
+        return load_checkpoint(Path(path), map_location or "cpu")
+
+
+def load_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
+    """Read a checkpoint that this project wrote, with ``weights_only=True``: nothing in it can run.
+
+    Raises:
+        UserError: there is none at ``path``, it is damaged, or it holds more than tensors and plain values.
+    """
+    if not path.is_file():
+        raise UserError(f"no checkpoint at {path}; pass the path of a .ckpt file")
+    try:
+        checkpoint: dict[str, Any] = torch.load(path, map_location=map_location, weights_only=True)
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"{path} is not a checkpoint that can be loaded safely: it is damaged or holds more than tensors and "
+            f"plain values ({reason})"
+        ) from None
+    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+        raise UserError(f"{path} is not a Lightning checkpoint (it has no state_dict)")
+    return checkpoint
+
+
+class Checkpoints(Checkpoint):
+    """Keeps ``last.ckpt`` (everything needed to go on) and ``best.ckpt`` (the weights of the best epoch).
+
+    The best weights are kept in memory and written together with the last state, so that short epochs do not wait for
+    the disk.
+
+    Args:
+        directory: where the files go.
+        monitor: metric that decides which epoch is best, None for the last one.
+        mode: ``max`` or ``min``.
+        every_n_steps: also save the last state in mid-epoch, after so many optimiser steps.
+        every_seconds: write at the end of an epoch at most this often.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        monitor: str | None,
+        mode: Literal["max", "min"],
+        every_n_steps: int | None = None,
+        every_seconds: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.directory, self.monitor, self.mode = directory, monitor, mode
+        self.every_n_steps, self.every_seconds = every_n_steps, every_seconds
+        self.best_score: float | None = None
+        self.best_epoch: int | None = None
+        self.best_weights: dict[str, torch.Tensor] | None = None
+        self._best_step = 0
+        self._best_written = True
+        self._written_at = 0.0
+        self._step_written = 0
+
+    @property
+    def last(self) -> Path:
+        """Where the last state is."""
+        return self.directory / "last.ckpt"
+
+    @property
+    def best(self) -> Path:
+        """Where the best epoch's weights are."""
+        return self.directory / "best.ckpt"
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if not self.every_n_steps or batch_idx + 1 >= trainer.num_training_batches:
+            return
+        if trainer.global_step // self.every_n_steps > self._step_written // self.every_n_steps:
+            self.save_last(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._remember_best(trainer, pl_module)
+        due = time.monotonic() - self._written_at >= self.every_seconds
+        if due or trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs:
+            self._save(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not self._best_written or not self.last.exists():
+            self._save(trainer)
+
+    def save_last(self, trainer: pl.Trainer) -> None:
+        """Write the last state now."""
+        trainer.save_checkpoint(self.last)
+        self._step_written = trainer.global_step
+
+    def restore_best(self, module: pl.LightningModule) -> None:
+        """Give ``module`` the weights of the best epoch."""
+        if self.best_weights is not None:
+            module.load_state_dict(self.best_weights)
+        elif self.best.exists():
+            module.load_state_dict(load_checkpoint(self.best)["state_dict"])
+
+    def _remember_best(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        score = trainer.callback_metrics.get(self.monitor) if self.monitor else None
+        value = None if score is None else float(score)
+        if self.monitor and value is None:
+            return
+        if value is not None and self.best_score is not None:
+            if not (value > self.best_score if self.mode == "max" else value < self.best_score):
+                return
+        self.best_score, self.best_epoch = value, trainer.current_epoch
+        self.best_weights = {name: tensor.detach().cpu().clone() for name, tensor in module.state_dict().items()}
+        self._best_step, self._best_written = trainer.global_step, False
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        if not self._best_written and trainer.is_global_zero:
+            self._write_best(trainer)
+        self._best_written = True
+        self.save_last(trainer)
+        self._written_at = time.monotonic()
+
+    def _write_best(self, trainer: pl.Trainer) -> None:
+        module = trainer.lightning_module
+        trainer.strategy.checkpoint_io.save_checkpoint(
+            {
+                "state_dict": self.best_weights,
+                "hyper_parameters": dict(module.hparams),
+                "pytorch-lightning_version": pl.__version__,
+                "epoch": self.best_epoch,
+                "global_step": self._best_step,
+                "class": f"{type(module).__module__}.{type(module).__qualname__}",
+                "monitor": {"metric": self.monitor, "value": self.best_score},
+            },
+            self.best,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best_score": self.best_score, "best_epoch": self.best_epoch, "step_written": self._step_written}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best_score, self.best_epoch = state_dict["best_score"], state_dict["best_epoch"]
+        self._step_written = state_dict["step_written"]

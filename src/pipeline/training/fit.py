@@ -1,0 +1,163 @@
+"""One fit: the trainer with everything beside the training step, and what happens when the loss diverges."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import pytorch_lightning as pl
+from omegaconf import DictConfig
+from pytorch_lightning.callbacks import Callback, EarlyStopping
+
+from pipeline.config import build
+from pipeline.data.module import DataModule
+from pipeline.errors import Diverged, UserError
+from pipeline.models.base import BaseModule
+from pipeline.training.building import monitored, plain
+from pipeline.training.checkpoints import Checkpoints, load_checkpoint
+from pipeline.training.progress import Progress
+from pipeline.training.recorder import Recorder
+from pipeline.training.signals import Signals
+from pipeline.training.trainer import build_trainer, steps_per_call
+
+log = logging.getLogger(__name__)
+
+MAX_LOWERED = 3
+
+
+@dataclass
+class Fit:
+    """A fit that is going on or has ended.
+
+    Args:
+        trainer: that ran it.
+        recorder: its history.
+        checkpoints: its best and last state.
+        seconds: that it took.
+        started: time (seconds since 1970) at which training began.
+    """
+
+    trainer: pl.Trainer
+    recorder: Recorder
+    checkpoints: Checkpoints
+    seconds: float = 0.0
+    started: float = 0.0
+
+
+def prepare_fit(
+    cfg: DictConfig,
+    data: DataModule,
+    model: BaseModule,
+    directory: Path,
+    on_epoch: Callable[[int, dict[str, float]], None] | None = None,
+) -> Fit:
+    """The trainer and its callbacks for one fit in ``directory``."""
+    settings = cast("dict[str, Any]", plain(cfg.trainer))
+    metric, mode = monitored(cfg, data)
+    every_n_steps = cfg.checkpoint.every_n_steps
+    recorder = Recorder(on_epoch)
+    checkpoints = Checkpoints(
+        directory / "checkpoints",
+        monitor=metric,
+        mode="max" if mode == "max" else "min",
+        every_n_steps=every_n_steps,
+        every_seconds=float(cfg.checkpoint.every_seconds),
+    )
+    callbacks: list[Callback] = [*_callbacks(cfg, data), recorder, checkpoints]
+    trainer = build_trainer(settings, model, directory, callbacks=callbacks, logger=_loggers(cfg, directory))
+    data.chunk = steps_per_call(settings, model, every_n_steps)
+    data.trainer = trainer
+    return Fit(trainer, recorder, checkpoints)
+
+
+def run_fit(cfg: DictConfig, fit: Fit, data: DataModule, model: BaseModule, resume_from: Path | None = None) -> None:
+    """Train until the end, from the beginning or from a checkpoint.
+
+    Raises:
+        Diverged: the loss became NaN or infinite (with ``on_divergence=lower_lr``: once too often).
+        Interrupted: by Ctrl-C or SIGTERM, after the state was saved.
+    """
+    signals = Signals(fit.checkpoints)
+    trainer = fit.trainer
+    cast(Any, trainer).callbacks.insert(0, signals)
+    fit.started = time.time()
+    began = time.perf_counter()
+    lowered = 0
+    try:
+        with signals:
+            while True:
+                try:
+                    trainer.fit(
+                        model,
+                        train_dataloaders=data.train_dataloader(),
+                        val_dataloaders=data.val_dataloader(),
+                        ckpt_path=None if resume_from is None else str(resume_from),
+                        weights_only=True,
+                    )
+                    return
+                except Diverged as error:
+                    if cfg.trainer.on_divergence != "lower_lr" or lowered == MAX_LOWERED:
+                        raise
+                    if not fit.checkpoints.last.exists():
+                        raise Diverged(f"{error} (there is no good checkpoint yet to go back to)") from None
+                    lowered += 1
+                    model.rate_factor = 0.5
+                    resume_from = fit.checkpoints.last
+                    log.warning("%s\nBack to the last good checkpoint with half the learning rate.", error)
+    finally:
+        fit.seconds = time.perf_counter() - began
+
+
+def start_from(model: BaseModule, path: str | Path) -> None:
+    """Give ``model`` the weights of a checkpoint.
+
+    Raises:
+        UserError: there is none, or its weights have other shapes.
+    """
+    weights = load_checkpoint(Path(path))["state_dict"]
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise UserError(f"the weights of {path} do not fit this model: {str(error).splitlines()[-1].strip()}") from None
+
+
+def _callbacks(cfg: DictConfig, data: DataModule) -> list[Callback]:
+    callbacks: list[Callback] = []
+    settings = cast("dict[str, Any]", plain(cfg.callbacks) or {})
+    for name, node in settings.items():
+        if name == "early_stopping":
+            if node and node.get("patience") is not None:
+                metric, mode = monitored(cfg, data)
+                if metric is None:
+                    raise UserError(
+                        "callbacks.early_stopping.patience is set but nothing is held out to watch; "
+                        "set data.validation_fraction above 0"
+                    )
+                arguments = {"monitor": metric, "mode": mode, "verbose": False, **node}
+                callbacks.append(EarlyStopping(**arguments))
+        elif name == "progress":
+            if node and cfg.trainer.get("enable_progress_bar", True):
+                callbacks.append(Progress(float(node.get("refresh_seconds", 0.25))))
+        elif node and "_target_" in node:
+            callback = build(node, key=f"callbacks.{name}")
+            if not isinstance(callback, Callback):
+                raise UserError(f"callbacks.{name}._target_={node['_target_']} is not a Lightning callback")
+            callbacks.append(callback)
+    return callbacks
+
+
+def _loggers(cfg: DictConfig, directory: Path) -> Any:
+    loggers: list[Any] = []
+    if cfg.logger.get("csv"):
+        from pytorch_lightning.loggers import CSVLogger
+
+        loggers.append(CSVLogger(str(directory), name="csv", version=""))
+    if cfg.logger.get("tensorboard"):
+        from pytorch_lightning.loggers import TensorBoardLogger
+
+        loggers.append(TensorBoardLogger(str(directory), name="tensorboard", version=""))
+    return loggers or False

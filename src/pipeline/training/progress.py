@@ -1,0 +1,78 @@
+"""What a person sees while it trains: a bar on a terminal, one line an epoch anywhere else."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Checkpoint
+
+
+class Progress(Checkpoint):
+    """Progress of the fit.
+
+    The bar is drawn a few times a second at most: drawing costs more than a small model's step. It is a ``Checkpoint``
+    callback because those run last, when the epoch's metrics are there.
+
+    Args:
+        refresh_seconds: least time between two drawings.
+        interactive: draw a bar; None for: if the standard error is a terminal.
+    """
+
+    def __init__(self, refresh_seconds: float = 0.25, interactive: bool | None = None) -> None:
+        super().__init__()
+        self.refresh_seconds = refresh_seconds
+        self.interactive = sys.stderr.isatty() if interactive is None else interactive
+        self._drawn_at = 0.0
+        self._printed_at = 0.0
+        self._width = 0
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._epoch_started = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        now = time.monotonic()
+        if not self.interactive or now - self._drawn_at < self.refresh_seconds or not trainer.is_global_zero:
+            return
+        self._drawn_at = now
+        total = max(1, int(trainer.num_training_batches))
+        done = batch_idx + 1
+        filled = 24 * done // total
+        left = (now - getattr(self, "_epoch_started", now)) * (total - done) / done
+        bar = "━" * filled + " " * (24 - filled)
+        loss = getattr(getattr(pl_module, "sums", None), "last_loss", None)
+        self._draw(
+            f"epoch {trainer.current_epoch + 1}/{_total(trainer)} {bar} {100 * done // total:3d} % "
+            f"{'' if loss is None else f'loss {loss:.4f} '}{left:.0f} s left"
+        )
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        last = trainer.current_epoch + 1 == trainer.max_epochs or trainer.should_stop
+        now = time.monotonic()
+        # Epochs of a few milliseconds would fill the screen.
+        if not trainer.is_global_zero or now - self._printed_at < self.refresh_seconds and not last:
+            return
+        self._printed_at = now
+        shown = []
+        for name in ("train/loss", "train/accuracy", "train/mae", "val/loss", "val/accuracy", "val/mae"):
+            if (value := trainer.callback_metrics.get(name)) is not None:
+                shown.append(f"{name} {float(value):.4f}")
+        self._draw("")
+        print(f"epoch {trainer.current_epoch + 1}/{_total(trainer)}  {'  '.join(shown)}", file=sys.stderr, flush=True)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self._draw("")
+
+    def _draw(self, text: str) -> None:
+        if self.interactive:
+            sys.stderr.write("\r" + text.ljust(self._width) + ("\r" if not text else ""))
+            sys.stderr.flush()
+            self._width = len(text)
+
+
+def _total(trainer: pl.Trainer) -> str:
+    return "?" if trainer.max_epochs in (None, -1) else str(trainer.max_epochs)

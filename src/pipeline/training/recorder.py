@@ -1,0 +1,77 @@
+"""The history of a fit: every epoch's metrics, kept, tracked and reported onwards."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Checkpoint
+
+from pipeline.data.loader import Loader
+
+History = dict[str, list[tuple[int, float]]]
+
+
+class Recorder(Checkpoint):
+    """Collects an epoch's metrics, the learning rate and the throughput.
+
+    It is a ``Checkpoint`` callback because those run last, when the epoch's metrics are there.
+
+    Args:
+        on_epoch: called with the epoch's number (from 1) and its metrics.
+    """
+
+    def __init__(self, on_epoch: Callable[[int, dict[str, float]], None] | None = None) -> None:
+        super().__init__()
+        self.history: History = {}
+        self.samples = 0
+        self.seconds = 0.0
+        self._on_epoch = on_epoch
+        self._started = 0.0
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._started = time.perf_counter()
+        self._validation_seconds = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._started = time.perf_counter()
+        self._validation_seconds = 0.0
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._validation_started = time.perf_counter()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._validation_seconds += time.perf_counter() - self._validation_started
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        seconds = max(time.perf_counter() - self._started - self._validation_seconds, 1e-9)
+        samples = samples_in_epoch(trainer)
+        self.samples += samples
+        self.seconds += seconds
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        metrics["train/lr"] = float(trainer.optimizers[0].param_groups[0]["lr"]) if trainer.optimizers else 0.0
+        metrics["train/samples_per_second"] = samples / seconds
+        epoch = trainer.current_epoch + 1
+        for name, value in metrics.items():
+            self.history.setdefault(name, []).append((epoch, value))
+        if self._on_epoch is not None:
+            self._on_epoch(epoch, metrics)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"history": self.history, "samples": self.samples, "seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.history = {name: [tuple(point) for point in points] for name, points in state_dict["history"].items()}
+        self.samples, self.seconds = state_dict["samples"], state_dict["seconds"]
+
+
+def samples_in_epoch(trainer: pl.Trainer) -> int:
+    """Training samples (steps of a sequence, for streams) that an epoch goes through, over all processes."""
+    loader = trainer.train_dataloader
+    if not isinstance(loader, Loader):
+        return int(trainer.num_training_batches) * int(getattr(loader, "batch_size", 1) or 1)
+    whole = loader.split.samples
+    batches = int(trainer.num_training_batches)
+    return whole if batches >= len(loader) else round(whole * batches / len(loader))

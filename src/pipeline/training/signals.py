@@ -1,0 +1,67 @@
+"""Ctrl-C and SIGTERM: the state is saved at the end of the step, then the run ends."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+
+from pipeline.errors import Interrupted
+from pipeline.training.checkpoints import Checkpoints
+
+EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
+
+
+class Signals(Callback):
+    """Turns a signal into :class:`Interrupted` once the state is on disk; a second Ctrl-C does not wait.
+
+    Used as a context manager around the fit, and given to the trainer as a callback.
+
+    Args:
+        checkpoints: what saves the state.
+    """
+
+    def __init__(self, checkpoints: Checkpoints) -> None:
+        self.checkpoints = checkpoints
+        self.exit_code: int | None = None
+        self._previous: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Signals:
+        # Only the main thread may set handlers; a fit in another thread keeps those that are there.
+        if threading.current_thread() is threading.main_thread():
+            for number in EXIT_CODES:
+                self._previous[number] = signal.signal(number, self._received)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _received(self, number: int, frame: FrameType | None) -> None:
+        if self.exit_code is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.exit_code = EXIT_CODES[signal.Signals(number)]
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        # After the last batch comes the validation, and then the epoch's own end.
+        if self.exit_code is not None and batch_idx + 1 < trainer.num_training_batches:
+            self.checkpoints.save_last(trainer)
+            raise Interrupted(self.exit_code)
+
+    def on_validation_batch_end(self, *_: Any) -> None:
+        # The epoch's training is not lost if the validation is long: the last checkpoint is at most an epoch old.
+        self.check()
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.check()
+
+    def check(self) -> None:
+        """Raise if a signal has come."""
+        if self.exit_code is not None:
+            raise Interrupted(self.exit_code)

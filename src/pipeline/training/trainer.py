@@ -1,0 +1,111 @@
+"""Building Lightning's Trainer from the ``trainer`` config."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from pipeline.errors import UserError
+from pipeline.models.base import BaseModule
+from pipeline.training.checkpoints import AtomicCheckpointIO
+
+OURS = ("steps_per_call", "accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm")
+"""Settings that the training step itself takes, since it optimises manually."""
+
+_FIT_ONLY = ("auto_batch_size", "on_divergence")
+_COUNTS_BATCHES = ("limit_train_batches", "overfit_batches", "fast_dev_run", "val_check_interval")
+
+
+def build_trainer(settings: Mapping[str, Any], model: BaseModule, directory: Path, **given: Any) -> pl.Trainer:
+    """A trainer for ``model``.
+
+    Args:
+        settings: the ``trainer`` config; any argument of Lightning's Trainer.
+        model: decides what ``precision=auto`` is.
+        directory: where Lightning puts what it writes by itself.
+        **given: arguments that the config does not decide (callbacks, loggers).
+
+    Raises:
+        UserError: this machine or Lightning cannot do what was asked for.
+    """
+    quieten()
+    arguments = {key: value for key, value in settings.items() if key not in (*OURS, *_FIT_ONLY)}
+    arguments["precision"] = precision(str(arguments.get("precision", "auto")), model, str(arguments["accelerator"]))
+    if arguments.get("strategy") == "ddp" and arguments["accelerator"] == "cpu":
+        from pytorch_lightning.strategies import DDPStrategy
+
+        arguments["strategy"] = DDPStrategy(process_group_backend="gloo")
+    try:
+        return pl.Trainer(
+            default_root_dir=str(directory),
+            plugins=[AtomicCheckpointIO()],
+            enable_checkpointing=True,
+            enable_model_summary=False,
+            **{**arguments, "enable_progress_bar": False, **given},
+        )
+    except (TypeError, ValueError, RuntimeError, pl.utilities.exceptions.MisconfigurationException) as error:
+        raise UserError(f"Lightning's Trainer refuses these settings: {error}") from None
+
+
+def quieten() -> None:
+    """Keep Lightning from telling about hardware it did not find and advice that does not apply here."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    for message in (
+        ".*does not have many workers.*",
+        ".*The number of training batches.*is smaller than the logging interval.*",
+        ".*sync_dist=True.*",
+        ".*isinstance.treespec, LeafSpec.*",
+        ".*GPU available but not used.*",
+        ".*no `val_dataloader`.*|.*You defined a `validation_step`.*|.*`val_dataloader` hook.*",
+        ".*Total length of `.*` across ranks is zero.*",
+        ".*Checkpoint directory.*exists and is not empty.*",
+        ".*lr_scheduler.step.*before.*optimizer.step.*",
+        ".*Deterministic behavior was enabled.*",
+    ):
+        warnings.filterwarnings("ignore", message)
+
+
+def precision(asked: str, model: BaseModule, accelerator: str) -> str:
+    """``auto`` becomes bfloat16 where the model gains from it and the hardware computes it fast, else float32."""
+    if asked != "auto":
+        return asked
+    return "bf16-mixed" if model.prefers_bfloat16 and fast_bfloat16(accelerator) else "32-true"
+
+
+def fast_bfloat16(accelerator: str) -> bool:
+    """Whether this machine multiplies bfloat16 matrices faster than float32 ones (AMX, AVX-512 BF16, recent GPUs)."""
+    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if accelerator in ("auto", "cpu") and not torch.backends.mps.is_available():
+        flags = Path("/proc/cpuinfo")
+        if not flags.exists():
+            return False
+        text = flags.read_text(errors="replace")
+        return "amx_bf16" in text or "avx512_bf16" in text
+    return False
+
+
+def steps_per_call(settings: Mapping[str, Any], model: torch.nn.Module, every_n_steps: int | None) -> int:
+    """How many optimiser steps one Lightning step runs.
+
+    More than one pays for models whose step costs about as much as Lightning's own work on it (0.3 ms). Flags that
+    count batches keep their meaning: with them it is one.
+    """
+    for flag in _COUNTS_BATCHES:
+        if settings.get(flag) not in (None, False, 0, 0.0, 1.0) or isinstance(settings.get(flag), int) and settings[flag]:
+            return 1
+    if str(settings.get("strategy", "auto")) not in ("auto", "single_device"):
+        return 1
+    asked = settings.get("steps_per_call", "auto")
+    steps = int(asked) if asked != "auto" else 16 if sum(p.numel() for p in model.parameters()) < 1_000_000 else 1
+    if every_n_steps:
+        # A checkpoint is written between two Lightning steps.
+        steps = min(steps, every_n_steps)
+    return steps
