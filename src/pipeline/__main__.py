@@ -188,7 +188,7 @@ def _refuse_lists_of_values(overrides: list[str]) -> None:
     suspects = [override for override in overrides if "," in override or "(" in override]
     for parsed in OverridesParser.create().parse_overrides(suspects):
         if parsed.is_sweep_override():
-            key, value = parsed.get_key_element(), parsed.get_value_element_as_str()
+            key, value = parsed.get_key_element(), str(parsed.input_line).partition("=")[2]
             raise UserError(
                 f"{parsed.input_line}: several values in one run. One run for each: add -m. "
                 f"A list: {key}=[{value}]. A text with a comma in it: {key}=\\'{value}\\'"

@@ -174,25 +174,27 @@ def _dotted(name: object, key: str) -> str:
 
 
 def _check_place(module: str, name: str, kind: str, dotted: str, key: str) -> None:
-    if kind != "class":
-        _refuse(dotted, key, f"is a {kind}, not a class" if kind != "module" else "is not a class")
-    full = f"{module}.{name}"
-    if full in allowed_names():
+    full = f"{module}.{name}" if name else module
+    if full in allowed_names() and kind in ("class", "object"):
         return
     if not _is_under(module, ALLOWED_MODULES):
-        what = f"is {full}, which" if full != dotted else ""
-        _refuse(dotted, key, f"{what} is not on the list of what a configuration may name".strip())
+        what = f"is {full}, which " if full != dotted else ""
+        _refuse(dotted, key, f"{what}is not on the list of what a configuration may name", kind)
+    if kind != "class":
+        _refuse(dotted, key, f"is a {kind}, not a class", kind)
     modules, described = SECTIONS.get(key, (ALLOWED_MODULES, ""))
     if not _is_under(module, modules):
         raise UserError(f"{key}={dotted}: expected {described}")
 
 
-def _refuse(dotted: str, key: str, reason: str) -> None:
-    raise UserError(
+def _refuse(dotted: str, key: str, reason: str, kind: str = "class") -> None:
+    message = (
         f"{key}={dotted}: {dotted} {reason}. Allowed are classes of this package, torch.optim, torch.nn, "
-        "Lightning's callbacks, loggers, strategies, profilers and plugins, and Optuna's samplers and "
-        f"pruners. If you trust it, allow it on the command line: --allow {dotted}"
+        "Lightning's callbacks, loggers, strategies, profilers and plugins, and Optuna's samplers and pruners"
     )
+    if kind == "class":
+        message += f". A class that you trust is allowed on the command line: --allow {dotted}"
+    raise UserError(message)
 
 
 def _refuse_missing(dotted: str, key: str) -> None:

@@ -19,7 +19,7 @@ from pipeline.config.allowlist import SECTIONS, check_name, check_shape, resolve
 from pipeline.config.devices import check_devices
 from pipeline.config.masking import holds_secret, mask
 from pipeline.config.nearest import suggest
-from pipeline.config.resolvers import READABLE_VARIABLES, allowed_names
+from pipeline.config.resolvers import READABLE_VARIABLES, allowed_names, refusal
 from pipeline.config.rules import STRATEGIES, complaint
 from pipeline.config.signatures import arguments
 from pipeline.errors import UserError
@@ -35,6 +35,8 @@ _OUR_KEYS: dict[str, frozenset[str]] = {
     "optimizer": frozenset(),
     "scheduler": frozenset({"interval", "frequency", "monitor"}),
 }
+# Records of the command line: text, not part of what it composed.
+_AS_TYPED = (("hydra", "overrides"), ("hydra", "job", "override_dirname"))
 # Arguments that are given when the object is built, never in a configuration.
 _GIVEN_LATER = frozenset({"params", "optimizer", "spec"})
 # Names of a mapping in logging's own configuration that lead to something callable.
@@ -86,9 +88,9 @@ def check_overrides(overrides: list[str]) -> None:
     for override in overrides:
         if holds_secret(override):
             raise UserError(
-                f"{mask(override)}: the command line is written to files, so no password or token may stand in "
-                "it. Put the address into an environment variable: MLFLOW_TRACKING_URI for tracking, PIPELINE_STORAGE "
-                "for a sweep's storage (hydra.sweeper.storage='${oc.env:PIPELINE_STORAGE}')"
+                f"{mask(override)}: the command line is written to files, so no password or token may stand "
+                "in it. Put the address into an environment variable: MLFLOW_TRACKING_URI for tracking, "
+                "PIPELINE_STORAGE for a sweep's storage (hydra.sweeper.storage='${oc.env:PIPELINE_STORAGE}')"
             )
 
 
@@ -109,8 +111,8 @@ def _check_literals(node: DictConfig | ListConfig, path: Path) -> None:
             raise UserError(f"{_dotted(here)}={raw}: a class is named by its plain name, without ${{...}}")
         if holds_secret(raw):
             raise UserError(
-                f"{_dotted(here)}={mask(raw)}: the configuration is recorded with the run, so no password or "
-                "token may stand in it; put the address into an environment variable such as MLFLOW_TRACKING_URI"
+                f"{_dotted(here)}={mask(raw)}: the configuration is recorded with the run, so no "
+                "password or token may stand in it; put the address into an environment variable such as MLFLOW_TRACKING_URI"
             )
 
 
@@ -124,14 +126,16 @@ def _resolved(node: DictConfig | ListConfig, path: Path) -> Any:
 def _value(node: DictConfig | ListConfig, key: Any, child: Any, path: Path) -> Any:
     if child._is_missing():
         return _MISSING
+    if path in _AS_TYPED:
+        return None
     if child._is_interpolation():
         try:
             found = node[key]
         except InterpolationToMissingValueError:
             return _MISSING
         except OmegaConfBaseException as error:
-            if isinstance(cause := _first_cause(error), UserError):
-                raise UserError(f"{_dotted(path)}: {cause}") from error
+            if message := refusal(error):
+                raise UserError(f"{_dotted(path)}: {message}") from error
             first_line = str(error).splitlines()[0]
             raise UserError(f"{_dotted(path)}={child._value()}: cannot be resolved: {first_line}") from error
         return _resolved(found, path) if isinstance(found, DictConfig | ListConfig) else found
@@ -146,12 +150,6 @@ def _children(node: DictConfig | ListConfig) -> Iterator[tuple[Any, Any]]:
     keys: list[Any] = list(node.keys()) if isinstance(node, DictConfig) else list(range(len(node)))
     for key in keys:
         yield key, node._get_node(key)
-
-
-def _first_cause(error: BaseException) -> BaseException:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error
 
 
 def _check_targets(value: Any, path: Path) -> None:
@@ -309,8 +307,8 @@ def _check_together(plain: dict[str, Any]) -> None:
     for path, value in _leaves(plain, ()):
         if path[-1] in ("monitor", "metric") and isinstance(value, str) and value.split("/")[0] == "test":
             raise UserError(
-                f"{_dotted(path)}={value}: the test split is read once, at the end, so nothing may be chosen by "
-                f"it; use val/{value.partition('/')[2] or 'loss'}"
+                f"{_dotted(path)}={value}: the test split is read once, at the end, so nothing may be chosen "
+                f"by it; use val/{value.partition('/')[2] or 'loss'}"
             )
     data, trainer = plain.get("data") or {}, plain.get("trainer") or {}
     folds, fold = data.get("folds"), data.get("fold")

@@ -17,7 +17,7 @@ from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.default_element import GroupDefault
 from hydra.core.plugins import Plugins
 from hydra.core.utils import setup_globals
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
@@ -25,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pipeline.config import config_directory
 from pipeline.config.checks import check, check_overrides
 from pipeline.config.nearest import suggest
-from pipeline.config.resolvers import register
+from pipeline.config.resolvers import refusal, register
 from pipeline.errors import UserError
 
 _OVERRIDE = re.compile(r"(?P<sign>\+{0,2}|~)(?P<key>[\w./$@-]+)(?P<rest>=(?s:.*))?")
@@ -50,10 +50,14 @@ class Loader(ConfigLoaderImpl):
             cfg = super().load_configuration(
                 config_name, understood, run_mode, from_shell, validate_sweep_overrides
             )
+            if config_name is not None:
+                _settle(cfg)
         except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
-            raise UserError(self._explained(error, config_name, understood)) from error
+            message = self._explained(error, config_name, understood)
+            for meant, typed in zip(understood, overrides, strict=True):
+                message = message.replace(meant, typed) if meant != typed else message
+            raise UserError(message) from error
         if config_name is not None:
-            _settle(cfg)
             check(cfg, sweep=run_mode == RunMode.MULTIRUN)
         return cfg
 
@@ -73,7 +77,7 @@ class Loader(ConfigLoaderImpl):
         )
 
     def _understood(self, override: str) -> str:
-        """``+experiment=x`` means ``experiment=x``; ``+key=value`` sets a key, whether it was there or not."""
+        """``+experiment=x`` means ``experiment=x``; ``+key=value`` sets it, whether it was there or not."""
         parts = _OVERRIDE.fullmatch(override)
         if parts is None or not parts["sign"].startswith("+"):
             return override
@@ -83,11 +87,10 @@ class Loader(ConfigLoaderImpl):
         return override if is_group else f"++{parts['key']}{parts['rest'] or ''}"
 
     def _explained(self, error: BaseException, config_name: str | None, overrides: list[str]) -> str:
-        cause: BaseException | None = error
-        while cause is not None:
-            if isinstance(cause, UserError):
-                return str(cause)
-            cause = cause.__cause__
+        if told := refusal(error):
+            return told
+        if isinstance(error, OverrideParseException):
+            return f"{error.override}: cannot be read: {str(error).splitlines()[0]}"
         message = str(error) or str(error.__cause__)
         if isinstance(error, MissingConfigException) and error.missing_cfg_file:
             return self._missing_option(error, message)
@@ -106,9 +109,9 @@ class Loader(ConfigLoaderImpl):
         if not options and not self.repository.group_exists(group):
             return f"{group}={option}: there is no such group. {suggest(group, sorted(self._groups))}"
         if not options:
-            return f"{group}={option}: there is no such {group}, and none at all yet"
+            return f"{group}={option}: there is no such {_noun(group)}, and none at all"
         asked = [s for s in options if s != "default"] if group not in ("paths", "hydra") else options
-        return f"{group}={option}: there is no such {group}. {suggest(option, asked, limit=60)}"
+        return f"{group}={option}: there is no such {_noun(group)}. {suggest(option, asked, limit=60)}"
 
     def _unknown_key(self, key: str, config_name: str | None, overrides: list[str]) -> str:
         """The nearest keys of the configuration as it is without overrides of single values."""
@@ -124,6 +127,8 @@ class Loader(ConfigLoaderImpl):
             return f"{typed}: there is no setting {key}"
         section, _, name = key.rpartition(".")
         node = OmegaConf.select(cfg, section, throw_on_missing=False) if section else cfg
+        if section in self._groups and node is None:
+            return f"{typed}: there is no {section} in this configuration; choose one first: {section}=NAME"
         siblings = [str(k) for k in node if k != "hydra"] if isinstance(node, DictConfig) else []
         taken = _arguments_of(node, section)
         if name in taken:
@@ -196,6 +201,11 @@ def _settle(cfg: DictConfig) -> None:
             value = OmegaConf.select(cfg, f"paths.{key}", throw_on_missing=False)
             if isinstance(value, str) and value:
                 cfg.paths[key] = str(Path(value).expanduser().absolute())
+
+
+def _noun(group: str) -> str:
+    """What an option of a group is called in a message."""
+    return {"data": "data set", "debug": "debug mode"}.get(group, group.rpartition("/")[2])
 
 
 def _arguments_of(node: Any, section: str) -> set[str]:

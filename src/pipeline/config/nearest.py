@@ -20,8 +20,10 @@ def suggest(wrong: str, names: Iterable[str], limit: int = 12) -> str:
     """
     known = sorted(set(names))
     near = get_close_matches(wrong, known, n=3, cutoff=0.6)
-    if not near:
-        near = [name for name in known if wrong and (name.startswith(wrong) or wrong.startswith(name))][:3]
+    if not near and wrong:
+        # The beginning of a long name: acumulate is near accumulate_grad_batches.
+        beginnings = {name[: len(wrong)]: name for name in reversed(known)}
+        near = [beginnings[name] for name in get_close_matches(wrong, beginnings, n=3, cutoff=0.7)]
     if near:
         return f"Did you mean {_either(near)}?"
     if not known:

@@ -9,6 +9,7 @@ that turn text into structures (``oc.create``, ``oc.decode``) are switched off: 
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from pathlib import Path
 from typing import Any
@@ -45,11 +46,23 @@ def allowed_names() -> frozenset[str]:
     return frozenset(name.strip() for name in os.environ.get("PIPELINE_ALLOW", "").split(",") if name.strip())
 
 
+def refusal(error: BaseException) -> str | None:
+    """The message of a :class:`UserError` behind an error of OmegaConf, which keeps only its text."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, UserError):
+            return str(cause)
+        if told := re.search(r"UserError raised while resolving interpolation: (.*)", str(cause)):
+            return told[1]
+        cause = cause.__cause__
+    return None
+
+
 def _environment(name: str, default: Any = ...) -> Any:
     if name not in READABLE_VARIABLES and f"env:{name}" not in allowed_names():
         raise UserError(
-            f"a configuration may not read the environment variable {name}: its value would be recorded with the "
-            f"run. Readable are {', '.join(sorted(READABLE_VARIABLES))}; add it by --allow env:{name}"
+            f"a configuration may not read the environment variable {name}: its value would be recorded with "
+            f"the run. Readable are {', '.join(sorted(READABLE_VARIABLES))}; add it by --allow env:{name}"
         )
     value = os.environ.get(name, "")
     if value:
