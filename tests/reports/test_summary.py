@@ -20,7 +20,7 @@ def result(**changes: Any) -> dict[str, Any]:
         "data": {"requested": "mnist", "used": "mnist", "digest": "ab", "train": 55000, "validation": 5000},
         "model": {"class": "pipeline.models.cnn.CNN", "parameters": 3274634},
         "metrics": {"train/loss": 0.01, "val/loss": 0.03, "val/accuracy": 0.991, "test/accuracy": 0.9925},
-        "baseline": {"name": "majority", "accuracy": 0.1135, "loss": 2.3012},
+        "baseline": {"name": "majority", "val/accuracy": 0.1121, "val/loss": 2.3012, "test/accuracy": 0.1135},
         "seconds": {"startup": 3.21, "fit": 60.0, "test": 1.0, "total": 66.04},
         "samples_per_second": 5400.4,
         "seed": 7,
@@ -47,7 +47,7 @@ def test_everything_a_reader_needs_is_there(terminal: bool) -> None:
         "0.9910",
         "0.9925",
         "0.1135",
-        "beats the majority baseline: accuracy 0.9925 against 0.1135",
+        "beats the majority baseline: test accuracy 0.9925 against 0.1135",
         "66.0 s (startup 3.2, fit 60.0, test 1.0)",
         "5,400 samples/s",
         "/somewhere/runs/mnist_cnn/1",
@@ -62,8 +62,8 @@ def test_everything_a_reader_needs_is_there(terminal: bool) -> None:
 
 def test_elsewhere_than_in_a_terminal_each_line_is_a_fact() -> None:
     lines = printed(result(), terminal=False).splitlines()
-    assert "accuracy: validation 0.9910, test 0.9925, baseline 0.1135" in lines
-    assert "loss: validation 0.0300, baseline 2.3012" in lines
+    assert "accuracy: validation 0.9910, test 0.9925, majority baseline 0.1135" in lines
+    assert "loss: validation 0.0300, majority baseline 2.3012" in lines
     assert "best epoch: 9" in lines
     assert all(character.isascii() for line in lines for character in line)
 
@@ -77,10 +77,7 @@ def test_a_stand_in_is_loud(terminal: bool) -> None:
 @pytest.mark.parametrize("terminal", [True, False])
 def test_not_beating_the_baseline_is_said_in_plain_words(terminal: bool) -> None:
     text = printed(result(metrics={"test/accuracy": 0.1135}), terminal)
-    assert (
-        "THE MODEL DOES NOT BEAT the majority baseline, which takes no training: accuracy 0.1135 against 0.1135."
-        in text
-    )
+    assert "THE MODEL DOES NOT BEAT the majority baseline: test accuracy 0.1135 against 0.1135." in text
 
 
 def test_values_with_brackets_are_printed_as_they_are() -> None:
@@ -113,13 +110,39 @@ def test_better_depends_on_the_metric(metric: str, model: float, baseline: float
 
 
 def test_the_verdict_is_on_the_metric_people_read_first() -> None:
-    regression = {
-        "metrics": {"test/loss": 1.0, "test/mse": 1.0, "test/mae": 9.0, "val/mae": 1.0},
-        "baseline": {"name": "mean", "metrics": {"baseline/mse": 2.0, "baseline/mae": 6.6}},
-    }
-    assert verdict(regression) == [
-        "THE MODEL DOES NOT BEAT the mean baseline, which takes no training: mae 9.0000 against 6.6000."
+    metrics = {"test/loss": 1.0, "test/mse": 1.0, "test/mae": 9.0, "val/mae": 1.0, "train/loss": 0.5}
+    baseline = {"name": "mean", "test/mse": 2.0, "test/mae": 6.6, "val/mae": 5.0, "train/loss": 3.0}
+    assert verdict({"metrics": metrics, "baseline": baseline}) == [
+        "THE MODEL DOES NOT BEAT the mean baseline: test mae 9.0000 against 6.6000."
     ]
-    only_validation = {"metrics": {"val/mae": 1.0}, "baseline": {"name": "mean", "mae": 6.6}}
-    assert verdict(only_validation) == ["The model beats the mean baseline: mae 1.0000 against 6.6000."]
+    without_test = {name: value for name, value in metrics.items() if not name.startswith("test")}
+    assert verdict({"metrics": without_test, "baseline": baseline}) == [
+        "The model beats the mean baseline: validation mae 1.0000 against 5.0000."
+    ]
+    assert verdict({"metrics": {"train/loss": 0.5}, "baseline": baseline}) == [
+        "The model beats the mean baseline: training loss 0.5000 against 3.0000."
+    ]
     assert verdict({"metrics": {"test/accuracy": 1.0}, "baseline": {}}) == []
+    assert verdict({"metrics": {}, "baseline": baseline}) == []
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_several_baselines_and_deviations_over_fits(terminal: bool) -> None:
+    folds = result(
+        metrics={"val/mae": 2.5, "val/mae_std": 0.25},
+        baseline={"name": "mean", "val/mae": 6.6, "others": {"linear_regression": {"val/mae": 2.4}}},
+    )
+    text = printed(folds, terminal)
+    assert "2.5000 ± 0.2500" in text
+    assert "mae std" not in text
+    assert "The model beats the mean baseline: validation mae 2.5000 against 6.6000." in text
+    assert (
+        "THE MODEL DOES NOT BEAT the linear regression baseline: validation mae 2.5000 against 2.4000."
+        in text
+    )
+
+
+def test_where_nothing_was_held_out_the_training_metrics_are_shown() -> None:
+    assert "loss: training 0.5000" in printed(
+        result(metrics={"train/loss": 0.5}, baseline={}), terminal=False
+    )

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 HIGHER_IS_BETTER = ("accuracy", "f1", "auc", "precision", "recall", "r2", "hit_rate", "ndcg")
-SPLITS = ("val", "test")
+SPLITS = {"train": "training", "val": "validation", "test": "test"}
 
 
 def print_summary(result: Mapping[str, Any], ui: str | None = None, console: Console | None = None) -> None:
@@ -24,17 +24,16 @@ def print_summary(result: Mapping[str, Any], ui: str | None = None, console: Con
     from rich.console import Console
 
     console = console or Console(highlight=False)
-    warnings, lines, scores = stand_in(result), facts(result, ui), metric_rows(result)
+    warnings, lines, (columns, rows) = stand_in(result), facts(result, ui), metric_table(result)
     if console.is_terminal:
-        _print_table(console, str(result.get("experiment", "run")), warnings, lines, scores, verdict(result))
+        title = str(result.get("experiment", "run"))
+        _print_table(console, title, warnings, lines, columns, rows, verdict(result))
         return
     for line in (*warnings, *(f"{name}: {value}" for name, value in lines[0])):
         console.print(line, markup=False, soft_wrap=True)
-    for name, *values in scores:
-        named = zip(("validation", "test", "baseline"), values, strict=True)
-        console.print(
-            f"{name}: " + ", ".join(f"{of} {value}" for of, value in named if value), soft_wrap=True
-        )
+    for name, *values in rows:
+        named = [f"{of} {value}" for of, value in zip(columns[1:], values, strict=True) if value]
+        console.print(f"{name}: {', '.join(named)}", markup=False, soft_wrap=True)
     for line in (*verdict(result), *(f"{name}: {value}" for name, value in lines[1])):
         console.print(line, markup=False, soft_wrap=True)
 
@@ -71,52 +70,75 @@ def facts(
     return [line for line in above if line[1]], notes + [line for line in below if line[1]]
 
 
-def metric_rows(result: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
-    """(metric, validation, test, baseline) for every metric of the validation or test split, as text."""
-    metrics, baseline = result.get("metrics") or {}, baseline_metrics(result)
-    names = {
-        name.partition("/")[2] for name in metrics if name.startswith(tuple(f"{split}/" for split in SPLITS))
-    }
-    ordered = sorted(names, key=lambda name: (name != "loss", name not in baseline, name))
-    return [
-        (
-            name.replace("_", " "),
-            _number(metrics.get(f"val/{name}")),
-            _number(metrics.get(f"test/{name}")),
-            _number(baseline.get(name)),
-        )
-        for name in ordered
-    ]
+def metric_table(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """The metrics as text: column names, and one row a metric.
+
+    Columns are the splits that have metrics (training only where it is the one) and the baselines, the
+    common-sense one first. A mean over several fits has its standard deviation behind it.
+    """
+    metrics = result.get("metrics") or {}
+    splits = [split for split in ("val", "test") if _names(metrics, split)] or ["train"]
+    baselines = baselines_of(result)
+    names = set().union(*(_names(metrics, split) for split in splits))
+    known = set().union(*(_names(values, split) for values in baselines.values() for split in splits))
+    columns = ["metric", *(SPLITS[split] for split in splits), *(_words(name) for name in baselines)]
+    rows = []
+    for name in sorted(names, key=lambda name: (name != "loss", name not in known, name)):
+        own = [_with_deviation(metrics, f"{split}/{name}") for split in splits]
+        others = [_number(_baseline(values, name, splits)) for values in baselines.values()]
+        rows.append([_words(name), *own, *others])
+    return columns, rows
 
 
-def baseline_metrics(result: Mapping[str, Any]) -> dict[str, float]:
-    """The baseline's metrics by plain name: `accuracy`, whatever prefix it was recorded under."""
+def baselines_of(result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Each baseline's metrics (`test/accuracy`) by the baseline's name, the common-sense one first."""
     baseline = result.get("baseline") or {}
-    inner = baseline.get("metrics", baseline)
-    return {
-        str(name).rpartition("/")[2]: float(value)
-        for name, value in inner.items()
-        if isinstance(value, int | float) and not isinstance(value, bool)
-    }
+    values = {name: value for name, value in baseline.items() if name not in ("name", "others")}
+    own = {f"{baseline.get('name') or 'common-sense'} baseline": values} if values else {}
+    return own | {f"{name} baseline": other for name, other in (baseline.get("others") or {}).items()}
 
 
 def verdict(result: Mapping[str, Any]) -> list[str]:
-    """In plain words, whether the model beats the common-sense baseline; empty with nothing to compare.
+    """In plain words, whether the model beats each baseline; empty with nothing to compare.
 
     The metric is the one people read first: accuracy, then the absolute error, then bits per character, then
-    what else both have; on the test split, else on the validation split. NaN beats nothing.
+    what else both have; on the test split, else on validation, else on training. NaN beats nothing.
     """
-    metrics, baseline = result.get("metrics") or {}, baseline_metrics(result)
-    name = (result.get("baseline") or {}).get("name") or "common-sense"
-    for split in reversed(SPLITS):
-        shared = [metric for metric in baseline if f"{split}/{metric}" in metrics]
-        for metric in sorted(shared, key=_read_first):
-            model, other = metrics[f"{split}/{metric}"], baseline[metric]
-            compared = f"{metric.replace('_', ' ')} {_number(model)} against {_number(other)}"
+    metrics = result.get("metrics") or {}
+    return [
+        line
+        for name, values in baselines_of(result).items()
+        for line in _verdict(metrics, _words(name), values)
+    ]
+
+
+def _verdict(metrics: Mapping[str, Any], name: str, values: Mapping[str, Any]) -> list[str]:
+    for split in ("test", "val", "train"):
+        shared = sorted(_names(metrics, split) & _names(values, split), key=_read_first)
+        for metric in shared[:1]:
+            model, other = metrics[f"{split}/{metric}"], values[f"{split}/{metric}"]
+            compared = f"{SPLITS[split]} {_words(metric)} {_number(model)} against {_number(other)}"
             if beats(metric, model, other):
-                return [f"The model beats the {name} baseline: {compared}."]
-            return [f"THE MODEL DOES NOT BEAT the {name} baseline, which takes no training: {compared}."]
+                return [f"The model beats the {name}: {compared}."]
+            return [f"THE MODEL DOES NOT BEAT the {name}: {compared}."]
     return []
+
+
+def _names(metrics: Mapping[str, Any], split: str) -> set[str]:
+    """Plain names of a split's metrics; those that are a deviation of another one are not counted."""
+    names = {name.partition("/")[2] for name in metrics if name.startswith(f"{split}/")}
+    return {name for name in names if not (name.endswith("_std") and name.removesuffix("_std") in names)}
+
+
+def _baseline(values: Mapping[str, Any], metric: str, splits: list[str]) -> float | None:
+    return next(
+        (value for split in reversed(splits) if (value := values.get(f"{split}/{metric}")) is not None), None
+    )
+
+
+def _with_deviation(metrics: Mapping[str, Any], name: str) -> str:
+    deviation = metrics.get(f"{name}_std")
+    return _number(metrics.get(name)) + (f" ± {_number(deviation)}" if deviation is not None else "")
 
 
 def beats(metric: str, model: float | None, baseline: float) -> bool:
@@ -141,7 +163,8 @@ def _print_table(
     title: str,
     warnings: list[str],
     lines: tuple[list[tuple[str, str]], list[tuple[str, str]]],
-    scores: list[tuple[str, str, str, str]],
+    columns: list[str],
+    rows: list[list[str]],
     words: list[str],
 ) -> None:
     from rich.console import Group, RenderableType
@@ -158,20 +181,14 @@ def _print_table(
             grid.add_row(name, Text(value))
         parts.append(grid)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("metric")
-    for column in ("validation", "test", "baseline"):
-        table.add_column(column, justify="right")
-    for name, validation, test, baseline in scores:
-        table.add_row(name, validation, Text(test, style="bold"), Text(baseline, style="dim"))
-    style = "bold red" if words and "NOT" in words[0] else "green"
-    middle: list[RenderableType] = [
-        Text(),
-        table,
-        Text(),
-        *(Text(line, style=style) for line in words),
-        Text(),
-    ]
-    parts[-1:-1] = middle if scores else [Text()]
+    for column in columns:
+        styles = {"metric": "", "test": "bold"}
+        style = styles.get(column, "dim" if "baseline" in column else "")
+        table.add_column(column, justify="left" if column == "metric" else "right", style=style)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    judged = [Text(line, style="bold red" if "NOT" in line else "green") for line in words]
+    parts[-1:-1] = [Text(), table, Text(), *judged, Text()] if rows else [Text()]
     console.print(Panel(Group(*parts), title=Text(title, style="bold"), expand=False, padding=(0, 1)))
 
 
@@ -205,6 +222,10 @@ def _throughput_words(samples_per_second: float | None) -> str:
     if not samples_per_second or not math.isfinite(samples_per_second):
         return ""
     return f"{samples_per_second:,.0f} samples/s in training"
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def _number(value: float | None) -> str:
