@@ -1,0 +1,84 @@
+"""Words of a text: splitting it into them and choosing a vocabulary. The only module that knows torchtext."""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+from torchtext.data.utils import get_tokenizer, ngrams_iterator
+from torchtext.vocab import Vocab
+
+Tokenise = Callable[[str], list[str]]
+
+_basic_english: Tokenise = get_tokenizer("basic_english")
+
+
+def tokenise(text: str, ngrams: int = 1) -> list[str]:
+    """Lower-case words and punctuation marks of ``text``, as torchtext's ``basic_english`` splits them.
+
+    Args:
+        text: any text; whitespace separates words, quotation marks disappear.
+        ngrams: also every run of up to so many words, joined by blanks.
+    """
+    words = _basic_english(text)
+    return words if ngrams == 1 else list(ngrams_iterator(words, ngrams))
+
+
+def tokenise_fast(text: str) -> list[str]:
+    """The words that :func:`tokenise` gives, in a quarter of its time.
+
+    Its patterns are fixed strings, so that plain replacement does what a dozen regular expressions do. The order
+    matters: quotation marks go before ``<br />`` is looked for.
+    """
+    text = text.lower().replace('"', "").replace("<br />", " ")
+    for mark in "'.,()!?":
+        text = text.replace(mark, f" {mark} ")
+    return text.replace(";", " ").replace(":", " ").split()
+
+
+class WordNumbers(dict[str, int]):
+    """Numbers words in the order in which they first occur."""
+
+    def __missing__(self, word: str) -> int:
+        number = self[word] = len(self)
+        return number
+
+
+def number_words(texts: Iterable[str], ngrams: int = 1) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Tokenise texts once, keeping numbers instead of words.
+
+    Args:
+        texts: read one after the other; none is kept.
+        ngrams: see :func:`tokenise`.
+
+    Returns:
+        Word numbers of all texts one after the other (int32), where each text begins in them (texts + 1, int64), and
+        the words by number.
+    """
+    split: Tokenise = tokenise_fast if ngrams == 1 else lambda text: tokenise(text, ngrams)
+    numbers, values, starts = WordNumbers(), array("i"), array("q", [0])
+    number = numbers.__getitem__
+    for text in texts:
+        values.extend(map(number, split(text)))
+        starts.append(len(values))
+    return np.frombuffer(values, dtype=np.int32), np.frombuffer(starts, dtype=np.int64), list(numbers)
+
+
+def vocabulary(words: Sequence[str], counts: np.ndarray, size: int) -> np.ndarray:
+    """Numbers of the ``size`` most frequent words, most frequent first, equally frequent ones by alphabet.
+
+    Args:
+        words: by number.
+        counts: how often each occurs in the training split; words that do not occur there are left out.
+        size: most words to keep.
+    """
+    least = 1
+    if len(counts) > size:
+        # Only words that can make it are sorted: a corpus has many times more that occur once.
+        least = max(1, int(np.partition(counts, -size)[-size]))
+    candidates = np.flatnonzero(counts >= least)
+    numbers = {words[i]: int(i) for i in candidates}
+    chosen = Vocab(Counter({word: int(counts[i]) for word, i in numbers.items()}), max_size=size, specials=[])
+    return np.array([numbers[word] for word in chosen.itos], dtype=np.int64)
