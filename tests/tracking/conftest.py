@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import shutil
 import socket
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from pipeline.tracking import Run
 from pipeline.tracking.addresses import absolute_uri
 from pipeline.tracking.delivery import Delivery
 from pipeline.tracking.sender_link import SenderLink
+from pipeline.tracking.store import open_client
 
 
 @pytest.fixture
@@ -49,6 +51,20 @@ def deliver(tmp_path: Path) -> Callable[..., Delivery]:
         return delivery
 
     return once
+
+
+@pytest.fixture(scope="session")
+def _new_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    open_client(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture
+def empty_store(tmp_path: Path, _new_store: Path) -> Path:
+    """The embedded store, its tables made already: that takes a second."""
+    (tmp_path / "experiments").mkdir()
+    return Path(shutil.copy(_new_store, tmp_path / "experiments" / "mlflow.db"))
 
 
 class Proxy:
@@ -107,14 +123,20 @@ class Proxy:
         self._server.server_close()
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+@pytest.fixture(scope="session")
+def free_port() -> Callable[[], int]:
+    """Names a port of loopback that nothing listens on."""
+
+    def find() -> int:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return int(probe.getsockname()[1])
+
+    return find
 
 
 @pytest.fixture(scope="session")
-def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def mlflow_server(tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int]) -> Iterator[str]:
     """The address of a real tracking server on a SQLite store."""
     folder = tmp_path_factory.mktemp("server")
     port = free_port()

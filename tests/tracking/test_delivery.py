@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,19 +18,9 @@ Start = Callable[..., Run]
 Deliver = Callable[..., Delivery]
 
 
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A new store, to be copied: making its tables takes a second."""
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    open_client(f"sqlite:///{path}")
-    return path
-
-
 @pytest.fixture
-def client(tmp_path: Path, empty_store: Path) -> Any:
-    (tmp_path / "experiments").mkdir()
-    shutil.copy(empty_store, tmp_path / "experiments" / "mlflow.db")
-    return open_client(absolute_uri(None, tmp_path / "experiments"))
+def client(empty_store: Path) -> Any:
+    return open_client(f"sqlite:///{empty_store}")
 
 
 def points(client: Any, run: Run, key: str) -> list[tuple[int, float]]:

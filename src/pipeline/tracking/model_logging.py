@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.tracking.journal import Record
 from pipeline.tracking.signatures import to_mlflow
+from pipeline.tracking.store import as_default
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -48,13 +49,11 @@ def log_model(
     _attach(client, run_id, model_id)
     client.finalize_logged_model(model_id, "READY")
     if record["registered_name"]:
-        register(client, record["registered_name"], run_id, model_id)
+        register(client, uri, record["registered_name"], run_id, model_id)
     return model_id
 
 
-def register(
-    client: "MlflowClient", name: str, run_id: str, model_id: str, tags: dict[str, str] | None = None
-) -> str:
+def register(client: "MlflowClient", uri: str, name: str, run_id: str, model_id: str) -> str:
     """Make a model a version of a registered model, unless it is one already.
 
     Returns:
@@ -71,7 +70,8 @@ def register(
         if version.source == f"models:/{model_id}" or version.model_id == model_id:
             return str(version.version)
     source = f"models:/{model_id}"
-    return str(client.create_model_version(name, source, run_id, tags=tags, model_id=model_id).version)
+    with as_default(uri):
+        return str(client.create_model_version(name, source, run_id, model_id=model_id).version)
 
 
 def _create(client: "MlflowClient", run: Any, record: Record) -> str:
@@ -93,37 +93,58 @@ def _create(client: "MlflowClient", run: Any, record: Record) -> str:
 
 def _save(local: Path, logged: Any, run_id: str, folder: Path, record: Record) -> None:
     import mlflow.pyfunc
+    from mlflow.exceptions import MlflowException
     from mlflow.models import Model
+    from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
-    description = Model(
-        artifact_path=logged.artifact_location, model_uuid=logged.model_id, run_id=run_id, model_id=logged.model_id
-    )
-    mlflow.pyfunc.save_model(
-        path=str(local),
-        python_model=str(SERVED_MODEL),
-        artifacts={"bundle": str(folder / record["bundle"])},
-        mlflow_model=description,
-        signature=to_mlflow(record["signature"]),
-        input_example=_example(folder, record),
-        pip_requirements=record["requirements"] or None,
-        metadata=record["metadata"] or None,
-    )
+    description = Model(logged.artifact_location, run_id, model_uuid=logged.model_id, model_id=logged.model_id)
+    try:
+        mlflow.pyfunc.save_model(
+            path=str(local),
+            python_model=str(SERVED_MODEL),
+            artifacts={"bundle": str(folder / record["bundle"])},
+            mlflow_model=description,
+            signature=to_mlflow(record["signature"]),
+            input_example=_example(folder, record),
+            pip_requirements=record["requirements"] or None,
+            metadata=record["metadata"] or None,
+        )
+    except OSError:
+        raise
+    except Exception as error:
+        # No later try does better with this signature, example and bundle.
+        raise MlflowException(f"cannot log the model: {error}", error_code=INVALID_PARAMETER_VALUE) from error
 
 
 def _example(folder: Path, record: Record) -> Any:
     """The input example in the form that the signature takes: an array, a list, or a table."""
     import numpy as np
-    import pandas as pd
 
-    example = record["example"]
+    example, inputs = record["example"], record["signature"]["inputs"]
     if example is None:
         return None
     if "npy" in example:
         return np.load(folder / example["npy"], allow_pickle=False)
-    first = record["signature"]["inputs"][0]
-    if "tensor" in first:
-        return np.asarray(example["json"], dtype=first["tensor"])
-    return pd.DataFrame(example["json"]) if first.get("name") else example["json"]
+    samples = example["json"]
+    if "tensor" in inputs[0]:
+        return np.asarray(samples, dtype=inputs[0]["tensor"])
+    if inputs[0].get("name"):
+        return _table(samples, inputs)
+    return [next(iter(sample.values())) if isinstance(sample, dict) else sample for sample in samples]
+
+
+def _table(rows: Any, inputs: Any) -> Any:
+    """Rows as a table with the types of the signature: JSON has neither missing numbers nor dates."""
+    import pandas as pd
+
+    table = pd.DataFrame(rows)
+    for entry in inputs:
+        name = entry["name"]
+        if name in table and entry["type"] in ("double", "float"):
+            table[name] = table[name].astype("float32" if entry["type"] == "float" else "float64")
+        elif name in table and entry["type"] == "datetime":
+            table[name] = pd.to_datetime(table[name])
+    return table
 
 
 def _attach(client: "MlflowClient", run_id: str, model_id: str) -> None:

@@ -42,9 +42,10 @@ def _started(pid: int) -> str | None:
         except OSError:
             return None
         return None if fields[0] in ("Z", "X") else fields[19]
-    import psutil
+    else:
+        import psutil
 
-    try:
-        return str(psutil.Process(pid).create_time())
-    except psutil.Error:
-        return None
+        try:
+            return str(psutil.Process(pid).create_time())
+        except psutil.Error:
+            return None

@@ -2,6 +2,7 @@
 
 import getpass
 import json
+import math
 import os
 import re
 import shutil
@@ -230,7 +231,7 @@ class Run:
         if isinstance(input_example, Path):
             example = {"npy": self._keep(input_example, False)}
         elif input_example is not None:
-            example = {"json": input_example}
+            example = {"json": _plain(input_example)}
         self._writer.append(
             {
                 "t": "model",
@@ -345,6 +346,19 @@ def _flatten(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
             yield from _flatten(value, f"{prefix}{name}.")
         else:
             yield clean_name(f"{prefix}{name}"), redact(str(value))[:_MAX_PARAM]
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON holds it: dates as text, missing numbers as null, NumPy's numbers as Python's."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    if hasattr(value, "isoformat"):
+        return value.isoformat()
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _now() -> int:

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-import mlflow
+import mlflow.models
+import mlflow.pyfunc
 import numpy as np
 import pandas as pd
 from mlflow.exceptions import MlflowException
@@ -21,7 +22,11 @@ class ServedModel(mlflow.pyfunc.PythonModel):
 
         self._predictor = saved.load(context.artifacts["bundle"])
 
-    def predict(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> pd.DataFrame:
+    # The input is what the signature says, often no table: MLflow ignores this type, where it would check against
+    # others instead of the signature, and would warn if there were none.
+    def predict(
+        self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
         """Predict.
 
         Args:
@@ -34,12 +39,12 @@ class ServedModel(mlflow.pyfunc.PythonModel):
         """
         raw = _samples(model_input)
         try:
-            return self._predictor.predict(raw, batch_size=_batch_size(params))
-        except MlflowException:
-            raise
+            table: pd.DataFrame = self._predictor.predict(raw, batch_size=_batch_size(params))
+            return table
         except Exception as error:
-            # Whatever goes wrong inside came from the input: say so in a line, without our stack.
-            message = f"the model cannot take this input: {type(error).__name__}: {error}"
+            # Whatever goes wrong inside came from the input: one line says so, without our stack.
+            reason = str(error) if type(error).__name__ == "UserError" else f"{type(error).__name__}: {error}"
+            message = f"the model cannot take this input: {reason}"
             raise MlflowException(message, error_code=INVALID_PARAMETER_VALUE) from None
 
 

@@ -1,7 +1,9 @@
 """Opening a tracking store."""
 
+import contextlib
 import functools
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +24,7 @@ def open_client(uri: str) -> "MlflowClient":
         uri: as `absolute_uri` gives it.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     if uri.startswith("file:"):
         # The library wants a word from whoever still uses its file store: naming one in the configuration is it.
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
@@ -35,6 +38,21 @@ def open_client(uri: str) -> "MlflowClient":
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         client.search_experiments(max_results=1)
     return client
+
+
+@contextlib.contextmanager
+def as_default(uri: str) -> Iterator[None]:
+    """Make a store the library's own default for a while: its registry and loader know no other way."""
+    import mlflow
+
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]
+        if before is not None:
+            os.environ["MLFLOW_TRACKING_URI"] = before
 
 
 def artifact_location(uri: str, experiment: str, experiments_dir: Path) -> str | None:

@@ -1,0 +1,348 @@
+"""Looking up runs and models in the tracking store, and moving models through its registry."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pipeline.errors import UserError
+from pipeline.tracking.addresses import absolute_uri, sqlite_path
+from pipeline.tracking.redact import redact
+from pipeline.tracking.store import KEY_TAG, as_default, open_client
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run as MlflowRun
+    from mlflow.entities.model_registry import ModelVersion
+
+_MODEL_FILES = "artifacts/bundle"
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run as the tracking store has it.
+
+    Args:
+        run_id: MLflow's id.
+        key: the client-side key; empty for a run that other software recorded.
+        name: the run's name.
+        experiment: the name of its experiment.
+        status: RUNNING, FINISHED, FAILED or KILLED.
+        params: the settings.
+        metrics: the last value of each metric.
+        tags: MLflow's own included.
+        directory: the run directory, where it still is on this machine.
+        config_path: the resolved configuration in it.
+    """
+
+    run_id: str
+    key: str
+    name: str
+    experiment: str
+    status: str
+    params: dict[str, str]
+    metrics: dict[str, float]
+    tags: dict[str, str]
+    directory: Path | None
+    config_path: Path | None
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version of a registered model.
+
+    Args:
+        name: of the registered model.
+        version: its number.
+        run_id: the run that made it, if known.
+        model_uri: what `mlflow.pyfunc.load_model` takes.
+        aliases: such as `champion`.
+        description: the model card.
+        tags: of this version.
+    """
+
+    name: str
+    version: str
+    run_id: str | None
+    model_uri: str
+    aliases: list[str]
+    description: str
+    tags: dict[str, str]
+
+
+class Store:
+    """A tracking store with its model registry.
+
+    Args:
+        tracking_uri: its address; None for MLFLOW_TRACKING_URI, else `mlflow.db` in `experiments_dir`.
+        experiments_dir: where the embedded store lies.
+
+    Raises:
+        UserError: the store cannot be reached, or there is none yet.
+
+    Example:
+        store = Store(None, Path("experiments"))
+        print(store.run("3f2a…").metrics["test/accuracy"])
+    """
+
+    def __init__(self, tracking_uri: str | None, experiments_dir: Path) -> None:
+        self.uri = absolute_uri(tracking_uri, experiments_dir)
+        path = sqlite_path(self.uri)
+        if path is not None and not path.exists():
+            raise UserError(f"there is no tracking store at {path} yet; run an experiment first")
+        # Someone waits for the answer: the library's own several minutes of retries are too long.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+        self._client: MlflowClient = self._asked(lambda: open_client(self.uri))
+
+    def run(self, run: str) -> RunRecord:
+        """A run by MLflow's id, by its client-side key, or by its name where only one run has it.
+
+        Raises:
+            UserError: there is none, or several.
+        """
+        return self._record(self._find(run))
+
+    def runs(self, query: str = "", experiments: list[str] | None = None, limit: int = 1000) -> list[RunRecord]:
+        """Runs that an MLflow search expression selects, newest first.
+
+        Args:
+            query: such as `tags.sweep = 'mlp' and metrics."val/accuracy" > 0.9`.
+            experiments: names of experiments; None for all.
+            limit: at most so many.
+        """
+        ids = [
+            experiment.experiment_id
+            for experiment in self._asked(self._client.search_experiments)
+            if experiments is None or experiment.name in experiments
+        ]
+        if not ids:
+            return []
+        order = ["start_time DESC"]
+        found = self._asked(lambda: self._client.search_runs(ids, query, max_results=limit, order_by=order))
+        return [self._record(run) for run in found]
+
+    def children(self, run: str) -> list[RunRecord]:
+        """The runs nested directly under a run, oldest first."""
+        parent = self._find(run).info.run_id
+        return self.runs(f"tags.mlflow.parentRunId = '{parent}'")[::-1]
+
+    def metric_history(self, run: str, metric: str) -> list[tuple[int, float]]:
+        """All values of a metric as (step, value), in order of steps; empty where it was not recorded."""
+        run_id = self._find(run).info.run_id
+        history = self._asked(lambda: self._client.get_metric_history(run_id, metric))
+        return sorted((point.step, point.value) for point in history)
+
+    def set_tags(self, run: str, tags: Mapping[str, Any]) -> None:
+        """Set tags of a run that has ended (one that is being recorded has `Run.set_tags`)."""
+        run_id = self._find(run).info.run_id
+        for name, value in tags.items():
+            self._asked(lambda name=name, value=value: self._client.set_tag(run_id, name, redact(str(value))))
+
+    def log_artifact(self, run: str, path: Path, folder: str = "") -> None:
+        """Add a file or directory to a run that has ended."""
+        run_id = self._find(run).info.run_id
+        self._asked(lambda: self._client.log_artifact(run_id, str(path), folder or None))
+
+    def log_metrics(self, run: str, metrics: Mapping[str, float]) -> None:
+        """Add metrics to a run that has ended."""
+        run_id = self._find(run).info.run_id
+        for name, value in metrics.items():
+            self._asked(lambda name=name, value=value: self._client.log_metric(run_id, name, value))
+
+    def download_artifact(self, run: str, path: str, target: Path) -> Path:
+        """Copy a run's artefact (a file or folder) into a directory.
+
+        Raises:
+            UserError: the run has no such artefact.
+        """
+        run_id = self._find(run).info.run_id
+        target.mkdir(parents=True, exist_ok=True)
+        try:
+            local = Path(self._asked(lambda: self._client.download_artifacts(run_id, path, str(target))))
+        except (UserError, OSError):
+            raise UserError(f"run {run_id} has no artefact {path!r} in the tracking store") from None
+        if not local.exists():
+            raise UserError(f"run {run_id} has no artefact {path!r} in the tracking store")
+        return local
+
+    def model_uri(self, run: str) -> str:
+        """The address of the model that a run logged, as `mlflow.pyfunc.load_model` takes it.
+
+        Raises:
+            UserError: it logged none.
+        """
+        found = self._find(run)
+        models = found.outputs.model_outputs if found.outputs else []
+        if not models:
+            raise UserError(
+                f"run {found.info.run_id} ({found.info.run_name}) logged no model; its status is {found.info.status}"
+            )
+        return f"models:/{models[-1].model_id}"
+
+    def bundle(self, model: str, target: Path) -> Path:
+        """Copy what `pipeline.models.saved.load` opens into a directory.
+
+        Args:
+            model: a model's address (`models:/mnist@champion`, `models:/mnist/3`, `models:/m-…`), or a run.
+            target: the directory; made if it is not there.
+
+        Raises:
+            UserError: there is no such model, or this project did not log it.
+        """
+        uri = model if ":/" in model else self.model_uri(model)
+        target.mkdir(parents=True, exist_ok=True)
+        from mlflow.artifacts import download_artifacts
+
+        address = f"{uri.rstrip('/')}/{_MODEL_FILES}"
+        try:
+            with as_default(self.uri):
+                local = self._asked(lambda: download_artifacts(artifact_uri=address, dst_path=str(target)))
+        except (UserError, OSError) as error:
+            raise UserError(f"cannot get the model {uri}: {error}") from None
+        return Path(local)
+
+    def load_model(self, model: str) -> Any:
+        """Open a logged model with MLflow's pyfunc loader.
+
+        Args:
+            model: a model's address or a run.
+        """
+        import mlflow.pyfunc
+
+        uri = model if ":/" in model else self.model_uri(model)
+        with as_default(self.uri):
+            return self._asked(lambda: mlflow.pyfunc.load_model(uri))
+
+    def register(self, run: str, name: str, tags: Mapping[str, Any] | None = None, description: str = "") -> Version:
+        """Make the model of a run a version of a registered model; the same version if it is one already.
+
+        Args:
+            run: the run.
+            name: of the registered model, which is made if it is not there.
+            tags: of the version.
+            description: the model card, Markdown.
+        """
+        from pipeline.tracking.model_logging import register
+
+        run_id = self._find(run).info.run_id
+        model_id = self.model_uri(run).removeprefix("models:/")
+        version = self._asked(lambda: register(self._client, self.uri, name, run_id, model_id))
+        self.describe(name, version, tags, description)
+        return self._version(self._asked(lambda: self._client.get_model_version(name, version)))
+
+    def describe(
+        self, name: str, version: str, tags: Mapping[str, Any] | None = None, description: str = ""
+    ) -> None:
+        """Set tags and the model card (Markdown) of a version."""
+        if description:
+            self._asked(lambda: self._client.update_model_version(name, version, redact(description)))
+        for key, value in (tags or {}).items():
+            self._asked(
+                lambda key=key, value=value: self._client.set_model_version_tag(name, version, key, redact(str(value)))
+            )
+
+    def set_alias(self, name: str, alias: str, version: str) -> None:
+        """Have an alias such as `champion` name a version; it moves away from any other one."""
+        self._asked(lambda: self._client.set_registered_model_alias(name, alias, version))
+
+    def remove_alias(self, name: str, alias: str) -> None:
+        """Take an alias away; nothing happens where there is none."""
+        if self.version(name, alias) is not None:
+            self._asked(lambda: self._client.delete_registered_model_alias(name, alias))
+
+    def version(self, name: str, alias_or_number: str) -> Version | None:
+        """The version that an alias or number names; None where there is none."""
+        from mlflow.exceptions import MlflowException
+
+        numbered = alias_or_number.isdigit()
+        look_up = self._client.get_model_version if numbered else self._client.get_model_version_by_alias
+        try:
+            return self._version(look_up(name, alias_or_number))
+        except MlflowException as error:
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                return None
+            raise self._unreachable(error) from None
+
+    def versions(self, name: str) -> list[Version]:
+        """All versions of a registered model, oldest first; empty where there is none of that name."""
+        found = self._asked(lambda: self._client.search_model_versions(f"name = '{name}'"))
+        return sorted((self._version(version) for version in found), key=lambda version: int(version.version))
+
+    def _find(self, run: str) -> MlflowRun:
+        from mlflow.exceptions import MlflowException
+
+        if not run or not re.fullmatch(r"[\w.\- :@+=,()]+", run):
+            raise UserError(f"{run!r} is not a run id; expected MLflow's id, the run's key or its name")
+        try:
+            return self._client.get_run(run)
+        except MlflowException as error:
+            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                raise self._unreachable(error) from None
+        ids = [experiment.experiment_id for experiment in self._asked(self._client.search_experiments)]
+        for query in (f"tags.`{KEY_TAG}` = '{run}'", f"attributes.run_name = '{run}'"):
+            found = self._asked(lambda query=query: self._client.search_runs(ids, query))
+            if len(found) > 1:
+                known = ", ".join(match.info.run_id for match in found[:5])
+                raise UserError(f"{len(found)} runs are named {run!r}; give one's id: {known}")
+            if found:
+                return found[0]
+        raise UserError(f"there is no run {run!r} in {redact(self.uri)}{self._nearest(run, ids)}")
+
+    def _nearest(self, run: str, ids: list[str]) -> str:
+        """The runs that could have been meant: alike by id or name, else the newest."""
+        known = self._asked(lambda: self._client.search_runs(ids, order_by=["start_time DESC"], max_results=200))
+        names = {name: found for found in reversed(known) for name in (found.info.run_name, found.info.run_id)}
+        near = [names[name] for name in difflib.get_close_matches(run, names, n=3)] or list(known)[:3]
+        if not near:
+            return "; it holds no run yet"
+        return "; did you mean " + ", ".join(f"{one.info.run_id} ({one.info.run_name})" for one in near) + "?"
+
+    def _record(self, run: MlflowRun) -> RunRecord:
+        tags = dict(run.data.tags)
+        directory = Path(tags["pipeline.directory"]) if "pipeline.directory" in tags else None
+        if directory is not None and not directory.is_dir():
+            directory = None
+        config = directory / ".hydra" / "config.yaml" if directory is not None else None
+        return RunRecord(
+            run_id=run.info.run_id,
+            key=tags.get(KEY_TAG, ""),
+            name=run.info.run_name,
+            experiment=self._asked(lambda: self._client.get_experiment(run.info.experiment_id)).name,
+            status=run.info.status,
+            params=dict(run.data.params),
+            metrics=dict(run.data.metrics),
+            tags=tags,
+            directory=directory,
+            config_path=config if config is not None and config.is_file() else None,
+        )
+
+    def _version(self, version: ModelVersion) -> Version:
+        return Version(
+            name=version.name,
+            version=str(version.version),
+            run_id=version.run_id,
+            model_uri=f"models:/{version.name}/{version.version}",
+            aliases=sorted(version.aliases or []),
+            description=version.description or "",
+            tags=dict(version.tags or {}),
+        )
+
+    def _asked(self, question: Callable[[], Answer]) -> Answer:
+        """Ask the store; what it says no to, and its silence, become a message for the user."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return question()
+        except MlflowException as error:
+            raise self._unreachable(error) from None
+
+    def _unreachable(self, error: Exception) -> UserError:
+        return UserError(f"the tracking store {redact(self.uri)} answered: {redact(str(error))}")
