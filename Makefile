@@ -65,7 +65,7 @@ bench: $(STAMP)  ## speed against a hand-written loop
 	$(BIN)/python -m benchmarks $(ARGS)
 
 audit: $(STAMP)  ## known advisories against the pinned versions
-	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip --progress-spinner off $(ARGS)
+	$(BIN)/python .ci/audit
 
 clean:  ## remove caches (never data, runs or the environment)
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov build dist
