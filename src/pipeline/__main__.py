@@ -57,6 +57,8 @@ def run_task(cfg: DictConfig) -> Any:
     name = cfg.task.name
     if find_spec("pipeline.tasks") is None or find_spec(f"pipeline.tasks.{name}") is None:
         raise UserError(f"task={name}: this task is not part of the installed version")
+    # What is recorded names the directory itself, not how it was found.
+    cfg.paths.run_dir = cfg.paths.run_dir
     try:
         return import_module(f"pipeline.tasks.{name}").run(cfg)
     except (UserError, Diverged, Interrupted):
@@ -83,7 +85,9 @@ def _command(words: list[str]) -> int:
         raise UserError("only one of --run, --multirun, --cfg, --info and --shell-completion can be given")
     if arguments.resolve and not arguments.cfg:
         raise UserError("--resolve goes with --cfg: it shows the configuration with its references resolved")
-    with _allowing(arguments.allow or []), _hydra(arguments.config_dir) as hydra:
+    # A configuration can be shown on a machine that could not run it.
+    for_this_machine = not (arguments.cfg or arguments.info or arguments.shell_completion)
+    with _allowing(arguments.allow or []), _hydra(arguments.config_dir, for_this_machine) as hydra:
         return _dispatch(hydra, arguments)
 
 
@@ -104,7 +108,9 @@ def _dispatch(hydra: Hydra, arguments: argparse.Namespace) -> int:
     elif arguments.cfg:
         _show(hydra, name, overrides, arguments)
     elif arguments.shell_completion:
-        hydra.shell_completion(config_name=name, overrides=overrides)
+        from pipeline.config.completion import complete
+
+        complete(hydra, name, overrides)
     elif arguments.info:
         hydra.show_info(arguments.info, config_name=name, overrides=overrides)
     else:
@@ -196,19 +202,22 @@ def _refuse_lists_of_values(overrides: list[str]) -> None:
 
 
 @contextmanager
-def _hydra(config_dir: str | None) -> Iterator[Hydra]:
+def _hydra(config_dir: str | None, for_this_machine: bool) -> Iterator[Hydra]:
     from hydra._internal.hydra import Hydra
     from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.hydra_config import HydraConfig
 
     from pipeline.config.loading import loader
 
     GlobalHydra.instance().clear()
-    hydra = Hydra(task_name="pipeline", config_loader=loader(config_dir))
+    hydra = Hydra(task_name="pipeline", config_loader=loader(config_dir, for_this_machine=for_this_machine))
     GlobalHydra.instance().initialize(hydra)
+    before = HydraConfig.instance().cfg
     try:
         yield hydra
     finally:
         GlobalHydra.instance().clear()
+        HydraConfig.instance().cfg = before
 
 
 @contextmanager

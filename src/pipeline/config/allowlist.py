@@ -209,9 +209,10 @@ def _import(dotted: str, key: str) -> Any:
     try:
         found: Any = import_module(parts[0])
         for position, part in enumerate(parts[1:], start=2):
-            if not hasattr(found, part):
-                import_module(".".join(parts[:position]))
-            found = getattr(found, part)
+            # A plugin that Hydra loaded by itself is a module, but no attribute of its package.
+            found = (
+                getattr(found, part) if hasattr(found, part) else import_module(".".join(parts[:position]))
+            )
     except (ImportError, AttributeError) as error:
         raise UserError(f"{key}={dotted}: cannot be imported: {error}") from error
     return found

@@ -56,12 +56,13 @@ _LOGGING_ALLOWED = frozenset(
 _JOB_VARIABLES = READABLE_VARIABLES | {"MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TOKENIZERS_PARALLELISM"}
 
 
-def check(cfg: DictConfig, *, sweep: bool = False) -> None:
+def check(cfg: DictConfig, *, sweep: bool = False, for_this_machine: bool = True) -> None:
     """Check a composed configuration, Hydra's part (``hydra.*``) included where it is there.
 
     Args:
         cfg: as composed; nothing in it is changed.
         sweep: it is the common part of several jobs: what is still missing may come with each of them.
+        for_this_machine: also refuse a trainer that this machine cannot serve.
 
     Raises:
         UserError: the first thing that is wrong.
@@ -77,6 +78,8 @@ def check(cfg: DictConfig, *, sweep: bool = False) -> None:
     for path, value in _leaves(plain, ()):
         _check_value(_dotted(path), value)
     _check_together(plain)
+    if for_this_machine and plain.get("trainer"):
+        check_devices(plain["trainer"])
 
 
 def check_overrides(overrides: list[str]) -> None:
@@ -112,7 +115,8 @@ def _check_literals(node: DictConfig | ListConfig, path: Path) -> None:
         if holds_secret(raw):
             raise UserError(
                 f"{_dotted(here)}={mask(raw)}: the configuration is recorded with the run, so no "
-                "password or token may stand in it; put the address into an environment variable such as MLFLOW_TRACKING_URI"
+                "password or token may stand in it; put the address into an environment variable such as "
+                "MLFLOW_TRACKING_URI"
             )
 
 
@@ -321,7 +325,6 @@ def _check_together(plain: dict[str, Any]) -> None:
     if trainer:
         _check_length(trainer)
         _check_strategy(trainer.get("strategy", "auto"))
-        check_devices(trainer)
     task = plain.get("task") or {}
     if {"min_lr", "max_lr"} <= set(task) and task["min_lr"] >= task["max_lr"]:
         raise UserError(f"task.min_lr={task['min_lr']}: expected less than task.max_lr={task['max_lr']}")

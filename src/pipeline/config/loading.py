@@ -12,8 +12,9 @@ from typing import Any
 
 import hydra.version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.defaults_list import DefaultsList
 from hydra._internal.utils import create_config_search_path
-from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.default_element import GroupDefault
 from hydra.core.plugins import Plugins
 from hydra.core.utils import setup_globals
@@ -32,9 +33,11 @@ _OVERRIDE = re.compile(r"(?P<sign>\+{0,2}|~)(?P<key>[\w./$@-]+)(?P<rest>=(?s:.*)
 
 
 class Loader(ConfigLoaderImpl):
-    """Hydra's loader of configurations; every one that it composes, for a run or a job of a sweep, is
-    checked.
-    """
+    """Hydra's loader; every configuration that it composes, for a run or a job of a sweep, is checked."""
+
+    def __init__(self, search_path: ConfigSearchPath, *, for_this_machine: bool = True) -> None:
+        super().__init__(search_path)
+        self._for_this_machine = for_this_machine
 
     def load_configuration(
         self,
@@ -58,8 +61,13 @@ class Loader(ConfigLoaderImpl):
                 message = message.replace(meant, typed) if meant != typed else message
             raise UserError(message) from error
         if config_name is not None:
-            check(cfg, sweep=run_mode == RunMode.MULTIRUN)
+            check(cfg, sweep=run_mode == RunMode.MULTIRUN, for_this_machine=self._for_this_machine)
         return cfg
+
+    def compute_defaults_list(
+        self, config_name: str | None, overrides: list[str], run_mode: RunMode
+    ) -> DefaultsList:
+        return super().compute_defaults_list(config_name, [self._understood(o) for o in overrides], run_mode)
 
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
         cfg = super().load_sweep_config(master_config, sweep_overrides)
@@ -141,7 +149,9 @@ class Loader(ConfigLoaderImpl):
         return f"{typed}: there is no setting {key}. {near}"
 
 
-def compose(overrides: Sequence[str] = (), *, config_dir: Path | None = None) -> DictConfig:
+def compose(
+    overrides: Sequence[str] = (), *, config_dir: Path | None = None, for_this_machine: bool = True
+) -> DictConfig:
     """The checked configuration that a command line would run with, without Hydra's own part.
 
     Args:
@@ -149,6 +159,7 @@ def compose(overrides: Sequence[str] = (), *, config_dir: Path | None = None) ->
         them
             becomes ``paths.run_dir``.
         config_dir: a user's own directory of configurations, searched beside the shipped one.
+        for_this_machine: also refuse a trainer that this machine cannot serve.
 
     Raises:
         UserError: what is wrong with them.
@@ -157,7 +168,8 @@ def compose(overrides: Sequence[str] = (), *, config_dir: Path | None = None) ->
         >>> compose(["+experiment=digits_mlp", "model.dropout=0.2"]).model.dropout
         0.2
     """
-    cfg = loader(config_dir).load_configuration("config", list(overrides), RunMode.RUN)
+    loads = loader(config_dir, for_this_machine=for_this_machine)
+    cfg = loads.load_configuration("config", list(overrides), RunMode.RUN)
     with open_dict(cfg):
         if OmegaConf.select(cfg, "paths") is not None:
             cfg.paths.run_dir = cfg.paths.run_dir
@@ -165,7 +177,7 @@ def compose(overrides: Sequence[str] = (), *, config_dir: Path | None = None) ->
     return cfg
 
 
-def loader(config_dir: Path | str | None = None, config_path: Path | None = None) -> Loader:
+def loader(config_dir: Path | str | None = None, *, for_this_machine: bool = True) -> Loader:
     """Hydra's loader for the shipped configuration and a user's own directory beside it.
 
     Raises:
@@ -175,13 +187,13 @@ def loader(config_dir: Path | str | None = None, config_path: Path | None = None
     Plugins.instance()
     setup_globals()
     register()
-    search_path = create_config_search_path(str(config_path or config_directory()))
+    search_path = create_config_search_path(str(config_directory()))
     if config_dir is not None:
         directory = Path(config_dir).expanduser().absolute()
         if not directory.is_dir():
             raise UserError(f"--config-dir {config_dir}: there is no such directory")
         search_path.prepend("command-line", f"file://{directory}", SearchPathQuery(provider="schema"))
-    return Loader(search_path)
+    return Loader(search_path, for_this_machine=for_this_machine)
 
 
 def _settle(cfg: DictConfig) -> None:

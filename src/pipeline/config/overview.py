@@ -35,7 +35,7 @@ Flags
   --config-dir DIR        a directory of your own configurations, searched beside the shipped ones
   --allow NAME            let the configuration name this class (my_package.MyClass), or read env:VARIABLE
   --info [WHAT]           how the configuration was put together: defaults, defaults-tree, searchpath, plugins
-  --shell-completion      install=bash, install=fish or install=zsh: see --hydra-help
+  --shell-completion      for bash: eval "$(python -m pipeline --shell-completion install=bash)"
   --hydra-help, --version
 Exit codes: 0 done, 2 bad configuration or input, 3 diverged, 130 and 143 interrupted, 1 anything else
 """

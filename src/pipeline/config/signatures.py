@@ -77,7 +77,7 @@ def classes(module: str) -> list[str]:
 
 def _follow(name: str, left: int) -> Definition | None:
     first, *rest = name.split(".")
-    if left == 0 or _module_file(first) is None:
+    if left == 0:
         return None
     module = first
     for position, part in enumerate(rest):
@@ -86,6 +86,8 @@ def _follow(name: str, left: int) -> Definition | None:
         if _module_file(f"{module}.{part}") is not None:
             module = f"{module}.{part}"
             continue
+        if _module_file(module) is None:
+            return None
         found = _lookup(module, part, left)
         remaining = rest[position + 1 :]
         if not remaining or found is None:
@@ -96,7 +98,7 @@ def _follow(name: str, left: int) -> Definition | None:
         return _follow(".".join([found.module, *remaining]), left - 1) or Definition(
             found.module, ".".join(remaining), "object"
         )
-    return Definition(module, "", "module")
+    return Definition(module, "", "module") if _module_file(module) is not None else None
 
 
 def _lookup(module: str, name: str, left: int) -> Definition | None:
