@@ -97,7 +97,9 @@ class Corpus:
         """How often each word occurs in the texts ``rows``."""
         counts = np.zeros(len(self.words), dtype=np.int64)
         for part in portions(rows):
-            counts += np.bincount(gathered(self.tokens, *spans(self.starts, part))[0], minlength=len(self.words))
+            counts += np.bincount(
+                gathered(self.tokens, *spans(self.starts, part))[0], minlength=len(self.words)
+            )
         return counts
 
     def bags(self, rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -136,7 +138,9 @@ class Corpus:
         for part in portions(rows):
             first, length = spans(self.starts, part)
             kept = length if max_length is None else np.minimum(length, max_length)
-            values.append(ids[gathered(self.tokens, first + (length - kept if keep == "last" else 0), kept)[0]])
+            values.append(
+                ids[gathered(self.tokens, first + (length - kept if keep == "last" else 0), kept)[0]]
+            )
             lengths.append(kept)
         return joined(lengths, values)
 

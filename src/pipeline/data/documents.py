@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 STAND_INS: dict[str, Callable[[], Corpus]] = {"generated_reviews": lambda: Corpus.build(generated_reviews())}
 
 LAYOUT = 1
-"""Changes with the arrays of :class:`Corpus` or with how texts are tokenised: old cache entries are then left alone."""
+"""Changes with the arrays of :class:`Corpus` or with the tokeniser: old cache entries are then left alone."""
 
 
 class Documents(DataModule):
@@ -97,9 +97,13 @@ class Documents(DataModule):
             if self.fallback is None:
                 raise
             if self.fallback not in STAND_INS:
-                raise UserError(f"data.fallback={self.fallback!r}; expected one of {sorted(STAND_INS)} or null") from None
+                raise UserError(
+                    f"data.fallback={self.fallback!r}; expected one of {sorted(STAND_INS)} or null"
+                ) from None
             if self.used != self.fallback:
-                log.warning("%s\nTraining on the embedded stand-in %r instead of %s.", error, self.fallback, self.name)
+                log.warning(
+                    "%s\nTraining on the embedded stand-in %r instead of %s.", error, self.fallback, self.name
+                )
             self.used = self.fallback
             self.source = f"embedded: {self.fallback}"
             return STAND_INS[self.fallback]()
@@ -116,7 +120,7 @@ class Documents(DataModule):
             f"text-{key}-{LAYOUT}-{self.ngrams}",
             lambda: ((corpus := build()).arrays(), corpus.names()),
         )
-        return Corpus(**arrays, **names)
+        return Corpus(**{**arrays, **names})
 
     def _build(self, corpus: Corpus) -> None:
         rows, held_out, test = self._split(corpus)
@@ -152,13 +156,15 @@ class Documents(DataModule):
         """Numbers of the texts for training, validation and test."""
         learn, test = np.flatnonzero(corpus.parts == TRAIN), np.flatnonzero(corpus.parts == TEST)
         if not len(test) and self.test_fraction:
-            # Not the permutation that the validation split starts from, or the two would depend on each other.
+            # Not the permutation that the validation split starts from: the two must not depend on each other.
             order = np.random.default_rng([self.seed, 1]).permutation(len(learn))
             order = order[np.argsort(corpus.labels[learn][order], kind="stable")]
             count = max(1, round(len(learn) * self.test_fraction))
             chosen = order[np.linspace(0, len(learn) - 1, count).round().astype(int)]
             test, learn = np.sort(learn[chosen]), np.delete(learn, chosen)
-        rows, held_out = (part.numpy() for part in self.split_rows(torch.from_numpy(corpus.labels[learn]), stratify=True))
+        rows, held_out = (
+            part.numpy() for part in self.split_rows(torch.from_numpy(corpus.labels[learn]), stratify=True)
+        )
         return learn if self.train_on_all else learn[rows], learn[held_out], test
 
     def _vocabulary(self, corpus: Corpus, rows: np.ndarray) -> np.ndarray:
@@ -166,7 +172,9 @@ class Documents(DataModule):
 
         chosen = vocabulary(corpus.words, corpus.counts(rows), self.vocabulary_size)
         if not len(chosen):
-            raise UserError(f"the {len(rows)} training texts of {self.name} hold no word; is the right column or file named?")
+            raise UserError(
+                f"the {len(rows)} training texts of {self.name} hold no word; is the right column or file named?"
+            )
         return chosen
 
     def _spec(self, classes: list[str], words: int, y: Tensor) -> Spec:

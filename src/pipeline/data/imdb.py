@@ -44,7 +44,8 @@ class Imdb(Documents):
         path = sources.locate(source, self.data_dir, sources.search_path(), download)
         self.source = str(path)
         return self.cached(
-            f"imdb-{sources.digest(path)[:16]}", lambda: just_read.pop(path, None) or tokenised(path, self.ngrams)
+            f"imdb-{sources.digest(path)[:16]}",
+            lambda: just_read.pop(path, None) or tokenised(path, self.ngrams),
         )
 
 

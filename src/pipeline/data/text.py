@@ -29,8 +29,8 @@ def tokenise(text: str, ngrams: int = 1) -> list[str]:
 def tokenise_fast(text: str) -> list[str]:
     """The words that :func:`tokenise` gives, in a quarter of its time.
 
-    Its patterns are fixed strings, so that plain replacement does what a dozen regular expressions do. The order
-    matters: quotation marks go before ``<br />`` is looked for.
+    Its patterns are fixed strings, so that plain replacement does what a dozen regular expressions do. The
+    order matters: quotation marks go before ``<br />`` is looked for.
     """
     text = text.lower().replace('"', "").replace("<br />", " ")
     for mark in "'.,()!?":
@@ -54,8 +54,8 @@ def number_words(texts: Iterable[str], ngrams: int = 1) -> tuple[np.ndarray, np.
         ngrams: see :func:`tokenise`.
 
     Returns:
-        Word numbers of all texts one after the other (int32), where each text begins in them (texts + 1, int64), and
-        the words by number.
+        Word numbers of all texts one after the other (int32), where each text begins in them (texts + 1, int64),
+        and the words by number.
     """
     split: Tokenise = tokenise_fast if ngrams == 1 else lambda text: tokenise(text, ngrams)
     numbers, values, starts = WordNumbers(), array("i"), array("q", [0])
@@ -78,7 +78,6 @@ def vocabulary(words: Sequence[str], counts: np.ndarray, size: int) -> np.ndarra
     if len(counts) > size:
         # Only words that can make it are sorted: a corpus has many times more that occur once.
         least = max(1, int(np.partition(counts, -size)[-size]))
-    candidates = np.flatnonzero(counts >= least)
-    numbers = {words[i]: int(i) for i in candidates}
+    numbers = {words[i]: i for i in np.flatnonzero(counts >= least).tolist()}
     chosen = Vocab(Counter({word: int(counts[i]) for word, i in numbers.items()}), max_size=size, specials=[])
     return np.array([numbers[word] for word in chosen.itos], dtype=np.int64)

@@ -23,7 +23,9 @@ class TextEncoder(Encoder):
     def example(self) -> pd.DataFrame:
         import pandas as pd
 
-        return pd.DataFrame({"text": ["A film that I would see again.", "Two hours that nobody gives back to me."]})
+        return pd.DataFrame(
+            {"text": ["A film that I would see again.", "Two hours that nobody gives back to me."]}
+        )
 
     def signature(self) -> dict[str, Any]:
         return {"type": "text", "column": "text"}
@@ -136,7 +138,7 @@ class CharacterEncoder(TextEncoder):
 
 
 def strings(raw: Any) -> list[str]:
-    """The texts of a batch of raw input: a list, array or column of strings, or a table with a column ``text``.
+    """The texts of a batch of raw input: a list, array or column of strings, or a table with one named ``text``.
 
     Raises:
         UserError: something else, a single string included (a batch holds several).
