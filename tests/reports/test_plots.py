@@ -66,6 +66,14 @@ def test_learning_curves_of_an_interrupted_run(tmp_path: Path, figures: list[Fig
     assert (tmp_path / "half.svg").read_text().startswith("<?xml")
 
 
+def test_rates_are_no_learning_curves(tmp_path: Path, figures: list[Figure]) -> None:
+    recorded = ("train/lr", "train/samples_per_second", "train/loss", "train/accuracy")
+    plots.learning_curves({name: [(1, 1.0)] for name in (*recorded, "val/f1")}, None, tmp_path / "x.png")
+    assert [axis.get_title() for axis in figures[0].axes] == ["loss", "f1"]
+    plots.learning_curves({name: [(1, 1.0)] for name in recorded}, None, tmp_path / "x.png")
+    assert [axis.get_title() for axis in figures[1].axes] == ["loss", "accuracy"]
+
+
 def test_comparison_has_a_curve_for_each_variant(tmp_path: Path, figures: list[Figure]) -> None:
     curves = {f"variant {number}": [(1, 0.1 * number), (2, 0.2 * number)] for number in range(12)}
     plots.comparison_curves({**curves, "empty": []}, "val/accuracy", tmp_path / "x.png", baseline=0.4)

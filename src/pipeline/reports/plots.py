@@ -75,13 +75,18 @@ def learning_curves(
 
 
 def _metrics_of(history: Mapping[str, Curve]) -> list[str]:
-    """Metric names without their prefix: loss first, then those with a validation curve, then the rest."""
-    names = {
-        name.partition("/")[2]
-        for name, curve in history.items()
-        if name.startswith(("train/", "val/")) and curve
+    """Metric names without their prefix: the loss, and whatever has a validation curve.
+
+    Without any validation curve, everything recorded in training but rates (of learning, of samples).
+    """
+    validation = {
+        name.removeprefix("val/") for name, curve in history.items() if name.startswith("val/") and curve
     }
-    return sorted(names, key=lambda name: (name != "loss", f"val/{name}" not in history, name))
+    training = {
+        name.removeprefix("train/") for name, curve in history.items() if name.startswith("train/") and curve
+    }
+    shown = validation | (training & {"loss"}) if validation else training - {"lr", "samples_per_second"}
+    return sorted(shown, key=lambda name: (name != "loss", name))
 
 
 def _train_against_validation(
