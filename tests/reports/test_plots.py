@@ -25,6 +25,7 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
         return save(figure, path)
 
     monkeypatch.setattr(plots, "_save", keep)
+    monkeypatch.setitem(plots.STYLE, "savefig.dpi", 30)
     return drawn
 
 
@@ -104,10 +105,11 @@ def test_folds_are_averaged_over_the_epochs_all_have(tmp_path: Path, figures: li
 def test_confusion_matrix_shows_all_counts_and_names(
     tmp_path: Path, figures: list[Figure], classes: int
 ) -> None:
-    counts = np.random.default_rng(0).integers(0, 50, (classes, classes))
+    random = np.random.default_rng(0)
+    counts = random.integers(0, 50, (classes, classes)) * (random.random((classes, classes)) < 8 / classes)
     counts[1] = 0
     names = [f"class {number} $" for number in range(classes)]
-    size = decoded(plots.confusion_matrix(counts, names, tmp_path / "x.png")).shape
+    plots.confusion_matrix(counts, names, tmp_path / "x.png")
     axis = figures[0].axes[0]
     written = np.zeros_like(counts)
     for text in axis.texts:
@@ -119,7 +121,7 @@ def test_confusion_matrix_shows_all_counts_and_names(
     shares = axis.images[0].get_array()
     assert np.allclose(shares, counts / np.maximum(counts.sum(1, keepdims=True), 1))
     assert f"{np.trace(counts) / counts.sum():.2%}" in axis.get_title()
-    assert max(size) < 2500
+    assert max(figures[0].get_size_inches()) < 16
 
 
 def test_most_wrong_are_the_surest_errors(tmp_path: Path, figures: list[Figure]) -> None:
