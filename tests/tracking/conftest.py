@@ -1,4 +1,4 @@
-"""A real MLflow server on loopback, a proxy before it that misbehaves on demand, and ways to deliver in-process."""
+"""A real MLflow server on loopback, a proxy before it that fails on demand, deliveries in-process."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ def empty_store(tmp_path: Path, _new_store: Path) -> Path:
 class Proxy:
     """Passes requests on to a server, unless told otherwise.
 
-    `fault` is None, `down` (the connection is closed), `error` (500), `slow` (half a second a request) or `deaf`
-    (the request is passed on, its answer is not).
+    `fault` is None, `down` (the connection is closed), `error` (500), `slow` (half a second a request) or
+    `deaf` (the request is passed on, its answer is not).
     """
 
     def __init__(self, target: str) -> None:
@@ -141,8 +141,22 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory, free_port: Callable[
     folder = tmp_path_factory.mktemp("server")
     port = free_port()
     process = subprocess.Popen(
-        [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-        + ["--backend-store-uri", f"sqlite:///{folder}/server.db", "--artifacts-destination", str(folder / "kept")],
+        [
+            sys.executable,
+            "-m",
+            "mlflow",
+            "server",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(port),
+            "--workers",
+            "1",
+            "--backend-store-uri",
+            f"sqlite:///{folder}/server.db",
+            "--artifacts-destination",
+            str(folder / "kept"),
+        ],
         stdout=(folder / "log").open("w"),
         stderr=subprocess.STDOUT,
         cwd=folder,

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 import pytest
 
 from pipeline.tracking import Reference, Run, journal, registry, sync
-from pipeline.tracking.addresses import absolute_uri
 from pipeline.tracking.delivery import Delivery, Held
 from pipeline.tracking.store import open_client
 
@@ -32,7 +30,9 @@ def test_everything_recorded_arrives(start_run: Start, deliver: Deliver, client:
     (tmp_path / "plot.png").write_bytes(b"png")
     run = start_run(tags={"data.used": "digits"})
     for step in range(3):
-        run.log_metrics({"train/loss": 1 / (step + 1), "val/loss": math.nan, "x": math.inf}, step, 1000 + step)
+        run.log_metrics(
+            {"train/loss": 1 / (step + 1), "val/loss": math.nan, "x": math.inf}, step, 1000 + step
+        )
     run.log_params({"seed": 0, "optimizer": {"lr": 0.001, "betas": [0.9, 0.999]}, "long": "y" * 7000})
     run.log_artifact(tmp_path / "plot.png", "plots")
     (tmp_path / "plot.png").write_bytes(b"changed later")
@@ -63,7 +63,9 @@ def test_everything_recorded_arrives(start_run: Start, deliver: Deliver, client:
     assert registry.pending_runs(tmp_path / "experiments") == []
 
 
-def test_delivering_again_from_the_start_doubles_nothing(start_run: Start, deliver: Deliver, client: Any) -> None:
+def test_delivering_again_from_the_start_doubles_nothing(
+    start_run: Start, deliver: Deliver, client: Any
+) -> None:
     run = start_run()
     for step in range(50):
         run.log_metrics({"a": step, "nan": math.nan}, step)
@@ -73,7 +75,7 @@ def test_delivering_again_from_the_start_doubles_nothing(start_run: Start, deliv
     run.finish()
     deliver(run)
     first = run.run_id
-    os.remove(run.directory / "tracking" / journal.CURSOR)
+    (run.directory / "tracking" / journal.CURSOR).unlink()
     deliver(run)
     assert run.run_id == first
     assert points(client, run, "a") == [(step, float(step)) for step in range(50)]
@@ -81,7 +83,9 @@ def test_delivering_again_from_the_start_doubles_nothing(start_run: Start, deliv
     assert len(client.get_run(first).inputs.dataset_inputs) == 1
 
 
-def test_a_crash_between_sending_and_noting_it_doubles_nothing(start_run: Start, deliver: Deliver, client: Any) -> None:
+def test_a_crash_between_sending_and_noting_it_doubles_nothing(
+    start_run: Start, deliver: Deliver, client: Any
+) -> None:
     run = start_run()
     run.log_metrics({"a": 1.0}, 0)
     deliver(run)
@@ -99,7 +103,9 @@ def test_a_crash_between_sending_and_noting_it_doubles_nothing(start_run: Start,
     assert points(client, run, "a") == [(0, 1.0), (1, 2.0), (2, 3.0)]
 
 
-def test_a_resumed_run_replaces_what_was_not_delivered(start_run: Start, deliver: Deliver, client: Any) -> None:
+def test_a_resumed_run_replaces_what_was_not_delivered(
+    start_run: Start, deliver: Deliver, client: Any
+) -> None:
     run = start_run()
     for epoch in range(4):
         run.log_metrics({"val/loss": float(epoch), "seconds": 0.1 * epoch}, epoch)
@@ -146,7 +152,9 @@ def test_a_resumed_run_leaves_delivered_steps_alone(start_run: Start, deliver: D
     assert known.data.tags["changed.max_epochs"] == "5"
 
 
-def test_children_are_nested_even_when_they_come_first(start_run: Start, deliver: Deliver, client: Any) -> None:
+def test_children_are_nested_even_when_they_come_first(
+    start_run: Start, deliver: Deliver, client: Any
+) -> None:
     parent = start_run("parent")
     child = start_run("child", parent=Reference(parent.key, parent.directory))
     deliver(child)
@@ -167,7 +175,9 @@ def test_more_than_a_batch_holds(start_run: Start, deliver: Deliver, client: Any
     assert [step for step, _ in points(client, run, "a")] == list(range(2100))
 
 
-def test_names_that_mlflow_refuses_are_made_acceptable(start_run: Start, deliver: Deliver, client: Any) -> None:
+def test_names_that_mlflow_refuses_are_made_acceptable(
+    start_run: Start, deliver: Deliver, client: Any
+) -> None:
     run = start_run()
     run.log_metrics({"f1 (macro)%": 0.5}, 0)
     run.log_params({"a=b": 1})
@@ -244,7 +254,7 @@ def test_the_file_store_doubles_nothing_either(start_run: Start, deliver: Delive
     run.log_metrics({"a": 1.0, "b": math.nan}, 0)
     run.finish()
     deliver(run, uri)
-    os.remove(run.directory / "tracking" / journal.CURSOR)
+    (run.directory / "tracking" / journal.CURSOR).unlink()
     deliver(run, uri)
     assert len(open_client(uri).get_metric_history(run.run_id, "a")) == 1
     assert len(open_client(uri).get_metric_history(run.run_id, "b")) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -35,13 +36,13 @@ class SenderInThread:
         self.sender = Sender(experiments_dir, reading)
         self._thread = threading.Thread(target=self.sender.run, daemon=True)
         self._thread.start()
-        self.tell('{"owner": %s}' % __import__("json").dumps(this_process()))
+        self.tell({"owner": this_process()})
 
-    def tell(self, line: str) -> None:
-        os.write(self._commands, line.encode() + b"\n")
+    def tell(self, message: dict[str, object]) -> None:
+        os.write(self._commands, json.dumps(message).encode() + b"\n")
 
     def watch(self, run: Run, uri: str) -> None:
-        self.tell('{"watch": "%s", "uri": "%s"}' % (run.directory, uri))
+        self.tell({"watch": str(run.directory), "uri": uri})
 
     def close(self) -> None:
         os.close(self._commands)
@@ -63,7 +64,7 @@ def _no_hidden_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "not in time"
@@ -171,7 +172,9 @@ def test_a_server_that_is_down_is_given_up_quickly_and_synced_later(tmp_path: Pa
     assert [run.data.metrics for run in mine] == [{"loss": 1.0}] and mine[0].info.status == "FINISHED"
 
 
-def run_program(program: str, tmp_path: Path, uri: str | None = None, name: str = "a") -> subprocess.Popen[str]:
+def run_program(
+    program: str, tmp_path: Path, uri: str | None = None, name: str = "a"
+) -> subprocess.Popen[str]:
     """A process that starts a run and goes on with some lines of its own."""
     code = f"""
 import sys
@@ -188,7 +191,9 @@ assert not any(name.split(".")[0] in ("mlflow", "torch", "pandas", "numpy") for 
     )
 
 
-def test_a_killed_process_leaves_a_killed_run_with_all_its_records(tmp_path: Path, record_fault: Record) -> None:
+def test_a_killed_process_leaves_a_killed_run_with_all_its_records(
+    tmp_path: Path, record_fault: Record
+) -> None:
     program = """
         for step in range(100):
             run.log_metrics({"loss": step}, step)
@@ -203,13 +208,35 @@ def test_a_killed_process_leaves_a_killed_run_with_all_its_records(tmp_path: Pat
     process.communicate()
     experiments = tmp_path / "experiments"
     # Its own sender outlives it, says so and delivers.
-    wait_for(lambda: life(tmp_path / "runs" / "a").status == "KILLED" and not registry.pending_runs(experiments))
+    wait_for(
+        lambda: life(tmp_path / "runs" / "a").status == "KILLED" and not registry.pending_runs(experiments)
+    )
     client = open_client(absolute_uri(None, experiments))
     [run] = client.search_runs([client.get_experiment_by_name("program").experiment_id])
     assert run.info.status == "KILLED" and run.info.end_time >= run.info.start_time
     found = [point.step for point in client.get_metric_history(run.info.run_id, "loss")]
     record_fault("process killed: its tracked records", 1, 1, 100 - len(found))
     assert found == list(range(100))
+
+
+def test_a_sender_that_is_killed_is_replaced(tmp_path: Path, record_fault: Record) -> None:
+    program = """
+        import os, signal
+        from pipeline.tracking.sender_link import link
+        for attempt in range(2):
+            for step in range(50):
+                run.log_metrics({"loss": step}, 50 * attempt + step)
+            os.kill(link(base / "experiments")._process.pid, signal.SIGKILL)
+        run.finish()
+    """
+    process = run_program(program, tmp_path)
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (0, "")
+    client = open_client(absolute_uri(None, tmp_path / "experiments"))
+    [run] = client.search_runs([client.get_experiment_by_name("program").experiment_id])
+    found = [point.step for point in client.get_metric_history(run.info.run_id, "loss")]
+    record_fault("sender killed", 2, 2, 100 - len(found))
+    assert found == list(range(100)) and run.info.status == "FINISHED"
 
 
 def test_eight_runs_start_at_once_on_a_new_store(tmp_path: Path, record_fault: Record) -> None:

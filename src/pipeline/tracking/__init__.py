@@ -1,14 +1,14 @@
 """Everything that speaks MLflow: a local journal for each run, and a background process that delivers it.
 
-`Run` is what tasks use while training; it imports nothing heavy. `pipeline.tracking.queries` looks runs and models
-up in the tracking store.
+`Run` is what tasks use while training; it imports nothing heavy. `pipeline.tracking.queries` looks runs and
+models up in the tracking store.
 """
 
 from pipeline.tracking.addresses import absolute_uri
 from pipeline.tracking.redact import has_secret, redact
 from pipeline.tracking.registry import find_directory, known_runs, life, recover
 from pipeline.tracking.run import Reference, Run
-from pipeline.tracking.sender_link import start_sender
+from pipeline.tracking.sender_link import drain, start_sender
 from pipeline.tracking.syncing import Summary, sync
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Run",
     "Summary",
     "absolute_uri",
+    "drain",
     "find_directory",
     "has_secret",
     "known_runs",

@@ -9,10 +9,15 @@ def absolute_uri(tracking_uri: str | None, experiments_dir: Path) -> str:
     """The tracking store's address, independent of the working directory.
 
     Args:
-        tracking_uri: what the configuration says; None for MLFLOW_TRACKING_URI, else `mlflow.db` in `experiments_dir`.
+        tracking_uri: what the configuration says; None for MLFLOW_TRACKING_URI, else `mlflow.db` in
+            `experiments_dir`.
         experiments_dir: where the embedded store lies.
     """
-    uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{experiments_dir.absolute()}/mlflow.db"
+    uri = (
+        tracking_uri
+        or os.environ.get("MLFLOW_TRACKING_URI")
+        or f"sqlite:///{experiments_dir.absolute()}/mlflow.db"
+    )
     path = sqlite_path(uri)
     if path is not None:
         return f"sqlite:///{path}"

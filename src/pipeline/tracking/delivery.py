@@ -35,7 +35,7 @@ class NotYet(Exception):
 
 @dataclass
 class _Entry:
-    """A record that waits, the offset after it, and how often the run had been started or rewound before it."""
+    """A record that waits, the offset after it, and how many attempts of the run came before it."""
 
     record: Record
     end: int
@@ -140,7 +140,7 @@ class Delivery:
             self._read_to = end
 
     def _begin_attempt(self, record: Record) -> None:
-        """What waits from here back belongs to an earlier attempt: later records of the same step replace it."""
+        """What waits so far belongs to an earlier attempt: later records of the same step replace it."""
         self._attempt += 1
         self._waiting.clear()
         for entry in self._queue:
@@ -164,7 +164,7 @@ class Delivery:
                 self._delivered[name, entry.record["step"]] = (entry.attempt, value)
 
     def _is_repeated(self, entry: _Entry, name: str, value: float | str) -> bool:
-        """Whether an earlier attempt delivered this already: the same step, or the same value where there is none."""
+        """Whether an earlier attempt delivered it: the same step, or the same value where there is no step."""
         step = entry.record["step"]
         attempt, earlier = self._delivered.get((name, step), (entry.attempt, value))
         return attempt < entry.attempt and (step is not None or earlier == value)
@@ -179,7 +179,10 @@ class Delivery:
                 break
             if kind in _BATCHED:
                 counts[kind] += len(entry.record["v"])
-                full = counts["metrics"] > _MAX_METRICS or max(counts["params"], counts["tags"]) > _MAX_PARAMS_OR_TAGS
+                full = (
+                    counts["metrics"] > _MAX_METRICS
+                    or max(counts["params"], counts["tags"]) > _MAX_PARAMS_OR_TAGS
+                )
                 if group and full:
                     break
             group.append(entry)
@@ -225,12 +228,19 @@ class Delivery:
         """A parameter keeps its first value in MLflow; a resumed run's new one becomes a tag."""
         known = self._client.get_run(self._run_id).data.params
         new = {name: value for name, value in record["v"].items() if name not in known}
-        changed = {f"changed.{name}"[:250]: value for name, value in record["v"].items() if known.get(name, value) != value}
+        changed = {
+            f"changed.{name}"[:250]: value
+            for name, value in record["v"].items()
+            if known.get(name, value) != value
+        }
         self._log_batch([], new, changed)
 
     def _put_aside(self, record: Record, error: Exception) -> None:
         reason = redact(str(error))
-        print(f"{self.directory}: refused by the tracking store, kept in rejected.jsonl: {reason}", file=sys.stderr)
+        print(
+            f"{self.directory}: refused by the tracking store, kept in rejected.jsonl: {reason}",
+            file=sys.stderr,
+        )
         with (self.folder / "rejected.jsonl").open("a") as file:
             file.write(json.dumps({**record, "reason": reason}) + "\n")
 
@@ -330,7 +340,15 @@ class Delivery:
             self.cursor.models[str(end)] = model_id
             self.cursor.save(self.folder)
 
-        log_model(self._client, self.uri, self._run_id, self.folder, record, self.cursor.models.get(str(end)), note_id)
+        log_model(
+            self._client,
+            self.uri,
+            self._run_id,
+            self.folder,
+            record,
+            self.cursor.models.get(str(end)),
+            note_id,
+        )
 
     def _send_finish(self, record: Record) -> None:
         if record["error"]:
@@ -370,8 +388,9 @@ class Delivery:
 
     def _create_run(self, experiment_id: str) -> str:
         tags = {**self.start["tags"], KEY_TAG: self.start["key"]}
-        if parent := self.start["parent"]:
-            tags["mlflow.parentRunId"] = self._parent_run_id(experiment_id, parent)
+        parent = self.start["parent"]
+        if parent and (parent_id := self._parent_run_id(experiment_id, parent)):
+            tags["mlflow.parentRunId"] = parent_id
         try:
             run = self._client.create_run(experiment_id, self.start["time"], tags, self.start["name"])
         except Exception:
@@ -381,7 +400,9 @@ class Delivery:
         return str(run.info.run_id)
 
     def _find_run(self, experiment_id: str, key: str) -> str | None:
-        found = self._client.search_runs([experiment_id], f"tags.`{KEY_TAG}` = '{key}'", order_by=["start_time ASC"])
+        found = self._client.search_runs(
+            [experiment_id], f"tags.`{KEY_TAG}` = '{key}'", order_by=["start_time ASC"]
+        )
         return str(found[0].info.run_id) if found else None
 
     def _remove_twins(self) -> None:
@@ -392,13 +413,16 @@ class Delivery:
         self.cursor.unsure = False
         self.cursor.save(self.folder)
 
-    def _parent_run_id(self, experiment_id: str, parent: dict[str, str]) -> str:
+    def _parent_run_id(self, experiment_id: str, parent: dict[str, str]) -> str | None:
+        """MLflow's id of the run that this one is nested under; None where nothing is left of it."""
         directory = Path(parent["directory"])
         cursor = journal.Cursor.load(registry.tracking_folder(directory))
         if cursor.run_id is not None and cursor.uri == redact(self.uri):
             return cursor.run_id
         if found := self._find_run(experiment_id, parent["key"]):
             return found
+        if registry.life(directory).key is None:
+            return None
         # The parent's own sender has not come to it (or is gone with its process): its run is made here.
         with journal.locked(registry.tracking_folder(directory) / "sender.lock", wait=False) as got:
             if not got:
@@ -434,7 +458,9 @@ class Delivery:
                 raise Held(f"the tracking store does not know run {self._run_id} any more") from error
             raise
         if deleted:
-            raise Held(f"run {self._run_id} was deleted in the tracking store; restore it to have the rest delivered")
+            raise Held(
+                f"run {self._run_id} was deleted in the tracking store; restore it to have the rest delivered"
+            )
 
     def _deliver_system(self) -> None:
         """Deliver the samples of processor, memory and GPU use, which the sender itself takes."""
@@ -444,7 +470,9 @@ class Delivery:
         offset = self.cursor.system_offset
         for record, end in journal.read(self.folder / journal.SYSTEM_JOURNAL, offset):
             if record["t"] == "metrics":
-                metrics += [Metric(name, value, record["time"], record["step"]) for name, value in record["v"].items()]
+                metrics += [
+                    Metric(name, value, record["time"], record["step"]) for name, value in record["v"].items()
+                ]
             offset = end
         if metrics:
             self._ensure_run()

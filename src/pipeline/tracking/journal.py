@@ -1,6 +1,7 @@
-"""The local journal of one run: JSON lines that only grow, and the cursor that says how far they were delivered."""
+"""The local journal of one run: JSON lines that are only added to, and how far they were delivered."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import math
@@ -44,26 +45,22 @@ class Writer:
         self.path = path
         self._lock = threading.Lock()
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-        self._size = _repair(self._file)
-
-    @property
-    def size(self) -> int:
-        """Bytes written so far: what the cursor reaches when everything is delivered."""
-        return self._size
+        _repair(self._file)
 
     def append(self, record: Record) -> None:
         """Write one record. On a full disk nothing of it stays behind and the OSError names the journal."""
         line = json.dumps(record, separators=(",", ":"), allow_nan=False).encode() + b"\n"
         with self._lock:
+            written = 0
             try:
                 written = os.write(self._file, line)
                 if written != len(line):
-                    raise OSError(28, "no space left on device")
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             except OSError as error:
-                with contextlib.suppress(OSError):
-                    os.ftruncate(self._file, self._size)
-                raise OSError(error.errno, f"cannot record in the run's journal: {error.strerror}", str(self.path)) from error
-            self._size += len(line)
+                if written:
+                    os.ftruncate(self._file, os.fstat(self._file).st_size - written)
+                reason = f"cannot record in the run's journal: {error.strerror}"
+                raise OSError(error.errno, reason, str(self.path)) from error
 
     def sync(self) -> None:
         """Have the disk itself hold what was written."""
@@ -71,11 +68,14 @@ class Writer:
 
     def close(self) -> None:
         """Close the file; further appends fail."""
-        os.close(self._file)
+        with self._lock:
+            os.close(self._file)
+            # The number may name another file next.
+            self._file = -1
 
 
-def _repair(file: int) -> int:
-    """Cut a last line that was not written to its end; the number of bytes that stay."""
+def _repair(file: int) -> None:
+    """Cut a last line that was not written to its end."""
     end = os.fstat(file).st_size
     tail = end
     while tail > 0:
@@ -87,7 +87,6 @@ def _repair(file: int) -> int:
         tail = start
     if tail != end:
         os.ftruncate(file, tail)
-    return tail
 
 
 def read(path: Path, offset: int = 0) -> Iterator[tuple[Record, int]]:
@@ -169,7 +168,7 @@ def replace_text(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def locked(path: Path, wait: bool = True) -> Iterator[bool]:
-    """Hold a lock file; yields whether it was got (always, when waiting). The kernel frees it if we are killed."""
+    """Hold a lock file; yields whether it was got (always, when waiting). It is freed if we are killed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         try:

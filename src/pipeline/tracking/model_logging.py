@@ -97,7 +97,9 @@ def _save(local: Path, logged: Any, run_id: str, folder: Path, record: Record) -
     from mlflow.models import Model
     from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
-    description = Model(logged.artifact_location, run_id, model_uuid=logged.model_id, model_id=logged.model_id)
+    description = Model(
+        logged.artifact_location, run_id, model_uuid=logged.model_id, model_id=logged.model_id
+    )
     try:
         mlflow.pyfunc.save_model(
             path=str(local),

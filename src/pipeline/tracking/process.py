@@ -9,7 +9,7 @@ from typing import TypedDict
 
 
 class Owner(TypedDict):
-    """The process that writes a journal, named so that a later process with the same id is not taken for it."""
+    """The process that writes a journal, told apart from a later one with the same process id."""
 
     host: str
     pid: int
@@ -22,7 +22,7 @@ def this_process() -> Owner:
 
 
 def is_alive(owner: Owner) -> bool:
-    """Whether that very process still runs. One on another machine cannot be seen from here and counts as alive."""
+    """Whether that very process still runs; one on another machine, not seen from here, counts as alive."""
     if owner["host"] != _host():
         return True
     return _started(owner["pid"]) == owner["started"]
@@ -36,16 +36,22 @@ def _host() -> str:
 
 
 def _started(pid: int) -> str | None:
-    if sys.platform == "linux":
-        try:
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            return None
-        return None if fields[0] in ("Z", "X") else fields[19]
-    else:
-        import psutil
+    return _started_on_linux(pid) if sys.platform == "linux" else _started_elsewhere(pid)
 
-        try:
-            return str(psutil.Process(pid).create_time())
-        except psutil.Error:
-            return None
+
+def _started_on_linux(pid: int) -> str | None:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    # A process that has ended and that nobody waited for is not running.
+    return None if fields[0] in ("Z", "X") else fields[19]
+
+
+def _started_elsewhere(pid: int) -> str | None:
+    import psutil
+
+    try:
+        return str(psutil.Process(pid).create_time())
+    except psutil.Error:
+        return None

@@ -110,7 +110,9 @@ class Store:
         """
         return self._record(self._find(run))
 
-    def runs(self, query: str = "", experiments: list[str] | None = None, limit: int = 1000) -> list[RunRecord]:
+    def runs(
+        self, query: str = "", experiments: list[str] | None = None, limit: int = 1000
+    ) -> list[RunRecord]:
         """Runs that an MLflow search expression selects, newest first.
 
         Args:
@@ -144,7 +146,7 @@ class Store:
         """Set tags of a run that has ended (one that is being recorded has `Run.set_tags`)."""
         run_id = self._find(run).info.run_id
         for name, value in tags.items():
-            self._asked(lambda name=name, value=value: self._client.set_tag(run_id, name, redact(str(value))))
+            self._asked(self._client.set_tag, run_id, name, redact(str(value)))
 
     def log_artifact(self, run: str, path: Path, folder: str = "") -> None:
         """Add a file or directory to a run that has ended."""
@@ -155,7 +157,7 @@ class Store:
         """Add metrics to a run that has ended."""
         run_id = self._find(run).info.run_id
         for name, value in metrics.items():
-            self._asked(lambda name=name, value=value: self._client.log_metric(run_id, name, value))
+            self._asked(self._client.log_metric, run_id, name, value)
 
     def download_artifact(self, run: str, path: str, target: Path) -> Path:
         """Copy a run's artefact (a file or folder) into a directory.
@@ -221,7 +223,9 @@ class Store:
         with as_default(self.uri):
             return self._asked(lambda: mlflow.pyfunc.load_model(uri))
 
-    def register(self, run: str, name: str, tags: Mapping[str, Any] | None = None, description: str = "") -> Version:
+    def register(
+        self, run: str, name: str, tags: Mapping[str, Any] | None = None, description: str = ""
+    ) -> Version:
         """Make the model of a run a version of a registered model; the same version if it is one already.
 
         Args:
@@ -245,9 +249,7 @@ class Store:
         if description:
             self._asked(lambda: self._client.update_model_version(name, version, redact(description)))
         for key, value in (tags or {}).items():
-            self._asked(
-                lambda key=key, value=value: self._client.set_model_version_tag(name, version, key, redact(str(value)))
-            )
+            self._asked(self._client.set_model_version_tag, name, version, key, redact(str(value)))
 
     def set_alias(self, name: str, alias: str, version: str) -> None:
         """Have an alias such as `champion` name a version; it moves away from any other one."""
@@ -288,7 +290,7 @@ class Store:
                 raise self._unreachable(error) from None
         ids = [experiment.experiment_id for experiment in self._asked(self._client.search_experiments)]
         for query in (f"tags.`{KEY_TAG}` = '{run}'", f"attributes.run_name = '{run}'"):
-            found = self._asked(lambda query=query: self._client.search_runs(ids, query))
+            found = self._asked(self._client.search_runs, ids, query)
             if len(found) > 1:
                 known = ", ".join(match.info.run_id for match in found[:5])
                 raise UserError(f"{len(found)} runs are named {run!r}; give one's id: {known}")
@@ -298,8 +300,12 @@ class Store:
 
     def _nearest(self, run: str, ids: list[str]) -> str:
         """The runs that could have been meant: alike by id or name, else the newest."""
-        known = self._asked(lambda: self._client.search_runs(ids, order_by=["start_time DESC"], max_results=200))
-        names = {name: found for found in reversed(known) for name in (found.info.run_name, found.info.run_id)}
+        known = self._asked(
+            lambda: self._client.search_runs(ids, order_by=["start_time DESC"], max_results=200)
+        )
+        names = {
+            name: found for found in reversed(known) for name in (found.info.run_name, found.info.run_id)
+        }
         near = [names[name] for name in difflib.get_close_matches(run, names, n=3)] or list(known)[:3]
         if not near:
             return "; it holds no run yet"
@@ -335,12 +341,12 @@ class Store:
             tags=dict(version.tags or {}),
         )
 
-    def _asked(self, question: Callable[[], Answer]) -> Answer:
+    def _asked(self, question: Callable[..., Answer], *arguments: Any) -> Answer:
         """Ask the store; what it says no to, and its silence, become a message for the user."""
         from mlflow.exceptions import MlflowException
 
         try:
-            return question()
+            return question(*arguments)
         except MlflowException as error:
             raise self._unreachable(error) from None
 

@@ -2,8 +2,12 @@
 
 import re
 
-_PASSWORD = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?P<user>[^\s:/@'\"]*):(?P<secret>[^\s/'\"]+)@")
-_TOKEN = re.compile(r"(?i)(?P<name>[?&;](?:password|passwd|pwd|token|secret|api_key|apikey|sslpassword)=)[^&;\s'\"]+")
+_PASSWORD = re.compile(
+    r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?P<user>[^\s:/@'\"]*):(?P<secret>[^\s/'\"]+)@"
+)
+_TOKEN = re.compile(
+    r"(?i)(?P<name>[?&;](?:password|passwd|pwd|token|secret|api_key|apikey|sslpassword)=)[^&;\s'\"]+"
+)
 
 
 def redact(text: str) -> str:

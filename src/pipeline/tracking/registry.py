@@ -31,7 +31,7 @@ class Pending:
 
 
 def register(experiments_dir: Path, pending: Pending, *, name: str, experiment: str) -> None:
-    """Note that a run is being recorded, so that it can be found, delivered and, if need be, marked killed."""
+    """Note that a run is being recorded, so that it can be found, delivered or marked killed."""
     folder = experiments_dir / FOLDER / "pending"
     folder.mkdir(parents=True, exist_ok=True)
     _write(folder, pending)
@@ -76,7 +76,10 @@ def find_directory(experiments_dir: Path, run: str) -> Path | None:
     """
     for record in reversed(list(known_runs(experiments_dir))):
         directory = Path(record["directory"])
-        if directory.is_dir() and run in (record["key"], journal.Cursor.load(tracking_folder(directory)).run_id):
+        if directory.is_dir() and run in (
+            record["key"],
+            journal.Cursor.load(tracking_folder(directory)).run_id,
+        ):
             return directory
     return None
 
@@ -89,11 +92,13 @@ def recover(experiments_dir: Path) -> list[Path]:
     Returns:
         The directories of the runs that were marked.
     """
-    return [entry.directory for entry in pending_runs(experiments_dir) if mark_if_vanished(experiments_dir, entry)]
+    return [
+        entry.directory for entry in pending_runs(experiments_dir) if mark_if_vanished(experiments_dir, entry)
+    ]
 
 
 def mark_if_vanished(experiments_dir: Path, entry: Pending) -> bool:
-    """Append the record of a killed run to the journal of a process that is no more; whether it was needed."""
+    """Record the end of a run whose process is no more; returns whether that was needed."""
     if entry.finished or is_alive(entry.owner):
         return False
     folder = tracking_folder(entry.directory)
@@ -102,9 +107,11 @@ def mark_if_vanished(experiments_dir: Path, entry: Pending) -> bool:
         return False
     with journal.locked(folder / "writer.lock"):
         state = life(entry.directory)
+        if state.key is None:
+            unregister(experiments_dir, entry.key)
+        elif state.finished:
+            mark_finished(experiments_dir, entry)
         if state.finished or state.owner is None or is_alive(state.owner):
-            if state.finished:
-                mark_finished(experiments_dir, entry)
             return False
         end = int((folder / journal.JOURNAL).stat().st_mtime * 1000)
         writer = journal.Writer(folder / journal.JOURNAL)
@@ -167,5 +174,9 @@ def _write(folder: Path, pending: Pending) -> None:
 def _read(path: Path) -> Pending:
     content = json.loads(path.read_text())
     return Pending(
-        content["key"], Path(content["directory"]), content["owner"], content["uri"], bool(content["finished"])
+        content["key"],
+        Path(content["directory"]),
+        content["owner"],
+        content["uri"],
+        bool(content["finished"]),
     )

@@ -39,12 +39,17 @@ class Reference:
 class Run:
     """One tracked run.
 
-    Made by `Run.start`. Nothing here waits for, or imports, the tracking library. What is recorded keeps the time
-    at which it was recorded.
+    Made by `Run.start`. Nothing here waits for, or imports, the tracking library. What is recorded keeps the
+    time at which it was recorded.
     """
 
     def __init__(
-        self, directory: Path, experiments_dir: Path, key: str, pending: registry.Pending, writer: journal.Writer
+        self,
+        directory: Path,
+        experiments_dir: Path,
+        key: str,
+        pending: registry.Pending,
+        writer: journal.Writer,
     ) -> None:
         self.directory = directory
         self.experiments_dir = experiments_dir
@@ -73,7 +78,8 @@ class Run:
             directory: the run's own directory; the journal goes into its `tracking/`.
             experiment: the MLflow experiment that the run belongs to.
             name: the run's name.
-            tracking_uri: where to deliver; None for MLFLOW_TRACKING_URI, else `mlflow.db` in `experiments_dir`.
+            tracking_uri: where to deliver; None for MLFLOW_TRACKING_URI, else `mlflow.db` in
+                `experiments_dir`.
             experiments_dir: where undelivered journals are kept track of.
             parent: the run that this one is nested under.
             tags: the run's first tags.
@@ -123,7 +129,7 @@ class Run:
 
     @property
     def run_id(self) -> str:
-        """MLflow's id of the run once it is known, the client-side key until then. Both find the run again."""
+        """MLflow's id of the run once it is known, the client-side key until then; both find the run."""
         return journal.Cursor.load(registry.tracking_folder(self.directory)).run_id or self.key
 
     def log_metrics(
@@ -140,7 +146,7 @@ class Run:
         self._writer.append({"t": "metrics", "time": timestamp or _now(), "step": step, "v": values})
 
     def log_params(self, params: Mapping[str, Any]) -> None:
-        """Record settings; nested ones are flattened (`optimizer.lr`), long values cut to MLflow's 6000 characters."""
+        """Record settings: nested ones as `optimizer.lr`, long values cut to MLflow's 6000 characters."""
         self._writer.append({"t": "params", "v": dict(_flatten(params))})
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:
@@ -153,7 +159,8 @@ class Run:
         Args:
             path: what to record.
             folder: the folder among the run's artefacts that it goes to.
-            link_only: do not copy but link: only for files that are replaced, never written to, when they change.
+            link_only: do not copy but link: only for files that are replaced, never written to, when they
+                change.
 
         Raises:
             FileNotFoundError: there is nothing at `path`.
@@ -221,8 +228,8 @@ class Run:
             bundle_dir: what `pipeline.models.saved.save` wrote.
             registered_name: also make it a version of this registered model.
             signature: what goes in and comes out, as `pipeline.tracking.signatures` describes it.
-            input_example: raw inputs as JSON values (a list of samples, or of rows by column), or the path of a
-                `.npy` file of them.
+            input_example: raw inputs as JSON values (a list of samples, or of rows by column), or the path of
+                a `.npy` file of them.
             requirements: pinned pip requirements.
             name: the model's name within the run.
             metadata: plain values kept with the model.
@@ -249,9 +256,9 @@ class Run:
     def rewind(self, step: int) -> None:
         """Say that training went back to a checkpoint and runs again what came after it.
 
-        Each `(metric, step)` then counts once: records of later steps that were not delivered yet are replaced by
-        the new ones; of those already delivered the first stays (a bit-exact resume computes the same again).
-        Metrics recorded without a step are simply updated.
+        Each `(metric, step)` then counts once: records of later steps that were not delivered yet are
+        replaced by the new ones; of those already delivered the first stays (a bit-exact resume computes the
+        same again). Metrics recorded without a step are simply updated.
 
         Args:
             step: the last step that the checkpoint holds, in the unit that `log_metrics` is given.
@@ -259,7 +266,7 @@ class Run:
         self._writer.append({"t": "rewind", "step": step})
 
     def finish(self, status: Status = "FINISHED", error: str | None = None) -> None:
-        """Record how the run ended and have it on disk for certain; does not wait for the delivery. Works once.
+        """Record how the run ended, on disk for certain, without waiting for the delivery. Works once.
 
         Args:
             status: FINISHED, FAILED or KILLED.
@@ -318,9 +325,13 @@ def _check_free(directory: Path, life: registry.Life, resume: bool) -> None:
     if life.key is None or life.owner is None:
         return
     if not resume:
-        raise UserError(f"{directory} already holds a tracked run ({life.key}); resume it or choose another directory")
+        raise UserError(
+            f"{directory} already holds a tracked run ({life.key}); resume it or choose another directory"
+        )
     if not life.finished and is_alive(life.owner) and life.owner != this_process():
-        raise UserError(f"the run in {directory} is still being written by process {life.owner['pid']}; wait or stop it")
+        raise UserError(
+            f"the run in {directory} is still being written by process {life.owner['pid']}; wait or stop it"
+        )
 
 
 def _standard_tags(directory: Path) -> dict[str, str]:

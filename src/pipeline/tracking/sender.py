@@ -1,7 +1,7 @@
-"""The background process that empties journals into MLflow: `python -m pipeline.tracking.sender EXPERIMENTS_DIR`.
+"""The background process that empties journals into MLflow: `python -m pipeline.tracking.sender DIR`.
 
-Its owner tells it over stdin, a JSON value a line, who it is and which run directories to watch. It runs at the
-lowest priority, and it ends once its owner is gone and everything is delivered or cannot be.
+Its owner tells it over stdin, a JSON value a line, who it is and which run directories to watch. It runs at
+the lowest priority, and it ends once its owner is gone and everything is delivered or cannot be.
 """
 
 import contextlib
@@ -23,8 +23,8 @@ from pipeline.tracking.system_metrics import Sampler
 TURN_SECONDS = 0.25
 DELIVERY_SECONDS = 1.0
 SAMPLE_SECONDS = 5.0
-FIRST_REQUEST_SECONDS = 5
-LAST_REQUEST_SECONDS = 60
+FIRST_REQUEST_SECONDS = int(os.environ.get("MLFLOW_HTTP_REQUEST_TIMEOUT", "5"))
+LAST_REQUEST_SECONDS = max(60, FIRST_REQUEST_SECONDS)
 PATIENCE_WITHOUT_OWNER_SECONDS = 20.0
 
 
@@ -49,7 +49,9 @@ class Watched:
             self._system = journal.Writer(self.delivery.folder / journal.SYSTEM_JOURNAL)
         now = int(time.time() * 1000)
         step = round((now - start["time"]) / (SAMPLE_SECONDS * 1000))
-        self._system.append({"t": "metrics", "time": now, "step": step, "v": values})
+        # On a full disk the run's own records come first.
+        with contextlib.suppress(OSError):
+            self._system.append({"t": "metrics", "time": now, "step": step, "v": values})
 
     def close(self) -> None:
         """Let another sender have the run."""
@@ -135,17 +137,23 @@ class Sender:
 
     def _hold_wanted(self) -> None:
         for directory, uri in list(self._wanted.items()):
-            if directory in self._watched:
-                self._watched[directory].adopted = False
-                del self._wanted[directory]
-            # Until the sender of an interrupted attempt lets go, a resumed run waits here.
-            elif watched := hold(directory, uri, self.experiments_dir, adopted=False):
+            watched = self._watched.get(directory)
+            if watched is None:
+                # Until the sender of an interrupted attempt lets go, a resumed run waits here.
+                watched = hold(directory, uri, self.experiments_dir, adopted=False)
+            if watched is not None:
+                watched.adopted = watched.held = False
                 self._watched[directory] = watched
                 del self._wanted[directory]
 
     def _sample(self) -> None:
         now = time.monotonic()
-        if self._owner is None or self._alone_since is not None or now < self._next_sample or not self._watched:
+        if (
+            self._owner is None
+            or self._alone_since is not None
+            or now < self._next_sample
+            or not self._watched
+        ):
             return
         if self._sampler is None:
             # Processor use is an average over the time between two samples: the first comes a little later.
@@ -201,9 +209,10 @@ class Sender:
         registry.recover(self.experiments_dir)
         for entry in registry.pending_runs(self.experiments_dir):
             left = entry.finished or not is_alive(entry.owner)
-            if left and entry.directory not in self._watched and entry.uri == redact(ours.delivery.uri):
-                if watched := hold(entry.directory, ours.delivery.uri, self.experiments_dir, adopted=True):
-                    self._watched[entry.directory] = watched
+            if not left or entry.directory in self._watched or entry.uri != redact(ours.delivery.uri):
+                continue
+            if watched := hold(entry.directory, ours.delivery.uri, self.experiments_dir, adopted=True):
+                self._watched[entry.directory] = watched
 
     def _done(self) -> bool:
         if self._open:
@@ -224,7 +233,14 @@ class _Redacting:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        return self._stream.write(redact(text))
+        # A log that cannot be written must not end the delivery.
+        with contextlib.suppress(OSError):
+            self._stream.write(redact(text))
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.flush()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -237,8 +253,8 @@ def _prepare() -> None:
         signal.signal(name, signal.SIG_IGN)
     # Repeating is done here, where the order is kept.
     os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
-    sys.stdout = _Redacting(sys.stdout)  # type: ignore[assignment]
-    sys.stderr = _Redacting(sys.stderr)  # type: ignore[assignment]
+    sys.stdout = _Redacting(sys.stdout)
+    sys.stderr = _Redacting(sys.stderr)
 
 
 def main(arguments: list[str]) -> None:

@@ -16,6 +16,7 @@ from pipeline.tracking.process import this_process
 
 EXIT_WAIT_SECONDS = 60.0
 UNREACHABLE_SECONDS = 2.0
+MOST_STARTS = 4
 _QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
@@ -38,6 +39,7 @@ class SenderLink:
         self.experiments_dir = experiments_dir
         self._owner = os.getpid()
         self._process: subprocess.Popen[bytes] | None = None
+        self._starts = 0
         self._watched: dict[Path, str] = {}
         atexit.register(self._at_exit)
 
@@ -45,6 +47,7 @@ class SenderLink:
         """Start the sender unless it runs; returns at once."""
         if self._process is not None and self._process.poll() is None:
             return
+        self._starts += 1
         log = self.experiments_dir / registry.FOLDER / "sender.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         package_root = str(Path(__file__).resolve().parents[2])
@@ -56,8 +59,8 @@ class SenderLink:
                 stdout=output,
                 stderr=output,
                 env={**os.environ, **_QUIET, "PYTHONPATH": path},
-                # Ctrl-C goes to the whole foreground group; a session of its own would undo the niceness, which
-                # Linux weighs within a session only.
+                # Ctrl-C goes to the whole foreground group; a session of its own would undo the niceness,
+                # which Linux weighs within a session only.
                 process_group=0,
             )
         self._tell({"owner": this_process()})
@@ -65,7 +68,7 @@ class SenderLink:
             self._tell({"watch": str(directory), "uri": uri})
 
     def watch(self, directory: Path, uri: str) -> None:
-        """Have the journal of a run directory delivered. The address goes through the pipe: it may hold a password."""
+        """Have the journal of a run delivered. The address, which may hold a password, goes by the pipe."""
         self._watched[directory] = uri
         if self._process is None or self._process.poll() is not None:
             self.start()
@@ -93,9 +96,13 @@ class SenderLink:
             waiting = [directory for directory in waiting if not is_delivered(directory)]
             if not waiting:
                 return True
-            gone = self._process is None or self._process.poll() is not None
-            if gone or time.monotonic() >= deadline or any(_unreachable(directory) for directory in waiting):
+            if time.monotonic() >= deadline or any(_unreachable(directory) for directory in waiting):
                 return False
+            if self._process is None or self._process.poll() is not None:
+                # Someone killed the sender: another one goes on where it was.
+                if self._starts >= MOST_STARTS:
+                    return False
+                self.start()
             time.sleep(0.02)
 
     def close(self, timeout: float = EXIT_WAIT_SECONDS) -> bool:
@@ -109,18 +116,32 @@ class SenderLink:
         delivered = False
         with contextlib.suppress(KeyboardInterrupt):
             delivered = self.wait(list(self._watched), timeout)
-        if not delivered:
-            print(
-                "The tracking server has not taken everything yet; the records are kept in "
-                f"{self.experiments_dir} and `python -m pipeline task=sync` delivers them.",
-                file=sys.stderr,
-            )
+        self._report()
         if self._process.stdin is not None:
             with contextlib.suppress(OSError):
                 self._process.stdin.close()
         self._process = None
         self._watched = {}
         return delivered
+
+    def _report(self) -> None:
+        late = [directory for directory in self._watched if not is_delivered(directory)]
+        if late:
+            error = next(filter(None, (_cursor(directory).error for directory in late)), None)
+            print(
+                "The tracking server has not taken everything yet"
+                + (f" ({error.splitlines()[0][:200]})" if error else "")
+                + f"; the records are kept in {self.experiments_dir}, and `python -m pipeline task=sync` "
+                "delivers them.",
+                file=sys.stderr,
+            )
+        for directory in self._watched:
+            refused = registry.tracking_folder(directory) / "rejected.jsonl"
+            if refused.exists():
+                print(
+                    f"The tracking server refused some records; {refused} says which and why.",
+                    file=sys.stderr,
+                )
 
     def _at_exit(self) -> None:
         self.close()
@@ -145,16 +166,33 @@ def _link(_process: int, experiments_dir: Path) -> SenderLink:
 
 
 def start_sender(experiments_dir: Path) -> None:
-    """Start the background sender early, so that it has imported what it needs when the first record comes."""
+    """Start the background sender early, so that it has done its imports when the first record comes."""
     link(experiments_dir).start()
+
+
+def drain(experiments_dir: Path, timeout: float = EXIT_WAIT_SECONDS) -> bool:
+    """Wait for all runs of this process to be delivered, as the end of the process does by itself.
+
+    Args:
+        experiments_dir: where they were recorded.
+        timeout: seconds; a process that has to end soon gives few.
+
+    Returns:
+        Whether everything arrived; if not, a line on stderr has said how to deliver the rest.
+    """
+    return link(experiments_dir).close(timeout)
 
 
 def is_delivered(directory: Path) -> bool:
     """Whether everything in a run directory's journal has reached the tracking store."""
     folder = registry.tracking_folder(directory)
-    return not journal.pending_bytes(folder / journal.JOURNAL, journal.Cursor.load(folder).offset)
+    return not journal.pending_bytes(folder / journal.JOURNAL, _cursor(directory).offset)
+
+
+def _cursor(directory: Path) -> journal.Cursor:
+    return journal.Cursor.load(registry.tracking_folder(directory))
 
 
 def _unreachable(directory: Path) -> bool:
-    since = journal.Cursor.load(registry.tracking_folder(directory)).failing_since
+    since = _cursor(directory).failing_since
     return since is not None and time.time() - since >= UNREACHABLE_SECONDS

@@ -3,18 +3,18 @@
 from typing import Any
 
 import mlflow.models
-import mlflow.pyfunc
 import numpy as np
 import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
+from mlflow.pyfunc.model import PythonModel
 
 MAX_SAMPLES = 65_536
 MAX_VALUES = 64 * 1024 * 1024
 
 
-class ServedModel(mlflow.pyfunc.PythonModel):
-    """Takes raw inputs (images, texts, rows, sequences) and returns labels with probabilities, or a prediction."""
+class ServedModel(PythonModel):
+    """Takes raw images, texts, rows or sequences and returns labels with probabilities, or a prediction."""
 
     def load_context(self, context: Any) -> None:
         """Load the weights and the fitted encoder."""
@@ -22,8 +22,8 @@ class ServedModel(mlflow.pyfunc.PythonModel):
 
         self._predictor = saved.load(context.artifacts["bundle"])
 
-    # The input is what the signature says, often no table: MLflow ignores this type, where it would check against
-    # others instead of the signature, and would warn if there were none.
+    # The input is what the signature says, often no table: MLflow ignores this type, where it would check
+    # against others instead of the signature, and would warn if there were none.
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
@@ -49,7 +49,7 @@ class ServedModel(mlflow.pyfunc.PythonModel):
 
 
 def _samples(model_input: Any) -> Any:
-    """The raw samples in the form that the encoder takes, once their number and size are seen to be in bounds."""
+    """The raw samples in the form that the encoder takes, if their number and size are in bounds."""
     samples = model_input
     if isinstance(samples, pd.DataFrame) and list(samples.columns) in ([0], ["0"]):
         samples = samples[samples.columns[0]].tolist()

@@ -18,7 +18,7 @@ KEY_TAG = "pipeline.key"
 
 @functools.cache
 def open_client(uri: str) -> "MlflowClient":
-    """A client of the tracking store and model registry at an address; makes a SQLite store that is not there.
+    """A client of the tracking store and registry at an address; makes a SQLite store that is not there.
 
     Args:
         uri: as `absolute_uri` gives it.
@@ -26,7 +26,8 @@ def open_client(uri: str) -> "MlflowClient":
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     if uri.startswith("file:"):
-        # The library wants a word from whoever still uses its file store: naming one in the configuration is it.
+        # The library wants a word from whoever still uses its file store: naming one in the configuration is
+        # it.
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
     from mlflow import MlflowClient
 

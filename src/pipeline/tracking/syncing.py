@@ -30,8 +30,8 @@ def sync(experiments_dir: Path, tracking_uri: str | None = None) -> Summary:
 
     Args:
         experiments_dir: where the runs were recorded.
-        tracking_uri: deliver there; None for where each run was meant to go (where that address has a password,
-            MLFLOW_TRACKING_URI must give it).
+        tracking_uri: deliver there; None for where each run was meant to go (where that address has a
+            password, MLFLOW_TRACKING_URI must give it).
     """
     experiments_dir = experiments_dir.absolute()
     registry.recover(experiments_dir)
@@ -40,13 +40,16 @@ def sync(experiments_dir: Path, tracking_uri: str | None = None) -> Summary:
         if not entry.finished and is_alive(entry.owner):
             summary.running.append(entry.directory)
         elif not entry.directory.is_dir():
+            summary.failed[entry.directory] = "the run directory is gone, and with it what was not delivered"
             registry.unregister(experiments_dir, entry.key)
         else:
             _deliver(experiments_dir, entry, tracking_uri, summary)
     return summary
 
 
-def _deliver(experiments_dir: Path, entry: registry.Pending, tracking_uri: str | None, summary: Summary) -> None:
+def _deliver(
+    experiments_dir: Path, entry: registry.Pending, tracking_uri: str | None, summary: Summary
+) -> None:
     from pipeline.tracking.sender import hold
 
     uri = _address(entry, tracking_uri, experiments_dir)

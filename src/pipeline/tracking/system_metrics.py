@@ -1,6 +1,7 @@
 """Samples of processor, memory, disk, network and GPU use, under MLflow's own names."""
 
 import contextlib
+import importlib
 from typing import Any
 
 import psutil
@@ -52,8 +53,7 @@ def _network_megabytes() -> tuple[float, float]:
 
 def _gpu_handles() -> list[Any]:
     try:
-        import pynvml
-
+        pynvml = importlib.import_module("pynvml")
         pynvml.nvmlInit()
         return [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
     except Exception:
@@ -62,8 +62,7 @@ def _gpu_handles() -> list[Any]:
 
 
 def _gpu_values(index: int, handle: Any) -> dict[str, float]:
-    import pynvml
-
+    pynvml = importlib.import_module("pynvml")
     memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
     return {
         f"gpu_{index}_memory_usage_percentage": memory.used / memory.total * 100,
