@@ -56,10 +56,10 @@ test-faults: $(STAMP)  ## the long form of the fault tests, with a table of what
 
 ui: $(STAMP)  ## the MLflow UI on the tracking store (MLFLOW_TRACKING_URI, else experiments/mlflow.db)
 	@store="$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/experiments/mlflow.db}"; \
-	case "$$store" in http*) echo "The runs are on a server: open $$store"; exit 0;; esac; \
+	case "$$store" in http*) echo "The runs are on a server: open $$(sed -E 's#//[^@/]*@#//#' <<< "$$store")"; exit 0;; esac; \
 	echo "http://127.0.0.1:$(PORT)"; \
-	exec $(BIN)/mlflow ui --backend-store-uri "$$store" --default-artifact-root "$(CURDIR)/experiments/artifacts" \
-		--host 127.0.0.1 --port $(PORT) $(ARGS)
+	MLFLOW_BACKEND_STORE_URI="$$store" MLFLOW_DEFAULT_ARTIFACT_ROOT="$(CURDIR)/experiments/artifacts" \
+		exec $(BIN)/mlflow ui --host 127.0.0.1 --port $(PORT) $(ARGS)
 
 bench: $(STAMP)  ## speed against a hand-written loop
 	$(BIN)/python -m benchmarks $(ARGS)
