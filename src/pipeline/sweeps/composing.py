@@ -1,0 +1,89 @@
+"""The configuration of each trial, composed as Hydra's launcher does, in whichever process runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from hydra import version
+from hydra._internal.callbacks import Callbacks
+from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, run_job, setup_globals
+from hydra.types import HydraContext, RunMode, TaskFunction
+from omegaconf import DictConfig, open_dict
+
+from pipeline.config.loading import Loader
+from pipeline.config.resolvers import register
+from pipeline.sweeps.plan import Plan, Source
+
+
+def source_of(loader: ConfigLoader, config: DictConfig) -> Source:
+    """What another process needs to compose the same configurations."""
+    path = [(str(entry.provider), str(entry.path)) for entry in loader.get_search_path().get_path()]
+    overrides = [str(override) for override in config.hydra.overrides.hydra]
+    return Source(path, str(config.hydra.job.config_name), overrides)
+
+
+class Composer:
+    """Composes and runs jobs.
+
+    Args:
+        plan: the sweep.
+        loader: Hydra's loader; None makes one from the plan, as worker processes do.
+    """
+
+    def __init__(self, plan: Plan, loader: ConfigLoader | None = None) -> None:
+        self._plan = plan
+        self._loader = loader or _make_loader(plan.source)
+        self._callbacks: Callbacks | None = None
+
+    def compose(self, overrides: Sequence[str]) -> DictConfig:
+        """A job's configuration, Hydra's part included.
+
+        Args:
+            overrides: the job's own; those that all trials share come first.
+        """
+        return self.compose_only([*self._plan.source.hydra_overrides, *self._plan.fixed, *overrides])
+
+    def compose_only(self, overrides: Sequence[str]) -> DictConfig:
+        """The configuration of these overrides alone, Hydra's part included."""
+        name = self._plan.source.config_name
+        config: DictConfig = self._loader.load_configuration(name, list(overrides), RunMode.RUN)
+        return config
+
+    def run(self, config: DictConfig, number: int, subdir: str, task: TaskFunction) -> JobReturn:
+        """Run a job in its own directory, with Hydra's files beside what the job writes.
+
+        Args:
+            config: as `compose` gives it.
+            number: the trial's.
+            subdir: the directory's name below the sweep's.
+            task: what to do; an exception it raises is in the result, not raised.
+        """
+        with open_dict(config):
+            config.hydra.job.id = str(number)
+            config.hydra.job.num = number
+            config.hydra.sweep.dir = self._plan.directory
+            config.hydra.sweep.subdir = subdir
+        if self._callbacks is None:
+            self._callbacks = Callbacks(config)
+        return run_job(
+            hydra_context=HydraContext(config_loader=self._loader, callbacks=self._callbacks),
+            task_function=task,
+            config=config,
+            job_dir_key="hydra.sweep.dir",
+            job_subdir_key="hydra.sweep.subdir",
+        )
+
+
+def _make_loader(source: Source) -> ConfigLoader:
+    version.setbase("1.3")
+    Plugins.instance()
+    setup_globals()
+    register()
+    path: Any = ConfigSearchPathImpl()
+    for provider, place in source.search_path:
+        path.append(provider=provider, path=place)
+    return Loader(path)

@@ -1,0 +1,228 @@
+"""A sweep from its first trial to its summary: the study, the workers, and what is left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+from hydra.core.config_loader import ConfigLoader
+from optuna.trial import FrozenTrial, TrialState
+from rich.console import Console
+
+from pipeline.errors import Interrupted, UserError
+from pipeline.sweeps import results
+from pipeline.sweeps.composing import Composer
+from pipeline.sweeps.display import Display
+from pipeline.sweeps.parent import NoParent, Parent
+from pipeline.sweeps.plan import Plan
+from pipeline.sweeps.plots import write_plots
+from pipeline.sweeps.running import Runner, load_runner
+from pipeline.sweeps.space import Value
+from pipeline.sweeps.storage import SweepStorage, open_storage
+from pipeline.sweeps.study import (
+    DIRECTORY,
+    Identity,
+    best_trials,
+    enqueue,
+    is_complete,
+    open_study,
+    trials_of,
+)
+from pipeline.sweeps.summary import print_summary, summary_metrics
+from pipeline.sweeps.supervisor import Supervisor, WorkersFailed
+from pipeline.sweeps.worker import Worker, report_lost
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Finished:
+    """How a sweep ended.
+
+    Args:
+        study: Optuna's.
+        plan: as it was run.
+        trials: those of the total, by number.
+        best: the winner, or the Pareto front.
+        complete: all trials of the total are done.
+        gave_up: more trials failed than `max_failure_rate` allows.
+    """
+
+    study: optuna.Study
+    plan: Plan
+    trials: list[FrozenTrial]
+    best: list[FrozenTrial]
+    complete: bool
+    gave_up: bool
+
+    @property
+    def exit_code(self) -> int:
+        """0 where the sweep did what it should; 1 where too many trials, or any job of a multirun, failed."""
+        failed = any(trial.state == TrialState.FAIL for trial in self.trials)
+        return 1 if self.gave_up or (self.plan.jobs is not None and failed) else 0
+
+
+def run_sweep(
+    plan: Plan,
+    url: str,
+    identity: Identity,
+    *,
+    own: Mapping[str, Value] | None = None,
+    seeds: Sequence[Mapping[str, Value]] = (),
+    loader: ConfigLoader | None = None,
+    run: Runner | None = None,
+    parent: Parent | NoParent | None = None,
+    console: Console | None = None,
+    keep_directory: bool = False,
+) -> Finished:
+    """Run what a study still lacks to its total, and leave its results.
+
+    Args:
+        plan: the sweep.
+        url: the storage's address.
+        identity: what must not change while the study goes on.
+        own: the experiment's own settings, for trial 0; none where the space does not contain them.
+        seeds: known-good settings for the trials after it.
+        loader: Hydra's, where this process has one.
+        run: what runs a trial in this process (`n_jobs=1`); by default what `plan.runner` names.
+        parent: records the study in the tracking store.
+        console: where progress and summary go.
+        keep_directory: `plan.directory` was asked for, so an older directory of the study is not gone back to.
+
+    Raises:
+        UserError: the study was about something else, or the storage cannot be used.
+        Interrupted: by Ctrl-C or SIGTERM, after the summary was printed.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    console = console or Console(stderr=False)
+    storage = open_storage(url, plan.grace)
+    study = open_study(storage, plan, identity)
+    plan = _in_its_directory(plan, study, keep_directory)
+    Path(plan.directory).mkdir(parents=True, exist_ok=True)
+    _pick_up(storage, study, plan, own or {}, seeds)
+    parent = parent or NoParent()
+    parent.start(plan, study)
+    plan = replace(plan, parent=parent.reference)
+    composer = Composer(plan, loader)
+    failure: BaseException | None = None
+    try:
+        _run_trials(plan, url, storage, study, composer, run, console, parent)
+    except (KeyboardInterrupt, Interrupted, WorkersFailed) as error:
+        failure = error
+    finished = _finished(study, plan)
+    _leave_results(finished, composer, parent, console, failure)
+    if isinstance(failure, WorkersFailed):
+        raise UserError(str(failure)) from failure
+    if failure is not None:
+        raise failure if isinstance(failure, Interrupted) else Interrupted(130)
+    return finished
+
+
+def _in_its_directory(plan: Plan, study: optuna.Study, keep: bool) -> Plan:
+    """A study that goes on does so in the directory it began in, where that is to be had."""
+    before = study.user_attrs.get(DIRECTORY)
+    return replace(plan, directory=before) if before and not keep and Path(before).is_dir() else plan
+
+
+def _pick_up(
+    storage: SweepStorage,
+    study: optuna.Study,
+    plan: Plan,
+    own: Mapping[str, Value],
+    seeds: Sequence[Mapping[str, Value]],
+) -> None:
+    before = trials_of(study, plan)
+    report_lost(storage.reclaim(study._study_id, plan.retries))
+    if plan.jobs is not None:
+        storage.requeue_failed(study._study_id)
+    enqueue(storage, study, plan, own, seeds)
+    done = sum(trial.state.is_finished() for trial in before)
+    if done:
+        log.info("The study %s goes on: %d of %d trials are done", plan.study_name, done, plan.n_trials)
+
+
+def _run_trials(
+    plan: Plan,
+    url: str,
+    storage: SweepStorage,
+    study: optuna.Study,
+    composer: Composer,
+    run: Runner | None,
+    console: Console,
+    parent: Parent | NoParent,
+) -> None:
+    if is_complete(trials_of(study, plan), plan):
+        return
+    deadline = None if plan.timeout is None else time.monotonic() + plan.timeout
+    with Display(plan, study, console) as display:
+        if plan.n_jobs == 1:
+            runner = run or load_runner(plan.runner)
+            with _terminating():
+                Worker(plan, storage, composer, runner, on_change=display.update, deadline=deadline).work()
+            return
+        plan_file = Path(plan.directory) / "workers" / "plan.json"
+        plan.save(plan_file)
+        with _terminating():
+            Supervisor(
+                plan,
+                plan_file,
+                url,
+                storage,
+                study._study_id,
+                finished=lambda: sum(trial.state.is_finished() for trial in trials_of(study, plan)),
+                on_change=display.update,
+                on_lost=parent.recover,
+            ).run()
+
+
+@contextlib.contextmanager
+def _terminating() -> Iterator[None]:
+    """SIGTERM ends the sweep as Ctrl-C does."""
+    import signal
+    import threading
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def terminate(*_: Any) -> None:
+        raise Interrupted(143)
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _finished(study: optuna.Study, plan: Plan) -> Finished:
+    trials = trials_of(study, plan)
+    failed = sum(trial.state == TrialState.FAIL for trial in trials)
+    best = [] if plan.jobs is not None else best_trials(study, trials)
+    return Finished(study, plan, trials, best, is_complete(trials, plan), failed > plan.allowed_failures)
+
+
+def _leave_results(
+    finished: Finished, composer: Composer, parent: Parent | NoParent, console: Console, failure: BaseException | None
+) -> None:
+    plan, directory = finished.plan, Path(finished.plan.directory)
+    files = [results.write_trials(directory, plan, finished.trials)]
+    if plan.jobs is not None:
+        groups = results.over_seeds(plan, finished.trials)
+        files.append(results.write_multirun_results(directory, groups))
+    elif finished.best:
+        files.append(results.write_optimization_results(directory, finished.best, len(plan.metrics)))
+        if len(plan.metrics) == 1:
+            files.append(results.write_best_experiment(directory, plan, composer, finished.best[0]))
+        files += write_plots(finished.study, plan.metrics, directory / "plots")
+    status = "FINISHED" if failure is None and finished.exit_code == 0 else "FAILED"
+    if isinstance(failure, KeyboardInterrupt | Interrupted):
+        status = "KILLED"
+    parent.finish(plan, summary_metrics(finished.study, plan, finished.trials), finished.trials, files, status)
+    print_summary(finished.study, plan, finished.trials, console)

@@ -1,0 +1,88 @@
+"""What a sweep optimises, and in which direction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from pipeline.errors import UserError
+
+_RISING = ("accuracy", "f1", "hit_rate", "auc", "r2")
+_DIRECTIONS = ("minimize", "maximize")
+# What a trial knows beside the metrics of its epochs; worth trading off against those.
+EXTRA = ("parameters", "fit_seconds")
+
+
+def read_objectives(config: DictConfig, metrics: Any, direction: Any) -> tuple[list[str], list[str]]:
+    """The metrics to optimise and their directions.
+
+    Args:
+        config: the experiment, for its `objective`. Where that is `auto` the data is prepared, which decides.
+        metrics: `hydra.sweeper.metrics`: several objectives, or null for the experiment's.
+        direction: `hydra.sweeper.direction`: one, a list, or null for the experiment's.
+
+    Raises:
+        UserError: for a test metric, an unknown direction, or as many directions as there are not metrics.
+    """
+    names = _strings(metrics) or [str(config.objective.metric)]
+    for name in names:
+        _refuse_test_metric(name)
+    given = [_direction(entry) for entry in _strings(direction)]
+    if given and len(given) != len(names):
+        raise UserError(
+            f"hydra.sweeper.direction has {len(given)} directions for {len(names)} metrics ({', '.join(names)});"
+            " name the metrics in hydra.sweeper.metrics=[val/accuracy,parameters]."
+        )
+    found = [_resolve(config, name) for name in names]
+    return [name for name, _ in found], given or [way for _, way in found]
+
+
+def _strings(value: Any) -> list[str]:
+    if value is None:
+        return []
+    if isinstance(value, ListConfig):
+        value = OmegaConf.to_container(value)
+    values: Sequence[Any] = value if isinstance(value, list | tuple) else [value]
+    return [str(getattr(entry, "name", entry)) for entry in values]
+
+
+def _refuse_test_metric(name: str) -> None:
+    if name.split("/")[0] == "test":
+        raise UserError(
+            f"A sweep cannot optimise {name}: the test split is read once, at the end, so nothing may be chosen by it."
+            f" Use val/{name.partition('/')[2] or 'loss'}."
+        )
+    if name != "auto" and name not in EXTRA and not name.startswith(("val/", "train/")):
+        raise UserError(
+            f"A sweep cannot optimise {name}: expected a metric such as val/accuracy or val/loss, or {' or '.join(EXTRA)}."
+        )
+
+
+def _direction(name: str) -> str:
+    if name not in _DIRECTIONS:
+        raise UserError(f"hydra.sweeper.direction={name}: expected {' or '.join(_DIRECTIONS)}.")
+    return name
+
+
+def _resolve(config: DictConfig, name: str) -> tuple[str, str]:
+    configured = str(config.objective.direction)
+    if name == "auto":
+        name, way = _of_data(config)
+    else:
+        way = "maximize" if any(word in name for word in _RISING) else "minimize"
+    return name, configured if configured != "auto" and name not in EXTRA else way
+
+
+def _of_data(config: DictConfig) -> tuple[str, str]:
+    from pipeline.training.building import build_data
+
+    data = build_data(config)
+    metric, mode = data.spec.monitor
+    if data.validation is None and not config.data.get("folds"):
+        raise UserError(
+            f"A sweep needs something held out to compare trials by ({metric}), but data.validation_fraction is 0;"
+            " set it above 0, or data.folds=4."
+        )
+    return metric, "maximize" if mode == "max" else "minimize"

@@ -1,0 +1,115 @@
+"""The study's own run in the tracking store, which its trials are nested under."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial
+
+from pipeline.errors import UserError
+from pipeline.sweeps.plan import Plan
+from pipeline.tracking import Reference, Run, life, recover
+
+_PARENT = "sweep:parent"
+
+
+class NoParent:
+    """Stands in where nothing is tracked."""
+
+    reference: tuple[str, str] | None = None
+
+    def start(self, plan: Plan, study: optuna.Study) -> None:
+        """Nothing to start."""
+
+    def recover(self) -> None:
+        """Nothing to recover."""
+
+    def finish(
+        self, plan: Plan, metrics: Mapping[str, float], trials: Sequence[FrozenTrial], files: Sequence[Path], status: Any
+    ) -> None:
+        """Nothing to finish."""
+
+
+class Parent:
+    """The tracked run of a study.
+
+    One process owns it; another one that joins the same study on this machine nests its trials under it.
+
+    Args:
+        experiment: MLflow's.
+        name: the run's.
+        tracking_uri: as configured.
+        experiments_dir: where runs are kept track of.
+        tags: of the run.
+        params: what is recorded of the sweep's configuration.
+    """
+
+    def __init__(
+        self,
+        experiment: str,
+        name: str,
+        tracking_uri: str | None,
+        experiments_dir: Path,
+        tags: Mapping[str, str],
+        params: Mapping[str, Any],
+    ) -> None:
+        self._experiment = experiment
+        self._name = name
+        self._uri = tracking_uri
+        self._experiments_dir = experiments_dir
+        self._tags = tags
+        self._params = params
+        self._run: Run | None = None
+        self.reference: tuple[str, str] | None = None
+
+    def start(self, plan: Plan, study: optuna.Study) -> None:
+        """Begin the run, or go on with the one that the study has."""
+        directory = Path(plan.directory)
+        known = life(directory)
+        recover(self._experiments_dir)
+        try:
+            self._run = Run.start(
+                directory,
+                experiment=self._experiment,
+                name=self._name,
+                tracking_uri=self._uri,
+                experiments_dir=self._experiments_dir,
+                tags={**self._tags, "sweep.study": plan.study_name},
+                resume=True,
+                system_metrics=False,
+            )
+        except UserError:
+            # Another process of this machine runs the same study and owns the run.
+            self.reference = (known.key, str(directory)) if known.key else None
+            return
+        if known.key is None:
+            self._run.log_params(self._params)
+        self.reference = (self._run.key, str(directory))
+        study.set_user_attr(_PARENT, list(self.reference))
+
+    def recover(self) -> None:
+        """Have the runs of workers that vanished marked as killed."""
+        for directory in recover(self._experiments_dir):
+            _deliver(directory, self._experiments_dir, self._uri)
+
+    def finish(
+        self, plan: Plan, metrics: Mapping[str, float], trials: Sequence[FrozenTrial], files: Sequence[Path], status: Any
+    ) -> None:
+        """Record what the study came to, and end the run."""
+        self.recover()
+        if self._run is None:
+            return
+        self._run.log_metrics(metrics)
+        for file in files:
+            self._run.log_artifact(file, "plots" if file.parent.name == "plots" else "")
+        self._run.finish(status, None if status != "FAILED" else "trials failed: see trials.yaml")
+
+
+def _deliver(directory: Path, experiments_dir: Path, uri: str | None) -> None:
+    from pipeline.tracking.addresses import absolute_uri
+    from pipeline.tracking.sender_link import link
+
+    link(experiments_dir.absolute()).watch(directory, absolute_uri(uri, experiments_dir.absolute()))

@@ -1,0 +1,92 @@
+"""Everything a worker needs to know of a sweep, as plain values that travel to other processes as JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.sweeps.space import SearchSpace
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where configurations are composed from.
+
+    Args:
+        search_path: pairs of provider and path, as Hydra lists them.
+        config_name: the primary configuration.
+        hydra_overrides: the overrides of Hydra's own part that were typed.
+    """
+
+    search_path: list[tuple[str, str]]
+    config_name: str
+    hydra_overrides: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One sweep.
+
+    Args:
+        study_name: the study's name in the storage.
+        directory: where trials' directories and results land, absolute.
+        n_trials: of the study in all, whoever runs them.
+        metrics: what is optimised, with as many `directions` (`maximize`, `minimize`).
+        space: varying keys as Optuna's JSON; `fixed`: the overrides that all trials share.
+        jobs: of a plain multirun, by trial number: key to value as typed. None for an optimisation.
+        sampler, pruner: `_target_` and arguments.
+        seed: of the sampler.
+        fold_reports: trials report after each fold instead of after each epoch.
+        runner: dotted name of the function that runs one trial.
+        parent: key and directory of the tracking run that trials are nested under.
+    """
+
+    study_name: str
+    directory: str
+    n_trials: int
+    source: Source
+    runner: str
+    metrics: list[str] = field(default_factory=lambda: ["val/loss"])
+    directions: list[str] = field(default_factory=lambda: ["minimize"])
+    space: dict[str, str] = field(default_factory=dict)
+    fixed: list[str] = field(default_factory=list)
+    jobs: list[dict[str, str]] | None = None
+    sampler: dict[str, Any] = field(default_factory=lambda: {"_target_": "optuna.samplers.TPESampler"})
+    pruner: dict[str, Any] | None = None
+    seed: int = 0
+    n_jobs: int = 1
+    retries: int = 3
+    max_failure_rate: float = 0.5
+    max_parameters: int | None = None
+    custom_search_space: str | None = None
+    skip_duplicates: bool = True
+    timeout: float | None = None
+    fold_reports: bool = False
+    grace: float = 60.0
+    parent: tuple[str, str] | None = None
+
+    @property
+    def search_space(self) -> SearchSpace:
+        """The space as distributions."""
+        return SearchSpace.from_json(self.space, self.fixed)
+
+    @property
+    def allowed_failures(self) -> int:
+        """How many trials may fail before the study is given up."""
+        return int(self.max_failure_rate * self.n_trials)
+
+    def save(self, path: Path) -> None:
+        """Write it as JSON."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(asdict(self), indent=1))
+
+    @classmethod
+    def load(cls, path: Path) -> Plan:
+        """Read what `save` wrote."""
+        content = json.loads(path.read_text())
+        source = content.pop("source")
+        source["search_path"] = [(provider, place) for provider, place in source["search_path"]]
+        parent = content.pop("parent")
+        return cls(source=Source(**source), parent=tuple(parent) if parent else None, **content)

@@ -1,0 +1,132 @@
+"""Optuna's plots of a study: one page with all of them to click through, and each as a picture."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+log = logging.getLogger(__name__)
+
+# Name, title, the name in both of Optuna's plot modules, and whether it needs a target for several objectives.
+_PLOTS = (
+    ("history", "Optimisation history", "plot_optimization_history", True),
+    ("importances", "Parameter importances", "plot_param_importances", True),
+    ("slice", "Slice", "plot_slice", True),
+    ("parallel_coordinates", "Parallel coordinates", "plot_parallel_coordinate", True),
+    ("contour", "Contour", "plot_contour", True),
+    ("intermediate_values", "Intermediate values", "plot_intermediate_values", False),
+    ("edf", "Empirical distribution", "plot_edf", True),
+)
+# A contour of every pair of many parameters takes minutes and cannot be read.
+_CONTOUR_PARAMETERS = 4
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
+<style>body{{font-family:sans-serif;margin:2em auto;max-width:1100px}}</style></head>
+<body><h1>{title}</h1>
+{body}
+</body></html>
+"""
+
+
+def write_plots(study: optuna.Study, metrics: list[str], directory: Path) -> list[Path]:
+    """Write `study.html` (all plots, works without a network) and a PNG of each.
+
+    Plots that this study has no data for (importances of one trial, intermediate values of several objectives) are
+    left out.
+
+    Args:
+        study: with at least one completed trial.
+        metrics: names of the objectives, for the axes.
+        directory: where to.
+
+    Returns:
+        The files.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    files: list[Path] = []
+    sections: list[str] = []
+    with warnings.catch_warnings(), _quiet_optuna():
+        warnings.simplefilter("ignore")
+        for name, title, function, targeted in _PLOTS:
+            if name == "intermediate_values" and len(metrics) > 1:
+                continue
+            arguments = _arguments(study, name, metrics, targeted)
+            files += _attempt(name, lambda f=function, n=name, a=arguments: [_picture(study, f, a, directory / f"{n}.png")])
+            sections += _attempt(
+                name,
+                lambda f=function, t=title, a=arguments, s=sections: [_section(study, f, t, a, first=not s)],
+            )
+    page = directory / "study.html"
+    page.write_text(_PAGE.format(title=f"Study {study.study_name}", body="\n".join(sections)), encoding="utf-8")
+    return [page, *files]
+
+
+def _arguments(study: optuna.Study, name: str, metrics: list[str], targeted: bool) -> dict[str, Any]:
+    arguments: dict[str, Any] = {}
+    if targeted:
+        arguments["target_name"] = metrics[0]
+        if len(metrics) > 1:
+            arguments["target"] = lambda trial: trial.values[0]
+    if name == "contour":
+        arguments["params"] = _contour_parameters(study)
+    return arguments
+
+
+def _contour_parameters(study: optuna.Study) -> list[str] | None:
+    names = {name for trial in study.get_trials(deepcopy=False) for name in trial.params}
+    if len(names) <= _CONTOUR_PARAMETERS:
+        return None
+    target = (lambda trial: trial.values[0]) if len(study.directions) > 1 else None
+    return list(optuna.importance.get_param_importances(study, target=target))[:_CONTOUR_PARAMETERS]
+
+
+def _attempt(name: str, make: Callable[[], list[Any]]) -> list[Any]:
+    try:
+        return make()
+    except Exception as error:
+        # A study of one trial or one parameter has no importances and no contour: the others are still worth having.
+        log.debug("No plot %s: %s", name, error)
+        return []
+
+
+def _picture(study: optuna.Study, function: str, arguments: dict[str, Any], path: Path) -> Path:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+    import numpy as np
+    import optuna.visualization.matplotlib as drawing
+
+    axes = getattr(drawing, function)(study, **arguments)
+    figure = np.ravel(axes)[0].figure
+    try:
+        figure.savefig(path, dpi=100, bbox_inches="tight")
+    finally:
+        plt.close(figure)
+    return path
+
+
+def _section(study: optuna.Study, function: str, title: str, arguments: dict[str, Any], first: bool) -> str:
+    from optuna import visualization
+
+    figure = getattr(visualization, function)(study, **arguments)
+    figure.update_layout(title=None)
+    # The library (4 MB) goes into the page once, so that it opens anywhere.
+    html = figure.to_html(full_html=False, include_plotlyjs=first)
+    return f"<h2>{title}</h2>\n{html}"
+
+
+class _quiet_optuna:
+    """Optuna warns of every plot it has too little data for."""
+
+    def __enter__(self) -> None:
+        self._level = optuna.logging.get_verbosity()
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+    def __exit__(self, *_: object) -> None:
+        optuna.logging.set_verbosity(self._level)

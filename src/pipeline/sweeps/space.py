@@ -1,0 +1,268 @@
+"""What a sweep may try: Hydra's override syntax read into Optuna's distributions, and values written back as overrides."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep, Transformer
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+    distribution_to_json,
+    json_to_distribution,
+)
+
+from pipeline.errors import UserError
+
+Value = str | int | float | bool | None
+
+
+@dataclass
+class SearchSpace:
+    """Keys that vary, with what they may become, and the overrides that all trials share.
+
+    Args:
+        distributions: by key as typed (`model.dropout`, `+experiment`), in the order given.
+        fixed: overrides such as `+experiment=mnist_mlp`.
+    """
+
+    distributions: dict[str, BaseDistribution] = field(default_factory=dict)
+    fixed: list[str] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, str]:
+        """The varying keys as Optuna's JSON, for storing and comparing."""
+        return {key: distribution_to_json(value) for key, value in self.distributions.items()}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, str], fixed: Sequence[str]) -> SearchSpace:
+        """The inverse of `as_json`."""
+        return cls({key: json_to_distribution(value) for key, value in content.items()}, list(fixed))
+
+    def require(self, keys: Iterable[str], where: str) -> None:
+        """Refuse keys that the space does not have, naming the nearest ones.
+
+        Raises:
+            UserError: for the first unknown key.
+        """
+        for key in keys:
+            if key not in self.distributions:
+                near = difflib.get_close_matches(key, self.distributions, n=3, cutoff=0.4)
+                hint = f" Did you mean {', '.join(near)}?" if near else ""
+                raise UserError(
+                    f"{where} names {key}, which the search space does not have"
+                    f" (it has {', '.join(self.distributions) or 'nothing'}).{hint}"
+                )
+
+
+def read_space(
+    params: Mapping[str, Any] | None, arguments: Sequence[str], loader: ConfigLoader | None = None
+) -> SearchSpace:
+    """Read `hydra.sweeper.params` and the command line's overrides.
+
+    The command line wins: a sweep there replaces the one of the same key in `params`, a plain value fixes it.
+    As in hydra-optuna-sweeper, `range(a,b)` includes `b` (Hydra's own multirun leaves it out).
+
+    Args:
+        params: key to a value or to a sweep in Hydra's syntax: `choice(a,b)`, `range(1,5)`, `interval(0,1)`,
+            `int(interval(1,9))`, `tag(log, interval(1e-4,1e-1))`.
+        arguments: overrides as typed.
+        loader: needed for `glob(*)` over a config group.
+
+    Raises:
+        UserError: where an override cannot be read.
+    """
+    typed = [f"{key}={_typed(value)}" for key, value in (params or {}).items()]
+    try:
+        overrides = OverridesParser.create(config_loader=loader).parse_overrides([*typed, *arguments])
+    except HydraException as error:
+        raise UserError(f"Cannot read the sweep's overrides: {error}") from error
+    latest: dict[str, Override] = {}
+    for override in overrides:
+        latest.pop(plain_key(override.get_key_element()), None)
+        latest[plain_key(override.get_key_element())] = override
+    space = SearchSpace()
+    for override in latest.values():
+        if override.is_sweep_override():
+            space.distributions[override.get_key_element()] = distribution_of(override)
+        else:
+            assert override.input_line is not None
+            space.fixed.append(override.input_line)
+    return space
+
+
+def _typed(value: Any) -> str:
+    if OmegaConf.is_config(value):
+        value = OmegaConf.to_container(value)
+    return "null" if value is None else str(value)
+
+
+def plain_key(key: str) -> str:
+    """A key without Hydra's `+`, `++` and `~`."""
+    return key.lstrip("+~")
+
+
+def distribution_of(override: Override) -> BaseDistribution:
+    """One sweep override as an Optuna distribution.
+
+    Raises:
+        UserError: for bounds that Optuna does not take (an empty choice, a log scale that reaches zero).
+    """
+    try:
+        return _distribution(override)
+    except (ValueError, HydraException) as error:
+        raise UserError(f"{override.input_line}: {error}") from error
+
+
+def _distribution(override: Override) -> BaseDistribution:
+    value = override.value()
+    if isinstance(value, RangeSweep) and not value.shuffle:
+        start, stop, step = value.start, value.stop, value.step
+        assert start is not None and stop is not None
+        if all(isinstance(bound, int) for bound in (start, stop, step)):
+            return IntDistribution(int(start), int(stop), log="log" in value.tags, step=int(step))
+        return FloatDistribution(float(start), float(stop), step=float(step))
+    if isinstance(value, IntervalSweep):
+        assert value.start is not None and value.end is not None
+        log = "log" in value.tags
+        if isinstance(value.start, int) and isinstance(value.end, int):
+            return IntDistribution(value.start, value.end, log=log)
+        return FloatDistribution(float(value.start), float(value.end), log=log)
+    assert isinstance(value, ChoiceSweep | RangeSweep) or override.is_choice_sweep()
+    return CategoricalDistribution([_encode(choice) for choice in override.sweep_iterator()])
+
+
+def _encode(choice: Any) -> Value:
+    """A choice as Optuna can store it: numbers and truth values as they are, the rest as it is typed."""
+    if choice is None or isinstance(choice, bool | int | float):
+        return choice
+    return Transformer.str(choice)
+
+
+def as_override(key: str, value: Value) -> str:
+    """A suggested value as an override of the command line."""
+    return f"{key}={'null' if value is None else value}"
+
+
+def own_settings(space: SearchSpace, config: DictConfig) -> tuple[dict[str, Value], list[str]]:
+    """The experiment's own values of the keys that vary.
+
+    Args:
+        config: the experiment as composed without the sweep, Hydra's part included.
+
+    Returns:
+        The values, and for each key whose own value the space does not contain a sentence that says so.
+    """
+    values: dict[str, Value] = {}
+    outside: list[str] = []
+    for key, distribution in space.distributions.items():
+        own = _own_value(config, plain_key(key))
+        found, value = match(distribution, own)
+        if found:
+            values[key] = value
+        else:
+            outside.append(f"{key}={own} is not in {describe(distribution)}")
+    return values, outside
+
+
+def _own_value(config: DictConfig, key: str) -> Any:
+    choices = OmegaConf.select(config, "hydra.runtime.choices", default={})
+    if key in choices:
+        return choices[key]
+    value = OmegaConf.select(config, key)
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+
+
+def match(distribution: BaseDistribution, own: Any) -> tuple[bool, Value]:
+    """Whether a distribution contains a value, and the value as Optuna keeps it."""
+    if isinstance(distribution, CategoricalDistribution):
+        for choice in distribution.choices:
+            if _same(_meaning(choice), own):
+                return True, choice
+        return False, None
+    if isinstance(own, bool) or not isinstance(own, int | float):
+        return False, None
+    if isinstance(distribution, IntDistribution) and own != int(own):
+        return False, None
+    value = int(own) if isinstance(distribution, IntDistribution) else float(own)
+    return distribution._contains(distribution.to_internal_repr(value)), value
+
+
+def _meaning(choice: Value) -> Any:
+    """What Hydra makes of a choice: `[64,32]` is a list, `'a b'` a string without its quotes."""
+    if not isinstance(choice, str):
+        return choice
+    return OverridesParser.create().parse_override(f"x={choice}").value()
+
+
+def _same(first: Any, second: Any) -> bool:
+    return bool(isinstance(first, bool) == isinstance(second, bool) and first == second)
+
+
+def describe(distribution: BaseDistribution) -> str:
+    """A distribution in the words of a command line."""
+    if isinstance(distribution, CategoricalDistribution):
+        return f"choice({', '.join('null' if choice is None else str(choice) for choice in distribution.choices)})"
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    if distribution.step not in (None, 1):
+        return f"range({distribution.low}, {distribution.high}, step={distribution.step})"
+    interval = f"interval({distribution.low}, {distribution.high})"
+    if isinstance(distribution, IntDistribution):
+        interval = f"int({interval})"
+    return f"tag(log, {interval})" if distribution.log else interval
+
+
+def grid(space: SearchSpace) -> list[dict[str, Value]]:
+    """All combinations of a discrete space, the last key varying fastest.
+
+    As in hydra-optuna-sweeper, a range's upper end is left out here.
+
+    Raises:
+        UserError: where a key varies continuously.
+    """
+    rows: list[dict[str, Value]] = [{}]
+    for key, distribution in space.distributions.items():
+        rows = [{**row, key: value} for row in rows for value in _points(key, distribution)]
+    return rows
+
+
+def _points(key: str, distribution: BaseDistribution) -> list[Value]:
+    if isinstance(distribution, CategoricalDistribution):
+        return list(distribution.choices)
+    if isinstance(distribution, IntDistribution) and not distribution.log:
+        return list(range(distribution.low, distribution.high, distribution.step))
+    if isinstance(distribution, FloatDistribution) and distribution.step is not None:
+        count = round((distribution.high - distribution.low) / distribution.step)
+        return [distribution.low + index * distribution.step for index in range(count)]
+    raise UserError(f"A grid needs discrete values: {key}={describe(distribution)}; use choice(...) or range(...).")
+
+
+def jobs(arguments: Sequence[str], loader: ConfigLoader | None = None) -> list[dict[str, str]]:
+    """The jobs of a plain multirun: every combination of the values given, as Hydra's own sweeper orders them.
+
+    Returns:
+        Per job the varying keys with their values as typed. One empty job where nothing varies.
+
+    Raises:
+        UserError: for continuous intervals, which only an Optuna sweep can draw from.
+    """
+    rows: list[dict[str, str]] = [{}]
+    for override in OverridesParser.create(config_loader=loader).parse_overrides(list(arguments)):
+        if not override.is_sweep_override():
+            continue
+        if override.is_interval_sweep():
+            raise UserError(
+                f"{override.input_line} is continuous: a plain multirun lists its values (choice(...), range(...));"
+                " hydra/sweeper=optuna draws from intervals."
+            )
+        key = override.get_key_element()
+        rows = [{**row, key: value} for row in rows for value in override.sweep_string_iterator()]
+    return rows

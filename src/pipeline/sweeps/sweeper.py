@@ -1,0 +1,342 @@
+"""The Hydra sweepers: from `hydra.sweeper.*` and the command line to a sweep."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+from hydra.types import HydraContext
+from omegaconf import DictConfig, OmegaConf
+from optuna.trial import TrialState
+
+from pipeline.errors import UserError
+from pipeline.sweeps import algorithms, space, study
+from pipeline.sweeps.composing import Composer, source_of
+from pipeline.sweeps.engine import Finished, run_sweep
+from pipeline.sweeps.objective import read_objectives
+from pipeline.sweeps.parent import NoParent, Parent
+from pipeline.sweeps.plan import Plan
+from pipeline.sweeps.running import read_search_space_function
+from pipeline.sweeps.storage import open_storage, refuse_written_password, storage_url
+from pipeline.sweeps.supervisor import visible_gpus
+from pipeline.sweeps.trials import JOB, TRIAL
+
+log = logging.getLogger(__name__)
+
+# What does not change what a trial computes, or belongs to one machine only.
+_NOT_THE_EXPERIMENT = (
+    "paths",
+    "logger",
+    "tags",
+    "task",
+    "name",
+    "test",
+    "resume",
+    "hydra",
+    "callbacks.progress",
+    "checkpoint.every_n_steps",
+    "checkpoint.every_seconds",
+    "trainer.accelerator",
+    "trainer.devices",
+    "trainer.strategy",
+    "trainer.num_nodes",
+    "trainer.enable_progress_bar",
+    "trainer.steps_per_call",
+)
+_LAUNCHING = ("ddp", "fsdp", "deepspeed", "xla")
+
+
+def optimise(config: DictConfig, context: HydraContext, arguments: Sequence[str]) -> Finished:
+    """Run an Optuna sweep (`hydra/sweeper=optuna`).
+
+    Args:
+        config: as composed for the multirun, Hydra's part included.
+        context: Hydra's, for its loader.
+        arguments: the overrides typed, beside Hydra's own.
+
+    Raises:
+        UserError: where the sweep cannot work; nothing was run yet.
+    """
+    settings = config.hydra.sweeper
+    _refuse_common(config)
+    found = space.read_space(_plain(settings.get("params")), arguments, context.config_loader)
+    custom = settings.get("custom_search_space")
+    read_search_space_function(custom)
+    if not found.distributions and custom is None:
+        raise UserError(
+            "The sweep has nothing to vary: give a search space (+sweep=mlp), a sweep on the command line"
+            " ('optimizer.lr=tag(log,interval(1e-4,1e-1))'), or hydra.sweeper.params."
+        )
+    draft = _draft(config, context, found)
+    base = Composer(draft, context.config_loader).compose([])
+    _refuse_experiment(config, base)
+    metrics, directions = read_objectives(base, settings.get("metrics"), settings.get("direction"))
+    folds = bool(OmegaConf.select(base, "data.folds"))
+    pruner = algorithms.read_pruner(settings.get("pruner"), objectives=len(metrics), folds=folds)
+    sampler = algorithms.read_sampler(settings.get("sampler"))
+    own = _own_settings(found, base)
+    plan = _with(
+        draft,
+        runner=TRIAL,
+        metrics=metrics,
+        directions=directions,
+        space=found.as_json(),
+        sampler=sampler,
+        pruner=pruner,
+        n_trials=_total(int(settings.n_trials), sampler, found),
+        fold_reports=folds,
+        custom_search_space=custom,
+        max_parameters=settings.get("max_parameters"),
+        skip_duplicates=bool(settings.get("skip_duplicates", True)),
+        max_failure_rate=float(settings.max_failure_rate),
+    )
+    algorithms.build_sampler(sampler, plan.seed, 0)
+    algorithms.build_pruner(pruner)
+    now = study.identity(plan, experiment_of(base, found.distributions))
+    plan = _with(plan, study_name=settings.get("study_name") or f"{base.name}-{_digest(now)}")
+    seeds = study.read_seed_trials(_plain(settings.get("seed_trials")), found)
+    return _run(config, context, plan, now, own=own, seeds=seeds)
+
+
+def multirun(config: DictConfig, context: HydraContext, arguments: Sequence[str]) -> Finished:
+    """Run every combination of the values typed (`hydra/sweeper=multirun`), under one parent.
+
+    A multirun that was not completed is gone on with by the same command: jobs that are done stay, failed and missing
+    ones run. A completed one starts anew.
+
+    Raises:
+        UserError: where a job's configuration cannot work; nothing was run yet.
+    """
+    settings = config.hydra.sweeper
+    _refuse_common(config)
+    typed = [f"{key}={value}" for key, value in (_plain(settings.get("params")) or {}).items()]
+    everything = [*typed, *arguments]
+    jobs = space.jobs(everything, context.config_loader)
+    found = space.SearchSpace(
+        {key: optuna.distributions.CategoricalDistribution(_distinct(jobs, key)) for key in jobs[0]},
+        space.read_space(None, everything, context.config_loader).fixed,
+    )
+    draft = _with(_draft(config, context, found), runner=JOB, jobs=jobs, n_trials=len(jobs), space=found.as_json())
+    draft = _with(draft, max_failure_rate=1.0, skip_duplicates=False, metrics=["objective"], directions=["minimize"])
+    composer = Composer(draft, context.config_loader)
+    composed = [composer.compose([f"{key}={value}" for key, value in job.items()]) for job in jobs]
+    for job in composed:
+        _refuse_launching(job)
+    now = study.identity(draft, experiment_of(composed[0], found.distributions))
+    url = _url(config, composed[0])
+    name = settings.get("study_name") or _unfinished_name(url, f"multirun-{composed[0].name}-{_digest(now)}")
+    return _run(config, context, _with(draft, study_name=name), now)
+
+
+def _run(
+    config: DictConfig,
+    context: HydraContext,
+    plan: Plan,
+    now: study.Identity,
+    own: Mapping[str, space.Value] | None = None,
+    seeds: Sequence[Mapping[str, space.Value]] = (),
+) -> Finished:
+    loader = context.config_loader
+    base = Composer(plan, loader).compose([f"{key}={value}" for key, value in (plan.jobs or [{}])[0].items()])
+    directory = Path(plan.directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(config, directory / "multirun.yaml")
+    typed = any(str(override).startswith("hydra.sweep.dir=") for override in config.hydra.overrides.hydra)
+    return run_sweep(
+        plan,
+        _url(config, base),
+        now,
+        own=own,
+        seeds=seeds,
+        loader=loader,
+        parent=_parent(base, plan),
+        keep_directory=typed,
+    )
+
+
+def _draft(config: DictConfig, context: HydraContext, found: space.SearchSpace) -> Plan:
+    settings = config.hydra.sweeper
+    sampler_seed = OmegaConf.select(settings, "sampler.seed")
+    return Plan(
+        study_name="",
+        directory=str(Path(str(config.hydra.sweep.dir)).expanduser().absolute()),
+        n_trials=1,
+        source=source_of(context.config_loader, config),
+        runner=TRIAL,
+        fixed=found.fixed,
+        seed=int(config.seed if sampler_seed is None else sampler_seed),
+        n_jobs=int(settings.get("n_jobs", 1)),
+        retries=int(settings.get("retries", 3)),
+        timeout=settings.get("timeout"),
+        grace=float(settings.get("grace", 60.0)),
+    )
+
+
+def _with(plan: Plan, **changes: Any) -> Plan:
+    from dataclasses import replace
+
+    return replace(plan, **changes)
+
+
+def _plain(node: Any) -> Any:
+    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+
+
+def _refuse_common(config: DictConfig) -> None:
+    launcher = str(config.hydra.launcher._target_)
+    if not launcher.endswith(".BasicLauncher"):
+        raise UserError(
+            f"hydra/launcher is {launcher}: trials are run by the sweeper's own workers, which no launcher can replace."
+            " Leave it out and use hydra.sweeper.n_jobs=N; other machines join by the same command with one"
+            " hydra.sweeper.storage and hydra.sweeper.study_name."
+        )
+    if OmegaConf.select(config, "resume") is not None:
+        raise UserError(
+            f"resume={config.resume}: a sweep goes on by itself when its command is given again; leave resume out."
+        )
+    refuse_written_password(config.hydra.sweeper._get_node("storage") and _raw(config.hydra.sweeper, "storage"))
+
+
+def _raw(node: DictConfig, key: str) -> Any:
+    return OmegaConf.to_container(node, resolve=False)[key]  # type: ignore[call-overload, index]
+
+
+def _refuse_experiment(config: DictConfig, base: DictConfig) -> None:
+    task = OmegaConf.select(base, "task.name", default="train")
+    if task != "train":
+        raise UserError(f"task={task}: an Optuna sweep optimises training (task=train).")
+    _refuse_launching(base)
+    fits = config.hydra.sweeper.get("fits_model")
+    if fits is None:
+        return
+    choice = str(base.hydra.runtime.choices.get("model"))
+    target = str(OmegaConf.select(base, "model._target_", default=""))
+    if fits not in (choice, target.rpartition(".")[2].lower()):
+        sweep = base.hydra.runtime.choices.get("sweep")
+        raise UserError(
+            f"sweep={sweep} is made for model={fits}, but the experiment's model is {choice} ({target})."
+            f" Use +sweep={choice} or an experiment with model={fits}."
+        )
+
+
+def _refuse_launching(config: DictConfig) -> None:
+    """A trainer that starts processes of its own would start the whole sweep again in each."""
+    trainer = config.get("trainer")
+    if trainer is None:
+        return
+    strategy = trainer.get("strategy", "auto")
+    name = str(strategy.get("_target_", "")) if isinstance(strategy, DictConfig) else str(strategy)
+    launching = any(word in name.lower() for word in _LAUNCHING)
+    devices, nodes = trainer.get("devices", 1), int(trainer.get("num_nodes") or 1)
+    if devices in ("auto", -1, "-1") and str(trainer.get("accelerator")) in ("auto", "gpu", "cuda"):
+        several = len(visible_gpus()) > 1 or launching
+    else:
+        several = devices not in (1, "1", "auto", -1, "-1") and not (isinstance(devices, Sequence) and len(devices) == 1)
+    if nodes > 1 or several:
+        raise UserError(
+            f"trainer.strategy={name} with trainer.devices={devices}: this trainer starts processes that run the whole"
+            " command again, sweep included, so it cannot run inside a sweep. Use trainer=auto, trainer=cpu or"
+            " trainer=gpu with trainer.devices=1; hydra.sweeper.n_jobs spreads trials over the GPUs."
+        )
+
+
+def experiment_of(base: DictConfig, varied: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that make the experiment: resolved, by dotted key, without what varies or is about the machine."""
+    content = OmegaConf.to_container(base, resolve=True)
+    assert isinstance(content, dict)
+    left_out = [*_NOT_THE_EXPERIMENT, *(space.plain_key(key).replace("/", ".") for key in varied)]
+    if any(space.plain_key(key) in ("experiment", "debug") for key in varied):
+        return {"overrides": list(base.hydra.overrides.task)}
+    return {
+        key: value
+        for key, value in _flat(content)
+        if not any(key == entry or key.startswith(f"{entry}.") for entry in left_out)
+    }
+
+
+def _flat(content: Mapping[Any, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    for key, value in content.items():
+        if isinstance(value, Mapping) and value:
+            found += _flat(value, f"{prefix}{key}.")
+        else:
+            found.append((f"{prefix}{key}", value))
+    return found
+
+
+def _digest(now: study.Identity) -> str:
+    return hashlib.sha256(json.dumps(now, sort_keys=True, default=str).encode()).hexdigest()[:8]
+
+
+def _own_settings(found: space.SearchSpace, base: DictConfig) -> dict[str, space.Value]:
+    own, outside = space.own_settings(found, base)
+    if not outside:
+        return own
+    log.info(
+        "No trial runs the experiment's own settings, since the search space does not contain them: %s",
+        "; ".join(outside),
+    )
+    return {}
+
+
+def _total(asked: int, sampler: Mapping[str, Any], found: space.SearchSpace) -> int:
+    if sampler["_target_"] != algorithms.GRID:
+        return asked
+    points = len(space.grid(found))
+    if points != asked:
+        log.info("The grid has %d points: %d trials", points, min(points, asked))
+    return min(points, asked)
+
+
+def _distinct(jobs: Sequence[Mapping[str, str]], key: str) -> list[str]:
+    return list(dict.fromkeys(job[key] for job in jobs))
+
+
+def _url(config: DictConfig, base: DictConfig) -> str:
+    return storage_url(config.hydra.sweeper.get("storage"), Path(str(base.paths.experiments_dir)))
+
+
+def _unfinished_name(url: str, name: str) -> str:
+    """The name of this multirun's study that is not completed yet, or the next new one."""
+    storage = open_storage(url)
+    existing = {entry.study_name: entry._study_id for entry in storage.get_all_studies()}
+    candidate, number = name, 1
+    while candidate in existing:
+        trials = storage.get_all_trials(existing[candidate], deepcopy=False)
+        if any(trial.state != TrialState.COMPLETE for trial in trials):
+            return candidate
+        number += 1
+        candidate = f"{name}-{number}"
+    return candidate
+
+
+def _parent(base: DictConfig, plan: Plan) -> Parent | NoParent:
+    if not OmegaConf.select(base, "logger.mlflow"):
+        return NoParent()
+    kind = "sweep" if plan.jobs is None else "multirun"
+    tags = {"task": kind, "experiment": str(base.name), "seed": str(plan.seed)}
+    params = {
+        "sweep": {
+            "n_trials": plan.n_trials,
+            "metrics": ", ".join(plan.metrics),
+            "directions": ", ".join(plan.directions),
+            "sampler": plan.sampler["_target_"],
+            "pruner": (plan.pruner or {}).get("_target_", "none"),
+            "space": {space.plain_key(k): space.describe(v) for k, v in plan.search_space.distributions.items()},
+        }
+    }
+    return Parent(
+        experiment=str(base.logger.experiment_name),
+        name=plan.study_name,
+        tracking_uri=base.logger.get("tracking_uri"),
+        experiments_dir=Path(str(base.paths.experiments_dir)),
+        tags=tags,
+        params=params,
+    )
+
+

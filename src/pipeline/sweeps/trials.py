@@ -1,0 +1,92 @@
+"""What a trial does: train as its configuration says, report every epoch or fold, and leave the test split alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from pipeline.sweeps.running import Context, Outcome, Pruned, TooLarge, as_outcome
+from pipeline.tasks.hooks import Hooks
+from pipeline.tracking import Run
+
+TRIAL = "pipeline.sweeps.trials.train_trial"
+JOB = "pipeline.sweeps.trials.run_job"
+
+
+def train_trial(config: DictConfig, context: Context) -> Outcome:
+    """One trial of a sweep: no plots and no saved model, which the winner gets when it is run again.
+
+    Raises:
+        Pruned: after its run was tagged.
+        TooLarge: the model breaks the sweep's limit.
+    """
+    from pipeline.tasks.train import output_directory, train
+
+    config.trainer.enable_progress_bar = False
+    sizes: dict[str, float] = {}
+
+    def on_model(data: Any, model: Any) -> None:
+        from pipeline.training.building import parameters
+
+        sizes["parameters"] = float(parameters(model))
+        if context.max_parameters is not None and sizes["parameters"] > context.max_parameters:
+            raise TooLarge(int(sizes["parameters"]), context.max_parameters)
+
+    def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
+        if not context.by_fold:
+            context.on_report(epoch - 1, metrics)
+
+    def on_fold(fold: int, metrics: dict[str, float]) -> None:
+        if context.by_fold:
+            context.on_report(fold, metrics)
+
+    hooks = Hooks(
+        on_epoch=on_epoch,
+        on_fold=on_fold,
+        on_model=on_model,
+        parent=context.parent,
+        tags={**context.tags, "mlflow.runName": f"trial-{context.number}"},
+        reports=False,
+        quiet=True,
+    )
+    try:
+        result = train(config, hooks)
+    except Pruned:
+        _tag(config, output_directory(), {"sweep.state": "pruned"})
+        raise
+    outcome = as_outcome(result)
+    outcome.metrics |= {**sizes, "fit_seconds": float(result.seconds.get("fit", 0.0))}
+    return outcome
+
+
+def run_job(config: DictConfig, context: Context) -> Outcome:
+    """One job of a plain multirun: the whole task, as it would run alone."""
+    if config.task.name != "train":
+        from pipeline.__main__ import run_task
+
+        return as_outcome(run_task(config))
+    from pipeline.tasks.train import train
+
+    config.trainer.enable_progress_bar = False
+    hooks = Hooks(parent=context.parent, tags=dict(context.tags), quiet=True)
+    return as_outcome(train(config, hooks))
+
+
+def _tag(config: DictConfig, directory: Path, tags: Mapping[str, str]) -> None:
+    """Add tags to a run that has ended."""
+    if not config.logger.get("mlflow"):
+        return
+    run = Run.start(
+        directory,
+        experiment=str(config.logger.experiment_name),
+        name="",
+        tracking_uri=config.logger.get("tracking_uri"),
+        experiments_dir=Path(config.paths.experiments_dir),
+        tags=tags,
+        resume=True,
+        system_metrics=False,
+    )
+    run.finish("FINISHED")

@@ -1,0 +1,398 @@
+"""A worker: takes a study's waiting trials one after the other until none is left, and asks for the next at once.
+
+The sweep's own process is one where `n_jobs` is 1; otherwise this module is run as a process of its own:
+`python -m pipeline.sweeps.worker PLAN.json`, with the storage's address in PIPELINE_STORAGE.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+from omegaconf import DictConfig
+from optuna.pruners import _filter_study
+from optuna.trial import FrozenTrial, TrialState
+
+from pipeline.errors import Diverged, Interrupted
+from pipeline.sweeps.algorithms import WILCOXON, build_pruner, build_sampler
+from pipeline.sweeps.composing import Composer
+from pipeline.sweeps.plan import Plan
+from pipeline.sweeps.running import (
+    BadObjective,
+    Context,
+    Outcome,
+    Pruned,
+    Runner,
+    TooLarge,
+    as_outcome,
+    fresh_subdirectory,
+    load_runner,
+    objective_values,
+    read_search_space_function,
+)
+from pipeline.sweeps.space import as_override
+from pipeline.sweeps.storage import COMPLETE_SETTINGS, HEARTBEAT_SECONDS, Claim, LostClaim, SweepStorage, open_storage
+from pipeline.tracking import Reference, redact
+
+log = logging.getLogger(__name__)
+
+# How often a worker with nothing to do looks whether a trial came back.
+_IDLE_SECONDS = 0.5
+_RECLAIM_SECONDS = 5.0
+
+
+class Pulse:
+    """Gives a sign of life for the trial that is running, from a thread of its own.
+
+    Args:
+        storage: where to.
+        on_orphaned: called once when the process that started this one is gone.
+    """
+
+    def __init__(self, storage: SweepStorage, on_orphaned: Callable[[], None] | None = None) -> None:
+        self._storage = storage
+        self._on_orphaned = on_orphaned
+        self._parent = os.getppid()
+        self._claim: Claim | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="sweep-pulse", daemon=True)
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Beat for as long as the block lasts."""
+        self._thread.start()
+        try:
+            yield
+        finally:
+            self._stop.set()
+            self._thread.join()
+
+    @contextlib.contextmanager
+    def of(self, claim: Claim) -> Iterator[None]:
+        """Beat for this trial for as long as the block lasts."""
+        self._claim = claim
+        try:
+            yield
+        finally:
+            self._claim = None
+
+    def _run(self) -> None:
+        while not self._stop.wait(HEARTBEAT_SECONDS):
+            claim = self._claim
+            # A storage that is away for a while must not end the trial: the next report will say so if it stays away.
+            with contextlib.suppress(Exception):
+                if claim is not None:
+                    self._storage.beat(claim)
+            if self._on_orphaned is not None and os.getppid() != self._parent:
+                self._on_orphaned()
+                return
+
+
+class Worker:
+    """Runs trials.
+
+    Args:
+        plan: the sweep.
+        storage: the study's.
+        composer: of configurations.
+        run: runs one trial.
+        on_change: called when a trial starts, reports or ends.
+        deadline: `time.monotonic()` after which no trial is started; None for never.
+        orphaned: called when the process that started this one is gone.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        storage: SweepStorage,
+        composer: Composer,
+        run: Runner,
+        on_change: Callable[[], None] = lambda: None,
+        deadline: float | None = None,
+        orphaned: Callable[[], None] | None = None,
+    ) -> None:
+        self._plan = plan
+        self._storage = storage
+        self._composer = composer
+        self._run = run
+        self._on_change = on_change
+        self._deadline = deadline
+        self._orphaned = orphaned
+        self._space = plan.search_space
+        self._extend = read_search_space_function(plan.custom_search_space)
+        self._study = optuna.load_study(
+            study_name=plan.study_name, storage=storage, pruner=build_pruner(plan.pruner), sampler=self._sampler(0)
+        )
+        self._looked = 0.0
+
+    def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
+        return build_sampler(self._plan.sampler, self._plan.seed, number)
+
+    def work(self) -> None:
+        """Run trials until the study has its total, too many failed, or the time is up.
+
+        Returns only when no trial of any worker is running any more, so that a lost one is not left behind.
+
+        Raises:
+            KeyboardInterrupt, Interrupted: after the running trial was given back.
+        """
+        pulse = Pulse(self._storage, self._orphaned)
+        with pulse.running():
+            while not self._is_over():
+                claim = self._storage.claim(self._study._study_id, self._plan.n_trials)
+                if claim is not None:
+                    with pulse.of(claim):
+                        self._run_trial(claim)
+                elif not self._others_running():
+                    return
+                else:
+                    self._on_change()
+                    time.sleep(_IDLE_SECONDS)
+
+    def _is_over(self) -> bool:
+        if self._deadline is not None and time.monotonic() > self._deadline:
+            return True
+        failed = self._study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
+        return len(failed) > self._plan.allowed_failures
+
+    def _others_running(self) -> bool:
+        if time.monotonic() - self._looked > _RECLAIM_SECONDS:
+            self._looked = time.monotonic()
+            report_lost(self._storage.reclaim(self._study._study_id, self._plan.retries))
+        states = (TrialState.RUNNING, TrialState.WAITING)
+        trials = self._study.get_trials(deepcopy=False, states=states)
+        return any(trial.number < self._plan.n_trials for trial in trials)
+
+    def _run_trial(self, claim: Claim) -> None:
+        started = time.monotonic()
+        attempt = _Attempt(self._plan, self._study, self._storage, claim, started)
+        try:
+            self._study.sampler = self._sampler(claim.number)
+            trial = attempt.trial = optuna.Trial(self._study, claim.trial_id)
+            overrides = self._suggest(trial)
+            self._on_change()
+            if self._plan.skip_duplicates and attempt.copy_known_result(trial):
+                return
+            self._train(trial, overrides, attempt)
+        except LostClaim as error:
+            log.warning("%s; its result here is dropped", error)
+        except (KeyboardInterrupt, Interrupted):
+            with contextlib.suppress(LostClaim):
+                self._storage.give_back(claim)
+            raise
+        except Exception as error:
+            attempt.fail(error)
+        finally:
+            self._on_change()
+
+    def _suggest(self, trial: optuna.Trial) -> list[str]:
+        if self._plan.jobs is not None:
+            job = self._plan.jobs[trial.number]
+            for key, distribution in self._space.distributions.items():
+                trial._suggest(key, distribution)
+            return [f"{key}={value}" for key, value in job.items()]
+        for key, distribution in self._space.distributions.items():
+            trial._suggest(key, distribution)
+        if self._extend is not None:
+            self._extend(self._composer.compose([]), trial)
+        self._storage.set_trial_system_attr(trial._trial_id, COMPLETE_SETTINGS, trial.params)
+        return [as_override(key, value) for key, value in trial.params.items()]
+
+    def _train(self, trial: optuna.Trial, overrides: list[str], attempt: _Attempt) -> None:
+        config = self._composer.compose(overrides)
+        if self._plan.jobs is None:
+            # The test split is for the end: a sweep that looks at it would choose by it.
+            config.test = False
+        subdir = fresh_subdirectory(Path(self._plan.directory), str(trial.number))
+        attempt.directory = Path(self._plan.directory) / subdir
+        context = Context(
+            number=trial.number,
+            metrics=self._plan.metrics,
+            on_report=self._reporter(trial, attempt),
+            by_fold=self._plan.fold_reports,
+            parent=Reference(self._plan.parent[0], Path(self._plan.parent[1])) if self._plan.parent else None,
+            tags={"sweep.study": self._plan.study_name, "sweep.trial": str(trial.number)},
+            max_parameters=self._plan.max_parameters,
+        )
+
+        def task(job: DictConfig) -> Outcome:
+            return as_outcome(self._run(job, context))
+
+        returned = self._composer.run(config, trial.number, subdir, task)
+        outcome = returned._return_value
+        if isinstance(outcome, BaseException):
+            raise outcome
+        attempt.complete(outcome)
+
+    def _reporter(self, trial: optuna.Trial, attempt: _Attempt) -> Callable[[int, Mapping[str, float]], None]:
+        prunes = self._plan.pruner is not None
+        running_mean = self._plan.fold_reports and (self._plan.pruner or {}).get("_target_") != WILCOXON
+        seen: list[float] = []
+
+        def report(step: int, metrics: Mapping[str, float]) -> None:
+            attempt.steps = step + 1
+            if len(self._plan.metrics) > 1 or self._plan.jobs is not None:
+                return
+            value = objective_values(metrics, self._plan.metrics)[0]
+            seen.append(value)
+            if not self._storage.beat(attempt.claim):
+                raise LostClaim(f"trial {trial.number} was given to another worker")
+            # Wilcoxon compares fold with fold; the others compare where two trials stand.
+            trial.report(sum(seen) / len(seen) if running_mean else value, step)
+            self._on_change()
+            if prunes and trial.should_prune():
+                raise Pruned(f"worse than the others after step {step}")
+
+        return report
+
+
+class _Attempt:
+    """One attempt at one trial, and how it is written down."""
+
+    def __init__(
+        self, plan: Plan, study: optuna.Study, storage: SweepStorage, claim: Claim, started: float
+    ) -> None:
+        self.claim = claim
+        self.trial: optuna.Trial | None = None
+        self.directory: Path | None = None
+        self.steps = 0
+        self._plan = plan
+        self._study = study
+        self._storage = storage
+        self._started = started
+
+    def complete(self, outcome: Outcome) -> None:
+        """Record what it came to."""
+        attributes = {"metrics": outcome.metrics, "baseline": outcome.baseline, "run_id": outcome.run_id}
+        if self._plan.jobs is not None:
+            # A plain multirun optimises nothing: Optuna still wants a number for a finished trial.
+            values = [outcome.metrics.get(name, 0.0) for name in self._plan.metrics]
+        else:
+            values = objective_values(outcome.metrics, self._plan.metrics)
+        self._finish(TrialState.COMPLETE, values, attributes)
+
+    def copy_known_result(self, trial: optuna.Trial) -> bool:
+        """Where the same settings were tried before, take their result; whether that was so."""
+        done = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+        for other in done:
+            if other.params == trial.params and "duplicate_of" not in other.user_attrs:
+                for step, value in other.intermediate_values.items():
+                    trial.report(value, step)
+                kept = {key: other.user_attrs[key] for key in ("metrics", "baseline", "rejected") if key in other.user_attrs}
+                self._finish(other.state, other.values, {**kept, "duplicate_of": other.number})
+                log.info("Trial %d has the settings of trial %d and takes its result", trial.number, other.number)
+                return True
+        return False
+
+    def fail(self, error: Exception) -> None:
+        """Record a trial that raised: pruned, refused for its size, or failed."""
+        if isinstance(error, optuna.TrialPruned):
+            self._remove_checkpoints()
+            self._finish(TrialState.PRUNED, self._last_value(), {"reason": str(error)})
+        elif isinstance(error, TooLarge):
+            assert self.trial is not None
+            self.trial.set_constraint("parameters", error.parameters - error.limit)
+            self._finish(TrialState.PRUNED, None, {"rejected": str(error)})
+        else:
+            log.warning("Trial %d failed: %s", self.claim.number, reason_of(error), exc_info=_unexpected(error))
+            self._finish(TrialState.FAIL, None, {"reason": reason_of(error)})
+            _free_memory(error)
+
+    def _last_value(self) -> list[float] | None:
+        values = self._frozen().intermediate_values
+        return [values[max(values)]] if values else None
+
+    def _frozen(self) -> FrozenTrial:
+        return self._storage.get_trial(self.claim.trial_id)
+
+    def _remove_checkpoints(self) -> None:
+        if self.directory is not None:
+            for folder in self.directory.rglob("checkpoints"):
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _finish(self, state: TrialState, values: list[float] | None, attributes: Mapping[str, Any]) -> None:
+        seconds = round(time.monotonic() - self._started, 3)
+        own = {"seconds": seconds, "steps": self.steps, "directory": str(self.directory) if self.directory else None}
+        frozen = self._frozen()
+        study = _filter_study(self._study, frozen)
+        study.sampler.after_trial(study, frozen, state, values)
+        self._storage.finish(self.claim, state, values, {**own, **attributes})
+
+
+def reason_of(error: BaseException) -> str:
+    """Why a trial failed, in one line and without secrets."""
+    if isinstance(error, BadObjective):
+        return str(error)
+    kind = {"OutOfMemoryError": "out of memory", "MemoryError": "out of memory", "Diverged": "diverged"}
+    name = kind.get(type(error).__name__, type(error).__name__)
+    text = redact(str(error)).strip()
+    return f"{name}: {text.splitlines()[0]}" if text else name
+
+
+def report_lost(lost: list[Any]) -> None:
+    """Say in the log which trials' workers vanished."""
+    for entry in lost:
+        end = "it is queued again" if entry.again else "it is not tried again"
+        log.warning("The worker of trial %d vanished (%d. time): %s", entry.number, entry.times, end)
+
+
+def _unexpected(error: BaseException) -> bool:
+    from pipeline.errors import UserError
+
+    return not isinstance(error, UserError | Diverged | BadObjective | MemoryError)
+
+
+def _free_memory(error: BaseException) -> None:
+    """Let go of what a trial that ran out of memory held: the traceback's frames keep the tensors alive."""
+    error.__traceback__ = None
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run as a worker process; its exit code says how it ended."""
+    path = Path((arguments or sys.argv[1:])[0])
+    plan = Plan.load(path)
+    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    logging.basicConfig(level=logging.INFO, format="[%(asctime)s][%(name)s][%(levelname)s] %(message)s")
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    from pipeline.config import resolvers
+
+    resolvers.register()
+    storage = open_storage(os.environ["PIPELINE_STORAGE"], plan.grace)
+    deadline = None if plan.timeout is None else time.monotonic() + plan.timeout
+    worker = Worker(
+        plan,
+        storage,
+        Composer(plan),
+        load_runner(plan.runner),
+        deadline=deadline,
+        orphaned=lambda: os.kill(os.getpid(), signal.SIGTERM),
+    )
+    try:
+        worker.work()
+    except KeyboardInterrupt:
+        return 130
+    except Interrupted as interruption:
+        return interruption.exit_code
+    return 0
+
+
+def _terminate(*_: Any) -> None:
+    raise Interrupted(143)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
