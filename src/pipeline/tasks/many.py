@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -192,7 +193,9 @@ def means(rows: list[dict[str, float]]) -> dict[str, float]:
         if len(values) == len(rows):
             result[name] = statistics.fmean(values)
             if len(values) > 1 and not name.startswith("baseline"):
-                result[f"{name}_std"] = statistics.stdev(values)
+                # What is undefined in one fit (R² of a single sample) is undefined here: stdev would raise on it.
+                defined = all(map(math.isfinite, values))
+                result[f"{name}_std"] = statistics.stdev(values) if defined else math.nan
     return result
 
 
