@@ -56,7 +56,7 @@ def _read(entry: Path) -> tuple[dict[str, np.ndarray], Any] | None:
             if zlib.crc32(arrays[key].data) != expected:
                 raise ValueError(f"{key}.npy does not match its checksum")
         return arrays, description["value"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         log.warning("the cache entry %s is damaged (%s): building it again", entry, error)
         shutil.rmtree(entry, ignore_errors=True)
         return None
