@@ -277,9 +277,12 @@ def _report(fit: Fit, data: DataModule, model: BaseModule, result: RunResult, tr
     """Plots, the saved model and the checkpoints, on disk and in the tracking store."""
     from pipeline.models.saved import save
     from pipeline.reports.of_run import plots_of_run
+    from pipeline.training.watching import WRITTEN
 
     for plot in plots_of_run(data, model, result):
         tracked.log_artifact(plot, "plots")
+    if (written := result.directory / WRITTEN).exists():
+        tracked.log_artifact(written)
     bundle = save(model, data.encoder, result.directory / "model")
     if tracked.key:
         tracked.log_model(
