@@ -28,7 +28,7 @@ class _PipelineSweeper(Sweeper):
 
 
 class OptunaSweeper(_PipelineSweeper):
-    """Searches a space with Optuna (`hydra/sweeper=optuna`); the settings are those of `conf/hydra/sweeper/optuna.yaml`."""
+    """Searches a space with Optuna (`hydra/sweeper=optuna`); its settings: `conf/hydra/sweeper/optuna.yaml`."""
 
     def sweep(self, arguments: list[str]) -> int:
         """Run the sweep; the exit code of the command."""

@@ -1,4 +1,4 @@
-"""Samplers and pruners from the configuration, seeded so that a trial's values depend on its number and not on who runs it."""
+"""Samplers and pruners from the configuration; a trial's values depend on its number, not on who runs it."""
 
 from __future__ import annotations
 
@@ -107,7 +107,8 @@ def build_sampler(settings: Settings, seed: int, number: int) -> BaseSampler:
     if "seed" in inspect.signature(target).parameters:
         each = target.__name__ not in _ONE_SEED
         arguments["seed"] = int(np.random.SeedSequence([seed, number]).generate_state(1)[0]) if each else seed
-    return _build(target, arguments, "hydra.sweeper.sampler")
+    sampler: BaseSampler = _build(target, arguments, "hydra.sweeper.sampler")
+    return sampler
 
 
 def build_pruner(settings: Settings | None) -> BasePruner:
@@ -118,7 +119,9 @@ def build_pruner(settings: Settings | None) -> BasePruner:
     """
     if settings is None:
         return optuna.pruners.NopPruner()
-    return _build(_class_of(settings, "hydra.sweeper.pruner", BasePruner), _arguments(settings), "hydra.sweeper.pruner")
+    target = _class_of(settings, "hydra.sweeper.pruner", BasePruner)
+    pruner: BasePruner = _build(target, _arguments(settings), "hydra.sweeper.pruner")
+    return pruner
 
 
 def _read(configured: Any, names: Mapping[str, str], key: str) -> Settings | None:

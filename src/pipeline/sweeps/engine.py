@@ -224,5 +224,5 @@ def _leave_results(
     status = "FINISHED" if failure is None and finished.exit_code == 0 else "FAILED"
     if isinstance(failure, KeyboardInterrupt | Interrupted):
         status = "KILLED"
-    parent.finish(plan, summary_metrics(finished.study, plan, finished.trials), finished.trials, files, status)
+    parent.finish(plan, summary_metrics(finished.study, plan, finished.trials), files, status)
     print_summary(finished.study, plan, finished.trials, console)

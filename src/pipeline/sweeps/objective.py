@@ -56,7 +56,8 @@ def _refuse_test_metric(name: str) -> None:
         )
     if name != "auto" and name not in EXTRA and not name.startswith(("val/", "train/")):
         raise UserError(
-            f"A sweep cannot optimise {name}: expected a metric such as val/accuracy or val/loss, or {' or '.join(EXTRA)}."
+            f"A sweep cannot optimise {name}: expected a metric such as val/accuracy or val/loss,"
+            f" or {' or '.join(EXTRA)}."
         )
 
 

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial
 
 from pipeline.errors import UserError
 from pipeline.sweeps.plan import Plan
-from pipeline.tracking import Reference, Run, life, recover
+from pipeline.tracking import Run, life, recover
 
 _PARENT = "sweep:parent"
 
@@ -28,7 +27,7 @@ class NoParent:
         """Nothing to recover."""
 
     def finish(
-        self, plan: Plan, metrics: Mapping[str, float], trials: Sequence[FrozenTrial], files: Sequence[Path], status: Any
+        self, plan: Plan, metrics: Mapping[str, float], files: Sequence[Path], status: Any
     ) -> None:
         """Nothing to finish."""
 
@@ -96,7 +95,7 @@ class Parent:
             _deliver(directory, self._experiments_dir, self._uri)
 
     def finish(
-        self, plan: Plan, metrics: Mapping[str, float], trials: Sequence[FrozenTrial], files: Sequence[Path], status: Any
+        self, plan: Plan, metrics: Mapping[str, float], files: Sequence[Path], status: Any
     ) -> None:
         """Record what the study came to, and end the run."""
         self.recover()

@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import optuna
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 # Name, title, the name in both of Optuna's plot modules, and whether it needs a target for several objectives.
 _PLOTS = (
@@ -56,11 +59,10 @@ def write_plots(study: optuna.Study, metrics: list[str], directory: Path) -> lis
             if name == "intermediate_values" and len(metrics) > 1:
                 continue
             arguments = _arguments(study, name, metrics, targeted)
-            files += _attempt(name, lambda f=function, n=name, a=arguments: [_picture(study, f, a, directory / f"{n}.png")])
-            sections += _attempt(
-                name,
-                lambda f=function, t=title, a=arguments, s=sections: [_section(study, f, t, a, first=not s)],
-            )
+            picture = partial(_picture, study, function, arguments, directory / f"{name}.png")
+            section = partial(_section, study, function, arguments, title, first=not sections)
+            files += _attempt(name, picture)
+            sections += _attempt(name, section)
     page = directory / "study.html"
     page.write_text(_PAGE.format(title=f"Study {study.study_name}", body="\n".join(sections)), encoding="utf-8")
     return [page, *files]
@@ -85,9 +87,9 @@ def _contour_parameters(study: optuna.Study) -> list[str] | None:
     return list(optuna.importance.get_param_importances(study, target=target))[:_CONTOUR_PARAMETERS]
 
 
-def _attempt(name: str, make: Callable[[], list[Any]]) -> list[Any]:
+def _attempt(name: str, make: Callable[[], T]) -> list[T]:
     try:
-        return make()
+        return [make()]
     except Exception as error:
         # A study of one trial or one parameter has no importances and no contour: the others are still worth having.
         log.debug("No plot %s: %s", name, error)
@@ -111,7 +113,7 @@ def _picture(study: optuna.Study, function: str, arguments: dict[str, Any], path
     return path
 
 
-def _section(study: optuna.Study, function: str, title: str, arguments: dict[str, Any], first: bool) -> str:
+def _section(study: optuna.Study, function: str, arguments: dict[str, Any], title: str, first: bool) -> str:
     from optuna import visualization
 
     figure = getattr(visualization, function)(study, **arguments)

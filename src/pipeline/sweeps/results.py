@@ -16,8 +16,8 @@ from pipeline.sweeps.plan import Plan
 from pipeline.sweeps.space import as_override, plain_key
 
 # Groups that an experiment file does not choose: what it stands on is chosen group by group, and these are the user's.
-_NOT_CHOSEN = ("experiment", "sweep", "ladder", "debug", "paths", "task", "hydra")
-_NOT_KEPT = ("paths", "task", "resume")
+_NOT_CHOSEN = ("experiment", "sweep", "ladder", "debug", "paths", "logger", "task", "hydra")
+_NOT_KEPT = ("paths", "logger", "task", "resume")
 
 
 def write_optimization_results(directory: Path, best: Sequence[FrozenTrial], objectives: int) -> Path:
@@ -44,7 +44,8 @@ def write_best_experiment(directory: Path, plan: Plan, composer: Composer, best:
         if group.split("/")[0] not in _NOT_CHOSEN and "@" not in group
     }
     plain = composer.compose_only([f"{group}={'null' if c is None else c}" for group, c in groups.items()])
-    values = _difference(_container(winner), _container(plain))
+    # The name goes with it: without one, the run would be called `best`.
+    values = {"name": winner.name, **_difference(_container(winner), _container(plain))}
     header = (
         f"# @package _global_\n# Trial {best.number} of the study {plan.study_name}: "
         f"{', '.join(f'{name}={value:.6g}' for name, value in zip(plan.metrics, best.values or [], strict=True))}\n"
@@ -125,7 +126,8 @@ def _summary(plan: Plan, members: Sequence[FrozenTrial]) -> dict[str, Any]:
 
 def write_multirun_results(directory: Path, groups: Sequence[Mapping[str, Any]]) -> Path:
     """`multirun_results.yaml`: each group with mean and standard deviation over its seeds."""
-    return _write(directory / "multirun_results.yaml", yaml.safe_dump([dict(group) for group in groups], sort_keys=False))
+    text = yaml.safe_dump([dict(group) for group in groups], sort_keys=False)
+    return _write(directory / "multirun_results.yaml", text)
 
 
 def _write(path: Path, text: str) -> Path:

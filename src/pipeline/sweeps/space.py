@@ -1,4 +1,4 @@
-"""What a sweep may try: Hydra's override syntax read into Optuna's distributions, and values written back as overrides."""
+"""What a sweep may try: Hydra's override syntax as Optuna's distributions, and values back as overrides."""
 
 from __future__ import annotations
 

@@ -21,13 +21,16 @@ import sqlalchemy
 from filelock import FileLock
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import RDBStorage
-from optuna.storages._rdb import models
+from optuna.storages._rdb import models as _models
 from optuna.trial import TrialState
 from sqlalchemy import orm
 
 from pipeline.errors import UserError
 from pipeline.tracking import process
 from pipeline.tracking.redact import has_secret, redact
+
+# Optuna's tables are declared in a way that type checkers misread.
+models: Any = _models
 
 FIXED = "fixed_params"  # Optuna's own name: values that a queued trial must take.
 CLAIM = "sweep:claim"
@@ -122,7 +125,7 @@ class SweepStorage(RDBStorage):
         """
         with self._transaction() as session:
             models.StudyModel.find_or_raise_by_id(study_id, session, for_update=True)
-            count = session.query(models.TrialModel).filter_by(study_id=study_id).count()
+            count: int = session.query(models.TrialModel).filter_by(study_id=study_id).count()
             for number in range(count, total):
                 trial = models.TrialModel(study_id=study_id, number=number, state=TrialState.WAITING)
                 session.add(trial)
@@ -211,7 +214,7 @@ class SweepStorage(RDBStorage):
             )
             return [self._lose(session, trial, retries) for trial in running if self._is_gone(session, trial)]
 
-    def _is_gone(self, session: orm.Session, trial: models.TrialModel) -> bool:
+    def _is_gone(self, session: orm.Session, trial: Any) -> bool:
         claim = _system_attr(session, trial.trial_id, CLAIM)
         if claim is not None and not process.is_alive(claim["owner"]):
             return True
@@ -222,7 +225,7 @@ class SweepStorage(RDBStorage):
         assert now is not None
         return bool(now.replace(tzinfo=None) - beat.heartbeat > timedelta(seconds=self._grace))
 
-    def _lose(self, session: orm.Session, trial: models.TrialModel, retries: int) -> Lost:
+    def _lose(self, session: orm.Session, trial: Any, retries: int) -> Lost:
         times = int(_system_attr(session, trial.trial_id, LOST) or 0) + 1
         _set_system_attr(session, trial.trial_id, LOST, times)
         if times <= retries:
@@ -250,7 +253,7 @@ class SweepStorage(RDBStorage):
             return {trial.number: _system_attr(session, trial.trial_id, CLAIM) or {} for trial in running}
 
 
-def _owned(session: orm.Session, claim: Claim) -> models.TrialModel:
+def _owned(session: orm.Session, claim: Claim) -> Any:
     trial = models.TrialModel.find_or_raise_by_id(claim.trial_id, session, for_update=True)
     holder = _system_attr(session, claim.trial_id, CLAIM) or {}
     if trial.state != TrialState.RUNNING or holder.get("token") != claim.token:
@@ -258,7 +261,7 @@ def _owned(session: orm.Session, claim: Claim) -> models.TrialModel:
     return trial
 
 
-def _to_waiting(session: orm.Session, trial: models.TrialModel) -> None:
+def _to_waiting(session: orm.Session, trial: Any) -> None:
     """Forget everything the attempt left but the values it was to run with."""
     attributes = {
         entry.key: json.loads(entry.value_json)

@@ -1,4 +1,4 @@
-"""Opening a study: a new one with its trials queued, or one to go on with, refused where it was about something else."""
+"""Opening a study: a new one, or one to go on with, which is refused where it was about something else."""
 
 from __future__ import annotations
 
@@ -45,8 +45,9 @@ def open_study(storage: SweepStorage, plan: Plan, now: Identity) -> optuna.Study
     Raises:
         UserError: where a study of that name exists and was about something else; the message shows what differs.
     """
+    directions = [optuna.study.StudyDirection[way.upper()] for way in plan.directions]
     study = optuna.create_study(
-        study_name=plan.study_name, storage=storage, directions=plan.directions, load_if_exists=True
+        study_name=plan.study_name, storage=storage, directions=directions, load_if_exists=True
     )
     before = study.user_attrs.get(IDENTITY)
     if before is None:
@@ -74,7 +75,7 @@ def differences(before: Identity, now: Identity) -> list[str]:
         for key in [*old, *(key for key in new if key not in old)]:
             # Through JSON, since the stored one came back from it (tuples as lists).
             if json.dumps(old.get(key)) != json.dumps(new.get(key)):
-                lines.append(f"{key}: {_shown(part, key, old)} -> {_shown(part, key, new)}")
+                lines.append(f"{key}: {_shown(part, key, old)} -> {_shown(part, key, new)}")  # noqa: PERF401
     return lines
 
 
@@ -88,7 +89,11 @@ def _shown(part: str, key: str, values: Mapping[str, Any]) -> str:
 
 
 def enqueue(
-    storage: SweepStorage, study: optuna.Study, plan: Plan, own: Mapping[str, Value], seeds: Sequence[Mapping[str, Value]]
+    storage: SweepStorage,
+    study: optuna.Study,
+    plan: Plan,
+    own: Mapping[str, Value],
+    seeds: Sequence[Mapping[str, Value]],
 ) -> int:
     """Queue the trials that the study still lacks; how many this call added."""
     prepared = prepared_trials(plan, own, seeds)
@@ -96,7 +101,7 @@ def enqueue(
 
 
 def prepared_trials(plan: Plan, own: Mapping[str, Value], seeds: Sequence[Mapping[str, Value]]) -> list[dict[str, Any]]:
-    """System attributes of the first trials: the jobs of a multirun, a grid, or own settings and then known-good ones."""
+    """System attributes of the first trials: a multirun's jobs, a grid, or own settings and then known-good ones."""
     if plan.jobs is not None:
         return [{"sweep:job": job} for job in plan.jobs]
     space = plan.search_space

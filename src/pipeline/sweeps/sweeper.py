@@ -11,7 +11,7 @@ from typing import Any
 
 import optuna
 from hydra.types import HydraContext
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from optuna.trial import TrialState
 
 from pipeline.errors import UserError
@@ -216,7 +216,8 @@ def _refuse_experiment(config: DictConfig, base: DictConfig) -> None:
         return
     choice = str(base.hydra.runtime.choices.get("model"))
     target = str(OmegaConf.select(base, "model._target_", default=""))
-    if fits not in (choice, target.rpartition(".")[2].lower()):
+    cell = OmegaConf.select(base, "model.cell")
+    if fits not in (choice, target.rpartition(".")[2].lower() if cell is None else cell):
         sweep = base.hydra.runtime.choices.get("sweep")
         raise UserError(
             f"sweep={sweep} is made for model={fits}, but the experiment's model is {choice} ({target})."
@@ -236,7 +237,8 @@ def _refuse_launching(config: DictConfig) -> None:
     if devices in ("auto", -1, "-1") and str(trainer.get("accelerator")) in ("auto", "gpu", "cuda"):
         several = len(visible_gpus()) > 1 or launching
     else:
-        several = devices not in (1, "1", "auto", -1, "-1") and not (isinstance(devices, Sequence) and len(devices) == 1)
+        one = devices in (1, "1", "auto", -1, "-1") or (isinstance(devices, ListConfig) and len(devices) == 1)
+        several = not one
     if nodes > 1 or several:
         raise UserError(
             f"trainer.strategy={name} with trainer.devices={devices}: this trainer starts processes that run the whole"
@@ -247,7 +249,8 @@ def _refuse_launching(config: DictConfig) -> None:
 
 def experiment_of(base: DictConfig, varied: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that make the experiment: resolved, by dotted key, without what varies or is about the machine."""
-    content = OmegaConf.to_container(base, resolve=True)
+    own = OmegaConf.masked_copy(base, [key for key in base if key != "hydra"])
+    content = OmegaConf.to_container(own, resolve=True)
     assert isinstance(content, dict)
     left_out = [*_NOT_THE_EXPERIMENT, *(space.plain_key(key).replace("/", ".") for key in varied)]
     if any(space.plain_key(key) in ("experiment", "debug") for key in varied):

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from hydra.core.utils import JobRuntime
 from omegaconf import DictConfig
 from optuna.pruners import _filter_study
 from optuna.trial import FrozenTrial, TrialState
@@ -41,7 +42,14 @@ from pipeline.sweeps.running import (
     read_search_space_function,
 )
 from pipeline.sweeps.space import as_override
-from pipeline.sweeps.storage import COMPLETE_SETTINGS, HEARTBEAT_SECONDS, Claim, LostClaim, SweepStorage, open_storage
+from pipeline.sweeps.storage import (
+    COMPLETE_SETTINGS,
+    HEARTBEAT_SECONDS,
+    Claim,
+    LostClaim,
+    SweepStorage,
+    open_storage,
+)
 from pipeline.tracking import Reference, redact
 
 log = logging.getLogger(__name__)
@@ -288,7 +296,8 @@ class _Attempt:
             if other.params == trial.params and "duplicate_of" not in other.user_attrs:
                 for step, value in other.intermediate_values.items():
                     trial.report(value, step)
-                kept = {key: other.user_attrs[key] for key in ("metrics", "baseline", "rejected") if key in other.user_attrs}
+                copied = ("metrics", "baseline", "rejected")
+                kept = {key: value for key, value in other.user_attrs.items() if key in copied}
                 self._finish(other.state, other.values, {**kept, "duplicate_of": other.number})
                 log.info("Trial %d has the settings of trial %d and takes its result", trial.number, other.number)
                 return True
@@ -368,9 +377,7 @@ def main(arguments: list[str] | None = None) -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     logging.basicConfig(level=logging.INFO, format="[%(asctime)s][%(name)s][%(levelname)s] %(message)s")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    from pipeline.config import resolvers
-
-    resolvers.register()
+    JobRuntime.instance().set("name", "pipeline")
     storage = open_storage(os.environ["PIPELINE_STORAGE"], plan.grace)
     deadline = None if plan.timeout is None else time.monotonic() + plan.timeout
     worker = Worker(
