@@ -72,11 +72,11 @@ def check(cfg: DictConfig, *, sweep: bool = False, for_this_machine: bool = True
     _check_targets(plain, ())
     if "hydra" in plain:
         _check_hydra(plain["hydra"], sweep)
+    for path, value in _leaves(plain, ()):
+        _check_value(_dotted(path), value)
     _check_keys(plain)
     if not sweep:
         _check_missing({key: value for key, value in plain.items() if key != "hydra"}, ())
-    for path, value in _leaves(plain, ()):
-        _check_value(_dotted(path), value)
     _check_together(plain)
     if for_this_machine and plain.get("trainer"):
         check_devices(plain["trainer"])
@@ -294,7 +294,7 @@ def _check_missing(value: Any, path: Path) -> None:
     for where, leaf in _leaves(value, path):
         if leaf == _MISSING:
             key = _dotted(where)
-            raise UserError(f"{key} is not given: add {key}=... to the command line")
+            raise UserError(f"{key} is not given: add {key}=VALUE to the command line")
 
 
 def _check_value(key: str, value: Any) -> None:
@@ -309,7 +309,8 @@ def _check_value(key: str, value: Any) -> None:
 def _check_together(plain: dict[str, Any]) -> None:
     """Settings that are right by themselves and wrong beside others."""
     for path, value in _leaves(plain, ()):
-        if path[-1] in ("monitor", "metric") and isinstance(value, str) and value.split("/")[0] == "test":
+        steers = path[-1] == "monitor" or path == ("objective", "metric")
+        if steers and isinstance(value, str) and value.split("/")[0] == "test":
             raise UserError(
                 f"{_dotted(path)}={value}: the test split is read once, at the end, so nothing may be chosen "
                 f"by it; use val/{value.partition('/')[2] or 'loss'}"

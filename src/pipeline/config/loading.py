@@ -12,15 +12,17 @@ from typing import Any
 
 import hydra.version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import CachingConfigRepository
 from hydra._internal.defaults_list import DefaultsList
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.default_element import GroupDefault
+from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.core.utils import setup_globals
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from pipeline.config import config_directory
@@ -55,7 +57,8 @@ class Loader(ConfigLoaderImpl):
             )
             if config_name is not None:
                 _settle(cfg)
-        except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
+        except Exception as error:
+            # Whatever Hydra raises here, what it was given is the reason: assertions and type errors among it.
             message = self._explained(error, config_name, understood)
             for meant, typed in zip(understood, overrides, strict=True):
                 message = message.replace(meant, typed) if meant != typed else message
@@ -75,6 +78,22 @@ class Loader(ConfigLoaderImpl):
         cfg.hydra.sweep.dir = master_config.hydra.sweep.dir
         return cfg
 
+    def _process_config_searchpath(
+        self, config_name: str | None, parsed_overrides: list[Override], repo: CachingConfigRepository
+    ) -> None:
+        # Hydra imports a package to look for files in it, so only directories are searched.
+        found = repo.load_config(config_name) if config_name is not None else None
+        searched: list[Any] = [
+            o.value() for o in parsed_overrides if o.get_key_element() == "hydra.searchpath"
+        ]
+        if found is not None:
+            searched.append(OmegaConf.select(found.config, "hydra.searchpath"))
+        for places in searched:
+            for place in places if isinstance(places, list | ListConfig) else ():
+                if not str(place).startswith(("/", "file://")):
+                    raise UserError(f"hydra.searchpath={place}: expected the absolute path of a directory")
+        super()._process_config_searchpath(config_name, parsed_overrides, repo)
+
     @cached_property
     def _groups(self) -> frozenset[str]:
         """Groups that stand in the defaults list: they are chosen, not added."""
@@ -87,10 +106,14 @@ class Loader(ConfigLoaderImpl):
     def _understood(self, override: str) -> str:
         """``+experiment=x`` means ``experiment=x``; ``+key=value`` sets it, whether it was there or not."""
         parts = _OVERRIDE.fullmatch(override)
-        if parts is None or not parts["sign"].startswith("+"):
+        if parts is None or parts["sign"] == "~":
             return override
         if parts["key"].lstrip("/") in self._groups:
-            return f"{parts['key'].lstrip('/')}{parts['rest'] or ''}"
+            # An option called nan is a name here, not the number.
+            option = re.sub(r"^=(nan|inf|true|false|[\d.]+)$", r"='\1'", parts["rest"] or "")
+            return f"{parts['key'].lstrip('/')}{option}"
+        if not parts["sign"]:
+            return override
         is_group = self.repository.group_exists(parts["key"].split("@")[0])
         return override if is_group else f"++{parts['key']}{parts['rest'] or ''}"
 
@@ -99,7 +122,10 @@ class Loader(ConfigLoaderImpl):
             return told
         if isinstance(error, OverrideParseException):
             return f"{error.override}: cannot be read: {str(error).splitlines()[0]}"
-        message = str(error) or str(error.__cause__)
+        message = str(error) or str(error.__cause__ or "")
+        if not isinstance(error, HydraException | OmegaConfBaseException | OSError):
+            typed = " ".join(overrides)
+            return f"{typed}: cannot be understood as a configuration ({type(error).__name__}: {message})"
         if isinstance(error, MissingConfigException) and error.missing_cfg_file:
             return self._missing_option(error, message)
         if unknown := re.search(r"Could not override '([^']+)'", message):

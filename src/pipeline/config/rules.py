@@ -81,7 +81,8 @@ class Word:
     null: bool = False
 
     def expected(self) -> str:
-        return "one of " + ", ".join([_shown(word) for word in self.words] + ["null"] * self.null)
+        words = dict.fromkeys(_shown(word) for word in self.words)
+        return "one of " + ", ".join([*words, *["null"] * self.null])
 
     def holds(self, value: Any) -> bool:
         if value is None:

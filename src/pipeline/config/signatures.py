@@ -13,8 +13,8 @@ from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
-# Re-exports of re-exports: deeper than this is a circle.
-_LONGEST_CHAIN = 12
+# The (module, name) pairs that a search has been at: imports may run in circles.
+Seen = set[tuple[str, str]]
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def definition(name: str) -> Definition | None:
     """Follow a dotted name through imports and re-exports to where it is defined; None where that cannot be
     read.
     """
-    return _follow(name, _LONGEST_CHAIN)
+    return _follow(name, set())
 
 
 @lru_cache(maxsize=256)
@@ -61,7 +61,7 @@ def arguments(name: str) -> Arguments | None:
     found = definition(name)
     if found is None or found.kind != "class":
         return None
-    return _constructor(found, _LONGEST_CHAIN)
+    return _constructor(found)
 
 
 def classes(module: str) -> list[str]:
@@ -75,10 +75,8 @@ def classes(module: str) -> list[str]:
     return [name for name in names if name[:1].isupper()]
 
 
-def _follow(name: str, left: int) -> Definition | None:
+def _follow(name: str, seen: Seen) -> Definition | None:
     first, *rest = name.split(".")
-    if left == 0:
-        return None
     module = first
     for position, part in enumerate(rest):
         # A submodule goes first: reading the package's own source for each step would cost as much as
@@ -88,23 +86,26 @@ def _follow(name: str, left: int) -> Definition | None:
             continue
         if _module_file(module) is None:
             return None
-        found = _lookup(module, part, left)
+        found = _lookup(module, part, seen)
         remaining = rest[position + 1 :]
         if not remaining or found is None:
             return found
         if found.kind != "module":
             return None
         # Built-in modules have no source: still, os.system is os.system, wherever os was imported.
-        return _follow(".".join([found.module, *remaining]), left - 1) or Definition(
+        return _follow(".".join([found.module, *remaining]), seen) or Definition(
             found.module, ".".join(remaining), "object"
         )
     return Definition(module, "", "module") if _module_file(module) is not None else None
 
 
-def _lookup(module: str, name: str, left: int) -> Definition | None:
+def _lookup(module: str, name: str, seen: Seen) -> Definition | None:
     """What ``name`` is bound to at the top level of ``module``."""
     if _class_source(module, name) is not None:
         return Definition(module, name, "class")
+    if (module, name) in seen:
+        return None
+    seen.add((module, name))
     found: Definition | None = None
     for statement in _statements(module):
         match statement:
@@ -115,19 +116,19 @@ def _lookup(module: str, name: str, left: int) -> Definition | None:
             case ast.Import(names=imported):
                 for alias in imported:
                     if alias.asname == name:
-                        found = _follow(alias.name, left - 1) or Definition(alias.name, "", "module")
+                        found = _follow(alias.name, seen) or Definition(alias.name, "", "module")
                     elif alias.asname is None and alias.name.split(".")[0] == name:
                         found = Definition(name, "", "module")
             case ast.ImportFrom(names=imported):
                 source = _absolute(module, statement)
                 for alias in imported:
                     if (alias.asname or alias.name) == name:
-                        found = _follow(f"{source}.{alias.name}", left - 1)
-                    elif alias.name == "*" and (starred := _follow(f"{source}.{name}", left - 1)):
+                        found = _follow(f"{source}.{alias.name}", seen)
+                    elif alias.name == "*" and (starred := _follow(f"{source}.{name}", seen)):
                         found = starred
             case ast.Assign(targets=[ast.Name(id=defined)], value=ast.Name(id=other)):
-                if defined == name != other and left:
-                    found = _lookup(module, other, left - 1)
+                if defined == name != other:
+                    found = _lookup(module, other, seen)
     return found
 
 
@@ -142,24 +143,25 @@ def _absolute(module: str, statement: ast.ImportFrom) -> str:
     return ".".join([*base, *([statement.module] if statement.module else [])])
 
 
-def _constructor(found: Definition, left: int) -> Arguments:
+def _constructor(found: Definition) -> Arguments:
     tree = _class_tree(found)
-    if tree is None or left == 0:
+    if tree is None:
         return Arguments((), frozenset(), open=True)
     written = next((s for s in tree.body if isinstance(s, ast.FunctionDef) and s.name == "__init__"), None)
     parents = [_base(found.module, node) for node in tree.bases if not _is_plain(node)]
-    bases = [parent for parent in parents if parent is not None]
+    # A base of the same name as the class is an import that the class itself hides.
+    bases = [parent for parent in parents if parent is not None and parent != found]
     unknown_base = len(bases) < len(parents)
     if written is None:
         if fields := _dataclass_fields(tree):
             return fields
         if bases:
-            return _constructor(bases[0], left - 1)
+            return _constructor(bases[0])
         return Arguments((), frozenset(), open=unknown_base)
     own = _signature(written)
     if written.args.kwarg is None:
         return own
-    inherited = [_constructor(parent, left - 1) for parent in bases]
+    inherited = [_constructor(parent) for parent in bases]
     names = dict.fromkeys(own.names)
     for base in inherited:
         names.update(dict.fromkeys(base.names))
@@ -199,9 +201,9 @@ def _base(module: str, node: ast.expr) -> Definition | None:
         node = node.value
     written = ast.unparse(node)
     first, _, rest = written.partition(".")
-    found = _lookup(module, first, _LONGEST_CHAIN)
+    found = _lookup(module, first, set())
     if found is not None and rest:
-        found = _follow(f"{found.module}.{rest}", _LONGEST_CHAIN) if found.kind == "module" else None
+        found = _follow(f"{found.module}.{rest}", set()) if found.kind == "module" else None
     return found if found is not None and found.kind == "class" else None
 
 
