@@ -99,6 +99,7 @@ class Proxy:
                 upstream.request(self.command, self.path, body, {**dict(self.headers), "Host": host})
                 answer = upstream.getresponse()
                 content = answer.read()
+                upstream.close()
                 if fault == "deaf":
                     self.close_connection = True
                     self.connection.shutdown(socket.SHUT_RDWR)
@@ -140,27 +141,16 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory, free_port: Callable[
     """The address of a real tracking server on a SQLite store."""
     folder = tmp_path_factory.mktemp("server")
     port = free_port()
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "mlflow",
-            "server",
-            "--host",
-            "127.0.0.1",
-            "--port",
-            str(port),
-            "--workers",
-            "1",
-            "--backend-store-uri",
-            f"sqlite:///{folder}/server.db",
-            "--artifacts-destination",
-            str(folder / "kept"),
-        ],
-        stdout=(folder / "log").open("w"),
-        stderr=subprocess.STDOUT,
-        cwd=folder,
-    )
+    options = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    stores = ["--backend-store-uri", f"sqlite:///{folder}/server.db"]
+    stores += ["--artifacts-destination", str(folder / "kept")]
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", "server", *options, *stores],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            cwd=folder,
+        )
     address = f"http://127.0.0.1:{port}"
     try:
         deadline = time.monotonic() + 90
