@@ -26,7 +26,9 @@ class Trained:
         self.start: dict[str, torch.Tensor] = {}
         self.data: Any = None
         self.model: Any = None
-        cfg = compose([*overrides, "logger=none", "callbacks.progress=null", f"paths.data_dir={directory / 'data'}"])
+        cfg = compose(
+            [*overrides, "logger=none", "callbacks.progress=null", f"paths.data_dir={directory / 'data'}"]
+        )
         hooks = Hooks(directory=directory / "run", reports=False, on_model=self._keep)
         self.result: RunResult = train(cfg, hooks)
 
@@ -92,7 +94,12 @@ def test_line_mlp_has_the_weights_of_a_plain_loop(tmp_path: Path) -> None:
     assert answer == pytest.approx(17.996928, abs=1e-6)
     assert run.predict(9) == pytest.approx(17.996928, abs=1e-4)
     found = {name: value.detach().reshape(-1).tolist() for name, value in run.model.named_parameters()}
-    expected = {"hidden.0.weight": hidden, "hidden.0.bias": bias, "output.weight": output, "output.bias": [last]}
+    expected = {
+        "hidden.0.weight": hidden,
+        "hidden.0.bias": bias,
+        "output.weight": output,
+        "output.bias": [last],
+    }
     for name, values in expected.items():
         assert found[name] == pytest.approx(values, abs=2e-5), name
 

@@ -14,7 +14,9 @@ from pipeline.errors import UserError
 
 
 def test_a_line_holds_its_points_unscaled_and_in_order(tmp_path: Path) -> None:
-    data = Line(points=4, test_inputs=[7], validation_fraction=0.0, shuffle=False, batch_size=1, data_dir=tmp_path)
+    data = Line(
+        points=4, test_inputs=[7], validation_fraction=0.0, shuffle=False, batch_size=1, data_dir=tmp_path
+    )
     data.setup()
     batches = [(x.tolist(), y.tolist()) for chunk in data.train_dataloader() for x, y in chunk]
     assert batches == [([[float(x)]], [2.0 * x]) for x in (1, 2, 3, 4)]

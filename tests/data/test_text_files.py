@@ -42,7 +42,10 @@ def inputs(split: Any) -> torch.Tensor:
 
 def table(path: Path, rows: int = 40) -> Path:
     frame = pd.DataFrame(
-        {"text": [f"{'good' if i % 2 else 'bad'} film number n{i}" for i in range(rows)], "label": [i % 2 for i in range(rows)]}
+        {
+            "text": [f"{'good' if i % 2 else 'bad'} film number n{i}" for i in range(rows)],
+            "label": [i % 2 for i in range(rows)],
+        }
     )
     writers = {".csv": frame.to_csv, ".parquet": frame.to_parquet}
     if path.suffix == ".tsv":
@@ -138,7 +141,11 @@ def test_a_folder_a_class_is_read_with_its_own_test_folder_if_there_is_one(tmp_p
     assert data.spec.classes == ("neg", "pos")
     assert "train" in data.encoder.words  # type: ignore[attr-defined]
     assert "test" not in data.encoder.words  # type: ignore[attr-defined]
-    mixed = ready(TextFolder(str(tmp_path / "films/train"), data_dir=tmp_path, test_fraction=0.5, validation_fraction=0.0))
+    mixed = ready(
+        TextFolder(
+            str(tmp_path / "films/train"), data_dir=tmp_path, test_fraction=0.5, validation_fraction=0.0
+        )
+    )
     assert len(mixed.train) == len(mixed.test or ()) == 2
 
 
@@ -184,7 +191,9 @@ def test_settings_that_make_no_sense_are_refused(tmp_path: Path) -> None:
         TextTable("t.csv", input="tokens", ngrams=2)
 
 
-def test_a_second_start_reads_no_review(small_imdb: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_start_reads_no_review(
+    small_imdb: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = ready(Imdb(data_dir=tmp_path, validation_fraction=0.0))
     assert first.spec.classes == ("negative", "positive")
     assert first.train.y.tolist() == [1, 1, 0, 0]
@@ -253,7 +262,9 @@ def test_generated_reviews_are_those_of_the_seed_and_can_be_learnt() -> None:
     assert documents != list(generated_reviews(seed=1))
     parts = {part: [d for d in documents if d.part == part] for part in (0, 1)}
     count = CountVectorizer(binary=True)
-    model = LogisticRegression().fit(count.fit_transform([d.text for d in parts[0]]), [d.label for d in parts[0]])
+    model = LogisticRegression().fit(
+        count.fit_transform([d.text for d in parts[0]]), [d.label for d in parts[0]]
+    )
     accuracy = model.score(count.transform([d.text for d in parts[1]]), [d.label for d in parts[1]])
     assert 0.75 < accuracy < 0.99
 
@@ -272,11 +283,21 @@ def test_reuters_keeps_single_topic_stories_of_the_split_and_the_most_frequent_t
     text = '<!DOCTYPE lewis SYSTEM "file:///etc/passwd">\n' + "".join(
         [story(["earn"], "TRAIN", f"profit &amp; loss e{i}") for i in range(4)]
         + [story(["acq"], "TRAIN", f"shares a{i}") for i in range(3)]
-        + [story(["zinc"], "TRAIN", "zinc"), story(["earn"], "TEST", "profit"), story(["acq"], "TEST", "shares")]
-        + [story(["earn", "acq"], "TRAIN", "two"), story([], "TRAIN", "none"), story(["acq"], "NOT-USED", "unused")]
+        + [
+            story(["zinc"], "TRAIN", "zinc"),
+            story(["earn"], "TEST", "profit"),
+            story(["acq"], "TEST", "shares"),
+        ]
+        + [
+            story(["earn", "acq"], "TRAIN", "two"),
+            story([], "TRAIN", "none"),
+            story(["acq"], "NOT-USED", "unused"),
+        ]
         + [story(["earn"], "TRAIN", "bypassed", flag="BYPASS"), story(["zinc"], "TEST", "rare")]
     )
-    archive(tmp_path / "reuters21578.tar.gz", {"reut2-000.sgm": text.encode("latin-1"), "README.txt": b"hello"})
+    archive(
+        tmp_path / "reuters21578.tar.gz", {"reut2-000.sgm": text.encode("latin-1"), "README.txt": b"hello"}
+    )
     monkeypatch.setattr(sources, "REUTERS", replace(sources.REUTERS, check=lambda path: None))
     data = ready(Reuters(topics=2, data_dir=tmp_path, validation_fraction=0.0))
     assert data.spec.classes == ("acq", "earn")

@@ -103,7 +103,7 @@ OPINIONS = {
 }
 
 
-def generated_reviews(train: int = 2000, test: int = 1000, seed: int = 0) -> Iterator[Document]:
+def generated_reviews(train: int = 6000, test: int = 2000, seed: int = 0) -> Iterator[Document]:
     """Short reviews, half of them positive: most opinions in one agree with its label, some do not.
 
     Args:
