@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from itertools import zip_longest
 from pathlib import Path
 
 import pytest
@@ -52,22 +53,23 @@ def own(tmp_path: Path, name: str, text: str) -> Path:
     return tmp_path / "mine"
 
 
-def options() -> list[tuple[str, str]]:
-    return [
-        (group, path.stem) for group in GROUPS for path in sorted((config_directory() / group).glob("*.yaml"))
+def every_option() -> list[list[str]]:
+    """Overrides that choose every option of every group once, several groups at a time."""
+    shared = ("shared", "recurrent")
+    by_group = [
+        [
+            f"{group}={p.stem}"
+            for p in sorted((config_directory() / group).glob("*.yaml"))
+            if p.stem not in shared
+        ]
+        for group in GROUPS
     ]
+    return [[option for option in options if option] for options in zip_longest(*by_group)]
 
 
-@pytest.mark.parametrize(("group", "option"), [o for o in options() if o[1] not in ("shared", "recurrent")])
-def test_every_shipped_option_composes_on_any_machine(group: str, option: str) -> None:
-    compose([f"{group}={option}"], for_this_machine=False)
-
-
-@pytest.mark.parametrize(
-    "name", sorted(path.stem for path in (config_directory() / "experiment").glob("*.yaml"))
-)
-def test_every_shipped_experiment_composes(name: str) -> None:
-    assert compose([f"+experiment={name}"]).name == name
+@pytest.mark.parametrize("choices", every_option())
+def test_every_shipped_option_composes_on_any_machine(choices: list[str]) -> None:
+    compose(choices, for_this_machine=False)
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (config_directory() / "task").glob("*.yaml")))
@@ -372,7 +374,7 @@ def test_two_gpus_serve_what_is_asked_of_two(devices: object, monkeypatch: pytes
 @pytest.mark.parametrize("devices", [3, [0, 2], "2,"])
 def test_a_third_gpu_of_two_is_refused(devices: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices_module, "_gpus", lambda: 2)
-    with pytest.raises(UserError, match="this machine has 2 GPUs; use trainer.devices=2"):
+    with pytest.raises(UserError, match=r"this machine has 2 GPUs; use trainer\.devices=2"):
         check_devices({"accelerator": "gpu", "devices": devices})
     with pytest.raises(UserError, match="twice"):
         check_devices({"accelerator": "gpu", "devices": [1, 1]})

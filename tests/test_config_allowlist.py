@@ -86,7 +86,7 @@ def _own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", FORBIDDEN)
 def test_a_forbidden_name_is_refused_early_and_late(name: str) -> None:
     for decide in (check_name, resolve):
-        with pytest.raises(UserError, match="callbacks.x._target_="):
+        with pytest.raises(UserError, match=r"callbacks\.x\._target_="):
             decide(name, "callbacks.x._target_")
 
 
@@ -137,8 +137,6 @@ def test_what_is_no_dotted_name_is_refused(name: object) -> None:
         ("hydra.sweeper._target_=os.system", "hydra.sweeper._target_"),
         ("+hydra.sweeper.sampler={_target_:os.system}", "hydra.sweeper.sampler._target_"),
         ("hydra.job_logging.handlers.console.class=os.system", "not a handler"),
-        ("+hydra.job_logging.handlers.x={'()':os.system}", "not a handler"),
-        ("+hydra.job_logging.formatters.x={'()':os.system}", "not a handler"),
         (
             "+hydra.job_logging.handlers.x={class:logging.handlers.SocketHandler,host:h,port:1}",
             "not a handler",
@@ -169,8 +167,9 @@ def test_an_experiment_from_someone_else_runs_nothing(
     attacks = {
         "callbacks": f"hydra:\n  callbacks:\n    x:\n      _target_: os.system\n      command: touch {marker}\n",
         "reference": f"tags: [os.system]\noptimizer:\n  _target_: ${{tags.0}}\n  command: touch {marker}\n",
-        "default": f"hydra:\n  callbacks:\n    x: ${{oc.select:nothing,{{_target_:os.system,command:'touch {marker}'}}}}\n",
-        "logging": f"hydra:\n  job_logging:\n    handlers:\n      console:\n        (): os.system\n        command: touch {marker}\n",
+        "default": "hydra:\n  callbacks:\n    x: ${oc.select:nothing,{_target_:os.system,command:true}}\n",
+        "logging": "hydra:\n  job_logging:\n    handlers:\n      console:\n        (): os.system\n",
+        "formatter": "hydra:\n  hydra_logging:\n    formatters:\n      x:\n        (): os.system\n",
         "nested": f"model:\n  activation:\n    _target_: builtins.eval\n    source: open('{marker}','w')\n",
     }
     for name, text in attacks.items():
@@ -201,7 +200,7 @@ def test_the_user_allows_a_class_of_their_own(tmp_path: Path, monkeypatch: pytes
     )
     monkeypatch.syspath_prepend(tmp_path)
     node = {"_target_": "gulls.Count", "n": 3}
-    with pytest.raises(UserError, match="--allow gulls.Count"):
+    with pytest.raises(UserError, match=r"--allow gulls\.Count"):
         build(node)
     monkeypatch.setenv("PIPELINE_ALLOW", "gulls.Count")
     assert build(node).n == 3
@@ -250,8 +249,10 @@ def test_nested_nodes_are_built_first() -> None:
 
 
 def test_settings_that_a_constructor_refuses_are_the_users_business() -> None:
-    with pytest.raises(UserError, match=r"model: torch\.nn\.Dropout refused its settings: .*between 0 and 1"):
-        build({"_target_": "torch.nn.Dropout", "p": 7.0}, key="model")
+    with pytest.raises(
+        UserError, match=r"callbacks\.x: torch\.nn\.Dropout refused its settings: .*between 0 and 1"
+    ):
+        build({"_target_": "torch.nn.Dropout", "p": 7.0}, key="callbacks.x")
     with pytest.raises(UserError, match="expected a mapping with _target_"):
         build({"p": 7.0}, key="model")
 
