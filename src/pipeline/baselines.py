@@ -45,7 +45,7 @@ def mean(train: Rows, evaluate: Rows, spec: Spec) -> dict[str, float]:
     """Always the mean of the training targets."""
     error = evaluate.y.double() - train.y.double().mean(0)
     mse = float(error.square().mean())
-    return {"mae": float(error.abs().mean()), "mse": mse, "rmse": math.sqrt(mse), "loss": mse}
+    return {"mae": float(error.abs().mean()), "mse": mse, "rmse": math.sqrt(mse), "loss": mse / spec.target_std**2}
 
 
 def linear_regression(train: Rows, evaluate: Rows, spec: Spec) -> dict[str, float]:
@@ -54,7 +54,7 @@ def linear_regression(train: Rows, evaluate: Rows, spec: Spec) -> dict[str, floa
     weights = torch.linalg.lstsq(inputs, targets, driver="gelsd").solution
     error = _design(evaluate) @ weights - evaluate.y.double().view(len(evaluate), -1)
     mse = float(error.square().mean())
-    return {"mae": float(error.abs().mean()), "mse": mse, "rmse": math.sqrt(mse), "loss": mse}
+    return {"mae": float(error.abs().mean()), "mse": mse, "rmse": math.sqrt(mse), "loss": mse / spec.target_std**2}
 
 
 def _design(split: Rows) -> Tensor:

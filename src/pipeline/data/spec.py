@@ -29,6 +29,9 @@ class Spec:
         pixel_mean: mean of each image channel over the training split, in pixel units (0–255).
         pixel_std: standard deviation of each image channel, likewise.
         class_weights: weight of each class in the loss, empty for equal weights.
+        top_k: also count how often the true class is among the so many most likely ones; 0 counts nothing.
+        target_mean: mean of a regression target over the training split, where models work with a standardised one.
+        target_std: its standard deviation, likewise; the loss is in its units, metrics and outputs are not.
     """
 
     task: Task
@@ -44,6 +47,9 @@ class Spec:
     pixel_mean: tuple[float, ...] = ()
     pixel_std: tuple[float, ...] = ()
     class_weights: tuple[float, ...] = ()
+    top_k: int = 0
+    target_mean: float = 0.0
+    target_std: float = 1.0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, for checkpoints and saved models."""
@@ -61,4 +67,6 @@ class Spec:
             return "val/mae", "min"
         if self.per_step:
             return "val/loss", "min"
+        if self.top_k:
+            return f"val/hit_rate_at_{self.top_k}", "max"
         return "val/accuracy", "max"

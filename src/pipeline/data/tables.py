@@ -202,6 +202,8 @@ class TableData(DataModule):
             target_name=self.target,
             target_unit=self.target_unit,
             class_weights=self.class_weights(targets, len(goal.classes)) if goal.classes else (),
+            target_mean=0.0 if goal.classes else float(targets.double().mean()),
+            target_std=1.0 if goal.classes else float(targets.double().std(correction=0)),
         )
         if not goal.classes and self.balance != "none":
             raise UserError(

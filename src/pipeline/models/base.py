@@ -164,6 +164,8 @@ class BaseModule(pl.LightningModule):
                 weighted = (1 - log_p.exp()) ** 2 * log_p
                 return -(weighted if sample_weights is None else weighted * sample_weights).mean()
             return F.binary_cross_entropy_with_logits(logits, y, weight=sample_weights)
+        if self.spec.target_std != 1.0:
+            logits, y = logits / self.spec.target_std, y / self.spec.target_std
         if self.loss_name == "absolute":
             return F.l1_loss(logits, y)
         if self.loss_name == "huber":

@@ -12,6 +12,7 @@ from pipeline.data.spec import Spec
 from pipeline.errors import UserError
 from pipeline.models.base import BaseModule
 from pipeline.models.layers import activation as make_activation
+from pipeline.models.layers import output_layer
 
 
 class CNN(BaseModule):
@@ -63,7 +64,7 @@ class CNN(BaseModule):
         self.hidden = nn.Sequential(
             nn.Linear(inputs * height * width, hidden_units), make_activation(activation), nn.Dropout(dropout)
         )
-        self.output = nn.Linear(hidden_units, self.spec.outputs)
+        self.output = output_layer(hidden_units, self.spec)
         self.initialise()
         # Channels last: the layout that CPU and GPU convolution kernels are fastest in (1.5 times on a CPU).
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from torch import nn
+from torch import Tensor, nn
 
+from pipeline.data.spec import Spec
 from pipeline.errors import UserError
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
@@ -41,3 +42,26 @@ def widths(hidden_units: int | Sequence[int], layers: int | None) -> list[int]:
             "give one width (model.hidden_units=64) or drop model.layers"
         )
     return list(hidden_units)
+
+
+class Standardised(nn.Linear):
+    """A last layer whose outputs are in the target's own units, whatever its size: weights stay near 1.
+
+    Args:
+        inputs: width of the layer before.
+        spec: the mean and standard deviation of the target.
+    """
+
+    def __init__(self, inputs: int, spec: Spec) -> None:
+        super().__init__(inputs, spec.outputs)
+        self.mean, self.std = spec.target_mean, spec.target_std
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input) * self.std + self.mean
+
+
+def output_layer(inputs: int, spec: Spec) -> nn.Linear:
+    """The last layer of a model: logits, or a regression target in its own units."""
+    if spec.target_std == 1.0 and spec.target_mean == 0.0:
+        return nn.Linear(inputs, spec.outputs)
+    return Standardised(inputs, spec)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from pipeline.data.spec import Spec
 from pipeline.models.base import BaseModule
+from pipeline.models.layers import output_layer
 from pipeline.models.mlp import flat_inputs
 
 
@@ -23,7 +24,7 @@ class Linear(BaseModule):
     def __init__(self, spec: Spec | dict[str, Any], dropout: float = 0.0, **shared: Any) -> None:
         super().__init__(spec, **shared)
         self.dropout = nn.Dropout(dropout)
-        self.output = nn.Linear(flat_inputs(self.spec, "linear"), self.spec.outputs)
+        self.output = output_layer(flat_inputs(self.spec, "linear"), self.spec)
         self.initialise()
 
     def forward(self, x: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from pipeline.data.spec import Spec
 from pipeline.errors import UserError
 from pipeline.models.base import BaseModule
 from pipeline.models.layers import activation as make_activation
-from pipeline.models.layers import widths
+from pipeline.models.layers import output_layer, widths
 
 
 class MLP(BaseModule):
@@ -50,7 +50,7 @@ class MLP(BaseModule):
                 blocks.append(nn.Dropout(dropout))
             size = width
         self.hidden = nn.Sequential(*blocks)
-        self.output = nn.Linear(size, self.spec.outputs)
+        self.output = output_layer(size, self.spec)
         self.initialise()
 
     def forward(self, x: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from pipeline.data.spec import Spec
 from pipeline.errors import UserError
 from pipeline.models.base import BaseModule, State
+from pipeline.models.layers import output_layer
 
 CELLS: dict[str, type[nn.RNNBase]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 
@@ -59,7 +60,7 @@ class Recurrent(BaseModule):
         between = dropout if layers > 1 else 0.0
         self.recurrent = CELLS[cell](size, hidden_units, num_layers=layers, dropout=between, batch_first=True)
         self.dropout = nn.Dropout(dropout)
-        self.output = nn.Linear(hidden_units, self.spec.outputs)
+        self.output = output_layer(hidden_units, self.spec)
         self.initialise()
 
     def forward(self, x: Tensor) -> Tensor:

@@ -50,6 +50,8 @@ class Sums:
         else:
             predicted = logits.argmax(-1) if self.spec.task == "multiclass" else logits.view_as(y) > threshold
             first, second = (predicted == y).sum(), None
+            if self.spec.top_k:
+                second = (logits.topk(self.spec.top_k).indices == y[:, None]).sum()
             if self.counts_confusion:
                 cells = y.long() * self.classes + predicted.long()
                 counts = torch.bincount(cells, minlength=self.classes**2)
@@ -81,6 +83,8 @@ class Sums:
             result["rmse"] = math.sqrt(result["mse"])
         else:
             result["accuracy"] = float(self.first) / self.count
+            if self.spec.top_k:
+                result[f"hit_rate_at_{self.spec.top_k}"] = float(self.second) / self.count
         if self.confusion is not None:
             result["f1"] = macro_f1(self.confusion.view(self.classes, self.classes))
         if self.spec.per_step and self.spec.task == "multiclass":
