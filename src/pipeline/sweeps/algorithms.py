@@ -100,6 +100,9 @@ def build_sampler(settings: Settings, seed: int, number: int) -> BaseSampler:
     Raises:
         UserError: where the class refuses its arguments.
     """
+    if settings["_target_"] == GRID:
+        # The points are queued with the trials, so that no two workers take the same: nothing is left to draw.
+        return optuna.samplers.RandomSampler(seed)
     target = _class_of(settings, "hydra.sweeper.sampler", BaseSampler)
     arguments = _arguments(settings)
     own = arguments.pop("seed", None)

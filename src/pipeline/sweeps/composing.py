@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
 from hydra import version
 from hydra._internal.callbacks import Callbacks
+from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
 from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
 from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, OverrideType
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, run_job, setup_globals
+from hydra.errors import HydraException
 from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, open_dict
 
+from pipeline.config.checks import check
 from pipeline.config.loading import Loader
 from pipeline.config.resolvers import register
 from pipeline.sweeps.plan import Plan, Source
@@ -38,6 +44,7 @@ class Composer:
         self._plan = plan
         self._loader = loader or _make_loader(plan.source)
         self._callbacks: Callbacks | None = None
+        self._common: DictConfig | None = None
 
     def compose(self, overrides: Sequence[str]) -> DictConfig:
         """A job's configuration, Hydra's part included.
@@ -45,7 +52,41 @@ class Composer:
         Args:
             overrides: the job's own; those that all trials share come first.
         """
-        return self.compose_only([*self._plan.source.hydra_overrides, *self._plan.fixed, *overrides])
+        typed = [*self._plan.source.hydra_overrides, *self._plan.fixed]
+        if not overrides:
+            return self.compose_only(typed)
+        quick = self._with_values(typed, overrides)
+        return self.compose_only([*typed, *overrides]) if quick is None else quick
+
+    def _with_values(self, typed: Sequence[str], overrides: Sequence[str]) -> DictConfig | None:
+        """The common configuration with some values set; None where Hydra itself has to compose.
+
+        Composing takes a tenth of a second, for every trial again; only the choice of a config group needs it.
+        """
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+        if any(not self._is_value(override) for override in parsed):
+            return None
+        if self._common is None:
+            self._common = self.compose_only(typed)
+        config = copy.deepcopy(self._common)
+        try:
+            ConfigLoaderImpl._apply_overrides_to_config(parsed, config)
+        except HydraException:
+            return None
+        config.hydra.overrides.task.extend(overrides)
+        every = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
+        naming = config.hydra.job.config.override_dirname
+        config.hydra.job.override_dirname = get_overrides_dirname(
+            every, naming.exclude_keys, naming.item_sep, naming.kv_sep
+        )
+        check(config)
+        return config
+
+    def _is_value(self, override: Override) -> bool:
+        if override.type != OverrideType.CHANGE or override.package is not None:
+            return False
+        repository: Any = getattr(self._loader, "repository", None)
+        return repository is not None and not repository.group_exists(override.key_or_group)
 
     def compose_only(self, overrides: Sequence[str]) -> DictConfig:
         """The configuration of these overrides alone, Hydra's part included."""

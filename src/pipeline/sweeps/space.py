@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -81,12 +82,8 @@ def read_space(
         UserError: where an override cannot be read.
     """
     typed = [f"{key}={_typed(value)}" for key, value in (params or {}).items()]
-    try:
-        overrides = OverridesParser.create(config_loader=loader).parse_overrides([*typed, *arguments])
-    except HydraException as error:
-        raise UserError(f"Cannot read the sweep's overrides: {error}") from error
     latest: dict[str, Override] = {}
-    for override in overrides:
+    for override in parse([*typed, *arguments], loader):
         latest.pop(plain_key(override.get_key_element()), None)
         latest[plain_key(override.get_key_element())] = override
     space = SearchSpace()
@@ -97,6 +94,23 @@ def read_space(
             assert override.input_line is not None
             space.fixed.append(override.input_line)
     return space
+
+
+def parse(arguments: Sequence[str], loader: ConfigLoader | None = None) -> list[Override]:
+    """Overrides as Hydra reads them.
+
+    Raises:
+        UserError: for one that cannot be read.
+    """
+    parser = OverridesParser.create(config_loader=loader)
+    found = []
+    for argument in arguments:
+        try:
+            found += parser.parse_overrides([argument])
+        except HydraException as error:
+            reason = str(error.__cause__ or error).splitlines()[0]
+            raise UserError(f"{argument}: cannot be read as an override of Hydra: {reason}") from error
+    return found
 
 
 def _typed(value: Any) -> str:
@@ -117,7 +131,10 @@ def distribution_of(override: Override) -> BaseDistribution:
         UserError: for bounds that Optuna does not take (an empty choice, a log scale that reaches zero).
     """
     try:
-        return _distribution(override)
+        with warnings.catch_warnings():
+            # Optuna says that a range's end is not a multiple of its step: in Hydra's ranges it seldom is.
+            warnings.simplefilter("ignore")
+            return _distribution(override)
     except (ValueError, HydraException) as error:
         raise UserError(f"{override.input_line}: {error}") from error
 
@@ -255,7 +272,7 @@ def jobs(arguments: Sequence[str], loader: ConfigLoader | None = None) -> list[d
         UserError: for continuous intervals, which only an Optuna sweep can draw from.
     """
     rows: list[dict[str, str]] = [{}]
-    for override in OverridesParser.create(config_loader=loader).parse_overrides(list(arguments)):
+    for override in parse(arguments, loader):
         if not override.is_sweep_override():
             continue
         if override.is_interval_sweep():

@@ -186,10 +186,12 @@ class Worker:
         attempt = _Attempt(self._plan, self._study, self._storage, claim, started)
         try:
             self._study.sampler = self._sampler(claim.number)
+            # Optuna keeps the trials it knows for one trial's time, and forgets them in `ask`, which is not used here.
+            self._study._thread_local.cached_all_trials = None
             trial = attempt.trial = optuna.Trial(self._study, claim.trial_id)
             overrides = self._suggest(trial)
             self._on_change()
-            if self._plan.skip_duplicates and attempt.copy_known_result(trial):
+            if self._plan.skip_duplicates and self._plan.jobs is None and attempt.copy_known_result(trial):
                 return
             self._train(trial, overrides, attempt)
         except LostClaim as error:
