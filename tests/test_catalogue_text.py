@@ -145,3 +145,68 @@ def test_characters_of_a_stand_in_beat_the_most_frequent_one(tmp_path: Path, exp
     assert "bigram" in result.baseline["others"]
     assert result.metrics["test/bits_per_char"] < result.baseline["test/bits_per_char"]
     assert result.metrics["test/bits_per_char"] == pytest.approx(result.metrics["test/loss"] / np.log(2))
+
+
+def test_the_character_rnn_learns_what_a_numpy_loop_learns(tmp_path: Path) -> None:
+    text = "Gregor opened the door, and then the door was shut again. " * 4
+    (tmp_path / "text.txt").write_text(text, encoding="utf-8")
+    starts: list[dict[str, np.ndarray]] = []
+    cfg = compose(
+        [
+            "+experiment=kafka_char_rnn",
+            f"data.path={tmp_path / 'text.txt'}",
+            "model.hidden_units=7",
+            "trainer.max_steps=12",
+            "callbacks=none",
+            "logger=none",
+        ]
+    )
+    kept: list[Any] = []
+
+    def keep(data: Any, model: Any) -> None:
+        kept.extend((data, model))
+        starts.append({name: p.detach().double().numpy().copy() for name, p in model.named_parameters()})
+
+    train(cfg, Hooks(directory=tmp_path / "run", reports=False, on_model=keep))
+    data, model = kept
+    expected = character_rnn(starts[0], data.encoder.ids(text).numpy(), updates=12)
+    for name, p in model.named_parameters():
+        assert p.detach().numpy() == pytest.approx(expected[name], abs=1e-4), name
+
+
+def character_rnn(start: dict[str, np.ndarray], ids: np.ndarray, updates: int) -> dict[str, np.ndarray]:
+    """The usual NumPy loop: 25 steps of truncated backpropagation, summed loss, clip 5, Adagrad 0.1."""
+    w = dict(start)
+    inwards, inner, outwards = "recurrent.weight_ih_l0", "recurrent.weight_hh_l0", "output.weight"
+    first, second, bias = "recurrent.bias_ih_l0", "recurrent.bias_hh_l0", "output.bias"
+    memory = {name: np.zeros_like(value) for name, value in w.items()}
+    place, h = 0, np.zeros(len(w[first]))
+    for _ in range(updates):
+        if place >= len(ids) - 1:
+            place, h = 0, np.zeros_like(h)
+        x, y = ids[place : place + 25][: len(ids) - 1 - place], ids[place + 1 : place + 26]
+        hs, ps = [h], []
+        for t in range(len(x)):
+            h = np.tanh(w[inwards][:, x[t]] + w[inner] @ h + w[first] + w[second])
+            e = np.exp(w[outwards] @ h + w[bias])
+            hs.append(h)
+            ps.append(e / e.sum())
+        g = {name: np.zeros_like(value) for name, value in w.items()}
+        back = np.zeros_like(h)
+        for t in reversed(range(len(x))):
+            d = ps[t].copy()
+            d[y[t]] -= 1
+            g[outwards] += np.outer(d, hs[t + 1])
+            g[bias] += d
+            raw = (1 - hs[t + 1] ** 2) * (w[outwards].T @ d + back)
+            g[first], g[second] = g[first] + raw, g[second] + raw
+            g[inwards][:, x[t]] += raw
+            g[inner] += np.outer(raw, hs[t])
+            back = w[inner].T @ raw
+        for name in w:
+            # The last piece of the text is shorter; the mean that is minimised counts its steps like any other's.
+            step = np.clip(g[name] / len(x), -0.2, 0.2)
+            memory[name] += step**2
+            w[name] = w[name] - 0.1 * step / (np.sqrt(memory[name]) + 1e-10)
+        place += 25
+    return w

@@ -187,7 +187,7 @@ def test_settings_that_make_no_sense_are_refused(tmp_path: Path) -> None:
     for settings, message in (({"input": "words"}, "data.input"), ({"keep": "middle"}, "data.keep")):
         with pytest.raises(UserError, match=message):
             TextTable("t.csv", **settings)
-    with pytest.raises(UserError, match="data.ngrams"):
+    with pytest.raises(UserError, match=r"data.ngrams"):
         TextTable("t.csv", input="tokens", ngrams=2)
 
 
@@ -273,7 +273,8 @@ def story(topics: list[str], split: str, body: str, flag: str = "YES") -> str:
     listed = "".join(f"<D>{topic}</D>" for topic in topics)
     return (
         f'<REUTERS TOPICS="{flag}" LEWISSPLIT="{split}" CGISPLIT="X" OLDID="1" NEWID="1">\n<TOPICS>{listed}</TOPICS>'
-        f"<PLACES><D>usa</D></PLACES><TEXT>&#2;\n<TITLE>ABOUT {body}</TITLE>\n<BODY>{body}\n&#3;</BODY></TEXT>\n</REUTERS>\n"
+        f"<PLACES><D>usa</D></PLACES><TEXT>&#2;\n<TITLE>ABOUT {body}</TITLE>\n<BODY>{body}\n&#3;</BODY></TEXT>\n"
+        "</REUTERS>\n"
     )
 
 

@@ -65,6 +65,6 @@ def tokenised(path: Path, ngrams: int) -> Corpus:
 
 def reviews(path: Path) -> Iterator[Document]:
     """The labelled reviews of the archive; those without a label are passed over."""
-    for name, content in read_members(path, wanted=lambda name: name.rpartition("/")[0] in FOLDERS):
-        if name.endswith(".txt"):
-            yield Document(content.decode("utf-8", "replace"), *FOLDERS[name.rpartition("/")[0]])
+    for name, content in read_members(path, wanted=lambda name: name.endswith(".txt")):
+        if labelled := FOLDERS.get(name[: name.rfind("/")]):
+            yield Document(content.decode("utf-8", "replace"), *labelled)
