@@ -54,14 +54,14 @@ def _later(context: Context) -> Context:
     return Context(context.number, context.metrics, lambda step, metrics: report(step + 1, metrics))
 
 
-def plan(directory: Path, *overrides: str, **changes: Any) -> Plan:
+def plan(root: Path, *overrides: str, **changes: Any) -> Plan:
     """A plan to minimise `quadratic`; by default over the dropout in [0, 0.9]."""
     hydra_loader = loader(None)
     found = read_space(None, [*EXPERIMENT, *(overrides or ["model.dropout=interval(0.0,0.9)"])])
     base = hydra_loader.load_configuration("config", list(found.fixed), RunMode.RUN)
     settings: dict[str, Any] = {
         "study_name": "toy",
-        "directory": str(directory / "sweep"),
+        "directory": str(root / "sweep"),
         "n_trials": 6,
         "source": source_of(hydra_loader, base),
         "runner": QUADRATIC,

@@ -137,10 +137,11 @@ def _pick_up(
     own: Mapping[str, Value],
     seeds: Sequence[Mapping[str, Value]],
 ) -> None:
-    before = trials_of(study, plan)
     report_lost(storage.reclaim(study._study_id, plan.retries))
     if plan.jobs is not None:
+        # Before the first look at the trials: Optuna never looks again at one that it has seen finished.
         storage.requeue_failed(study._study_id)
+    before = trials_of(study, plan)
     enqueue(storage, study, plan, own, seeds)
     done = sum(trial.state.is_finished() for trial in before)
     if done:

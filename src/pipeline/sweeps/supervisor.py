@@ -23,7 +23,7 @@ _POLL_SECONDS = 0.2
 # A worker saves its trial's state before it goes; one that takes longer is killed.
 _STOP_SECONDS = 30.0
 # Deaths in a row, without a trial finished between them, after which a slot is not filled again.
-_DEATHS_IN_A_ROW = 5
+_DEATHS_IN_A_ROW = 3
 
 
 class WorkersFailed(Exception):

@@ -1,0 +1,243 @@
+"""Worker processes: spread, killed, replaced, interrupted; several sweeps on one study; a database server."""
+
+from __future__ import annotations
+
+import getpass
+import io
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import optuna
+import pytest
+import toy_sweeps as toy
+from optuna.trial import TrialState
+from rich.console import Console
+
+from pipeline.sweeps import engine
+from pipeline.sweeps.engine import Finished, run_sweep
+from pipeline.sweeps.plan import Plan
+from pipeline.sweeps.supervisor import WorkersFailed, visible_gpus, worker_environment
+
+FaultRecorder = Callable[[str, int, int, int], None]
+
+# A sweep in a process of its own: python -c SWEEP PLAN URL.
+SWEEP = """
+import sys
+from pathlib import Path
+import toy_sweeps
+from pipeline.errors import Interrupted
+from pipeline.sweeps import engine
+from pipeline.sweeps.plan import Plan
+engine.write_plots = lambda *_: []
+plan = Plan.load(Path(sys.argv[1]))
+try:
+    finished = engine.run_sweep(plan, sys.argv[2], toy_sweeps.identity_of(plan), keep_directory=True)
+except Interrupted as interruption:
+    sys.exit(interruption.exit_code)
+sys.exit(finished.exit_code)
+"""
+
+
+@pytest.fixture(autouse=True)
+def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "write_plots", lambda *_: [])
+
+
+def sweep(plan: Plan, url: str) -> Finished:
+    return run_sweep(plan, url, toy.identity_of(plan), console=Console(file=io.StringIO()))
+
+
+def start(plan: Plan, url: str, name: str) -> subprocess.Popen[bytes]:
+    path = Path(plan.directory).parent / f"{name}.json"
+    plan.save(path)
+    return subprocess.Popen([sys.executable, "-c", SWEEP, str(path), url], start_new_session=True)
+
+
+def assert_exact(study: optuna.Study, total: int) -> None:
+    trials = study.get_trials()
+    assert [trial.number for trial in trials] == list(range(total))
+    assert all(trial.state == TrialState.COMPLETE for trial in trials)
+
+
+@pytest.mark.faults
+def test_workers_killed_in_mid_trial_lose_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record_fault: FaultRecorder
+) -> None:
+    (tmp_path / "markers").mkdir()
+    monkeypatch.setenv("TOY_MARKERS", str(tmp_path / "markers"))
+    plan = toy.plan(tmp_path, n_trials=12, n_jobs=2, runner="toy_sweeps.killed_once")
+    finished = sweep(plan, toy.url(tmp_path))
+    assert_exact(finished.study, 12)
+    assert len(list((tmp_path / "markers").iterdir())) == 3
+    alone = sweep(toy.plan(tmp_path, n_trials=12, study_name="alone"), toy.url(tmp_path))
+    assert [trial.params for trial in finished.trials] == [trial.params for trial in alone.trials]
+    record_fault("worker of a sweep killed in mid-trial", 3, 3, 12 - len(finished.trials))
+
+
+def test_workers_that_cannot_live_end_the_sweep_with_their_last_words(tmp_path: Path) -> None:
+    plan = toy.plan(tmp_path, n_trials=2, n_jobs=2, runner="no_such_module.run")
+    with pytest.raises(Exception, match="no_such_module"):
+        sweep(plan, toy.url(tmp_path))
+    assert issubclass(WorkersFailed, Exception)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_all_workers_and_the_trials_wait_again(tmp_path: Path, number: signal.Signals) -> None:
+    plan = toy.plan(tmp_path, n_trials=40, n_jobs=2, runner="toy_sweeps.slow")
+    process = start(plan, toy.url(tmp_path), "plan")
+    _wait_for(lambda: _states(toy.url(tmp_path)).count(TrialState.COMPLETE) >= 2)
+    process.send_signal(number)
+    assert process.wait(30) == {signal.SIGINT: 130, signal.SIGTERM: 143}[number]
+    states = _states(toy.url(tmp_path))
+    assert len(states) == 40
+    assert set(states) == {TrialState.COMPLETE, TrialState.WAITING}
+    assert (tmp_path / "sweep" / "trials.yaml").exists()
+
+
+def test_workers_end_with_the_process_that_started_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = toy.plan(tmp_path, n_trials=400, n_jobs=2, runner="toy_sweeps.slow")
+    process = start(plan, toy.url(tmp_path), "plan")
+    _wait_for(lambda: TrialState.COMPLETE in _states(toy.url(tmp_path)))
+    process.kill()
+    process.wait()
+    _wait_for(lambda: TrialState.RUNNING not in _states(toy.url(tmp_path)))
+
+
+def test_two_sweeps_on_one_study_share_an_exact_total(tmp_path: Path) -> None:
+    _two_sweeps(tmp_path, toy.url(tmp_path))
+
+
+def test_two_sweeps_on_postgresql_share_an_exact_total(tmp_path: Path, postgresql: str) -> None:
+    _two_sweeps(tmp_path, postgresql)
+
+
+def _two_sweeps(tmp_path: Path, url: str) -> None:
+    plans = [toy.plan(tmp_path, n_trials=20, directory=str(tmp_path / f"sweep{i}"), runner="toy_sweeps.slow") for i in (0, 1)]
+    processes = [start(plan, url, f"plan{i}") for i, plan in enumerate(plans)]
+    assert [process.wait(120) for process in processes] == [0, 0]
+    study = optuna.load_study(study_name="toy", storage=url)
+    assert_exact(study, 20)
+    owners = {trial.system_attrs["sweep:claim"]["owner"]["pid"] for trial in study.trials}
+    assert len(owners) == 2
+    ran = [int(path.name) for i in (0, 1) for path in (tmp_path / f"sweep{i}").iterdir() if path.name.isdigit()]
+    assert sorted(ran) == list(range(20))
+
+
+def _states(url: str) -> list[TrialState]:
+    try:
+        return [trial.state for trial in optuna.load_study(study_name="toy", storage=url).trials]
+    except Exception:
+        return []
+
+
+def _wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _postgres_binary(name: str) -> str | None:
+    found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
+    return str(found[-1]) if found else shutil.which(name)
+
+
+@pytest.fixture
+def postgresql(tmp_path: Path) -> Iterator[str]:
+    """The address of a new database on a server of its own; the server refuses to run as root."""
+    initdb, server = _postgres_binary("initdb"), _postgres_binary("postgres")
+    if initdb is None or server is None:
+        pytest.skip("PostgreSQL is not installed here (its server's binaries initdb and postgres)")
+    root = os.geteuid() == 0
+    user = "postgres" if root else getpass.getuser()
+    if root and subprocess.run(["id", user], capture_output=True).returncode:
+        pytest.skip("PostgreSQL does not run as root, and there is no user postgres")
+    # Not below tmp_path, which other users may not enter.
+    home = Path(f"/tmp/pipeline-postgres-{os.getpid()}-{time.time_ns()}")
+    home.mkdir()
+    if root:
+        shutil.chown(home, user)
+    as_user = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"] if root else []
+    data, port = home / "data", _free_port()
+    subprocess.run(
+        [*as_user, initdb, "-D", str(data), "-U", "sweep", "--auth=trust", "--no-sync"], check=True, capture_output=True, cwd=home
+    )
+    command = [server, "-D", str(data), "-p", str(port), "-h", "127.0.0.1", "-k", str(home), "-F"]
+    process = subprocess.Popen([*as_user, *command], cwd=home, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        _wait_for(lambda: _answers(port))
+        yield f"postgresql+psycopg://sweep@127.0.0.1:{port}/postgres"
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(30)
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def _answers(port: int) -> bool:
+    import psycopg
+
+    try:
+        psycopg.connect(f"host=127.0.0.1 port={port} user=sweep dbname=postgres", connect_timeout=2).close()
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
+def test_the_dashboard_reads_the_study(tmp_path: Path) -> None:
+    pytest.importorskip("optuna_dashboard")
+    plan = toy.plan(tmp_path, n_trials=3)
+    finished = sweep(plan, toy.url(tmp_path))
+    port = _free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from optuna_dashboard._cli import main; main()", toy.url(tmp_path), "--port", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        address = f"http://127.0.0.1:{port}/api/studies"
+        _wait_for(lambda: bool(_get(address)))
+        summary = _get(address)["study_summaries"][0]
+        detail = _get(f"{address}/{summary['study_id']}")
+    finally:
+        process.terminate()
+        process.wait(30)
+    assert summary["study_name"] == "toy"
+    assert [(trial["number"], trial["state"]) for trial in detail["trials"]] == [(n, "Complete") for n in range(3)]
+    shown = [trial["values"][0] for trial in detail["trials"]]
+    assert [float(value) for value in shown] == [trial.value for trial in finished.trials]
+
+
+def _get(address: str) -> dict:
+    try:
+        with urllib.request.urlopen(address, timeout=10) as answer:
+            return json.load(answer)
+    except OSError:
+        return {}
+
+
+def test_workers_are_spread_over_the_gpus_and_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert visible_gpus() == ["2", "5"]
+    found = [worker_environment(number, 4, "sqlite:///x") for number in range(4)]
+    assert [environment["CUDA_VISIBLE_DEVICES"] for environment in found] == ["2", "5", "2", "5"]
+    cores = len(os.sched_getaffinity(0))
+    assert {environment["OMP_NUM_THREADS"] for environment in found} == {str(max(cores // 4, 1))}
+    assert {environment["PIPELINE_STORAGE"] for environment in found} == {"sqlite:///x"}
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert visible_gpus() == []
