@@ -182,7 +182,8 @@ class DataModule(pl.LightningDataModule):
             return None
         from pipeline.data.augment import augmentation
 
-        return augmentation(self.augment)
+        made: Augment = augmentation(self.augment)
+        return made
 
     def train_dataloader(self) -> Loader:
         """Shuffled training batches, several to a step."""

@@ -58,7 +58,10 @@ class Spec:
     @classmethod
     def from_dict(cls, state: dict[str, Any]) -> Spec:
         """The inverse of :meth:`to_dict`."""
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in state.items()})
+        fields: dict[str, Any] = {}
+        for key, value in state.items():
+            fields[key] = tuple(value) if isinstance(value, list) else value
+        return cls(**fields)
 
     @property
     def monitor(self) -> tuple[str, Literal["max", "min"]]:

@@ -300,7 +300,7 @@ class BaseModule(pl.LightningModule):
         if plan.accumulate > 1:
             objective = objective / plan.accumulate
         if self._plain_step:
-            objective.backward()  # type: ignore[no-untyped-call]
+            objective.backward()
         else:
             self.manual_backward(objective)
         self._waiting += 1
@@ -433,7 +433,7 @@ def batches_of(batch: Any) -> Iterator[tuple[Tensor, Tensor]]:
 
 def random_state() -> dict[str, Any]:
     """The state of every random generator that training may draw from, as values that load without pickle."""
-    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # type: ignore[misc]
+    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],

@@ -67,8 +67,9 @@ class CNN(BaseModule):
         self.output = output_layer(hidden_units, self.spec)
         self.initialise()
         # Channels last: the layout that CPU and GPU convolution kernels are fastest in (1.5 times on a CPU).
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> Tensor:
         images = self.normalised(x).contiguous(memory_format=torch.channels_last)
-        return self.output(self.hidden(self.convolutions(images).flatten(1)))
+        logits: Tensor = self.output(self.hidden(self.convolutions(images).flatten(1)))
+        return logits

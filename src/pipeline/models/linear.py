@@ -28,4 +28,5 @@ class Linear(BaseModule):
         self.initialise()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.output(self.dropout(self.normalised(x).flatten(1)))
+        logits: Tensor = self.output(self.dropout(self.normalised(x).flatten(1)))
+        return logits

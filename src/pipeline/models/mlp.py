@@ -54,7 +54,8 @@ class MLP(BaseModule):
         self.initialise()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.output(self.hidden(self.normalised(x).flatten(1)))
+        logits: Tensor = self.output(self.hidden(self.normalised(x).flatten(1)))
+        return logits
 
 
 def flat_inputs(spec: Spec, model: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from pipeline.errors import UserError
 from pipeline.models.base import BaseModule, State
 from pipeline.models.layers import output_layer
 
-CELLS: dict[str, type[nn.RNNBase]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
+CELLS: dict[str, Callable[..., nn.RNNBase]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 
 
 class Recurrent(BaseModule):
@@ -81,7 +82,10 @@ class Recurrent(BaseModule):
     def _steps(self, x: Tensor) -> Tensor:
         """The input as float (samples, steps, features)."""
         if self.spec.input == "tokens":
-            return self.embedding(x) if self.embedding else F.one_hot(x, self.spec.vocabulary).to(self.output.weight.dtype)
+            if self.embedding is not None:
+                embedded: Tensor = self.embedding(x)
+                return embedded
+            return F.one_hot(x, self.spec.vocabulary).to(self.output.weight.dtype)
         if self.spec.input == "image":
             return self.normalised(x).transpose(1, 2).flatten(2)
         return x.float()

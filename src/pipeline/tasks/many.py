@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from pipeline.errors import UserError
 from pipeline.run_result import RunResult
 from pipeline.tasks.hooks import Hooks
-from pipeline.tasks.recording import NoRun, git_state, is_main_process, open_run, recorded, warn_undelivered
+from pipeline.tasks.recording import NoRun, git_state, is_main_process, open_run, recorded
 from pipeline.tasks.state import process_start
 
 log = logging.getLogger(__name__)
@@ -119,7 +119,7 @@ def train_many(cfg: DictConfig, fits: list[Part], hooks: Hooks, directory: Path,
             parent.log_text(table_text(total), "table.txt")
     parent.finish("FINISHED")
     if hooks.parent is None:
-        warn_undelivered(parent, hooks.wait)
+        parent.wait(hooks.wait)
     total.run_id = parent.run_id
     total.seconds["total"] = time.time() - started
     if is_main_process():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -17,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from pipeline.errors import Interrupted
 from pipeline.tasks.hooks import Hooks
-from pipeline.tracking import Run, redact
+from pipeline.tracking import Run
 
 log = logging.getLogger(__name__)
 
@@ -126,16 +125,6 @@ def git_state() -> tuple[str | None, bool]:
 def _git(*arguments: str) -> str:
     done = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=5, check=True)
     return done.stdout.strip()
-
-
-def warn_undelivered(run: AnyRun, seconds: float) -> None:
-    """Wait for the tracking server; say what to do if it does not take everything."""
-    if isinstance(run, Run) and not run.wait(seconds):
-        print(
-            f"The tracking server ({redact(str(os.environ.get('MLFLOW_TRACKING_URI', '')) or 'tracking store')}) has "
-            "not taken every record yet. They are kept; deliver them with: python -m pipeline task=sync",
-            file=sys.stderr,
-        )
 
 
 def class_signature(inputs: Mapping[str, Any], classes: tuple[str, ...], per_step: bool, regression: bool) -> dict[str, Any]:

@@ -65,13 +65,12 @@ def read(directory: Path) -> dict[str, Any]:
 
 def fingerprint(cfg: DictConfig) -> str:
     """A hash of everything in the configuration that decides what a run computes."""
-    values = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
+    values: Any = OmegaConf.to_container(cfg, resolve=True)
     for key in _NOT_THE_RUN:
         parent, _, name = key.rpartition(".")
-        node = OmegaConf.select(values, parent) if parent else values
-        if node is not None and name in node:
-            del node[name]
-    text = json.dumps(OmegaConf.to_container(values), sort_keys=True, default=str)
+        node = (values.get(parent) or {}) if parent else values
+        node.pop(name, None)
+    text = json.dumps(values, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

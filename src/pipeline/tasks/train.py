@@ -21,7 +21,6 @@ from pipeline.tasks.recording import (
     open_run,
     recorded,
     requirements,
-    warn_undelivered,
 )
 from pipeline.tasks.state import RunState, process_start
 
@@ -101,7 +100,7 @@ def train_one(cfg: DictConfig, hooks: Hooks, directory: Path) -> RunResult:
         result = _fit_and_test(cfg, hooks, directory, data, model, tracked, state if resuming else None, started)
     tracked.finish("FINISHED")
     if hooks.parent is None:
-        warn_undelivered(tracked, hooks.wait)
+        tracked.wait(hooks.wait)
     result.run_id = tracked.run_id
     result.seconds["total"] = time.time() - started
     if is_main_process():
@@ -315,4 +314,4 @@ def _keep_partial_plots(fit: Fit, directory: Path, tracked: AnyRun) -> None:
 
     if fit.recorder.history and is_main_process():
         path = directory / "plots" / "learning_curves.png"
-        tracked.log_artifact(learning_curves(fit.recorder.history, path), "plots")
+        tracked.log_artifact(learning_curves(fit.recorder.history, None, path), "plots")

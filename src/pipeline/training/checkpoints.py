@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -159,7 +160,7 @@ class Checkpoints(Checkpoint):
             {
                 "state_dict": self.best_weights,
                 "hyper_parameters": dict(module.hparams),
-                "pytorch-lightning_version": pl.__version__,
+                "pytorch-lightning_version": version("pytorch-lightning"),
                 "epoch": self.best_epoch,
                 "global_step": self._best_step,
                 "class": f"{type(module).__module__}.{type(module).__qualname__}",

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from pipeline.errors import UserError
 from pipeline.models.base import BaseModule
@@ -49,7 +50,7 @@ def build_trainer(settings: Mapping[str, Any], model: BaseModule, directory: Pat
             enable_model_summary=False,
             **{**arguments, "enable_progress_bar": False, **given},
         )
-    except (TypeError, ValueError, RuntimeError, pl.utilities.exceptions.MisconfigurationException) as error:
+    except (TypeError, ValueError, RuntimeError, MisconfigurationException) as error:
         raise UserError(f"Lightning's Trainer refuses these settings: {error}") from None
 
 
@@ -82,7 +83,7 @@ def precision(asked: str, model: BaseModule, accelerator: str) -> str:
 def fast_bfloat16(accelerator: str) -> bool:
     """Whether this machine multiplies bfloat16 matrices faster than float32 ones (AMX, AVX-512 BF16, recent GPUs)."""
     if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if accelerator in ("auto", "cpu") and not torch.backends.mps.is_available():
         flags = Path("/proc/cpuinfo")
         if not flags.exists():
