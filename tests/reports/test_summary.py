@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 import math
+import shlex
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from pipeline.reports.summary import beats, print_summary, verdict
+from pipeline.reports.summary import beats, opening_command, print_summary, verdict
 
 
 def result(**changes: Any) -> dict[str, Any]:
@@ -146,3 +149,41 @@ def test_where_nothing_was_held_out_the_training_metrics_are_shown() -> None:
     assert "loss: training 0.5000" in printed(
         result(metrics={"train/loss": 0.5}, baseline={}), terminal=False
     )
+
+
+def test_the_command_opens_the_store_that_the_run_is_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    program, *rest = shlex.split(opening_command("sqlite:///experiments/mlflow.db", Path("experiments")))
+    assert Path(program).name == "mlflow"
+    assert rest == ["ui", "--backend-store-uri", "sqlite:///experiments/mlflow.db"]
+    elsewhere = shlex.split(opening_command(None, Path("/somewhere/with a blank")))
+    assert elsewhere[1:] == ["ui", "--backend-store-uri", "sqlite:////somewhere/with a blank/mlflow.db"]
+
+
+def test_without_an_activated_environment_the_command_names_its_own_mlflow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    (tmp_path / ".venv/bin/mlflow").touch(mode=0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / ".venv/bin/python"))
+    monkeypatch.setenv("PATH", "/usr/bin")
+    assert opening_command(None, tmp_path / "e").startswith(".venv/bin/mlflow ui ")
+    monkeypatch.setenv("PATH", str(tmp_path / ".venv/bin"))
+    assert opening_command(None, tmp_path / "e").startswith("mlflow ui ")
+
+
+def test_a_server_is_opened_by_its_address_and_a_password_stays_out() -> None:
+    assert opening_command("http://localhost:5000", Path("e")) == "http://localhost:5000"
+    assert opening_command("https://me:hunter2@host/x", Path("e")) == "https://me:***@host/x"
+    database = opening_command("postgresql+psycopg://me:hunter2@host/runs", Path("e"))
+    assert database.endswith('ui --backend-store-uri "$MLFLOW_TRACKING_URI"')
+    assert "hunter2" not in database
+
+
+def test_the_directory_is_named_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = printed(result(directory=tmp_path / "experiments/runs/x"), terminal=False)
+    assert "directory: experiments/runs/x\n" in text

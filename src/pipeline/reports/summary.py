@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import math
+import shlex
+import shutil
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -38,6 +42,45 @@ def print_summary(result: Mapping[str, Any], ui: str | None = None, console: Con
         console.print(line, markup=False, soft_wrap=True)
 
 
+def opening_command(tracking_uri: str | None, experiments_dir: Path) -> str:
+    """What to type, or which address to open, to see runs in MLflow's own pages.
+
+    Args:
+        tracking_uri: where the runs were recorded; None for the default store.
+        experiments_dir: where the default store lies.
+
+    Returns:
+        A server's own address; for a database or a folder a command that shows it. Passwords are left out.
+    """
+    from pipeline.tracking import absolute_uri, has_secret, redact
+    from pipeline.tracking.addresses import sqlite_path
+
+    uri = absolute_uri(tracking_uri, experiments_dir)
+    if uri.startswith(("http://", "https://", "databricks")):
+        return redact(uri)
+    if has_secret(uri):
+        # Only the environment can have named it.
+        store = '"$MLFLOW_TRACKING_URI"'
+    else:
+        file = sqlite_path(uri)
+        store = shlex.quote(uri if file is None else f"sqlite:///{_from_here(file)}")
+    return f"{_mlflow()} ui --backend-store-uri {store}"
+
+
+def _mlflow() -> str:
+    """How to call this environment's `mlflow` from here."""
+    beside = Path(sys.executable).with_name("mlflow")
+    found = shutil.which("mlflow")
+    if found and Path(found) == beside:
+        return "mlflow"
+    return shlex.quote(str(_from_here(beside))) if beside.exists() else "mlflow"
+
+
+def _from_here(path: Path) -> Path:
+    """Shorter for a place below the working directory."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
 def stand_in(result: Mapping[str, Any]) -> list[str]:
     """The loud line when other data was used than asked for; empty otherwise."""
     data = result.get("data") or {}
@@ -62,7 +105,7 @@ def facts(
         ("time", _seconds_words(seconds)),
         ("throughput", _throughput_words(result.get("samples_per_second"))),
         ("seed", str(result.get("seed", ""))),
-        ("directory", str(result.get("directory", ""))),
+        ("directory", str(_from_here(Path(result["directory"]))) if result.get("directory") else ""),
         ("run", str(result.get("run_id") or "")),
         ("open", ui or ""),
     ]

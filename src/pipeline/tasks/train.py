@@ -36,9 +36,12 @@ def run(cfg: DictConfig) -> None:
     """The task behind ``python -m pipeline``: train as configured and show what came of it."""
     result = train(cfg)
     if is_main_process():
-        from pipeline.reports.summary import print_summary
+        from pipeline.reports.summary import opening_command, print_summary
 
-        print_summary(asdict(result), ui="make ui")
+        tracked = cfg.logger.get("mlflow")
+        experiments = Path(cfg.paths.experiments_dir)
+        ui = opening_command(cfg.logger.tracking_uri, experiments) if tracked else None
+        print_summary(asdict(result), ui=ui)
 
 
 def train(cfg: DictConfig, hooks: Hooks | None = None) -> RunResult:
