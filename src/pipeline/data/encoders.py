@@ -1,6 +1,17 @@
 """Importing this module registers every kind of encoder, so that any saved state can be read."""
 
 from pipeline.data.encoder import ImageEncoder, SeriesEncoder, VectorEncoder
+from pipeline.data.orders import OrdersEncoder
+from pipeline.data.table_encoder import TableEncoder
 from pipeline.data.text_encoders import BagEncoder, CharacterEncoder, TokensEncoder
 
-__all__ = ["BagEncoder", "CharacterEncoder", "ImageEncoder", "SeriesEncoder", "TokensEncoder", "VectorEncoder"]
+__all__ = [
+    "BagEncoder",
+    "CharacterEncoder",
+    "ImageEncoder",
+    "OrdersEncoder",
+    "SeriesEncoder",
+    "TableEncoder",
+    "TokensEncoder",
+    "VectorEncoder",
+]
