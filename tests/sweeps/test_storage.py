@@ -59,9 +59,7 @@ def test_eight_processes_on_a_new_sqlite_file_run_each_trial_once(tmp_path: Path
     processes = [context.Process(target=worker, args=(toy.url(tmp_path), 40, taken)) for _ in range(8)]
     for process in processes:
         process.start()
-    found = []
-    for _ in range(48):
-        found.append(taken.get(timeout=120))
+    found = [taken.get(timeout=120) for _ in range(48)]
     for process in processes:
         process.join(60)
     assert [process.exitcode for process in processes] == [0] * 8
@@ -129,7 +127,8 @@ def test_a_trial_of_a_dead_process_is_queued_again_until_retries_are_used_up(tmp
         "storage = open_storage(sys.argv[1]); print(storage.claim(1, 1).number)"
     )
     for lost in (1, 2):
-        done = subprocess.run([sys.executable, "-c", code, toy.url(tmp_path)], capture_output=True, text=True, check=True)
+        command = [sys.executable, "-c", code, toy.url(tmp_path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
         assert done.stdout.strip() == "0"
         [entry] = storage.reclaim(study._study_id, retries=1)
         assert (entry.number, entry.times, entry.again) == (0, lost, lost == 1)

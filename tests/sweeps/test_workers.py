@@ -46,6 +46,8 @@ except Interrupted as interruption:
 sys.exit(finished.exit_code)
 """
 
+DASHBOARD = "from optuna_dashboard._cli import main; main()"
+
 
 @pytest.fixture(autouse=True)
 def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,7 +123,8 @@ def test_two_sweeps_on_postgresql_share_an_exact_total(tmp_path: Path, postgresq
 
 
 def _two_sweeps(tmp_path: Path, url: str) -> None:
-    plans = [toy.plan(tmp_path, n_trials=20, directory=str(tmp_path / f"sweep{i}"), runner="toy_sweeps.slow") for i in (0, 1)]
+    directories = [str(tmp_path / f"sweep{i}") for i in (0, 1)]
+    plans = [toy.plan(tmp_path, n_trials=20, directory=place, runner="toy_sweeps.slow") for place in directories]
     processes = [start(plan, url, f"plan{i}") for i, plan in enumerate(plans)]
     assert [process.wait(120) for process in processes] == [0, 0]
     study = optuna.load_study(study_name="toy", storage=url)
@@ -175,7 +178,10 @@ def postgresql(tmp_path: Path) -> Iterator[str]:
     as_user = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"] if root else []
     data, port = home / "data", _free_port()
     subprocess.run(
-        [*as_user, initdb, "-D", str(data), "-U", "sweep", "--auth=trust", "--no-sync"], check=True, capture_output=True, cwd=home
+        [*as_user, initdb, "-D", str(data), "-U", "sweep", "--auth=trust", "--no-sync"],
+        check=True,
+        capture_output=True,
+        cwd=home,
     )
     command = [server, "-D", str(data), "-p", str(port), "-h", "127.0.0.1", "-k", str(home), "-F"]
     process = subprocess.Popen([*as_user, *command], cwd=home, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -204,7 +210,7 @@ def test_the_dashboard_reads_the_study(tmp_path: Path) -> None:
     finished = sweep(plan, toy.url(tmp_path))
     port = _free_port()
     process = subprocess.Popen(
-        [sys.executable, "-c", "from optuna_dashboard._cli import main; main()", toy.url(tmp_path), "--port", str(port)],
+        [sys.executable, "-c", DASHBOARD, toy.url(tmp_path), "--port", str(port)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

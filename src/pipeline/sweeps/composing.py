@@ -94,19 +94,23 @@ class Composer:
         config: DictConfig = self._loader.load_configuration(name, list(overrides), RunMode.RUN)
         return config
 
-    def run(self, config: DictConfig, number: int, subdir: str, task: TaskFunction) -> JobReturn:
-        """Run a job in its own directory, with Hydra's files beside what the job writes.
-
-        Args:
-            config: as `compose` gives it.
-            number: the trial's.
-            subdir: the directory's name below the sweep's.
-            task: what to do; an exception it raises is in the result, not raised.
-        """
+    def subdirectory(self, config: DictConfig, number: int) -> str:
+        """The name of a trial's directory below the sweep's (`hydra.sweep.subdir`); the number unless configured."""
         with open_dict(config):
             config.hydra.job.id = str(number)
             config.hydra.job.num = number
             config.hydra.sweep.dir = self._plan.directory
+        return str(config.hydra.sweep.subdir)
+
+    def run(self, config: DictConfig, subdir: str, task: TaskFunction) -> JobReturn:
+        """Run a job in its own directory, with Hydra's files beside what the job writes.
+
+        Args:
+            config: as `subdirectory` was given it.
+            subdir: the directory's name below the sweep's.
+            task: what to do; an exception it raises is in the result, not raised.
+        """
+        with open_dict(config):
             config.hydra.sweep.subdir = subdir
         if self._callbacks is None:
             self._callbacks = Callbacks(config)

@@ -33,6 +33,7 @@ class Display:
         self._plan = plan
         self._study = study
         self._console = console
+        self._what = "trial" if plan.jobs is None else "job"
         self._live: Live | None = None
         self._reported: set[int] = {trial.number for trial in self._trials() if trial.state.is_finished()}
         self._before = len(self._reported)
@@ -67,16 +68,16 @@ class Display:
     def table(self, trials: Sequence[FrozenTrial]) -> Table:
         """The live table."""
         table = Table(title=f"{self._plan.study_name}: {self._progress(trials)}", caption=self._caption(trials))
-        columns = ("trial", "state", "step", *self._headings(), *self._keys())
+        columns = (self._what, "state", "step", *self._headings(), *self._keys())
         for column in columns:
-            table.add_column(column, justify="right" if column in ("trial", "step") else "left")
+            table.add_column(column, justify="right" if column in (self._what, "step") else "left")
         for trial in _latest(trials):
             table.add_row(*self._row(trial))
         return table
 
     def line(self, trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> str:
         """One finished trial on one line."""
-        parts = [f"trial {trial.number} {state_of(trial)}"]
+        parts = [f"{self._what} {trial.number} {state_of(trial)}"]
         parts += self._values(trial)
         parts += [f"{key}={value}" for key, value in self._settings(trial).items()]
         if reason := reason_of(trial):

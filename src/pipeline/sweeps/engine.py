@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import time
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -160,14 +160,13 @@ def _run_trials(
 ) -> None:
     if is_complete(trials_of(study, plan), plan):
         return
-    deadline = None if plan.timeout is None else time.monotonic() + plan.timeout
     with Display(plan, study, console) as display:
         if plan.n_jobs == 1:
             runner = run or load_runner(plan.runner)
             with _terminating():
-                Worker(plan, storage, composer, runner, on_change=display.update, deadline=deadline).work()
+                Worker(plan, storage, composer, runner, on_change=display.update).work()
             return
-        plan_file = Path(plan.directory) / "workers" / "plan.json"
+        plan_file = Path(plan.directory) / "workers" / f"plan-{os.getpid()}.json"
         plan.save(plan_file)
         with _terminating():
             Supervisor(

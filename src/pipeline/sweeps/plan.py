@@ -38,6 +38,7 @@ class Plan:
         jobs: of a plain multirun, by trial number: key to value as typed. None for an optimisation.
         sampler, pruner: `_target_` and arguments.
         seed: of the sampler.
+        deadline: seconds since 1970 after which no trial is started.
         fold_reports: trials report after each fold instead of after each epoch.
         runner: dotted name of the function that runs one trial.
         parent: key and directory of the tracking run that trials are nested under.
@@ -62,7 +63,7 @@ class Plan:
     max_parameters: int | None = None
     custom_search_space: str | None = None
     skip_duplicates: bool = True
-    timeout: float | None = None
+    deadline: float | None = None
     fold_reports: bool = False
     grace: float = 60.0
     parent: tuple[str, str] | None = None

@@ -124,10 +124,11 @@ def _section(study: optuna.Study, function: str, arguments: dict[str, Any], titl
 
 
 class _quiet_optuna:
-    """Optuna warns of every plot it has too little data for."""
+    """Optuna warns of every plot it has too little data for, and Matplotlib tells of every axis of words."""
 
     def __enter__(self) -> None:
         self._level = optuna.logging.get_verbosity()
+        logging.getLogger("matplotlib").setLevel(logging.WARNING)
         optuna.logging.set_verbosity(optuna.logging.ERROR)
 
     def __exit__(self, *_: object) -> None:

@@ -16,6 +16,10 @@ from pipeline.sweeps.plan import Plan
 from pipeline.sweeps.results import over_seeds
 from pipeline.sweeps.study import OWN, best_trials
 
+# What fits on a line for each group of a multirun; the rest is in multirun_results.yaml.
+_SHOWN = ("accuracy", "mae", "bits_per_char", "loss")
+_NOT_OF_THE_MODEL = ("baseline/", "train/lr", "train/samples_per_second")
+
 
 def counts(trials: Sequence[FrozenTrial]) -> dict[str, int]:
     """How many trials are complete, pruned, rejected, failed, running and waiting."""
@@ -32,8 +36,11 @@ def summary_metrics(study: optuna.Study, plan: Plan, trials: Sequence[FrozenTria
         groups = over_seeds(plan, trials)
         for position, group in enumerate(groups):
             prefix = "" if len(groups) == 1 else f"group{position}/"
-            found |= {f"{prefix}mean/{name}": value for name, value in group["mean"].items()}
-            found |= {f"{prefix}std/{name}": value for name, value in group["std"].items() if value is not None}
+            for name in group["mean"]:
+                if not name.startswith(_NOT_OF_THE_MODEL):
+                    found[f"{prefix}mean/{name}"] = group["mean"][name]
+                    if group["std"][name] is not None:
+                        found[f"{prefix}std/{name}"] = group["std"][name]
         return found
     found["hours_saved_by_pruning"] = hours_saved(trials)
     best = best_trials(study, trials)
@@ -50,9 +57,10 @@ def print_summary(study: optuna.Study, plan: Plan, trials: Sequence[FrozenTrial]
     saved = hours_saved(trials) if plan.jobs is None else 0.0
     extra = f"; pruning saved about {duration(saved * 3600)} of computing" if saved else ""
     _say(console, f"Study {plan.study_name}: {told}{extra}")
+    what = "trial" if plan.jobs is None else "job"
     for trial in trials:
         if trial.state == TrialState.FAIL:
-            _say(console, f"  trial {trial.number} failed: {trial.user_attrs.get('reason', 'no reason recorded')}")
+            _say(console, f"  {what} {trial.number} failed: {trial.user_attrs.get('reason', 'no reason recorded')}")
     if plan.jobs is not None:
         _print_groups(plan, trials, console)
     else:
@@ -84,7 +92,8 @@ def _print_best(study: optuna.Study, plan: Plan, trials: Sequence[FrozenTrial], 
 
 def _print_groups(plan: Plan, trials: Sequence[FrozenTrial], console: Console) -> None:
     groups = over_seeds(plan, trials)
-    names = [name for name in (groups[0]["mean"] if groups else {}) if name.startswith(("test/", "val/"))]
+    measured = groups[0]["mean"] if groups else {}
+    names = [name for name in measured if name.startswith(("test/", "val/")) and name.endswith(_SHOWN)]
     table = Table()
     for column in ("settings", "jobs", *names):
         table.add_column(column, overflow="fold")

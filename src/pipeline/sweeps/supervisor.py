@@ -90,7 +90,7 @@ class Supervisor:
             self._stop()
 
     def _start(self, number: int) -> subprocess.Popen[bytes]:
-        output = Path(self._plan.directory) / "workers" / f"{number}.log"
+        output = self._log_file(number)
         output.parent.mkdir(parents=True, exist_ok=True)
         with output.open("ab") as file:
             return subprocess.Popen(
@@ -102,6 +102,9 @@ class Supervisor:
                 # Ctrl-C goes to the whole foreground group; the workers are to hear it from here, once.
                 start_new_session=True,
             )
+
+    def _log_file(self, number: int) -> Path:
+        return Path(self._plan.directory) / "workers" / f"{os.getpid()}-{number}.log"
 
     def _look(self) -> None:
         for slot in list(self._slots):
@@ -123,7 +126,7 @@ class Supervisor:
         if deaths >= _DEATHS_IN_A_ROW:
             log.error("Worker %d died %d times in a row and is not started again", slot.number, deaths)
             if not self._slots:
-                raise WorkersFailed(_last_words(Path(self._plan.directory) / "workers" / f"{slot.number}.log"))
+                raise WorkersFailed(_last_words(self._log_file(slot.number)))
             return
         self._slots.append(_Slot(slot.number, self._start(slot.number), deaths, finished))
 

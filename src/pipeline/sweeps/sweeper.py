@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -172,7 +173,7 @@ def _draft(config: DictConfig, context: HydraContext, found: space.SearchSpace) 
         seed=int(config.seed if sampler_seed is None else sampler_seed),
         n_jobs=int(settings.get("n_jobs", 1)),
         retries=int(settings.get("retries", 3)),
-        timeout=settings.get("timeout"),
+        deadline=None if settings.get("timeout") is None else time.time() + float(settings.timeout),
         grace=float(settings.get("grace", 60.0)),
     )
 
@@ -249,7 +250,7 @@ def _refuse_launching(config: DictConfig) -> None:
 
 def experiment_of(base: DictConfig, varied: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that make the experiment: resolved, by dotted key, without what varies or is about the machine."""
-    own = OmegaConf.masked_copy(base, [key for key in base if key != "hydra"])
+    own = OmegaConf.masked_copy(base, [str(key) for key in base if key != "hydra"])
     content = OmegaConf.to_container(own, resolve=True)
     assert isinstance(content, dict)
     left_out = [*_NOT_THE_EXPERIMENT, *(space.plain_key(key).replace("/", ".") for key in varied)]

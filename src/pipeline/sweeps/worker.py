@@ -20,7 +20,7 @@ from typing import Any
 
 import optuna
 from hydra.core.utils import JobRuntime
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from optuna.pruners import _filter_study
 from optuna.trial import FrozenTrial, TrialState
 
@@ -50,6 +50,7 @@ from pipeline.sweeps.storage import (
     SweepStorage,
     open_storage,
 )
+from pipeline.sweeps.trials import JOB, TRIAL
 from pipeline.tracking import Reference, redact
 
 log = logging.getLogger(__name__)
@@ -115,7 +116,6 @@ class Worker:
         composer: of configurations.
         run: runs one trial.
         on_change: called when a trial starts, reports or ends.
-        deadline: `time.monotonic()` after which no trial is started; None for never.
         orphaned: called when the process that started this one is gone.
     """
 
@@ -126,7 +126,6 @@ class Worker:
         composer: Composer,
         run: Runner,
         on_change: Callable[[], None] = lambda: None,
-        deadline: float | None = None,
         orphaned: Callable[[], None] | None = None,
     ) -> None:
         self._plan = plan
@@ -134,7 +133,6 @@ class Worker:
         self._composer = composer
         self._run = run
         self._on_change = on_change
-        self._deadline = deadline
         self._orphaned = orphaned
         self._space = plan.search_space
         self._extend = read_search_space_function(plan.custom_search_space)
@@ -154,6 +152,9 @@ class Worker:
         Raises:
             KeyboardInterrupt, Interrupted: after the running trial was given back.
         """
+        if self._plan.runner == TRIAL or self._plan.runner == JOB:
+            # Before the first trial: its time is the trial's own.
+            import pipeline.training.fit  # noqa: F401
         pulse = Pulse(self._storage, self._orphaned)
         with pulse.running():
             while not self._is_over():
@@ -168,7 +169,7 @@ class Worker:
                     time.sleep(_IDLE_SECONDS)
 
     def _is_over(self) -> bool:
-        if self._deadline is not None and time.monotonic() > self._deadline:
+        if self._plan.deadline is not None and time.time() > self._plan.deadline:
             return True
         failed = self._study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
         return len(failed) > self._plan.allowed_failures
@@ -223,12 +224,13 @@ class Worker:
         if self._plan.jobs is None:
             # The test split is for the end: a sweep that looks at it would choose by it.
             config.test = False
-        subdir = fresh_subdirectory(Path(self._plan.directory), str(trial.number))
+        place = self._composer.subdirectory(config, trial.number)
+        subdir = fresh_subdirectory(Path(self._plan.directory), place)
         attempt.directory = Path(self._plan.directory) / subdir
         context = Context(
             number=trial.number,
             metrics=self._plan.metrics,
-            on_report=self._reporter(trial, attempt),
+            on_report=self._reporter(trial, attempt, config),
             by_fold=self._plan.fold_reports,
             parent=Reference(self._plan.parent[0], Path(self._plan.parent[1])) if self._plan.parent else None,
             tags={"sweep.study": self._plan.study_name, "sweep.trial": str(trial.number)},
@@ -238,14 +240,17 @@ class Worker:
         def task(job: DictConfig) -> Outcome:
             return as_outcome(self._run(job, context))
 
-        returned = self._composer.run(config, trial.number, subdir, task)
+        returned = self._composer.run(config, subdir, task)
         outcome = returned._return_value
         if isinstance(outcome, BaseException):
             raise outcome
         attempt.complete(outcome)
 
-    def _reporter(self, trial: optuna.Trial, attempt: _Attempt) -> Callable[[int, Mapping[str, float]], None]:
+    def _reporter(
+        self, trial: optuna.Trial, attempt: _Attempt, config: DictConfig
+    ) -> Callable[[int, Mapping[str, float]], None]:
         prunes = self._plan.pruner is not None
+        steps = OmegaConf.select(config, "data.folds" if self._plan.fold_reports else "trainer.max_epochs")
         running_mean = self._plan.fold_reports and (self._plan.pruner or {}).get("_target_") != WILCOXON
         seen: list[float] = []
 
@@ -260,7 +265,8 @@ class Worker:
             # Wilcoxon compares fold with fold; the others compare where two trials stand.
             trial.report(sum(seen) / len(seen) if running_mean else value, step)
             self._on_change()
-            if prunes and trial.should_prune():
+            # A trial that has nothing left to do is worth more whole.
+            if prunes and step + 1 != steps and trial.should_prune():
                 raise Pruned(f"worse than the others after step {step}")
 
         return report
@@ -381,13 +387,11 @@ def main(arguments: list[str] | None = None) -> int:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     JobRuntime.instance().set("name", "pipeline")
     storage = open_storage(os.environ["PIPELINE_STORAGE"], plan.grace)
-    deadline = None if plan.timeout is None else time.monotonic() + plan.timeout
     worker = Worker(
         plan,
         storage,
         Composer(plan),
         load_runner(plan.runner),
-        deadline=deadline,
         orphaned=lambda: os.kill(os.getpid(), signal.SIGTERM),
     )
     try:
