@@ -152,6 +152,7 @@ def _run_once(hydra: Hydra, name: str, cfg: DictConfig) -> int:
     from hydra.types import HydraContext, RunMode
 
     cfg.hydra.mode = RunMode.RUN
+    _take_up(cfg)
     configure_log(cfg.hydra.hydra_logging, cfg.hydra.verbose)
     callbacks = Callbacks(cfg)
     callbacks.on_run_start(config=cfg, config_name=name)
@@ -168,6 +169,18 @@ def _run_once(hydra: Hydra, name: str, cfg: DictConfig) -> int:
         # Past Hydra's own property, which would write its own lines to the terminal first.
         raise job._return_value
     return job.return_value if isinstance(job.return_value, int) else 0
+
+
+def _take_up(cfg: DictConfig) -> None:
+    """With ``resume``: the run goes on in the directory that it has, where Hydra's files stay as they were."""
+    if cfg.get("resume") is None:
+        return
+    from pipeline.tasks.state import find_resumable
+
+    directory = find_resumable(cfg)
+    if directory is not None:
+        cfg.hydra.run.dir = str(directory)
+        cfg.hydra.output_subdir = None
 
 
 def _run_many(hydra: Hydra, name: str, cfg: DictConfig) -> int:

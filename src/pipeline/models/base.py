@@ -92,12 +92,17 @@ class BaseModule(pl.LightningModule):
             self.register_buffer("class_weights", torch.tensor(self.spec.class_weights), persistent=False)
         if self.spec.pixel_mean:
             shape = (1, -1, 1, 1)
-            self.register_buffer("pixel_mean", torch.tensor(self.spec.pixel_mean).view(shape), persistent=False)
-            self.register_buffer("pixel_scale", 1 / torch.tensor(self.spec.pixel_std).view(shape), persistent=False)
+            self.register_buffer(
+                "pixel_mean", torch.tensor(self.spec.pixel_mean).view(shape), persistent=False
+            )
+            self.register_buffer(
+                "pixel_scale", 1 / torch.tensor(self.spec.pixel_std).view(shape), persistent=False
+            )
         self.sums = Sums(self.spec)
         self.state: State = None
         self.batches_done = 0
         self._waiting = 0
+        self.epoch_rate = 0.0
         self._resumed: dict[str, Any] | None = None
         self.outputs: list[tuple[Tensor, Tensor]] = []
         self.keep_outputs = False
@@ -115,7 +120,9 @@ class BaseModule(pl.LightningModule):
         }
         if self.initializer != "default":
             if self.initializer not in makers:
-                raise UserError(f"unknown initializer {self.initializer!r}; expected default or one of {sorted(makers)}")
+                raise UserError(
+                    f"unknown initializer {self.initializer!r}; expected default or one of {sorted(makers)}"
+                )
             for name, parameter in self.named_parameters():
                 if parameter.dim() > 1:
                     makers[self.initializer](parameter)
@@ -127,7 +134,9 @@ class BaseModule(pl.LightningModule):
                 raise UserError(f"model.start names {name!r}; the parameters are {sorted(parameters)}")
             value = torch.tensor(values, dtype=torch.float32)
             if value.shape != parameters[name].shape:
-                raise UserError(f"model.start.{name} has shape {tuple(value.shape)}, not {tuple(parameters[name].shape)}")
+                raise UserError(
+                    f"model.start.{name} has shape {tuple(value.shape)}, not {tuple(parameters[name].shape)}"
+                )
             parameters[name].data.copy_(value)
 
     def normalised(self, x: Tensor) -> Tensor:
@@ -205,7 +214,7 @@ class BaseModule(pl.LightningModule):
         scheduler = plan.scheduler(optimizer, self._total_steps())
         return {
             "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": plan.interval, "monitor": plan.monitor or "val/loss"},
+            "lr_scheduler": {"scheduler": scheduler, "interval": plan.interval},
         }
 
     def _plan(self) -> Optimisation:
@@ -253,9 +262,16 @@ class BaseModule(pl.LightningModule):
             self.sums.load(self._resumed["sums"])
             self.batches_done = self._resumed["batches_done"]
             self.state = _to(self._resumed["state"], self.device)
+            self._take_up_gradients(self._resumed.get("gradients") or {}, self._resumed.get("waiting", 0))
             if (loader := self._loader()) is not None:
                 loader.epoch = self.trainer.current_epoch
                 loader.first_chunk = self.batches_done // loader.chunk
+
+    def _take_up_gradients(self, gradients: dict[str, Tensor], waiting: int) -> None:
+        """What was accumulated towards a step when the checkpoint was written."""
+        self._waiting = waiting
+        for name, parameter in self.named_parameters():
+            parameter.grad = gradients[name].to(self.device) if name in gradients else None
 
     def _scale_rates(self, factor: float) -> None:
         for group in cast(torch.optim.Optimizer, self.optimizers(use_pl_optimizer=False)).param_groups:
@@ -311,7 +327,9 @@ class BaseModule(pl.LightningModule):
     def _optimise(self, optimizer: torch.optim.Optimizer, plan: Optimisation) -> None:
         if plan.clip_value is not None:
             self.clip_gradients(
-                cast(Any, optimizer), gradient_clip_val=plan.clip_value, gradient_clip_algorithm=plan.clip_algorithm
+                cast(Any, optimizer),
+                gradient_clip_val=plan.clip_value,
+                gradient_clip_algorithm=plan.clip_algorithm,
             )
         optimizer.step()
         optimizer.zero_grad()
@@ -348,9 +366,12 @@ class BaseModule(pl.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         if not self._on_host and not math.isfinite(self.sums.mean_loss()):
-            self._diverged(self.sums.mean_loss(), cast(torch.optim.Optimizer, self.optimizers(use_pl_optimizer=False)))
+            self._diverged(
+                self.sums.mean_loss(), cast(torch.optim.Optimizer, self.optimizers(use_pl_optimizer=False))
+            )
         self.log_dict(self._synced("train"))
         plan = self._plan()
+        self.epoch_rate = _rate(self.optimizers(use_pl_optimizer=False))
         if plan.scheduler is not None and plan.interval == "epoch":
             scheduler = cast(Any, self.lr_schedulers())
             if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
@@ -411,11 +432,16 @@ class BaseModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         finished = self.batches_done == getattr(self, "_batches", None)
+        waiting = {
+            name: p.grad.cpu() for name, p in self.named_parameters() if self._waiting and p.grad is not None
+        }
         checkpoint["pipeline"] = {
             "class": f"{type(self).__module__}.{type(self).__qualname__}",
             "sums": self.sums.dump(),
             "batches_done": 0 if finished else self.batches_done,
             "state": None if finished else _to(self.state, torch.device("cpu")),
+            "waiting": self._waiting,
+            "gradients": waiting,
             "random": random_state(),
         }
 
@@ -451,6 +477,11 @@ def set_random_state(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state_all([values.cpu() for values in state["cuda"]])
     random.setstate((3, tuple(state["python"]), state["python_gauss"]))
     np.random.set_state(("MT19937", state["numpy"].numpy().astype(np.uint32), *state["numpy_rest"]))
+
+
+def _rate(optimizer: Any) -> float:
+    """The learning rate of the first group; 0 where nothing is trained."""
+    return float(optimizer.param_groups[0]["lr"]) if optimizer else 0.0
 
 
 def _detached(state: State) -> State:

@@ -16,7 +16,15 @@ from omegaconf import DictConfig, OmegaConf
 from pipeline.errors import UserError
 
 FILE = "state.json"
-_NOT_THE_RUN = ("resume", "paths", "logger", "task", "tags", "callbacks.progress", "trainer.enable_progress_bar")
+_NOT_THE_RUN = (
+    "resume",
+    "paths",
+    "logger",
+    "task",
+    "tags",
+    "callbacks.progress",
+    "trainer.enable_progress_bar",
+)
 
 
 class RunState:
@@ -48,6 +56,8 @@ class RunState:
         return path if path.is_file() else None
 
     def _write(self, status: str, **more: Any) -> None:
+        if not _is_main_process():
+            return
         values = {**read(self.directory), **more, "status": status, "pid": os.getpid()}
         draft = self.directory / f".{FILE}.part"
         draft.write_text(json.dumps(values), encoding="utf-8")
@@ -65,7 +75,8 @@ def read(directory: Path) -> dict[str, Any]:
 
 def fingerprint(cfg: DictConfig) -> str:
     """A hash of everything in the configuration that decides what a run computes."""
-    values: Any = OmegaConf.to_container(cfg, resolve=True)
+    run = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+    values: Any = OmegaConf.to_container(run, resolve=True)
     for key in _NOT_THE_RUN:
         parent, _, name = key.rpartition(".")
         node = (values.get(parent) or {}) if parent else values
@@ -78,11 +89,14 @@ def find_resumable(cfg: DictConfig) -> Path | None:
     """The directory of the run that ``resume`` asks for.
 
     ``auto`` is the newest unfinished run of the same configuration; None where there is none, so that one command
-    serves for the first start and for every restart.
+    serves for the first start and for every restart. The processes that a data-parallel launch starts are told their
+    directory: for them it is None too.
 
     Raises:
         UserError: there is no run of that id, it is finished, or it still runs.
     """
+    if not _is_main_process():
+        return None
     runs = Path(cfg.paths.experiments_dir) / "runs"
     if cfg.resume == "auto":
         wanted = fingerprint(cfg)
@@ -101,12 +115,18 @@ def find_resumable(cfg: DictConfig) -> Path | None:
     if directory is None and (runs / str(cfg.resume)).is_dir():
         directory = runs / str(cfg.resume)
     if directory is None:
-        raise UserError(f"resume={cfg.resume}: no run of that id in {cfg.paths.experiments_dir}; use the id that result.json names")
+        raise UserError(
+            f"resume={cfg.resume}: no run of that id in {cfg.paths.experiments_dir}; use the id that result.json names"
+        )
     state = read(directory)
     if state.get("status") == "finished":
-        raise UserError(f"resume={cfg.resume}: the run in {directory} is finished; there is nothing left to do")
+        raise UserError(
+            f"resume={cfg.resume}: the run in {directory} is finished; there is nothing left to do"
+        )
     if _alive(state):
-        raise UserError(f"resume={cfg.resume}: the run in {directory} is still running as process {state['pid']}")
+        raise UserError(
+            f"resume={cfg.resume}: the run in {directory} is still running as process {state['pid']}"
+        )
     return directory
 
 
@@ -120,6 +140,10 @@ def _alive(state: dict[str, Any]) -> bool:
         return bool(process.create_time() <= float(state.get("started", 0)) + 1)
     except (psutil.Error, KeyError, ValueError):
         return False
+
+
+def _is_main_process() -> bool:
+    return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def process_start() -> float:

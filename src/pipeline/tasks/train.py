@@ -22,7 +22,7 @@ from pipeline.tasks.recording import (
     recorded,
     requirements,
 )
-from pipeline.tasks.state import RunState, process_start
+from pipeline.tasks.state import RunState, process_start, read
 
 if TYPE_CHECKING:
     from pipeline.data.module import DataModule
@@ -87,7 +87,7 @@ def train_one(cfg: DictConfig, hooks: Hooks, directory: Path) -> RunResult:
     started = process_start() if hooks.parent is None else time.time()
     directory.mkdir(parents=True, exist_ok=True)
     state = RunState(directory)
-    resuming = cfg.resume is not None and state.checkpoint() is not None
+    resuming = cfg.resume is not None and bool(read(directory))
     try:
         data, model = _prepared(cfg, hooks)
     except UserError:
@@ -100,7 +100,9 @@ def train_one(cfg: DictConfig, hooks: Hooks, directory: Path) -> RunResult:
     tracked = open_run(cfg, directory, hooks, run_name(cfg, hooks), resume=resuming)
     state.begin(cfg)
     with recorded(tracked), state.ended_by():
-        result = _fit_and_test(cfg, hooks, directory, data, model, tracked, state if resuming else None, started)
+        result = _fit_and_test(
+            cfg, hooks, directory, data, model, tracked, state if resuming else None, started
+        )
     tracked.finish("FINISHED")
     if hooks.parent is None:
         tracked.wait(hooks.wait)
@@ -174,8 +176,8 @@ def _fit_and_test(
     )
     if cfg.train:
         checkpoint = resumed.checkpoint() if resumed else None
-        if checkpoint is not None:
-            tracked.rewind(resumed_epoch(checkpoint))
+        if resumed is not None:
+            tracked.rewind(resumed_epoch(checkpoint) if checkpoint else 0)
         try:
             run_fit(cfg, fit, data, model, checkpoint)
         except (Interrupted, Diverged):
@@ -188,7 +190,9 @@ def _fit_and_test(
     if is_main_process():
         if hooks.baseline:
             _baseline(data, result, tested=bool(cfg.test))
-        tracked.log_metrics({name: value for name, value in result.metrics.items() if not name.startswith("train/")})
+        tracked.log_metrics(
+            {name: value for name, value in result.metrics.items() if not name.startswith("train/")}
+        )
         if hooks.reports:
             _report(fit, data, model, result, tracked)
     return result
@@ -202,7 +206,9 @@ def resumed_epoch(checkpoint: Path) -> int:
 
 
 def _record_data(data: DataModule, model: BaseModule, tracked: AnyRun) -> None:
-    tracked.set_tags({"data.requested": data.requested, "data.used": data.used, "model": type(model).__name__})
+    tracked.set_tags(
+        {"data.requested": data.requested, "data.used": data.used, "model": type(model).__name__}
+    )
     if not tracked.key:
         return
     tracked.log_dataset(
@@ -211,7 +217,11 @@ def _record_data(data: DataModule, model: BaseModule, tracked: AnyRun) -> None:
         data.source or data.used,
         "training",
         schema=data.spec.to_dict() if len(data.spec.classes) < 100 else None,
-        profile={"train": len(data.train), "validation": len(data.validation or ()), "test": len(data.test or ())},
+        profile={
+            "train": len(data.train),
+            "validation": len(data.validation or ()),
+            "test": len(data.test or ()),
+        },
     )
     tracked.log_text(str(model), "model_summary.txt")
 
@@ -262,17 +272,25 @@ def _baseline(data: DataModule, result: RunResult, tested: bool) -> None:
     for position, (name, baseline) in enumerate(data.baselines().items()):
         found: dict[str, float] = {}
         if data.validation is not None and len(data.validation):
-            found |= {f"val/{key}": value for key, value in baseline(data.train, data.validation, data.spec).items()}
+            found |= {
+                f"val/{key}": value for key, value in baseline(data.train, data.validation, data.spec).items()
+            }
         if tested and data.test is not None:
-            found |= {f"test/{key}": value for key, value in baseline(data.train, data.test, data.spec).items()}
+            found |= {
+                f"test/{key}": value for key, value in baseline(data.train, data.test, data.spec).items()
+            }
         if not found:
-            found = {f"train/{key}": value for key, value in baseline(data.train, data.train, data.spec).items()}
+            found = {
+                f"train/{key}": value for key, value in baseline(data.train, data.train, data.spec).items()
+            }
         if position == 0:
             result.baseline = {"name": name, **found}
         else:
             result.baseline.setdefault("others", {})[name] = found
         prefix = "baseline" if position == 0 else f"baseline/{name}"
-        result.metrics |= {f"{prefix}/{key.replace('/', '_') if position else key}": value for key, value in found.items()}
+        result.metrics |= {
+            f"{prefix}/{key.replace('/', '_') if position else key}": value for key, value in found.items()
+        }
 
 
 def _report(fit: Fit, data: DataModule, model: BaseModule, result: RunResult, tracked: AnyRun) -> None:
@@ -290,7 +308,10 @@ def _report(fit: Fit, data: DataModule, model: BaseModule, result: RunResult, tr
         tracked.log_model(
             bundle,
             signature=class_signature(
-                data.encoder.signature(), data.spec.classes, data.spec.per_step, data.spec.task == "regression"
+                data.encoder.signature(),
+                data.spec.classes,
+                data.spec.per_step,
+                data.spec.task == "regression",
             ),
             input_example=_example(data, result.directory),
             requirements=requirements(),

@@ -19,7 +19,9 @@ from pipeline.errors import UserError
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes under another name, syncs and renames: a kill while writing leaves the previous checkpoint whole."""
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
+    ) -> None:
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         draft = target.with_name(f".{target.name}.{os.getpid()}.part")
@@ -37,7 +39,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         finally:
             os.close(directory)
 
-    def load_checkpoint(self, path: Any, map_location: Any | None = None, weights_only: bool | None = None) -> Any:
+    def load_checkpoint(
+        self, path: Any, map_location: Any | None = None, weights_only: bool | None = None
+    ) -> Any:
         return load_checkpoint(Path(path), map_location or "cpu")
 
 
@@ -87,6 +91,7 @@ class Checkpoints(Checkpoint):
         super().__init__()
         self.directory, self.monitor, self.mode = directory, monitor, mode
         self.every_n_steps, self.every_seconds = every_n_steps, every_seconds
+        self.hurry = False
         self.best_score: float | None = None
         self.best_epoch: int | None = None
         self.best_weights: dict[str, torch.Tensor] | None = None
@@ -115,18 +120,21 @@ class Checkpoints(Checkpoint):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._remember_best(trainer, pl_module)
-        due = time.monotonic() - self._written_at >= self.every_seconds
+        due = self.hurry or time.monotonic() - self._written_at >= self.every_seconds
         if due or trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs:
-            self._save(trainer)
+            self.save_last(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not self._best_written or not self.last.exists():
-            self._save(trainer)
+            self.save_last(trainer)
 
     def save_last(self, trainer: pl.Trainer) -> None:
-        """Write the last state now."""
+        """Write the last state now, and the best weights before it if they are not on disk yet."""
+        if not self._best_written and trainer.is_global_zero:
+            self._write_best(trainer)
+        self._best_written = True
         trainer.save_checkpoint(self.last)
-        self._step_written = trainer.global_step
+        self._step_written, self._written_at = trainer.global_step, time.monotonic()
 
     def restore_best(self, module: pl.LightningModule) -> None:
         """Give ``module`` the weights of the best epoch."""
@@ -144,15 +152,10 @@ class Checkpoints(Checkpoint):
             if not (value > self.best_score if self.mode == "max" else value < self.best_score):
                 return
         self.best_score, self.best_epoch = value, trainer.current_epoch
-        self.best_weights = {name: tensor.detach().cpu().clone() for name, tensor in module.state_dict().items()}
+        self.best_weights = {
+            name: tensor.detach().cpu().clone() for name, tensor in module.state_dict().items()
+        }
         self._best_step, self._best_written = trainer.global_step, False
-
-    def _save(self, trainer: pl.Trainer) -> None:
-        if not self._best_written and trainer.is_global_zero:
-            self._write_best(trainer)
-        self._best_written = True
-        self.save_last(trainer)
-        self._written_at = time.monotonic()
 
     def _write_best(self, trainer: pl.Trainer) -> None:
         module = trainer.lightning_module
@@ -170,7 +173,11 @@ class Checkpoints(Checkpoint):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best_score": self.best_score, "best_epoch": self.best_epoch, "step_written": self._step_written}
+        return {
+            "best_score": self.best_score,
+            "best_epoch": self.best_epoch,
+            "step_written": self._step_written,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best_score, self.best_epoch = state_dict["best_score"], state_dict["best_epoch"]

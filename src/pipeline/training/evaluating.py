@@ -17,7 +17,14 @@ def outputs_of(trainer: pl.Trainer, model: BaseModule, loader: Any) -> tuple[Ten
     """Logits and targets of every sample of ``loader``, in the order of the split's rows, by ``trainer.test``."""
     if trainer.world_size > 1:
         # Each process would see a part: the main one alone looks at the whole split.
-        trainer = pl.Trainer(accelerator="auto", devices=1, logger=False, enable_checkpointing=False, barebones=True)
+        trainer = pl.Trainer(
+            accelerator="cpu" if model.device.type == "cpu" else "auto",
+            devices=1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
     model.keep_outputs = True
     trainer.test(model, dataloaders=loader, verbose=False)
     model.keep_outputs = False
@@ -37,7 +44,12 @@ def scores(model: BaseModule, logits: Tensor, targets: Tensor) -> dict[str, floa
     from pipeline.models.sums import Sums
 
     sums = Sums(model.spec, confusion=True)
-    sums.add(model.loss(logits.to(model.device), targets.to(model.device)).cpu(), logits, targets, model.threshold())
+    sums.add(
+        model.loss(logits.to(model.device), targets.to(model.device)).cpu(),
+        logits,
+        targets,
+        model.threshold(),
+    )
     result = sums.metrics()
     if model.spec.per_step:
         return result

@@ -15,10 +15,12 @@ from pytorch_lightning.callbacks import Callback, EarlyStopping
 
 from pipeline.config import build
 from pipeline.data.module import DataModule
+from pipeline.data.splits import Rows
 from pipeline.errors import Diverged, UserError
 from pipeline.models.base import BaseModule
 from pipeline.training.building import monitored, plain
 from pipeline.training.checkpoints import Checkpoints, load_checkpoint
+from pipeline.training.profiling import lightning_profiler, profiled
 from pipeline.training.progress import Progress
 from pipeline.training.recorder import Recorder
 from pipeline.training.signals import Signals
@@ -67,6 +69,9 @@ def prepare_fit(
         every_n_steps=every_n_steps,
         every_seconds=float(cfg.checkpoint.every_seconds),
     )
+    settings["profiler"] = lightning_profiler(settings.get("profiler"), directory)
+    for split, loader in (("train", data.train), ("val", data.validation), ("test", data.test)):
+        _at_least_one_batch(settings, split, loader, data)
     callbacks: list[Callback] = [*_callbacks(cfg, data), recorder, checkpoints]
     trainer = build_trainer(settings, model, directory, callbacks=callbacks, logger=_loggers(cfg, directory))
     data.chunk = steps_per_call(settings, model, every_n_steps)
@@ -74,7 +79,9 @@ def prepare_fit(
     return Fit(trainer, recorder, checkpoints)
 
 
-def run_fit(cfg: DictConfig, fit: Fit, data: DataModule, model: BaseModule, resume_from: Path | None = None) -> None:
+def run_fit(
+    cfg: DictConfig, fit: Fit, data: DataModule, model: BaseModule, resume_from: Path | None = None
+) -> None:
     """Train until the end, from the beginning or from a checkpoint.
 
     Raises:
@@ -88,7 +95,7 @@ def run_fit(cfg: DictConfig, fit: Fit, data: DataModule, model: BaseModule, resu
     began = time.perf_counter()
     lowered = 0
     try:
-        with signals:
+        with signals, profiled(cfg, Path(trainer.default_root_dir)):
             while True:
                 try:
                     trainer.fit(
@@ -98,6 +105,8 @@ def run_fit(cfg: DictConfig, fit: Fit, data: DataModule, model: BaseModule, resu
                         ckpt_path=None if resume_from is None else str(resume_from),
                         weights_only=True,
                     )
+                    # A signal in the last validation: the fit is whole, but what follows it was not wanted.
+                    signals.check()
                     return
                 except Diverged as error:
                     if cfg.trainer.on_divergence != "lower_lr" or lowered == MAX_LOWERED:
@@ -122,7 +131,18 @@ def start_from(model: BaseModule, path: str | Path) -> None:
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
-        raise UserError(f"the weights of {path} do not fit this model: {str(error).splitlines()[-1].strip()}") from None
+        raise UserError(
+            f"the weights of {path} do not fit this model: {str(error).splitlines()[-1].strip()}"
+        ) from None
+
+
+def _at_least_one_batch(settings: dict[str, Any], split: str, rows: Rows | None, data: DataModule) -> None:
+    """A small share of a small split is one batch, where Lightning would refuse it."""
+    share = settings.get(f"limit_{split}_batches")
+    if rows is not None and isinstance(share, float) and 0 < share < 1:
+        batches = rows.batches(data.batch_size if split == "train" else data.eval_batch_size)
+        if share * batches < 1:
+            settings[f"limit_{split}_batches"] = 1
 
 
 def _callbacks(cfg: DictConfig, data: DataModule) -> list[Callback]:

@@ -62,9 +62,15 @@ class Progress(Checkpoint):
             if (value := trainer.callback_metrics.get(name)) is not None:
                 shown.append(f"{name} {float(value):.4f}")
         self._draw("")
-        print(f"epoch {trainer.current_epoch + 1}/{_total(trainer)}  {'  '.join(shown)}", file=sys.stderr, flush=True)
+        print(
+            f"epoch {trainer.current_epoch + 1}/{_total(trainer)}  {'  '.join(shown)}",
+            file=sys.stderr,
+            flush=True,
+        )
 
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
         self._draw("")
 
     def _draw(self, text: str) -> None:

@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 
 from pipeline.data.loader import Loader
+from pipeline.models.base import BaseModule
 
 History = dict[str, list[tuple[int, float]]]
 
@@ -51,7 +52,8 @@ class Recorder(Checkpoint):
         self.samples += samples
         self.seconds += seconds
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        metrics["train/lr"] = float(trainer.optimizers[0].param_groups[0]["lr"]) if trainer.optimizers else 0.0
+        # Of this epoch: the schedule has moved on by now.
+        metrics["train/lr"] = pl_module.epoch_rate if isinstance(pl_module, BaseModule) else 0.0
         metrics["train/samples_per_second"] = samples / seconds
         epoch = trainer.current_epoch + 1
         for name, value in metrics.items():
@@ -63,7 +65,9 @@ class Recorder(Checkpoint):
         return {"history": self.history, "samples": self.samples, "seconds": self.seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.history = {name: [tuple(point) for point in points] for name, points in state_dict["history"].items()}
+        self.history = {
+            name: [tuple(point) for point in points] for name, points in state_dict["history"].items()
+        }
         self.samples, self.seconds = state_dict["samples"], state_dict["seconds"]
 
 

@@ -37,7 +37,9 @@ class Signals(Callback):
                 self._previous[number] = signal.signal(number, self._received)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
@@ -45,18 +47,15 @@ class Signals(Callback):
         if self.exit_code is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.exit_code = EXIT_CODES[signal.Signals(number)]
+        self.checkpoints.hurry = True
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        # After the last batch comes the validation, and then the epoch's own end.
+        # After the last batch comes the validation, and then the epoch's own end, which saves the state.
         if self.exit_code is not None and batch_idx + 1 < trainer.num_training_batches:
             self.checkpoints.save_last(trainer)
             raise Interrupted(self.exit_code)
-
-    def on_validation_batch_end(self, *_: Any) -> None:
-        # The epoch's training is not lost if the validation is long: the last checkpoint is at most an epoch old.
-        self.check()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.check()

@@ -23,7 +23,9 @@ _FIT_ONLY = ("auto_batch_size", "on_divergence")
 _COUNTS_BATCHES = ("limit_train_batches", "overfit_batches", "fast_dev_run", "val_check_interval")
 
 
-def build_trainer(settings: Mapping[str, Any], model: BaseModule, directory: Path, **given: Any) -> pl.Trainer:
+def build_trainer(
+    settings: Mapping[str, Any], model: BaseModule, directory: Path, **given: Any
+) -> pl.Trainer:
     """A trainer for ``model``.
 
     Args:
@@ -37,7 +39,9 @@ def build_trainer(settings: Mapping[str, Any], model: BaseModule, directory: Pat
     """
     quieten()
     arguments = {key: value for key, value in settings.items() if key not in (*OURS, *_FIT_ONLY)}
-    arguments["precision"] = precision(str(arguments.get("precision", "auto")), model, str(arguments["accelerator"]))
+    arguments["precision"] = precision(
+        str(arguments.get("precision", "auto")), model, str(arguments["accelerator"])
+    )
     if arguments.get("strategy") == "ddp" and arguments["accelerator"] == "cpu":
         from pytorch_lightning.strategies import DDPStrategy
 
@@ -99,13 +103,15 @@ def steps_per_call(settings: Mapping[str, Any], model: torch.nn.Module, every_n_
     More than one pays for models whose step costs about as much as Lightning's own work on it (0.3 ms). Flags that
     count batches keep their meaning: with them it is one.
     """
-    for flag in _COUNTS_BATCHES:
-        if settings.get(flag) not in (None, False, 0, 0.0, 1.0) or isinstance(settings.get(flag), int) and settings[flag]:
-            return 1
+    # As a fraction 1.0 is every batch; as a whole number 1 is one batch.
+    if any(flag in settings and settings[flag] and repr(settings[flag]) != "1.0" for flag in _COUNTS_BATCHES):
+        return 1
     if str(settings.get("strategy", "auto")) not in ("auto", "single_device"):
         return 1
     asked = settings.get("steps_per_call", "auto")
-    steps = int(asked) if asked != "auto" else 16 if sum(p.numel() for p in model.parameters()) < 1_000_000 else 1
+    steps = (
+        int(asked) if asked != "auto" else 16 if sum(p.numel() for p in model.parameters()) < 1_000_000 else 1
+    )
     if every_n_steps:
         # A checkpoint is written between two Lightning steps.
         steps = min(steps, every_n_steps)
