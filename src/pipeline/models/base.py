@@ -233,7 +233,7 @@ class BaseModule(pl.LightningModule):
         self.trainer.fit_loop.setup_data()
         loader = self._loader()
         limit = self.trainer.limit_train_batches
-        if loader is None or loader.chunk == 1 and (isinstance(limit, int) or limit != 1.0):
+        if loader is None or (loader.chunk == 1 and (isinstance(limit, int) or limit != 1.0)):
             return int(self.trainer.num_training_batches)
         return loader.batches
 
@@ -459,7 +459,8 @@ def batches_of(batch: Any) -> Iterator[tuple[Tensor, Tensor]]:
 
 def random_state() -> dict[str, Any]:
     """The state of every random generator that training may draw from, as values that load without pickle."""
-    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    # NumPy's global generator is the one that users' augmentations draw from.
+    _, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
@@ -476,7 +477,8 @@ def set_random_state(state: dict[str, Any]) -> None:
     if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all([values.cpu() for values in state["cuda"]])
     random.setstate((3, tuple(state["python"]), state["python_gauss"]))
-    np.random.set_state(("MT19937", state["numpy"].numpy().astype(np.uint32), *state["numpy_rest"]))
+    numpy_state = ("MT19937", state["numpy"].numpy().astype(np.uint32), *state["numpy_rest"])
+    np.random.set_state(numpy_state)  # noqa: NPY002
 
 
 def _rate(optimizer: Any) -> float:

@@ -94,7 +94,8 @@ class Recurrent(BaseModule):
         """The output at each sequence's last step; what comes after it is padding, which cannot reach back."""
         outputs, _ = self.recurrent(steps)
         index = (lengths - 1).view(-1, 1, 1).expand(-1, 1, outputs.shape[2])
-        return outputs.gather(1, index)[:, 0]
+        last: Tensor = outputs.gather(1, index)[:, 0]
+        return last
 
     def _packed_last(self, steps: Tensor, lengths: Tensor) -> Tensor:
         packed = nn.utils.rnn.pack_padded_sequence(steps, lengths.cpu(), batch_first=True, enforce_sorted=False)

@@ -54,13 +54,14 @@ class Progress(Checkpoint):
         last = trainer.current_epoch + 1 == trainer.max_epochs or trainer.should_stop
         now = time.monotonic()
         # Epochs of a few milliseconds would fill the screen.
-        if not trainer.is_global_zero or now - self._printed_at < self.refresh_seconds and not last:
+        if not trainer.is_global_zero or (now - self._printed_at < self.refresh_seconds and not last):
             return
         self._printed_at = now
-        shown = []
-        for name in ("train/loss", "train/accuracy", "train/mae", "val/loss", "val/accuracy", "val/mae"):
-            if (value := trainer.callback_metrics.get(name)) is not None:
-                shown.append(f"{name} {float(value):.4f}")
+        shown = [
+            f"{name} {float(value):.4f}"
+            for name in ("train/loss", "train/accuracy", "train/mae", "val/loss", "val/accuracy", "val/mae")
+            if (value := trainer.callback_metrics.get(name)) is not None
+        ]
         self._draw("")
         print(
             f"epoch {trainer.current_epoch + 1}/{_total(trainer)}  {'  '.join(shown)}",
