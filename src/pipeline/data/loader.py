@@ -97,6 +97,7 @@ class Loader:
             return batches
         # Every process needs the same number of samples, or the last gradient exchange would wait for ever:
         # the last batch is filled up from the beginning of the epoch.
+        batches = list(batches)
         last, missing = batches[-1], -len(batches[-1]) % self.world_size
         batches[-1] = torch.cat([last, torch.cat(batches)[:missing]])
         return [batch[self.rank :: self.world_size] for batch in batches]
