@@ -56,9 +56,6 @@ class RunState:
         return path if path.is_file() else None
 
     def _write(self, status: str, **more: Any) -> None:
-        if os.environ.get("LOCAL_RANK", "0") != "0":
-            # The children of a data-parallel launch share the main process's directory.
-            return
         if not _is_main_process():
             return
         values = {**read(self.directory), **more, "status": status, "pid": os.getpid()}
