@@ -1,0 +1,1 @@
+"""Speed against a hand-written loop; ``python -m benchmarks`` (``make bench``)."""
