@@ -150,7 +150,9 @@ class ImageFolder(DataModule):
                 return (str(error) or type(error).__name__).splitlines()[0][:200]
             return ""
 
-        with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
+        with warnings.catch_warnings(), ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
+            # Decoders warn of what is damaged without saying where; it is named below.
+            warnings.simplefilter("ignore")
             reasons = list(pool.map(decode, range(len(files))))
         good = np.array([not reason for reason in reasons])
         labels = np.array([label for _, label in files], dtype=np.int64)
@@ -306,8 +308,7 @@ def read_image(path: Path, shape: Sequence[int]) -> np.ndarray:
 
     if path.stat().st_size > MAX_FILE_BYTES:
         raise ValueError(f"the file is larger than {MAX_FILE_BYTES // 1_000_000} MB")
-    with warnings.catch_warnings(), Image.open(path, formats=FORMATS) as image:
-        warnings.simplefilter("ignore")
+    with Image.open(path, formats=FORMATS) as image:
         # Before anything is decoded: a file of some kilobytes may claim billions of pixels.
         if image.width * image.height > MAX_PIXELS:
             raise ValueError(f"{image.width}×{image.height} pixels, more than {MAX_PIXELS:,}")
