@@ -108,11 +108,12 @@ def generate_orders(
 
     who = random.choice(customers, orders, p=activity / activity.sum())
     where = np.where(random.random(orders) < 0.95, home[who], random.integers(0, areas, orders))
-    days = np.sort(_days(random, orders))
+    days = _days(random, orders)
     hours = random.choice(HOURS, orders, p=ORDERS_BY_HOUR / ORDERS_BY_HOUR.sum())
     hours = np.where(who == 0, random.integers(0, HOURS, orders), hours)
-    seconds = np.sort(days * 86_400 + hours * 3600 + random.integers(0, 3600, orders))
-    hours = seconds // 3600 % 24
+    seconds = days * 86_400 + hours * 3600 + random.integers(0, 3600, orders)
+    in_time = np.argsort(seconds)
+    seconds, hours, who, where = seconds[in_time], hours[in_time], who[in_time], where[in_time]
     likes = popularity[where] + taste[who] + by_part[PART_OF_DAY[hours]]
     # The largest of these sums is a draw from the softmax of the likes.
     chosen = (likes + random.gumbel(size=likes.shape)).argmax(axis=1)
