@@ -106,6 +106,7 @@ class BaseModule(pl.LightningModule):
         self._resumed: dict[str, Any] | None = None
         self.outputs: list[tuple[Tensor, Tensor]] = []
         self.keep_outputs = False
+        self.epoch_metrics: dict[str, float] = {}
         self.rate_factor = 1.0
 
     def initialise(self) -> None:
@@ -369,7 +370,9 @@ class BaseModule(pl.LightningModule):
             self._diverged(
                 self.sums.mean_loss(), cast(torch.optim.Optimizer, self.optimizers(use_pl_optimizer=False))
             )
-        self.log_dict(self._synced("train"))
+        if self.trainer.world_size > 1:
+            self.sums.reduce(self.trainer.strategy)
+        self._log_metrics("train", self.sums)
         plan = self._plan()
         self.epoch_rate = _rate(self.optimizers(use_pl_optimizer=False))
         if plan.scheduler is not None and plan.interval == "epoch":
@@ -382,11 +385,6 @@ class BaseModule(pl.LightningModule):
                 scheduler.step()
         # The step keeps the training sums until here: validation has sums of its own.
         self.sums.reset()
-
-    def _synced(self, prefix: str) -> dict[str, float]:
-        if self.trainer.world_size > 1 and prefix == "train":
-            self.sums.reduce(self.trainer.strategy)
-        return {f"{prefix}/{name}": value for name, value in self.sums.metrics().items()}
 
     def on_validation_epoch_start(self) -> None:
         self._start_evaluation()
@@ -428,7 +426,13 @@ class BaseModule(pl.LightningModule):
 
     def _end_evaluation(self, prefix: str) -> None:
         self.state = self._train_state
-        self.log_dict({f"{prefix}/{name}": value for name, value in self.eval_sums.metrics().items()})
+        self._log_metrics(prefix, self.eval_sums)
+
+    def _log_metrics(self, prefix: str, sums: Sums) -> None:
+        metrics = {f"{prefix}/{name}": value for name, value in sums.metrics().items()}
+        # Lightning rounds what is logged to float32; the record of the run takes the exact values.
+        self.epoch_metrics |= metrics
+        self.log_dict(metrics)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         finished = self.batches_done == getattr(self, "_batches", None)

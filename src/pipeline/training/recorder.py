@@ -52,6 +52,8 @@ class Recorder(Checkpoint):
         self.samples += samples
         self.seconds += seconds
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        if isinstance(pl_module, BaseModule):
+            metrics |= pl_module.epoch_metrics
         # Of this epoch: the schedule has moved on by now.
         metrics["train/lr"] = pl_module.epoch_rate if isinstance(pl_module, BaseModule) else 0.0
         metrics["train/samples_per_second"] = samples / seconds
