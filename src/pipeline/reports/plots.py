@@ -103,7 +103,21 @@ def _train_against_validation(
         _mark_best(axis, history.get(f"val/{metric}", ()), best_epoch)
     axis.set(title=metric.replace("_", " "), xlabel="epoch")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axis.legend()
+    axis.legend(loc=_emptiest_corner(axis), frameon=True, framealpha=0.8, edgecolor="none")
+
+
+def _emptiest_corner(axis: Axes) -> str:
+    """Where a legend covers the fewest points; matplotlib's own search would also keep off the shading."""
+    points = np.concatenate(
+        [line.get_xydata() for line in axis.lines if len(line.get_xydata()) > 2] or [[(0, 0)]]
+    )
+    x, y = axis.transAxes.inverted().transform(axis.transData.transform(points)).T
+    corners = {
+        f"{vertical} {across}": np.count_nonzero((x > 0.45 if across == "right" else x < 0.55) & inside)
+        for vertical, inside in (("upper", y > 0.7), ("lower", y < 0.3), ("center", abs(y - 0.5) < 0.15))
+        for across in ("right", "left")
+    }
+    return min(corners, key=lambda corner: corners[corner])
 
 
 def _mark_best(axis: Axes, curve: Curve, best_epoch: int) -> None:
