@@ -1,0 +1,212 @@
+"""The training step is a plain PyTorch loop: the same bits, whatever is clipped, accumulated or scheduled."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPlateau, StepLR
+
+from pipeline.data.spec import Spec
+from pipeline.models.base import Optimisation
+from pipeline.models.mlp import MLP
+
+SPEC = Spec("multiclass", "vector", (5,), 3, ("a", "b", "c"))
+OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
+    "sgd": lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9),
+    "adam": lambda parameters: torch.optim.Adam(parameters, lr=0.01),
+}
+Vectors = tuple[Tensor, Tensor]
+Fit = Callable[..., Any]
+
+
+def make(**options: Any) -> MLP:
+    torch.manual_seed(3)
+    return MLP(SPEC, hidden_units=[8], **options)
+
+
+def layers(module: MLP) -> nn.Sequential:
+    """The module's layers without the module: what a plain loop trains."""
+    return nn.Sequential(copy.deepcopy(module.hidden), copy.deepcopy(module.output))
+
+
+def plain_loop(
+    model: nn.Module,
+    vectors: Vectors,
+    optimizer: torch.optim.Optimizer,
+    *,
+    epochs: int = 3,
+    scheduler: Any = None,
+    interval: str = "epoch",
+    accumulate: int = 1,
+    clip: Callable[[Any], Any] = lambda parameters: None,
+    penalty: Callable[[nn.Module], Any] | None = None,
+    autocast: bool = False,
+) -> list[float]:
+    """What anyone would write by hand; gives the rate of each epoch's end before the schedule moves."""
+    x, y = vectors
+    rates = []
+    for _ in range(epochs):
+        model.train()
+        batches = list(zip(x[:50].split(8), y[:50].split(8), strict=True))
+        for number, (xb, yb) in enumerate(batches, start=1):
+            with torch.autocast("cpu", torch.bfloat16) if autocast else nullcontext():
+                loss = F.cross_entropy(model(xb), yb)
+            if penalty is not None:
+                loss = loss + penalty(model)
+            (loss / accumulate if accumulate > 1 else loss).backward()
+            if number % accumulate == 0 or number == len(batches):
+                clip(model.parameters())
+                optimizer.step()
+                optimizer.zero_grad()
+                if scheduler is not None and interval == "step":
+                    scheduler.step()
+        rates.append(optimizer.param_groups[0]["lr"])
+        if isinstance(scheduler, ReduceLROnPlateau):
+            model.eval()
+            with torch.no_grad():
+                scheduler.step(float(F.cross_entropy(model(x[50:80]), y[50:80])))
+        elif scheduler is not None and interval == "epoch":
+            scheduler.step()
+    return rates
+
+
+def assert_same(module: MLP, plain: nn.Module) -> None:
+    for own, other in zip(module.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(own, other, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("chunk", [1, 4])
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+def test_equals_a_plain_loop(vectors: Vectors, fit: Fit, name: str, chunk: int) -> None:
+    module = make()
+    plain = layers(module)
+    plain_loop(plain, vectors, OPTIMIZERS[name](plain.parameters()))
+    fit(module, *vectors, plan=Optimisation(OPTIMIZERS[name]), chunk=chunk)
+    assert_same(module, plain)
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 100])
+def test_accumulated_gradients_make_one_step(vectors: Vectors, fit: Fit, chunk: int) -> None:
+    module = make()
+    plain = layers(module)
+    plain_loop(plain, vectors, OPTIMIZERS["adam"](plain.parameters()), accumulate=3)
+    fit(module, *vectors, plan=Optimisation(OPTIMIZERS["adam"], accumulate=3), chunk=chunk)
+    assert_same(module, plain)
+    # Seven batches an epoch are three steps: 3 + 3 + 1.
+    assert module.trainer.global_step == 9
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "clip"),
+    [
+        ("norm", lambda parameters: nn.utils.clip_grad_norm_(parameters, 0.2)),
+        ("value", lambda parameters: nn.utils.clip_grad_value_(parameters, 0.2)),
+    ],
+)
+def test_clipping_is_that_of_torch(vectors: Vectors, fit: Fit, algorithm: str, clip: Any) -> None:
+    module = make()
+    plain, free = layers(module), layers(module)
+    plain_loop(plain, vectors, OPTIMIZERS["sgd"](plain.parameters()), clip=clip)
+    plain_loop(free, vectors, OPTIMIZERS["sgd"](free.parameters()))
+    fit(module, *vectors, plan=Optimisation(OPTIMIZERS["sgd"], clip_value=0.2, clip_algorithm=algorithm))
+    assert_same(module, plain)
+    assert not torch.equal(plain[1].weight, free[1].weight)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("interval", "scheduler"),
+    [
+        ("epoch", lambda optimizer, steps: StepLR(optimizer, 2, gamma=0.1)),
+        ("epoch", lambda optimizer, steps: CosineAnnealingLR(optimizer, 5)),
+        ("step", lambda optimizer, steps: OneCycleLR(optimizer, max_lr=0.1, total_steps=steps)),
+        ("epoch", lambda optimizer, steps: ReduceLROnPlateau(optimizer, patience=0, threshold=0.5)),
+    ],
+    ids=["step", "cosine", "one_cycle", "plateau"],
+)
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_schedules_move_as_torch_moves_them(
+    vectors: Vectors, fit: Fit, interval: str, scheduler: Any, accumulate: int
+) -> None:
+    module = make()
+    plain = layers(module)
+    optimizer = OPTIMIZERS["sgd"](plain.parameters())
+    steps = 5 * (7 if accumulate == 1 else 4)
+    rates = plain_loop(
+        plain,
+        vectors,
+        optimizer,
+        epochs=5,
+        scheduler=scheduler(optimizer, steps),
+        interval=interval,
+        accumulate=accumulate,
+    )
+    seen: list[float] = []
+
+    class Watch(pl.Callback):
+        def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            seen.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    plan = Optimisation(OPTIMIZERS["sgd"], scheduler, interval=interval, accumulate=accumulate)
+    fit(module, *vectors, plan=plan, epochs=5, chunk=3, callbacks=[Watch()])
+    assert_same(module, plain)
+    assert seen == rates
+    assert len(set(rates)) > 1
+
+
+def test_penalties_are_on_weights_and_not_on_biases(vectors: Vectors, fit: Fit) -> None:
+    def penalty(model: nn.Module) -> Any:
+        weights = [parameter for parameter in model.parameters() if parameter.dim() > 1]
+        return sum(0.01 * w.abs().sum() + 0.02 * w.square().sum() for w in weights)
+
+    module = make(l1=0.01, l2=0.02)
+    plain = layers(module)
+    plain_loop(plain, vectors, OPTIMIZERS["sgd"](plain.parameters()), penalty=penalty)
+    fit(module, *vectors, plan=Optimisation(OPTIMIZERS["sgd"]))
+    for own, other in zip(module.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("chunk", [1, 4])
+def test_several_steps_under_autocast_see_the_new_weights_each_time(
+    vectors: Vectors, fit: Fit, chunk: int
+) -> None:
+    module = make()
+    plain = layers(module)
+    plain_loop(plain, vectors, OPTIMIZERS["sgd"](plain.parameters()), autocast=True)
+    fit(module, *vectors, plan=Optimisation(OPTIMIZERS["sgd"]), chunk=chunk, precision="bf16-mixed")
+    assert_same(module, plain)
+
+
+def test_dropout_is_on_in_training_and_off_in_validation(vectors: Vectors, fit: Fit) -> None:
+    module = make(dropout=0.5, batch_norm=True)
+    modes: list[tuple[str, bool]] = []
+    module.hidden.register_forward_hook(lambda *_: modes.append((torch.is_grad_enabled(), module.training)))
+    fit(module, *vectors, plan=Optimisation(OPTIMIZERS["sgd"]), epochs=1)
+    # (gradients wanted, training): seven training batches, then one of validation.
+    assert modes == [(True, True)] * 7 + [(False, False)]
+    x, y = vectors
+    module.eval()
+    with torch.no_grad():
+        expected = float(F.cross_entropy(module(x[50:80]), y[50:80]))
+    assert float(module.trainer.callback_metrics["val/loss"]) == pytest.approx(expected, rel=1e-6)
+
+
+def test_training_metrics_are_means_over_samples_not_over_batches(vectors: Vectors, fit: Fit) -> None:
+    module = make()
+    x, y = vectors
+    with torch.no_grad():
+        logits = module(x[:50])
+    frozen = Optimisation(lambda parameters: torch.optim.SGD(parameters, lr=0.0))
+    fit(module, x, y, plan=frozen, epochs=1, chunk=3)
+    found = module.trainer.callback_metrics
+    # The last batch has two samples only.
+    assert float(found["train/loss"]) == pytest.approx(float(F.cross_entropy(logits, y[:50])), rel=1e-6)
+    assert float(found["train/accuracy"]) == pytest.approx(float((logits.argmax(1) == y[:50]).float().mean()))
