@@ -226,3 +226,4 @@ def _leave_results(
         status = "KILLED"
     parent.finish(plan, summary_metrics(finished.study, plan, finished.trials), files, status)
     print_summary(finished.study, plan, finished.trials, console)
+    parent.wait(finished.trials)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.trial import FrozenTrial
 
 from pipeline.errors import UserError
 from pipeline.sweeps.plan import Plan
-from pipeline.tracking import Run, life, recover
+from pipeline.tracking import Run, absolute_uri, life, recover
+from pipeline.tracking.sender_link import link
+
+log = logging.getLogger(__name__)
 
 _PARENT = "sweep:parent"
+_WAIT_SECONDS = 60.0
 
 
 class NoParent:
@@ -30,6 +36,9 @@ class NoParent:
         self, plan: Plan, metrics: Mapping[str, float], files: Sequence[Path], status: Any
     ) -> None:
         """Nothing to finish."""
+
+    def wait(self, trials: Sequence[FrozenTrial]) -> None:
+        """Nothing to wait for."""
 
 
 class Parent:
@@ -106,9 +115,18 @@ class Parent:
             self._run.log_artifact(file, "plots" if file.parent.name == "plots" else "")
         self._run.finish(status, None if status != "FAILED" else "trials failed: see trials.yaml")
 
+    def wait(self, trials: Sequence[FrozenTrial]) -> None:
+        """Wait for the tracking server to take the study and what its trials recorded, a minute at most."""
+        if self._run is None:
+            return
+        places = [trial.user_attrs.get("directory") for trial in trials]
+        directories = [Path(place) for place in places if place and life(Path(place)).key is not None]
+        if not link(self._experiments_dir.absolute()).wait([self._run.directory, *directories], _WAIT_SECONDS):
+            log.warning(
+                "The tracking server has not taken every record yet. They are kept; deliver them with:"
+                " python -m pipeline task=sync"
+            )
+
 
 def _deliver(directory: Path, experiments_dir: Path, uri: str | None) -> None:
-    from pipeline.tracking.addresses import absolute_uri
-    from pipeline.tracking.sender_link import link
-
     link(experiments_dir.absolute()).watch(directory, absolute_uri(uri, experiments_dir.absolute()))

@@ -200,11 +200,7 @@ def _refuse_common(config: DictConfig) -> None:
         raise UserError(
             f"resume={config.resume}: a sweep goes on by itself when its command is given again; leave resume out."
         )
-    refuse_written_password(config.hydra.sweeper._get_node("storage") and _raw(config.hydra.sweeper, "storage"))
-
-
-def _raw(node: DictConfig, key: str) -> Any:
-    return OmegaConf.to_container(node, resolve=False)[key]  # type: ignore[call-overload, index]
+    refuse_written_password(_plain_raw(config.hydra.sweeper).get("storage"))
 
 
 def _refuse_experiment(config: DictConfig, base: DictConfig) -> None:
@@ -253,6 +249,7 @@ def experiment_of(base: DictConfig, varied: Mapping[str, Any]) -> dict[str, Any]
     own = OmegaConf.masked_copy(base, [str(key) for key in base if key != "hydra"])
     content = OmegaConf.to_container(own, resolve=True)
     assert isinstance(content, dict)
+    raw = dict(_flat(_plain_raw(own)))
     left_out = [*_NOT_THE_EXPERIMENT, *(space.plain_key(key).replace("/", ".") for key in varied)]
     if any(space.plain_key(key) in ("experiment", "debug") for key in varied):
         return {"overrides": list(base.hydra.overrides.task)}
@@ -260,7 +257,15 @@ def experiment_of(base: DictConfig, varied: Mapping[str, Any]) -> dict[str, Any]
         key: value
         for key, value in _flat(content)
         if not any(key == entry or key.startswith(f"{entry}.") for entry in left_out)
+        # Where the data lies on this machine is not what it is.
+        and "${paths." not in str(raw.get(key))
     }
+
+
+def _plain_raw(node: DictConfig) -> dict[Any, Any]:
+    content = OmegaConf.to_container(node, resolve=False)
+    assert isinstance(content, dict)
+    return content
 
 
 def _flat(content: Mapping[Any, Any], prefix: str = "") -> list[tuple[str, Any]]:
