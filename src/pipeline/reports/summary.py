@@ -148,11 +148,16 @@ def verdict(result: Mapping[str, Any]) -> list[str]:
     what else both have; on the test split, else on validation, else on training. NaN beats nothing.
     """
     metrics = result.get("metrics") or {}
-    return [
-        line
-        for name, values in baselines_of(result).items()
-        for line in _verdict(metrics, _words(name), values)
-    ]
+    baselines = baselines_of(result).items()
+    variants = [fit["variant"] for fit in result.get("nested") or [] if fit.get("variant")]
+    lines = []
+    for variant in dict.fromkeys(variants) or [""]:
+        # Variants of an experiment are to be told apart: the mean over them says nothing.
+        start = f"{variant}/" if variant else ""
+        own = {name.removeprefix(start): value for name, value in metrics.items() if name.startswith(start)}
+        shown = f"{variant}: " if variant else ""
+        lines += [shown + line for name, values in baselines for line in _verdict(own, _words(name), values)]
+    return lines
 
 
 def _verdict(metrics: Mapping[str, Any], name: str, values: Mapping[str, Any]) -> list[str]:

@@ -247,7 +247,7 @@ def _averaged(fits: list[Part], curves: dict[str, list[tuple[int, float]]]) -> d
 
 
 def table_text(total: RunResult) -> str:
-    """The fits and their main metrics as plain text."""
+    """The fits, their main metrics and how many reached what ``success`` asks for, as plain text."""
     names = [n for n in ("val/accuracy", "val/mae", "val/loss", "test/accuracy", "test/mae", "train/loss") if n in total.metrics]
     rows = [["fit", *names]]
     rows += [[fit["name"], *(f"{fit['metrics'].get(name, float('nan')):.4f}" for name in names)] for fit in total.nested]

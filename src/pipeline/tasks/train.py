@@ -41,6 +41,10 @@ def run(cfg: DictConfig) -> None:
         tracked = cfg.logger.get("mlflow")
         experiments = Path(cfg.paths.experiments_dir)
         ui = opening_command(cfg.logger.tracking_uri, experiments) if tracked else None
+        if result.nested:
+            from pipeline.tasks.many import table_text
+
+            print(table_text(result))
         print_summary(asdict(result), ui=ui)
 
 
