@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from mlflow.entities import Run as MlflowRun
     from mlflow.entities.model_registry import ModelVersion
 
-_MODEL_FILES = "artifacts/bundle"
+# Below a logged model's location; the bundle keeps the name of the directory that it was logged from.
+_MODEL_FILES = "artifacts"
 
 Answer = TypeVar("Answer")
 
@@ -203,13 +204,23 @@ class Store:
         target.mkdir(parents=True, exist_ok=True)
         from mlflow.artifacts import download_artifacts
 
-        address = f"{uri.rstrip('/')}/{_MODEL_FILES}"
         try:
+            address = f"{self._location(uri.rstrip('/'))}/{_MODEL_FILES}"
             with as_default(self.uri):
                 local = self._asked(lambda: download_artifacts(artifact_uri=address, dst_path=str(target)))
         except (UserError, OSError) as error:
             raise UserError(f"cannot get the model {uri}: {error}") from None
-        return Path(local)
+        bundles = [path.parent for path in Path(local).glob("*/model.json")]
+        if len(bundles) != 1:
+            raise UserError(f"the model {uri} was not logged by this project: it holds no saved model")
+        return bundles[0]
+
+    def _location(self, uri: str) -> str:
+        """Where a model's files lie; the library takes a path behind a registered model's address only."""
+        model_id = uri.removeprefix("models:/")
+        if not re.fullmatch(r"m-[0-9a-f]+", model_id):
+            return uri
+        return str(self._asked(lambda: self._client.get_logged_model(model_id)).artifact_location)
 
     def load_model(self, model: str) -> Any:
         """Open a logged model with MLflow's pyfunc loader.

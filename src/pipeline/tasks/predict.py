@@ -1,0 +1,187 @@
+"""Predict with a logged model: raw samples in, labels and probabilities out, a chunk at a time."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+from omegaconf import DictConfig
+
+from pipeline.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from pipeline.models.saved import Predictor
+    from pipeline.tasks.predict_inputs import Samples
+
+log = logging.getLogger(__name__)
+
+BATCHES_A_CHUNK = 8
+"""Batches read, computed and written together: a table has a fixed cost that a small model would wait for."""
+
+
+def run(cfg: DictConfig) -> None:
+    """The task behind ``task=predict``."""
+    from pipeline.tasks.finished import asked_model, load_predictor, open_store
+
+    check_output(cfg)
+    store = open_store(cfg)
+    predictor = load_predictor(store, asked_model(store, cfg))
+    count = predict(
+        predictor,
+        str(cfg.task.input),
+        str(cfg.task.output),
+        batch_size=int(cfg.task.batch_size),
+        input_format=cfg.task.get("input_format"),
+        output_format=cfg.task.get("format"),
+    )
+    if str(cfg.task.output) != "-":
+        print(f"{count:,} predictions in {cfg.task.output}")
+
+
+def predict(
+    predictor: Predictor,
+    source: str,
+    target: str,
+    *,
+    batch_size: int = 512,
+    input_format: str | None = None,
+    output_format: str | None = None,
+) -> int:
+    """Predict every sample of ``source`` into ``target``.
+
+    Args:
+        predictor: the model.
+        source: a file, a folder, or ``-`` for standard input.
+        target: a file (complete or not there at all), or ``-`` for standard output.
+        batch_size: samples computed at once.
+        input_format: ``csv``, ``jsonl``, ``npy`` or ``text``; None for what the name of ``source`` says.
+        output_format: ``csv`` or ``jsonl``; None for what the name of ``target`` says.
+
+    Returns:
+        How many samples there were.
+
+    Raises:
+        UserError: the input is missing or not what the model takes.
+    """
+    from pipeline.tasks.predict_inputs import chunks
+
+    form = output_format or ("jsonl" if Path(target).suffix in (".jsonl", ".ndjson", ".json") else "csv")
+    count = 0
+    with _opened(target) as file:
+        write = _CsvWriter(file) if form == "csv" else _JsonWriter(file)
+        for some in chunks(source, predictor.encoder, BATCHES_A_CHUNK * batch_size, input_format):
+            frame = _predicted(predictor, some, batch_size)
+            write.add(frame)
+            count += len(frame)
+    if count == 0:
+        log.warning("%s holds no samples: nothing was predicted", source)
+    return count
+
+
+def check_output(cfg: DictConfig) -> None:
+    """Refuse settings that would fail, or do harm, after the model was loaded.
+
+    Raises:
+        UserError: an unknown format, or an output that is the input or lies in no directory.
+    """
+    for key, known in (("input_format", ("csv", "jsonl", "npy", "text")), ("format", ("csv", "jsonl"))):
+        if cfg.task.get(key) is not None and cfg.task[key] not in known:
+            raise UserError(f"task.{key}={cfg.task[key]}: expected {', '.join(known)}, or null")
+    source, target = Path(str(cfg.task.input)).expanduser(), Path(str(cfg.task.output)).expanduser()
+    if str(cfg.task.input) != "-" and not source.exists():
+        raise UserError(f"task.input={source}: there is no such file or folder")
+    if str(cfg.task.output) == "-":
+        return
+    if target.is_dir() or not target.parent.is_dir():
+        raise UserError(f"task.output={target}: expected a file in a directory that is there")
+    if target.exists() and source.exists() and target.samefile(source):
+        raise UserError(f"task.output={target} is the input; choose another file")
+
+
+def _predicted(predictor: Predictor, some: Samples, batch_size: int) -> pd.DataFrame:
+    frame = predictor.predict(some.raw, batch_size)
+    if predictor.spec.per_step and predictor.spec.input == "tokens":
+        # Texts of a batch are padded to the longest: what was predicted for padding is no answer.
+        lengths = [max(1, len(text)) for text in _texts(some.raw)]
+        for column in frame.columns:
+            frame[column] = [row[:length] for row, length in zip(frame[column], lengths, strict=True)]
+    if some.names is not None:
+        frame.insert(0, "file", some.names)
+    return frame
+
+
+def _texts(raw: Any) -> list[str]:
+    from pipeline.data.text_encoders import strings
+
+    return strings(raw)
+
+
+class _CsvWriter:
+    """Comma-separated values with a header; lists are JSON in a cell."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._begun = file, False
+
+    def add(self, frame: pd.DataFrame) -> None:
+        import pyarrow as pa
+        from pyarrow import csv
+
+        columns = {name: _flat(frame[name]) for name in frame.columns}
+        options = csv.WriteOptions(include_header=not self._begun, quoting_style="needed")
+        csv.write_csv(pa.table(columns), self._file, options)
+        self._begun = True
+
+
+class _JsonWriter:
+    """A JSON object a line."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def add(self, frame: pd.DataFrame) -> None:
+        rows = zip(*(_plain(frame[name]) for name in frame.columns), strict=True)
+        names = list(frame.columns)
+        lines = [json.dumps(dict(zip(names, row, strict=True)), ensure_ascii=False) + "\n" for row in rows]
+        self._file.write("".join(lines).encode())
+
+
+def _flat(column: Any) -> Any:
+    values = _plain(column) if column.dtype == object else column.to_numpy()
+    return [json.dumps(value) for value in values] if len(values) and isinstance(values[0], list) else values
+
+
+def _plain(column: Any) -> list[Any]:
+    """A column as JSON values."""
+    return [_value(value) for value in column.tolist()]
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return [_value(part) for part in value] if isinstance(value, list) else getattr(value, "item", lambda: value)()
+
+
+@contextmanager
+def _opened(target: str) -> Iterator[IO[bytes]]:
+    """The output: under another name until it is complete, or standard output."""
+    if target == "-":
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    path = Path(target).expanduser()
+    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with draft.open("wb") as file:
+            yield file
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)

@@ -1,0 +1,109 @@
+"""task=evaluate: a finished run tested again, its figures per class, calibration, shifts and drift."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from omegaconf import DictConfig
+from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
+
+from pipeline.data.encoder import VectorEncoder
+from pipeline.data.spec import Spec
+from pipeline.errors import UserError
+from pipeline.models.linear import Linear
+from pipeline.models.mlp import MLP
+from pipeline.models.saved import Predictor
+from pipeline.run_result import RunResult
+from pipeline.tasks import evaluate as task
+from pipeline.tasks.explaining import integrated_gradients
+
+Command = Callable[..., DictConfig]
+
+
+def test_the_runs_own_test_split_gives_the_logged_figures_bit_for_bit(
+    tmp_path: Path, finished: dict[str, RunResult], command: Command
+) -> None:
+    run = finished["linear"]
+    cfg = command(
+        "task=evaluate",
+        f"task.run_id={run.run_id}",
+        f"task.output={tmp_path}",
+        "task.calibrate=true",
+        "task.shift=invert",
+        "task.explain=true",
+    )
+    result = task.evaluate(cfg)
+    logged = {key[5:]: value for key, value in run.metrics.items() if key.startswith("test/")}
+    assert result["identical"]
+    assert result["metrics"] == logged
+    assert "Identical, bit for bit" in "\n".join(task.in_words(result))
+    assert json.loads((tmp_path / "evaluation.json").read_text())["samples"] == 360
+    assert {"calibration.png", "confusion_matrix.png", "explanation.png"} <= {p.name for p in tmp_path.iterdir()}
+    # Three epochs leave the linear model much less sure than it may be.
+    assert result["calibration"]["temperature"] < 1
+    assert result["calibration"]["error_after"] < result["calibration"]["error"]
+    assert result["shift"][1]["accuracy"] < result["metrics"]["accuracy"]
+
+
+def test_figures_per_class_are_those_of_scikit_learn() -> None:
+    generator = np.random.default_rng(0)
+    p = generator.dirichlet(np.ones(3), size=200)
+    labels = generator.integers(0, 3, 200)
+    found = task.per_class(labels, p, ("a", "b", "c"))
+    precision, recall, f1, support = precision_recall_fscore_support(labels, p.argmax(1))
+    for number, row in enumerate(found.values()):
+        expected = [precision[number], recall[number], f1[number], roc_auc_score(labels == number, p[:, number])]
+        assert list(row.values()) == pytest.approx([*expected, support[number]])
+
+
+def test_shifted_images_by_hand() -> None:
+    image = torch.tensor([[[[0, 90], [180, 255]]]], dtype=torch.uint8)
+    assert task.shifted(image, "invert", 1).tolist() == [[[[255, 165], [75, 0]]]]
+    assert task.shifted(image, "shift", 1).tolist() == [[[[0, 0], [0, 0]]]]
+    assert task.shifted(image, "blur", 1).tolist() == [[[[131, 131], [131, 131]]]]
+    noisy = task.shifted(torch.full((1, 1, 100, 100), 128, dtype=torch.uint8), "noise", 16).float()
+    assert float(noisy.std()) == pytest.approx(16, rel=0.05)
+
+
+def test_a_file_of_other_data_is_encoded_as_the_training_data_was(tmp_path: Path) -> None:
+    spec = Spec("binary", "vector", (2,), 1, ("no", "yes"), target_name="answer")
+    predictor = Predictor(Linear(spec).eval(), VectorEncoder(["a", "b"], shift=[1.0, 0.0], scale=[2.0, 1.0]))
+    pd.DataFrame({"b": [5, 6], "answer": ["yes", "no"], "a": [3, 1]}).to_csv(tmp_path / "new.csv", index=False)
+    rows = task.rows_of_file(str(tmp_path / "new.csv"), None, predictor)
+    assert rows.take(torch.arange(2))[0].tolist() == [[1.0, 5.0], [0.0, 6.0]]
+    assert rows.y.tolist() == [1.0, 0.0]
+    with pytest.raises(UserError, match="lacks the target column 'truth'"):
+        task.rows_of_file(str(tmp_path / "new.csv"), "truth", predictor)
+
+
+def test_other_data_is_tested_for_drift_and_must_be_of_the_same_kind(
+    tmp_path: Path, finished: dict[str, RunResult], command: Command
+) -> None:
+    typed = ["task=evaluate", f"task.run_id={finished['linear'].run_id}", f"task.output={tmp_path}"]
+    result = task.evaluate(command(*typed, "data=digits", "data.seed=5"), other_data=True)
+    assert "identical" not in result
+    assert result["drift"]["moved"] == []
+    with pytest.raises(UserError, match="not of the kind"):
+        task.evaluate(command(*typed, "data=line"), other_data=True)
+
+
+def test_contributions_add_up_to_the_change_of_the_output() -> None:
+    torch.manual_seed(0)
+    model = MLP(Spec("multiclass", "vector", (4,), 3, ("a", "b", "c")), hidden_units=[8], batch_norm=False).eval()
+    x = torch.randn(5, 4)
+    logits = model(x).detach()
+    expected = (logits - model(torch.zeros(1, 4)).detach()).gather(1, logits.argmax(1, keepdim=True))[:, 0]
+    torch.testing.assert_close(integrated_gradients(model, x).sum(1), expected, atol=0.05, rtol=0.05)
+
+
+def test_unknown_shifts_and_runs_that_are_not_there_are_refused(command: Command, finished: dict[str, RunResult]) -> None:
+    with pytest.raises(UserError, match="expected noise, blur"):
+        task.evaluate(command("task=evaluate", "task.run_id=x", "task.shift=rain"))
+    with pytest.raises(UserError, match="there is no run"):
+        task.evaluate(command("task=evaluate", "task.run_id=nowhere"))
