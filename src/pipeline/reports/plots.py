@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 Curve = Sequence[tuple[float, float]]
+Corner = Literal["upper right", "lower right", "upper left", "lower left", "center right"]
 
 TRAIN, VALIDATION, MARK = "#4878a8", "#d1611f", "#3f3f3f"
 # Told apart also without red-green vision.
@@ -106,16 +107,17 @@ def _train_against_validation(
     axis.legend(loc=_emptiest_corner(axis), frameon=True, framealpha=0.8, edgecolor="none")
 
 
-def _emptiest_corner(axis: Axes) -> str:
+def _emptiest_corner(axis: Axes) -> Corner:
     """Where a legend covers the fewest points; matplotlib's own search would also keep off the shading."""
-    points = np.concatenate(
-        [line.get_xydata() for line in axis.lines if len(line.get_xydata()) > 2] or [[(0, 0)]]
-    )
+    lines = [np.asarray(line.get_xydata()) for line in axis.lines]
+    points = np.concatenate([line for line in lines if len(line) > 2] or [np.zeros((1, 2))])
     x, y = axis.transAxes.inverted().transform(axis.transData.transform(points)).T
-    corners = {
-        f"{vertical} {across}": np.count_nonzero((x > 0.45 if across == "right" else x < 0.55) & inside)
-        for vertical, inside in (("upper", y > 0.7), ("lower", y < 0.3), ("center", abs(y - 0.5) < 0.15))
-        for across in ("right", "left")
+    corners: dict[Corner, Any] = {
+        "upper right": np.count_nonzero((x > 0.45) & (y > 0.7)),
+        "lower right": np.count_nonzero((x > 0.45) & (y < 0.3)),
+        "upper left": np.count_nonzero((x < 0.55) & (y > 0.7)),
+        "lower left": np.count_nonzero((x < 0.55) & (y < 0.3)),
+        "center right": np.count_nonzero((x > 0.45) & (abs(y - 0.5) < 0.15)),
     }
     return min(corners, key=lambda corner: corners[corner])
 
