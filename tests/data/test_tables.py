@@ -481,6 +481,32 @@ def test_enormous_numbers_stay_finite(tmp_path: Path) -> None:
         assert np.isfinite(everything(split)[0]).all()
 
 
+def test_the_unit_of_a_number_to_predict_makes_no_difference(tmp_path: Path) -> None:
+    """Prices in dollars are learnt like prices in millions: loss and steps are those of the standardised target."""
+    from pipeline.models.mlp import MLP
+
+    losses = {}
+    for unit in (1.0, 1e6):
+        frame = people()
+        frame["price"] = frame.price * unit
+        data = load(written(tmp_path, frame, f"{unit}.csv"), "price")
+        x, y = data.train.take(torch.arange(len(data.train)))
+        torch.manual_seed(0)
+        model = MLP(data.spec, hidden_units=8)
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.03)
+        for _ in range(150):
+            optimizer.zero_grad()
+            loss = model.loss(model(x), y)
+            loss.backward()
+            optimizer.step()
+        losses[unit] = float(loss.detach())
+        assert float((model(x).detach()[:, 0] - y).abs().mean()) < 0.1 * float(y.std())
+    assert losses[1e6] == pytest.approx(losses[1.0], rel=0.05)
+    frame["price"] = frame.price * 1e12
+    with pytest.raises(UserError, match="rescale it"):
+        load(written(tmp_path, frame, "large.csv"), "price")
+
+
 cells = st.one_of(
     st.none(),
     st.integers(-(10**12), 10**12),

@@ -130,6 +130,10 @@ class Table:
         """The columns' names, in the order of the file."""
         return list(self.arrow.column_names)
 
+    def release(self) -> None:
+        """Forget the converted columns; they are made again if they are asked for."""
+        self._converted.clear()
+
     def require(self, names: Iterable[str], key: str) -> None:
         """Check that columns are there.
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MOST_CLASSES = 1000
+LARGEST_TARGET = 1e15
+"""The squared error of larger ones leaves float32."""
 
 
 class TableData(DataModule):
@@ -139,6 +141,8 @@ class TableData(DataModule):
         self.encoder = fit_encoder(table, train, names, self.choice)
         self._build(table, target, goal, train, validation)
         self._build_test(test_table, table, target, goal, test)
+        for read in filter(None, (table, test_table)):
+            read.release()
 
     def _check(self, table: Table, test_table: Table | None) -> None:
         table.require([self.target], "data.target")
@@ -261,6 +265,10 @@ class Goal:
             UserError: a class that the training and validation rows lack.
         """
         if self.task == "regression":
+            if np.abs(column.values).max() > LARGEST_TARGET:
+                raise UserError(
+                    f"{source}: the target {self.name!r} has values beyond ±{LARGEST_TARGET:g}; rescale it"
+                )
             return torch.from_numpy(column.values.astype(np.float32))
         text = column.as_text()
         place = {name: number for number, name in enumerate(self.classes)}
