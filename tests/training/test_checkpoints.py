@@ -1,0 +1,160 @@
+"""Checkpoints: whole or not at all, loadable without pickle, the best epoch brought back."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pipeline.config.loading import compose
+from pipeline.data.spec import Spec
+from pipeline.errors import UserError
+from pipeline.models.linear import Linear
+from pipeline.models.mlp import MLP
+from pipeline.run_result import RunResult
+from pipeline.tasks.hooks import Hooks
+from pipeline.tasks.train import train
+from pipeline.training.checkpoints import AtomicCheckpointIO, load_checkpoint
+from pipeline.training.evaluating import outputs_of
+
+SMALL = [
+    "experiment=digits_mlp",
+    "logger=none",
+    "callbacks.progress=null",
+    "trainer=cpu",
+    "model.hidden_units=[16]",
+]
+
+
+def run(directory: Path, *overrides: str) -> RunResult:
+    hooks = Hooks(directory=directory, reports=False, baseline=False)
+    return train(compose([*SMALL, "trainer.max_epochs=3", *overrides]), hooks)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> RunResult:
+    return run(tmp_path_factory.mktemp("run"))
+
+
+@pytest.mark.parametrize("name", ["best", "last"])
+def test_checkpoints_load_without_pickle_and_through_the_class(finished: RunResult, name: str) -> None:
+    path = finished.directory / f"checkpoints/{name}.ckpt"
+    state = torch.load(path, weights_only=True)
+    module = MLP.load_from_checkpoint(path, weights_only=True)
+    assert module.spec.classes == tuple("0123456789")
+    for key, tensor in state["state_dict"].items():
+        assert torch.equal(module.state_dict()[key], tensor)
+    assert state["pytorch-lightning_version"]
+
+
+def test_the_weights_of_the_best_epoch_are_tested(tmp_path: Path) -> None:
+    # The rate explodes after the first epoch: later weights are worse.
+    worse = ["scheduler=step", "scheduler.step_size=1", "scheduler.gamma=1000"]
+    result = run(tmp_path, *worse, "model.batch_norm=true")
+    accuracy = [value for _, value in result.history["val/accuracy"]]
+    assert result.best_epoch == 1 + accuracy.index(max(accuracy)) < 3
+    assert result.metrics["val/accuracy"] == max(accuracy)
+    best, last = (load_checkpoint(tmp_path / f"checkpoints/{name}.ckpt") for name in ("best", "last"))
+    assert best["epoch"] + 1 == result.best_epoch
+    assert best["monitor"]["value"] == pytest.approx(max(accuracy))
+    assert not torch.equal(best["state_dict"]["output.weight"], last["state_dict"]["output.weight"])
+    from pipeline.data.images import Images
+
+    data = Images(name="digits", validation_fraction=0.15)
+    data.setup()
+    module = MLP.load_from_checkpoint(tmp_path / "checkpoints/best.ckpt", weights_only=True).eval()
+    assert data.test is not None
+    x, y = data.test.take(torch.arange(len(data.test)))
+    with torch.no_grad():
+        right = int((module(x).argmax(1) == y).sum())
+    assert result.metrics["test/accuracy"] == right / len(y)
+
+
+def test_a_kill_while_writing_leaves_the_old_checkpoint_whole(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"state_dict": {"w": torch.ones(3)}}, path)
+    program = f"""
+import os, signal, torch
+from pathlib import Path
+from pipeline.training.checkpoints import AtomicCheckpointIO
+save = torch.save
+def killed_half_way(checkpoint, file):
+    save(checkpoint, file)
+    file.flush()
+    file.truncate(file.tell() // 2)
+    os.kill(os.getpid(), signal.SIGKILL)
+torch.save = killed_half_way
+AtomicCheckpointIO().save_checkpoint({{"state_dict": {{"w": torch.zeros(3)}}}}, Path({str(path)!r}))
+"""
+    done = subprocess.run([sys.executable, "-c", program], timeout=120, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert load_checkpoint(path)["state_dict"]["w"].tolist() == [1, 1, 1]
+
+
+def test_a_full_disk_leaves_the_old_checkpoint_and_no_draft(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"state_dict": {"w": torch.ones(3)}}, path)
+
+    def full(checkpoint: Any, file: Any) -> None:
+        file.write(b"half")
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="No space"):
+        AtomicCheckpointIO().save_checkpoint({"state_dict": {}}, path)
+    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_what_is_no_checkpoint_is_refused_with_a_reason(tmp_path: Path) -> None:
+    class Harmful:
+        def __reduce__(self) -> Any:
+            return os.mkdir, (str(tmp_path / "ran"),)
+
+    torch.save({"state_dict": Harmful()}, tmp_path / "harmful.ckpt")
+    (tmp_path / "cut.ckpt").write_bytes((tmp_path / "harmful.ckpt").read_bytes()[:200])
+    torch.save([1, 2], tmp_path / "list.ckpt")
+    for name, reason in [
+        ("harmful", "safely"),
+        ("cut", "damaged"),
+        ("list", "state_dict"),
+        ("none", "no checkpoint"),
+    ]:
+        with pytest.raises(UserError, match=reason):
+            load_checkpoint(tmp_path / f"{name}.ckpt")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_ckpt_path_starts_from_given_weights(finished: RunResult, tmp_path: Path) -> None:
+    best = finished.directory / "checkpoints/best.ckpt"
+    tested = run(tmp_path / "tested", f"ckpt_path={best}", "train=false")
+    assert tested.metrics["test/accuracy"] == finished.metrics["test/accuracy"]
+    assert tested.history == {}
+    further = run(tmp_path / "further", f"ckpt_path={best}", "trainer.max_epochs=1", "test=false")
+    assert further.metrics["train/loss"] < finished.metrics["train/loss"]
+    assert "test/accuracy" not in further.metrics
+    with pytest.raises(UserError, match="do not fit this model"):
+        run(tmp_path / "other", f"ckpt_path={best}", "model.hidden_units=[17]", "train=false")
+
+
+def test_outputs_come_in_the_order_of_the_rows(finished: RunResult) -> None:
+    import pytorch_lightning as pl
+
+    from pipeline.data.images import Images
+
+    data = Images(name="digits", validation_fraction=0.15, eval_batch_size=100)
+    data.setup()
+    module = MLP.load_from_checkpoint(finished.directory / "checkpoints/best.ckpt", weights_only=True)
+    trainer = pl.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False)
+    logits, targets = outputs_of(trainer, module, data.test_dataloader())
+    assert data.test is not None
+    assert torch.equal(targets, data.test.y)
+    assert logits.dtype == torch.float32
+    assert Linear(Spec("binary", "vector", (2,), 1, ("a", "b"))).threshold() == 0.0

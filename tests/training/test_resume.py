@@ -1,0 +1,156 @@
+"""A run that was cut off and taken up again is the same run: the same bits everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from pipeline.config.loading import compose
+from pipeline.errors import UserError
+from pipeline.run_result import RunResult
+from pipeline.tasks.hooks import Hooks
+from pipeline.tasks.state import find_resumable
+from pipeline.tasks.train import train
+from pipeline.training import fit as fit_room
+
+TIMELESS = ("train/samples_per_second",)
+
+
+class Cut(Exception):
+    """The power is gone."""
+
+
+class CutAt(pl.Callback):
+    """Raises in the middle of an epoch (after a batch) or at the end of one."""
+
+    def __init__(self, step: int | None = None, epoch: int | None = None) -> None:
+        self.step, self.epoch = step, epoch
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if self.step is not None and trainer.global_step >= self.step:
+            raise Cut
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.epoch is not None and trainer.current_epoch == self.epoch:
+            raise Cut
+
+
+@pytest.fixture
+def cut_at(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """The next fits are cut off there; called without arguments, no more."""
+    original = fit_room._callbacks
+
+    def cut(**where: int) -> None:
+        monkeypatch.setattr(
+            fit_room, "_callbacks", lambda *a: [*original(*a), *([CutAt(**where)] if where else [])]
+        )
+
+    return cut
+
+
+def settings(directory: Path, *overrides: str) -> Any:
+    common = [
+        "experiment=digits_mlp",
+        "logger=none",
+        "callbacks.progress=null",
+        "trainer=cpu",
+        "trainer.max_epochs=4",
+        "data.batch_size=64",
+        "model.hidden_units=[16]",
+        "model.dropout=0.3",
+        f"paths.experiments_dir={directory}",
+    ]
+    return compose([*common, *overrides])
+
+
+def run(directory: Path, cfg: Any) -> RunResult:
+    return train(cfg, Hooks(directory=directory, reports=False, baseline=False))
+
+
+def assert_same(found: RunResult, expected: RunResult) -> None:
+    for name, points in expected.history.items():
+        if name not in TIMELESS:
+            assert found.history[name] == points, name
+    weights = [
+        torch.load(r.directory / "checkpoints/last.ckpt", weights_only=True) for r in (found, expected)
+    ]
+    for name, tensor in weights[1]["state_dict"].items():
+        assert torch.equal(weights[0]["state_dict"][name], tensor), name
+    compared = {k: v for k, v in expected.metrics.items() if k not in TIMELESS}
+    assert {k: v for k, v in found.metrics.items() if k not in TIMELESS} == compared
+    assert found.best_epoch == expected.best_epoch
+
+
+CASES = {
+    "adam": [],
+    "scheduler": ["scheduler=one_cycle", "optimizer=sgd", "optimizer.momentum=0.9", "optimizer.lr=0.1"],
+    "plateau": [
+        "scheduler=plateau",
+        "scheduler.patience=0",
+        "scheduler.mode=max",
+        "trainer.steps_per_call=1",
+    ],
+    "accumulating": ["trainer.accumulate_grad_batches=4"],
+    "early_stopping": ["callbacks.early_stopping.patience=1", "optimizer.lr=0.00001", "trainer.max_epochs=6"],
+}
+
+
+@pytest.mark.parametrize(
+    ("case", "where"), [*((case, {"step": 7}) for case in CASES), ("scheduler", {"epoch": 2})]
+)
+def test_a_resumed_run_is_the_uninterrupted_one(
+    tmp_path: Path, case: str, where: dict[str, int], cut_at: Callable[..., None]
+) -> None:
+    every = "checkpoint.every_n_steps=3"
+    overrides = [*CASES[case], every, "checkpoint.every_seconds=0"]
+    whole = run(tmp_path / "whole", settings(tmp_path, *overrides))
+    cut_at(**where)
+    directory = tmp_path / "runs/cut"
+    with pytest.raises(Cut):
+        run(directory, settings(tmp_path, *overrides))
+    cut_at()
+    resumed = settings(tmp_path, *overrides, "resume=auto")
+    assert find_resumable(resumed) == directory
+    assert_same(run(directory, resumed), whole)
+    # A finished run is not taken up: the same command starts a new one.
+    assert find_resumable(resumed) is None
+
+
+def test_the_best_weights_survive_a_cut_before_they_were_due_on_disk(
+    tmp_path: Path, cut_at: Callable[..., None]
+) -> None:
+    # Epochs so short that best.ckpt waits, and a rate that only makes later epochs worse.
+    overrides = ["checkpoint.every_n_steps=3", "checkpoint.every_seconds=1000", "scheduler=step"]
+    overrides += ["scheduler.step_size=1", "scheduler.gamma=1000", "optimizer.lr=0.02", "optimizer=sgd"]
+    whole = run(tmp_path / "whole", settings(tmp_path, *overrides, "data.shuffle=false"))
+    assert whole.best_epoch in (1, 2)
+    cut_at(step=70)
+    with pytest.raises(Cut):
+        run(tmp_path / "runs/cut", settings(tmp_path, *overrides, "data.shuffle=false"))
+    cut_at()
+    assert_same(
+        run(tmp_path / "runs/cut", settings(tmp_path, *overrides, "data.shuffle=false", "resume=auto")), whole
+    )
+
+
+def test_only_an_unfinished_run_of_the_same_configuration_is_taken_up(
+    tmp_path: Path, cut_at: Callable[..., None]
+) -> None:
+    cut_at(epoch=1)
+    with pytest.raises(Cut):
+        run(tmp_path / "runs/cut", settings(tmp_path))
+    assert find_resumable(settings(tmp_path, "seed=1", "resume=auto")) is None
+    assert find_resumable(settings(tmp_path, "optimizer.lr=0.01", "resume=auto")) is None
+    assert find_resumable(settings(tmp_path, "resume=auto", "tags=[other]")) == tmp_path / "runs/cut"
+    assert find_resumable(settings(tmp_path, "resume=cut")) == tmp_path / "runs/cut"
+    with pytest.raises(UserError, match="no run of that id"):
+        find_resumable(settings(tmp_path, "resume=nothing"))
+    cut_at()
+    run(tmp_path / "runs/cut", settings(tmp_path, "resume=cut"))
+    with pytest.raises(UserError, match="finished"):
+        find_resumable(settings(tmp_path, "resume=cut"))
