@@ -185,7 +185,18 @@ def test_the_encoder_takes_rows_of_the_file_in_any_form(tmp_path: Path) -> None:
     )
     assert one.shape == (1, data.spec.input_shape[0])
     assert torch.isfinite(restored.encode(restored.example())).all()
-    assert [column["name"] for column in restored.signature()["columns"]] == list(features.columns)
+    columns = {column["name"]: column["dtype"] for column in restored.signature()["columns"]}
+    assert columns == {"age": "any", "rooms": "any", "city": "string", "member": "any", "since": "any"}
+
+
+def test_categories_written_as_numbers_are_the_same_category(tmp_path: Path) -> None:
+    frame = people()
+    data = load(written(tmp_path, frame), "price", categorical=["rooms"])
+    one = {"age": 30, "city": "Rome", "member": True, "since": "2021-01-01"}
+    codes = [data.encoder.encode([{**one, "rooms": rooms}]) for rooms in (3, 3.0, "3", np.int8(3))]
+    assert all(torch.equal(code, codes[0]) for code in codes)
+    ones = {name for name, value in zip(data.encoder.inputs(), codes[0][0], strict=True) if value == 1}
+    assert {"rooms = 3", "city = Rome"} <= ones
 
 
 @pytest.mark.parametrize(

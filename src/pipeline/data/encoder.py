@@ -185,7 +185,8 @@ class VectorEncoder(Encoder):
         return pd.DataFrame([self.shift, [a + b for a, b in zip(self.shift, self.scale, strict=True)]], columns=self.columns)
 
     def signature(self) -> dict[str, Any]:
-        columns = [{"name": name, "dtype": "double", "required": True} for name in self.columns]
+        # Whole numbers too, which MLflow would refuse for a "double".
+        columns = [{"name": name, "dtype": "any", "required": True} for name in self.columns]
         return {"type": "columns", "columns": columns}
 
 

@@ -269,7 +269,7 @@ class OrdersEncoder(Encoder):
         )
 
     def signature(self) -> dict[str, Any]:
-        types = {"customer": "string", "area": "string", "time": "datetime", "past": "string"}
+        types = {"customer": "string", "area": "string", "time": "any", "past": "string"}
         columns = [{"name": name, "dtype": kind, "required": name != "past"} for name, kind in types.items()]
         return {"type": "columns", "columns": columns}
 

@@ -281,13 +281,12 @@ class TableEncoder(Encoder):
         return pd.DataFrame(columns)
 
     def signature(self) -> dict[str, Any]:
-        types = {"number": "double", "date": "datetime", "text": "string"}
+        # "any" is checked here, not by MLflow: it refuses whole numbers for "double" and dates that are text.
         columns = []
         for feature in self.features:
-            truth = isinstance(feature, NumberFeature) and feature.truth
-            columns.append(
-                {"name": feature.name, "dtype": "boolean" if truth else types[feature.kind], "required": True}
-            )
+            words = feature.categories if isinstance(feature, TextFeature) else []
+            text = bool(np.isnan(numbers_of(words)).any())
+            columns.append({"name": feature.name, "dtype": "string" if text else "any", "required": True})
         return {"type": "columns", "columns": columns}
 
 

@@ -7,7 +7,8 @@ A signature is `{"inputs": [column, ...], "outputs": [column, ...]}`. A column i
     {"type": "double", "name": "RM", "required": False}    # a named column of a table
     {"type": ["long"], "name": "tokens"}                   # a list in each row: sequences
 
-with the types `boolean`, `integer`, `long`, `float`, `double`, `string` and `datetime`.
+with the types `boolean`, `integer`, `long`, `float`, `double`, `string`, `datetime` and `any`: MLflow leaves it to the
+model what it takes. (It would refuse whole numbers for a `double`, and dates written as text for a `datetime`.)
 """
 
 from collections.abc import Mapping, Sequence
@@ -51,10 +52,12 @@ def _schema(columns: Sequence[Mapping[str, Any]]) -> "Schema":
 def _spec(entry: Mapping[str, Any]) -> "ColSpec | TensorSpec":
     import numpy as np
     from mlflow.types import ColSpec, DataType, TensorSpec
-    from mlflow.types.schema import Array
+    from mlflow.types.schema import AnyType, Array
 
     if "tensor" in entry:
         return TensorSpec(np.dtype(entry["tensor"]), tuple(entry["shape"]), entry.get("name"))
     kind = entry["type"]
+    if kind == "any":
+        return ColSpec(AnyType(), entry.get("name"), entry.get("required", True))
     datatype = Array(DataType[kind[0]]) if isinstance(kind, list) else DataType[kind]
     return ColSpec(datatype, entry.get("name"), entry.get("required", True))
