@@ -58,7 +58,9 @@ def neuron(points: list[tuple[float, float]], epochs: int, rate: float = 0.01) -
 
 @pytest.mark.parametrize(("epochs", "expected"), [(100, 13.786375), (1000, 13.99999755)])
 def test_line_linear_learns_what_a_plain_loop_learns(tmp_path: Path, epochs: int, expected: float) -> None:
-    run = Trained(tmp_path, "+experiment=line_linear", f"trainer.max_epochs={epochs}", "callbacks.weights=null")
+    run = Trained(
+        tmp_path, "+experiment=line_linear", f"trainer.max_epochs={epochs}", "callbacks.weights=null"
+    )
     w, b, _ = neuron([(x, 2 * x) for x in (1, 2, 3, 4)], epochs)
     assert w * 7 + b == pytest.approx(expected, abs=1e-6)
     assert run.predict(7) == pytest.approx(expected, abs=1e-4 if epochs == 100 else 5e-6)

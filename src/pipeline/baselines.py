@@ -35,7 +35,11 @@ def majority(train: Rows, evaluate: Rows, spec: Spec) -> dict[str, float]:
     confusion = torch.zeros(classes, classes)
     confusion[:, predicted] = torch.bincount(targets, minlength=classes).float()
     loss = float(-log_p[targets].mean())
-    metrics = {"accuracy": float((targets == predicted).double().mean()), "loss": loss, "f1": macro_f1(confusion)}
+    metrics = {
+        "accuracy": float((targets == predicted).double().mean()),
+        "loss": loss,
+        "f1": macro_f1(confusion),
+    }
     if spec.per_step and spec.task == "multiclass":
         metrics["bits_per_char"] = loss / math.log(2)
     return metrics
@@ -45,7 +49,12 @@ def mean(train: Rows, evaluate: Rows, spec: Spec) -> dict[str, float]:
     """Always the mean of the training targets."""
     error = evaluate.y.double() - train.y.double().mean(0)
     mse = float(error.square().mean())
-    return {"mae": float(error.abs().mean()), "mse": mse, "rmse": math.sqrt(mse), "loss": mse / spec.target_std**2}
+    return {
+        "mae": float(error.abs().mean()),
+        "mse": mse,
+        "rmse": math.sqrt(mse),
+        "loss": mse / spec.target_std**2,
+    }
 
 
 def linear_regression(train: Rows, evaluate: Rows, spec: Spec) -> dict[str, float]:
@@ -54,7 +63,12 @@ def linear_regression(train: Rows, evaluate: Rows, spec: Spec) -> dict[str, floa
     weights = torch.linalg.lstsq(inputs, targets, driver="gelsd").solution
     error = _design(evaluate) @ weights - evaluate.y.double().view(len(evaluate), -1)
     mse = float(error.square().mean())
-    return {"mae": float(error.abs().mean()), "mse": mse, "rmse": math.sqrt(mse), "loss": mse / spec.target_std**2}
+    return {
+        "mae": float(error.abs().mean()),
+        "mse": mse,
+        "rmse": math.sqrt(mse),
+        "loss": mse / spec.target_std**2,
+    }
 
 
 def _design(split: Rows) -> Tensor:

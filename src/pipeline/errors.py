@@ -21,5 +21,7 @@ class Interrupted(Exception):
     """
 
     def __init__(self, exit_code: int) -> None:
-        super().__init__({130: "interrupted (Ctrl-C)", 143: "terminated (SIGTERM)"}.get(exit_code, "interrupted"))
+        super().__init__(
+            {130: "interrupted (Ctrl-C)", 143: "terminated (SIGTERM)"}.get(exit_code, "interrupted")
+        )
         self.exit_code = exit_code

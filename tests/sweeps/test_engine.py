@@ -75,7 +75,9 @@ def test_the_total_is_the_studys_however_often_it_is_called(tmp_path: Path) -> N
     assert [trial.number for trial in again.trials] == [0, 1, 2]
     more = sweep(toy.plan(tmp_path, n_trials=5), tmp_path)
     assert [trial.number for trial in more.trials] == [0, 1, 2, 3, 4]
-    assert sorted(path.name for path in (tmp_path / "sweep").iterdir() if path.name.isdigit()) == list("01234")
+    assert sorted(path.name for path in (tmp_path / "sweep").iterdir() if path.name.isdigit()) == list(
+        "01234"
+    )
 
 
 def _must_not_run(config: DictConfig, context: Context) -> Outcome:
@@ -219,7 +221,11 @@ def test_several_objectives_give_a_pareto_front(tmp_path: Path) -> None:
         return Outcome({"val/loss": x, "parameters": (x - 0.5) ** 2})
 
     plan = toy.plan(
-        tmp_path, n_trials=8, metrics=["val/loss", "parameters"], directions=["minimize", "minimize"], sampler=TPE
+        tmp_path,
+        n_trials=8,
+        metrics=["val/loss", "parameters"],
+        directions=["minimize", "minimize"],
+        sampler=TPE,
     )
     finished = sweep(plan, tmp_path, two)
     points = [tuple(trial.values) for trial in finished.trials]
@@ -287,7 +293,17 @@ def test_best_yaml_is_an_experiment_that_composes_to_the_winner(tmp_path: Path) 
     best = finished.best[0]
     again = compose(["experiment=best", "logger=none"], config_dir=tmp_path / "sweep")
     winner = composed[best.number]
-    for section in ("data", "model", "optimizer", "scheduler", "trainer", "callbacks", "name", "seed", "objective"):
+    for section in (
+        "data",
+        "model",
+        "optimizer",
+        "scheduler",
+        "trainer",
+        "callbacks",
+        "name",
+        "seed",
+        "objective",
+    ):
         assert again[section] == winner[section], section
     assert (again.test, winner.test) == (True, False)
     results = yaml.safe_load((tmp_path / "sweep" / "optimization_results.yaml").read_text())
@@ -336,7 +352,13 @@ def test_on_a_terminal_there_is_one_table_with_all_that_run(tmp_path: Path) -> N
 def test_a_multirun_sums_up_over_seeds_and_runs_failed_jobs_again(tmp_path: Path) -> None:
     jobs = [{"model.dropout": str(d), "seed": str(seed)} for d in (0.1, 0.2) for seed in (1, 2, 3)]
     plan = toy.plan(
-        tmp_path, "model.dropout=choice(0.1,0.2)", jobs=jobs, space={}, n_trials=6, max_failure_rate=1.0, metrics=["o"]
+        tmp_path,
+        "model.dropout=choice(0.1,0.2)",
+        jobs=jobs,
+        space={},
+        n_trials=6,
+        max_failure_rate=1.0,
+        metrics=["o"],
     )
     ran: list[int] = []
 

@@ -43,7 +43,9 @@ def test_space_survives_json() -> None:
     assert SearchSpace.from_json(found.as_json(), found.fixed) == found
 
 
-@pytest.mark.parametrize("text", ["tag(log,interval(0.0,1.0))", "interval(1.0,0.0)", "choice()", "interval(1"])
+@pytest.mark.parametrize(
+    "text", ["tag(log,interval(0.0,1.0))", "interval(1.0,0.0)", "choice()", "interval(1"]
+)
 def test_impossible_spaces_are_refused_with_the_text(text: str) -> None:
     with pytest.raises(UserError, match="k"):
         read_space({"k": text}, [])
@@ -78,7 +80,9 @@ def test_own_settings_are_found_by_what_they_mean() -> None:
     assert values == {"units": "[64,32]", "lr": 0.001, "layers": 2, "flag": False, "model": "mlp"}
 
 
-@pytest.mark.parametrize("text", ["interval(0.0, 0.4)", "choice(0, 1)", "range(0, 3)", "range(0.0, 1.0, step=0.4)"])
+@pytest.mark.parametrize(
+    "text", ["interval(0.0, 0.4)", "choice(0, 1)", "range(0, 3)", "range(0.0, 1.0, step=0.4)"]
+)
 def test_own_settings_outside_the_space_are_named(text: str) -> None:
     _, outside = own_settings(read_space({"x": text}, []), OmegaConf.create({"x": 0.5}))
     assert len(outside) == 1

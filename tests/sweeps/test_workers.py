@@ -105,7 +105,9 @@ def test_a_signal_stops_all_workers_and_the_trials_wait_again(tmp_path: Path, nu
     assert (tmp_path / "sweep" / "trials.yaml").exists()
 
 
-def test_workers_end_with_the_process_that_started_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_end_with_the_process_that_started_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plan = toy.plan(tmp_path, n_trials=400, n_jobs=2, runner="toy_sweeps.slow")
     process = start(plan, toy.url(tmp_path), "plan")
     _wait_for(lambda: TrialState.COMPLETE in _states(toy.url(tmp_path)))
@@ -124,14 +126,18 @@ def test_two_sweeps_on_postgresql_share_an_exact_total(tmp_path: Path, postgresq
 
 def _two_sweeps(tmp_path: Path, url: str) -> None:
     directories = [str(tmp_path / f"sweep{i}") for i in (0, 1)]
-    plans = [toy.plan(tmp_path, n_trials=20, directory=place, runner="toy_sweeps.slow") for place in directories]
+    plans = [
+        toy.plan(tmp_path, n_trials=20, directory=place, runner="toy_sweeps.slow") for place in directories
+    ]
     processes = [start(plan, url, f"plan{i}") for i, plan in enumerate(plans)]
     assert [process.wait(120) for process in processes] == [0, 0]
     study = optuna.load_study(study_name="toy", storage=url)
     assert_exact(study, 20)
     owners = {trial.system_attrs["sweep:claim"]["owner"]["pid"] for trial in study.trials}
     assert len(owners) == 2
-    ran = [int(path.name) for i in (0, 1) for path in (tmp_path / f"sweep{i}").iterdir() if path.name.isdigit()]
+    ran = [
+        int(path.name) for i in (0, 1) for path in (tmp_path / f"sweep{i}").iterdir() if path.name.isdigit()
+    ]
     assert sorted(ran) == list(range(20))
 
 
@@ -184,7 +190,9 @@ def postgresql(tmp_path: Path) -> Iterator[str]:
         cwd=home,
     )
     command = [server, "-D", str(data), "-p", str(port), "-h", "127.0.0.1", "-k", str(home), "-F"]
-    process = subprocess.Popen([*as_user, *command], cwd=home, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [*as_user, *command], cwd=home, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         _wait_for(lambda: _answers(port))
         yield f"postgresql+psycopg://sweep@127.0.0.1:{port}/postgres"
@@ -223,7 +231,9 @@ def test_the_dashboard_reads_the_study(tmp_path: Path) -> None:
         process.terminate()
         process.wait(30)
     assert summary["study_name"] == "toy"
-    assert [(trial["number"], trial["state"]) for trial in detail["trials"]] == [(n, "Complete") for n in range(3)]
+    assert [(trial["number"], trial["state"]) for trial in detail["trials"]] == [
+        (n, "Complete") for n in range(3)
+    ]
     shown = [trial["values"][0] for trial in detail["trials"]]
     assert [float(value) for value in shown] == [trial.value for trial in finished.trials]
 

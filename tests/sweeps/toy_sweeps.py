@@ -80,4 +80,3 @@ def identity_of(made: Plan) -> Identity:
 def url(directory: Path) -> str:
     """A SQLite storage in the directory."""
     return f"sqlite:///{directory / 'optuna.db'}"
-

@@ -22,7 +22,9 @@ log = logging.getLogger(__name__)
 Arrays = Mapping[str, np.ndarray]
 
 
-def cached(data_dir: Path, name: str, build: Callable[[], tuple[Arrays, Any]]) -> tuple[dict[str, np.ndarray], Any]:
+def cached(
+    data_dir: Path, name: str, build: Callable[[], tuple[Arrays, Any]]
+) -> tuple[dict[str, np.ndarray], Any]:
     """The arrays and the JSON value that ``build`` gives, from disk if they were built before.
 
     Args:

@@ -116,7 +116,11 @@ class ImageEncoder(Encoder):
                 f"got images of shape {tuple(np.shape(raw))}, expected (samples, {height}, {width})"
                 f"{'' if channels == 1 else f' with {channels} channels'} and pixel values 0–255"
             )
-        if not np.issubdtype(values.dtype, np.number) or values.size and (values.min() < 0 or values.max() > 255):
+        if (
+            not np.issubdtype(values.dtype, np.number)
+            or (values.size
+            and (values.min() < 0 or values.max() > 255))
+        ):
             raise UserError("pixel values must be numbers from 0 to 255")
         return torch.from_numpy(np.ascontiguousarray(values.astype(np.uint8)))
 
@@ -125,7 +129,9 @@ class ImageEncoder(Encoder):
 
     def example(self) -> np.ndarray:
         channels, height, width = self.shape
-        images = np.zeros((2, height, width) if channels == 1 else (2, channels, height, width), dtype=np.uint8)
+        images = np.zeros(
+            (2, height, width) if channels == 1 else (2, channels, height, width), dtype=np.uint8
+        )
         images[1] = 255
         return images
 
@@ -145,7 +151,9 @@ class VectorEncoder(Encoder):
 
     kind = "vector"
 
-    def __init__(self, columns: list[str], shift: list[float] | None = None, scale: list[float] | None = None) -> None:
+    def __init__(
+        self, columns: list[str], shift: list[float] | None = None, scale: list[float] | None = None
+    ) -> None:
         self.columns = list(columns)
         self.shift = list(shift) if shift else [0.0] * len(self.columns)
         self.scale = list(scale) if scale else [1.0] * len(self.columns)
@@ -162,7 +170,9 @@ class VectorEncoder(Encoder):
     def encode(self, raw: Any) -> torch.Tensor:
         values = self._columns(raw)
         if values.ndim != 2 or values.shape[1] != len(self.columns):
-            raise UserError(f"got input of shape {values.shape}, expected rows of {len(self.columns)}: {self.columns}")
+            raise UserError(
+                f"got input of shape {values.shape}, expected rows of {len(self.columns)}: {self.columns}"
+            )
         return torch.from_numpy(((values - np.array(self.shift)) / np.array(self.scale)).astype(np.float32))
 
     def _columns(self, raw: Any) -> np.ndarray:
@@ -182,7 +192,9 @@ class VectorEncoder(Encoder):
     def example(self) -> pd.DataFrame:
         import pandas as pd
 
-        return pd.DataFrame([self.shift, [a + b for a, b in zip(self.shift, self.scale, strict=True)]], columns=self.columns)
+        return pd.DataFrame(
+            [self.shift, [a + b for a, b in zip(self.shift, self.scale, strict=True)]], columns=self.columns
+        )
 
     def signature(self) -> dict[str, Any]:
         # Whole numbers too, which MLflow would refuse for a "double".
@@ -210,7 +222,9 @@ class SeriesEncoder(Encoder):
         if values.ndim == 2 and self.features == 1:
             values = values[:, :, None]
         if values.ndim != 3 or values.shape[2] != self.features:
-            raise UserError(f"got a series of shape {values.shape}, expected (samples, steps, {self.features})")
+            raise UserError(
+                f"got a series of shape {values.shape}, expected (samples, steps, {self.features})"
+            )
         return torch.from_numpy(np.ascontiguousarray(values))
 
     def state(self) -> dict[str, Any]:

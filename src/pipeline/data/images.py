@@ -60,7 +60,9 @@ class Images(DataModule):
         except sources.DataUnavailable as error:
             if self.fallback is None:
                 raise
-            log.warning("%s\nTraining on the embedded stand-in %r instead of %s.", error, self.fallback, self.name)
+            log.warning(
+                "%s\nTraining on the embedded stand-in %r instead of %s.", error, self.fallback, self.name
+            )
 
     def setup(self, stage: str | None = None) -> None:
         (x, y), (test_x, test_y) = self._arrays()
@@ -104,7 +106,10 @@ class Images(DataModule):
 
     def _mnist_files(self, download: bool = True) -> dict[str, Path]:
         path = sources.search_path()
-        return {part: sources.locate(source, self.data_dir, path, download) for part, source in sources.MNIST.items()}
+        return {
+            part: sources.locate(source, self.data_dir, path, download)
+            for part, source in sources.MNIST.items()
+        }
 
     def _mnist(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         files = self._mnist_files(download=False)
@@ -150,6 +155,8 @@ def _digits() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     bunch = load_digits()
     images = torch.from_numpy(np.rint(bunch.images * (255 / 16)).astype(np.uint8))[:, None]
     labels = torch.from_numpy(bunch.target).long()
-    train, test = train_test_split(np.arange(len(labels)), test_size=0.2, random_state=0, stratify=bunch.target)
+    train, test = train_test_split(
+        np.arange(len(labels)), test_size=0.2, random_state=0, stratify=bunch.target
+    )
     train, test = torch.from_numpy(np.sort(train)), torch.from_numpy(np.sort(test))
     return (images[train], labels[train]), (images[test], labels[test])

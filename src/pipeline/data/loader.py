@@ -23,7 +23,11 @@ class Chunk:
     """
 
     def __init__(
-        self, split: Rows, rows: list[Tensor], device: torch.device | None = None, augment: Augment | None = None
+        self,
+        split: Rows,
+        rows: list[Tensor],
+        device: torch.device | None = None,
+        augment: Augment | None = None,
     ) -> None:
         self.split, self.rows, self.device, self.augment = split, rows, device, augment
 

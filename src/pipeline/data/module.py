@@ -95,7 +95,9 @@ class DataModule(pl.LightningDataModule):
         n = len(targets)
         parts = self.folds if self.folds else 2
         if n < parts:
-            raise UserError(f"{n} samples cannot be split into {parts} parts; lower data.folds or bring more data")
+            raise UserError(
+                f"{n} samples cannot be split into {parts} parts; lower data.folds or bring more data"
+            )
         if self.folds is None and self.validation_fraction == 0:
             return torch.arange(n), torch.arange(0)
         generator = np.random.default_rng(self.seed)
@@ -110,7 +112,9 @@ class DataModule(pl.LightningDataModule):
         else:
             held_out = np.zeros(n, dtype=bool)
             count = max(1, round(n * self.validation_fraction))
-            held_out[order[np.linspace(0, n - 1, count).round().astype(int)] if stratify else order[:count]] = True
+            held_out[
+                order[np.linspace(0, n - 1, count).round().astype(int)] if stratify else order[:count]
+            ] = True
         return torch.from_numpy(np.flatnonzero(~held_out)), torch.from_numpy(np.flatnonzero(held_out))
 
     def class_weights(self, targets: Tensor, classes: int) -> tuple[float, ...]:
@@ -152,7 +156,9 @@ class DataModule(pl.LightningDataModule):
         for split in (self.train, self.validation):
             if split is not None:
                 for tensor in self._tensors(split):
-                    array = np.ascontiguousarray(tensor if isinstance(tensor, np.ndarray) else tensor.cpu().numpy())
+                    array = np.ascontiguousarray(
+                        tensor if isinstance(tensor, np.ndarray) else tensor.cpu().numpy()
+                    )
                     state.update(str((array.shape, array.dtype)).encode())
                     # A memory map of many gigabytes is identified by its ends: reading it all would cost a pass.
                     whole = array.nbytes < 1 << 30
@@ -191,7 +197,11 @@ class DataModule(pl.LightningDataModule):
 
     def val_dataloader(self) -> Loader | list[Any]:
         """Validation batches in order; none if nothing was held out."""
-        return [] if self.validation is None or len(self.validation) == 0 else self._loader(self.validation, False)
+        return (
+            []
+            if self.validation is None or len(self.validation) == 0
+            else self._loader(self.validation, False)
+        )
 
     def test_dataloader(self) -> Loader | list[Any]:
         """Test batches in order. Nothing but ``trainer.test`` and an evaluation asks for them."""

@@ -53,7 +53,9 @@ class Spec:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, for checkpoints and saved models."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        return {
+            key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()
+        }
 
     @classmethod
     def from_dict(cls, state: dict[str, Any]) -> Spec:

@@ -95,7 +95,9 @@ class SparseRows(Rows):
     def from_sets(cls, sets: list[Any], columns: int, y: Tensor) -> SparseRows:
         """From one array of column numbers a sample."""
         lengths = torch.tensor([0, *(len(s) for s in sets)])
-        flat = np.concatenate([np.asarray(s, dtype=np.int32) for s in sets]) if sets else np.zeros(0, np.int32)
+        flat = (
+            np.concatenate([np.asarray(s, dtype=np.int32) for s in sets]) if sets else np.zeros(0, np.int32)
+        )
         return cls(lengths.cumsum(0), torch.from_numpy(flat), columns, y)
 
     def _inputs(self, rows: Tensor) -> Tensor:
@@ -134,7 +136,11 @@ class RaggedRows(Rows):
     def from_sequences(cls, sequences: list[Any], y: Tensor) -> RaggedRows:
         """From one array of token ids a sample."""
         lengths = torch.tensor([0, *(len(s) for s in sequences)])
-        flat = np.concatenate([np.asarray(s, dtype=np.int32) for s in sequences]) if sequences else np.zeros(0, np.int32)
+        flat = (
+            np.concatenate([np.asarray(s, dtype=np.int32) for s in sequences])
+            if sequences
+            else np.zeros(0, np.int32)
+        )
         return cls(lengths.cumsum(0), torch.from_numpy(flat), y)
 
     def lengths(self) -> Tensor:
@@ -162,7 +168,9 @@ class RaggedRows(Rows):
     def subset(self, rows: Tensor) -> RaggedRows:
         _, values = gather_ragged(self.indptr, self.tokens, rows)
         lengths = self.indptr[rows + 1] - self.indptr[rows]
-        return RaggedRows(torch.cat([torch.zeros(1, dtype=lengths.dtype), lengths.cumsum(0)]), values, self.y[rows])
+        return RaggedRows(
+            torch.cat([torch.zeros(1, dtype=lengths.dtype), lengths.cumsum(0)]), values, self.y[rows]
+        )
 
     def to(self, device: torch.device) -> RaggedRows:
         return RaggedRows(self.indptr.to(device), self.tokens.to(device), self.y.to(device))
@@ -226,5 +234,7 @@ def gather_ragged(indptr: Tensor, values: Tensor, rows: Tensor) -> tuple[Tensor,
     starts = indptr[rows]
     lengths = indptr[rows + 1] - starts
     row_of_value = torch.repeat_interleave(torch.arange(len(rows), device=indptr.device), lengths)
-    offsets = torch.arange(len(row_of_value), device=indptr.device) - (lengths.cumsum(0) - lengths)[row_of_value]
+    offsets = (
+        torch.arange(len(row_of_value), device=indptr.device) - (lengths.cumsum(0) - lengths)[row_of_value]
+    )
     return row_of_value, values[starts[row_of_value] + offsets]

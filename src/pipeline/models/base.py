@@ -58,7 +58,8 @@ class BaseModule(pl.LightningModule):
 
     Args:
         spec: what the data looks like (or the dictionary of it that checkpoints hold).
-        loss: ``auto`` (cross-entropy, or squared error for regression), ``squared``, ``absolute``, ``huber``, ``focal``.
+        loss: ``auto`` (cross-entropy, or squared error for regression), ``squared``, ``absolute``, ``huber`` or
+            ``focal``.
         l1: weight of the sum of absolute weights added to the training loss.
         l2: weight of the sum of squared weights added to the training loss.
         initializer: ``default`` (PyTorch's own), ``he_normal``, ``he_uniform``, ``glorot_normal``,

@@ -44,7 +44,9 @@ class CNN(BaseModule):
     ) -> None:
         super().__init__(spec, **shared)
         if self.spec.input != "image":
-            raise UserError(f"model=cnn needs images, but this data gives {self.spec.input}; use model=mlp or model=lstm")
+            raise UserError(
+                f"model=cnn needs images, but this data gives {self.spec.input}; use model=mlp or model=lstm"
+            )
         inputs, height, width = self.spec.input_shape
         blocks: list[nn.Module] = []
         for outputs in channels:

@@ -47,7 +47,9 @@ class Recurrent(BaseModule):
         if cell not in CELLS:
             raise UserError(f"unknown model.cell {cell!r}; expected one of {sorted(CELLS)}")
         if self.spec.input in ("vector", "bag"):
-            raise UserError(f"model={cell} needs sequences or images, but this data gives {self.spec.input}; use model=mlp")
+            raise UserError(
+                f"model={cell} needs sequences or images, but this data gives {self.spec.input}; use model=mlp"
+            )
         self.pack = pack
         self.embedding: nn.Embedding | None = None
         if self.spec.input == "tokens":
@@ -76,7 +78,11 @@ class Recurrent(BaseModule):
             outputs, state = self.recurrent(steps, state)
             return self.output(self.dropout(outputs[:, -1])), state
         lengths = (x != 0).sum(1).clamp(min=1)
-        last = self._packed_last(steps, lengths) if self.pack and self.training else self._gathered_last(steps, lengths)
+        last = (
+            self._packed_last(steps, lengths)
+            if self.pack and self.training
+            else self._gathered_last(steps, lengths)
+        )
         return self.output(self.dropout(last)), None
 
     def _steps(self, x: Tensor) -> Tensor:
@@ -98,9 +104,9 @@ class Recurrent(BaseModule):
         return last
 
     def _packed_last(self, steps: Tensor, lengths: Tensor) -> Tensor:
-        packed = nn.utils.rnn.pack_padded_sequence(steps, lengths.cpu(), batch_first=True, enforce_sorted=False)
+        packed = nn.utils.rnn.pack_padded_sequence(
+            steps, lengths.cpu(), batch_first=True, enforce_sorted=False
+        )
         _, state = self.recurrent(packed)
         hidden: Tensor = state[0] if isinstance(state, tuple) else state
         return hidden[-1]
-
-

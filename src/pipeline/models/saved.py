@@ -122,12 +122,16 @@ class Predictor:
 
         if self.spec.task == "regression":
             values = logits.numpy()
-            return pd.DataFrame({"prediction": values[:, 0] if self.spec.outputs == 1 and values.ndim == 2 else list(values)})
+            return pd.DataFrame(
+                {"prediction": values[:, 0] if self.spec.outputs == 1 and values.ndim == 2 else list(values)}
+            )
         p = self.module.probabilities(logits).numpy()
         best = p.argmax(-1)
         names = np.asarray(self.spec.classes, dtype=object)
         if self.spec.per_step:
-            return pd.DataFrame({"label": [list(row) for row in names[best]], "probability": [list(row) for row in p.max(-1)]})
+            return pd.DataFrame(
+                {"label": [list(row) for row in names[best]], "probability": [list(row) for row in p.max(-1)]}
+            )
         columns = {"label": names[best], "probability": p.max(-1).astype(np.float64)}
         columns |= {f"p_{name}": p[:, i].astype(np.float64) for i, name in enumerate(self.spec.classes)}
         return pd.DataFrame(columns)

@@ -93,7 +93,9 @@ class Sums:
 
     def reduce(self, strategy: Any) -> None:
         """Add up the sums of all processes."""
-        values = torch.tensor([self.count, float(self.loss), float(self.first), float(self.second)], dtype=torch.float64)
+        values = torch.tensor(
+            [self.count, float(self.loss), float(self.first), float(self.second)], dtype=torch.float64
+        )
         values = strategy.reduce(values.to(strategy.root_device), reduce_op="sum").cpu()
         self.count, self.loss, self.first, self.second = int(values[0]), *map(float, values[1:])
 

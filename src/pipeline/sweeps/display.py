@@ -67,7 +67,9 @@ class Display:
 
     def table(self, trials: Sequence[FrozenTrial]) -> Table:
         """The live table."""
-        table = Table(title=f"{self._plan.study_name}: {self._progress(trials)}", caption=self._caption(trials))
+        table = Table(
+            title=f"{self._plan.study_name}: {self._progress(trials)}", caption=self._caption(trials)
+        )
         columns = (self._what, "state", "step", *self._headings(), *self._keys())
         for column in columns:
             table.add_column(column, justify="right" if column in (self._what, "step") else "left")
@@ -87,7 +89,9 @@ class Display:
         return "  ".join(parts) + f"  [{self._progress(trials)}]"
 
     def _trials(self) -> list[FrozenTrial]:
-        return [trial for trial in self._study.get_trials(deepcopy=False) if trial.number < self._plan.n_trials]
+        return [
+            trial for trial in self._study.get_trials(deepcopy=False) if trial.number < self._plan.n_trials
+        ]
 
     def _progress(self, trials: Sequence[FrozenTrial]) -> str:
         done = sum(trial.state.is_finished() for trial in trials)
@@ -117,7 +121,9 @@ class Display:
         if trial.values is not None and trial.state != TrialState.RUNNING:
             values = [f"{value:.5g}" for value in trial.values]
         else:
-            values = [f"{trial.intermediate_values[trial.last_step]:.5g}" if trial.last_step is not None else ""]
+            values = [
+                f"{trial.intermediate_values[trial.last_step]:.5g}" if trial.last_step is not None else ""
+            ]
             values += [""] * (len(self._headings()) - 1)
         step = "" if trial.last_step is None else str(trial.last_step + 1)
         settings = self._settings(trial)
@@ -168,7 +174,9 @@ def hours_saved(trials: Sequence[FrozenTrial]) -> float:
     Zero where none was completed (nothing to compare with). Trials that were not trained do not count.
     """
     trained = [trial for trial in trials if not {"duplicate_of", "rejected"} & trial.user_attrs.keys()]
-    full: list[float] = [trial.user_attrs["seconds"] for trial in trained if trial.state == TrialState.COMPLETE]
+    full: list[float] = [
+        trial.user_attrs["seconds"] for trial in trained if trial.state == TrialState.COMPLETE
+    ]
     if not full:
         return 0.0
     typical = statistics.median(full)
@@ -181,6 +189,9 @@ def _latest(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     running = [trial for trial in visible if trial.state == TrialState.RUNNING]
     ended = sorted(
         (trial for trial in visible if trial.datetime_complete is not None),
-        key=lambda trial: (trial.datetime_complete is not None and trial.datetime_complete.timestamp(), trial.number),
+        key=lambda trial: (
+            trial.datetime_complete is not None and trial.datetime_complete.timestamp(),
+            trial.number,
+        ),
     )
     return sorted([*running, *ended[-_SHOWN:]], key=lambda trial: trial.number)

@@ -209,7 +209,11 @@ def _finished(study: optuna.Study, plan: Plan) -> Finished:
 
 
 def _leave_results(
-    finished: Finished, composer: Composer, parent: Parent | NoParent, console: Console, failure: BaseException | None
+    finished: Finished,
+    composer: Composer,
+    parent: Parent | NoParent,
+    console: Console,
+    failure: BaseException | None,
 ) -> None:
     plan, directory = finished.plan, Path(finished.plan.directory)
     files = [results.write_trials(directory, plan, finished.trials)]

@@ -32,9 +32,7 @@ class NoParent:
     def recover(self) -> None:
         """Nothing to recover."""
 
-    def finish(
-        self, plan: Plan, metrics: Mapping[str, float], files: Sequence[Path], status: Any
-    ) -> None:
+    def finish(self, plan: Plan, metrics: Mapping[str, float], files: Sequence[Path], status: Any) -> None:
         """Nothing to finish."""
 
     def wait(self, trials: Sequence[FrozenTrial]) -> None:
@@ -103,9 +101,7 @@ class Parent:
         for directory in recover(self._experiments_dir):
             _deliver(directory, self._experiments_dir, self._uri)
 
-    def finish(
-        self, plan: Plan, metrics: Mapping[str, float], files: Sequence[Path], status: Any
-    ) -> None:
+    def finish(self, plan: Plan, metrics: Mapping[str, float], files: Sequence[Path], status: Any) -> None:
         """Record what the study came to, and end the run."""
         self.recover()
         if self._run is None:
@@ -121,7 +117,9 @@ class Parent:
             return
         places = [trial.user_attrs.get("directory") for trial in trials]
         directories = [Path(place) for place in places if place and life(Path(place)).key is not None]
-        if not link(self._experiments_dir.absolute()).wait([self._run.directory, *directories], _WAIT_SECONDS):
+        if not link(self._experiments_dir.absolute()).wait(
+            [self._run.directory, *directories], _WAIT_SECONDS
+        ):
             log.warning(
                 "The tracking server has not taken every record yet. They are kept; deliver them with:"
                 " python -m pipeline task=sync"

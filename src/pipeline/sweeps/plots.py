@@ -64,7 +64,9 @@ def write_plots(study: optuna.Study, metrics: list[str], directory: Path) -> lis
             files += _attempt(name, picture)
             sections += _attempt(name, section)
     page = directory / "study.html"
-    page.write_text(_PAGE.format(title=f"Study {study.study_name}", body="\n".join(sections)), encoding="utf-8")
+    page.write_text(
+        _PAGE.format(title=f"Study {study.study_name}", body="\n".join(sections)), encoding="utf-8"
+    )
     return [page, *files]
 
 

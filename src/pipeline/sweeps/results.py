@@ -24,10 +24,14 @@ def write_optimization_results(directory: Path, best: Sequence[FrozenTrial], obj
     """`optimization_results.yaml` as Hydra's plugin writes it: best parameters and value, or all Pareto solutions."""
     content: dict[str, Any] = {"name": "optuna"}
     if objectives == 1:
-        content["best_params"] = {plain_key(key): value for key, value in best[0].params.items()} if best else {}
+        content["best_params"] = (
+            {plain_key(key): value for key, value in best[0].params.items()} if best else {}
+        )
         content["best_value"] = best[0].value if best else None
     else:
-        content["solutions"] = [{"params": dict(trial.params), "values": list(trial.values)} for trial in best]
+        content["solutions"] = [
+            {"params": dict(trial.params), "values": list(trial.values)} for trial in best
+        ]
     return _write(directory / "optimization_results.yaml", yaml.safe_dump(content, sort_keys=False))
 
 
@@ -103,7 +107,9 @@ def over_seeds(plan: Plan, trials: Sequence[FrozenTrial]) -> list[dict[str, Any]
     assert plan.jobs is not None
     groups: dict[tuple[tuple[str, str], ...], list[FrozenTrial]] = {}
     for trial in trials:
-        settings = tuple((key, value) for key, value in plan.jobs[trial.number].items() if plain_key(key) != "seed")
+        settings = tuple(
+            (key, value) for key, value in plan.jobs[trial.number].items() if plain_key(key) != "seed"
+        )
         groups.setdefault(settings, [])
         if trial.state == TrialState.COMPLETE:
             groups[settings].append(trial)
@@ -120,7 +126,9 @@ def _summary(plan: Plan, members: Sequence[FrozenTrial]) -> dict[str, Any]:
         "jobs": [trial.number for trial in members],
         "seeds": [int(seed) for seed in seeds if seed is not None],
         "mean": {name: statistics.fmean(values) for name, values in columns.items()},
-        "std": {name: statistics.stdev(values) if len(values) > 1 else None for name, values in columns.items()},
+        "std": {
+            name: statistics.stdev(values) if len(values) > 1 else None for name, values in columns.items()
+        },
     }
 
 

@@ -114,7 +114,9 @@ def as_outcome(result: Any) -> Outcome:
         return Outcome({"objective": float(result)})
     metrics = getattr(result, "metrics", None)
     if isinstance(metrics, Mapping):
-        return Outcome(dict(metrics), dict(getattr(result, "baseline", None) or {}), getattr(result, "run_id", None))
+        return Outcome(
+            dict(metrics), dict(getattr(result, "baseline", None) or {}), getattr(result, "run_id", None)
+        )
     return Outcome({})
 
 

@@ -259,7 +259,9 @@ def _points(key: str, distribution: BaseDistribution) -> list[Value]:
     if isinstance(distribution, FloatDistribution) and distribution.step is not None:
         count = round((distribution.high - distribution.low) / distribution.step)
         return [distribution.low + index * distribution.step for index in range(count)]
-    raise UserError(f"A grid needs discrete values: {key}={describe(distribution)}; use choice(...) or range(...).")
+    raise UserError(
+        f"A grid needs discrete values: {key}={describe(distribution)}; use choice(...) or range(...)."
+    )
 
 
 def jobs(arguments: Sequence[str], loader: ConfigLoader | None = None) -> list[dict[str, str]]:

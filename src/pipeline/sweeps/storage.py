@@ -241,7 +241,9 @@ class SweepStorage(RDBStorage):
         """Queue all failed trials again (before any worker starts); how many."""
         with self._transaction() as session:
             models.StudyModel.find_or_raise_by_id(study_id, session, for_update=True)
-            failed = session.query(models.TrialModel).filter_by(study_id=study_id, state=TrialState.FAIL).all()
+            failed = (
+                session.query(models.TrialModel).filter_by(study_id=study_id, state=TrialState.FAIL).all()
+            )
             for trial in failed:
                 _to_waiting(session, trial)
             return len(failed)
@@ -249,7 +251,9 @@ class SweepStorage(RDBStorage):
     def owners(self, study_id: int) -> dict[int, dict[str, Any]]:
         """Who runs the running trials: number to claim (`host`, `owner`)."""
         with self._transaction() as session:
-            running = session.query(models.TrialModel).filter_by(study_id=study_id, state=TrialState.RUNNING).all()
+            running = (
+                session.query(models.TrialModel).filter_by(study_id=study_id, state=TrialState.RUNNING).all()
+            )
             return {trial.number: _system_attr(session, trial.trial_id, CLAIM) or {} for trial in running}
 
 
@@ -296,7 +300,9 @@ def _beat(session: orm.Session, trial_id: int) -> None:
 
 
 def _system_attr(session: orm.Session, trial_id: int, key: str) -> Any:
-    entry = session.query(models.TrialSystemAttributeModel).filter_by(trial_id=trial_id, key=key).one_or_none()
+    entry = (
+        session.query(models.TrialSystemAttributeModel).filter_by(trial_id=trial_id, key=key).one_or_none()
+    )
     return None if entry is None else json.loads(entry.value_json)
 
 
@@ -377,7 +383,9 @@ def storage_url(configured: str | None, experiments_dir: Path) -> str:
         ) from error
     if url.drivername == "sqlite":
         if not url.database or url.database == ":memory:":
-            raise UserError("hydra.sweeper.storage: a study in memory cannot be resumed or shared; name a file.")
+            raise UserError(
+                "hydra.sweeper.storage: a study in memory cannot be resumed or shared; name a file."
+            )
         return f"sqlite:///{Path(url.database).absolute()}"
     if url.drivername == "postgresql":
         # SQLAlchemy's default driver is psycopg2, this project's psycopg 3.
@@ -399,5 +407,3 @@ def refuse_written_password(raw: Any) -> None:
             f"hydra.sweeper.storage={redact(raw)} holds a password, and configurations are written to files."
             " Leave it out and set PGPASSWORD, or name a variable: hydra.sweeper.storage='${oc.env:PIPELINE_STORAGE}'."
         )
-
-

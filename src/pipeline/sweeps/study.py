@@ -33,7 +33,9 @@ def identity(plan: Plan, experiment: Mapping[str, Any]) -> Identity:
         experiment: settings by dotted key that are neither varied nor about this machine.
     """
     return {
-        "space": plan.space if plan.jobs is None else {str(number): job for number, job in enumerate(plan.jobs)},
+        "space": plan.space
+        if plan.jobs is None
+        else {str(number): job for number, job in enumerate(plan.jobs)},
         "objective": dict(zip(plan.metrics, plan.directions, strict=True)) if plan.jobs is None else {},
         "experiment": dict(experiment),
     }
@@ -100,7 +102,9 @@ def enqueue(
     return storage.enqueue_up_to(study._study_id, plan.n_trials, prepared)
 
 
-def prepared_trials(plan: Plan, own: Mapping[str, Value], seeds: Sequence[Mapping[str, Value]]) -> list[dict[str, Any]]:
+def prepared_trials(
+    plan: Plan, own: Mapping[str, Value], seeds: Sequence[Mapping[str, Value]]
+) -> list[dict[str, Any]]:
     """System attributes of the first trials: a multirun's jobs, a grid, or own settings and then known-good ones."""
     if plan.jobs is not None:
         return [{"sweep:job": job} for job in plan.jobs]
@@ -151,11 +155,17 @@ def best_trials(study: optuna.Study, trials: Sequence[FrozenTrial]) -> list[Froz
 
     Of equal ones the first trial wins.
     """
-    done = [trial for trial in trials if trial.state == TrialState.COMPLETE and "duplicate_of" not in trial.user_attrs]
+    done = [
+        trial
+        for trial in trials
+        if trial.state == TrialState.COMPLETE and "duplicate_of" not in trial.user_attrs
+    ]
     if not done:
         return []
     if len(study.directions) > 1:
         numbers = {trial.number for trial in study.best_trials}
         return [trial for trial in done if trial.number in numbers]
     sign = 1 if study.direction == optuna.study.StudyDirection.MINIMIZE else -1
-    return [min(done, key=lambda trial: (sign * (trial.value if trial.value is not None else 0.0), trial.number))]
+    return [
+        min(done, key=lambda trial: (sign * (trial.value if trial.value is not None else 0.0), trial.number))
+    ]

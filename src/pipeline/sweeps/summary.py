@@ -60,7 +60,10 @@ def print_summary(study: optuna.Study, plan: Plan, trials: Sequence[FrozenTrial]
     what = "trial" if plan.jobs is None else "job"
     for trial in trials:
         if trial.state == TrialState.FAIL:
-            _say(console, f"  {what} {trial.number} failed: {trial.user_attrs.get('reason', 'no reason recorded')}")
+            _say(
+                console,
+                f"  {what} {trial.number} failed: {trial.user_attrs.get('reason', 'no reason recorded')}",
+            )
     if plan.jobs is not None:
         _print_groups(plan, trials, console)
     else:

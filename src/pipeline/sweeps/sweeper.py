@@ -122,8 +122,12 @@ def multirun(config: DictConfig, context: HydraContext, arguments: Sequence[str]
         {key: optuna.distributions.CategoricalDistribution(_distinct(jobs, key)) for key in jobs[0]},
         space.read_space(None, everything, context.config_loader).fixed,
     )
-    draft = _with(_draft(config, context, found), runner=JOB, jobs=jobs, n_trials=len(jobs), space=found.as_json())
-    draft = _with(draft, max_failure_rate=1.0, skip_duplicates=False, metrics=["objective"], directions=["minimize"])
+    draft = _with(
+        _draft(config, context, found), runner=JOB, jobs=jobs, n_trials=len(jobs), space=found.as_json()
+    )
+    draft = _with(
+        draft, max_failure_rate=1.0, skip_duplicates=False, metrics=["objective"], directions=["minimize"]
+    )
     composer = Composer(draft, context.config_loader)
     composed = [composer.compose([f"{key}={value}" for key, value in job.items()]) for job in jobs]
     for job in composed:
@@ -336,7 +340,9 @@ def _parent(base: DictConfig, plan: Plan) -> Parent | NoParent:
             "directions": ", ".join(plan.directions),
             "sampler": plan.sampler["_target_"],
             "pruner": (plan.pruner or {}).get("_target_", "none"),
-            "space": {space.plain_key(k): space.describe(v) for k, v in plan.search_space.distributions.items()},
+            "space": {
+                space.plain_key(k): space.describe(v) for k, v in plan.search_space.distributions.items()
+            },
         }
     }
     return Parent(
@@ -347,5 +353,3 @@ def _parent(base: DictConfig, plan: Plan) -> Parent | NoParent:
         tags=tags,
         params=params,
     )
-
-

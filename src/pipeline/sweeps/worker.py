@@ -137,7 +137,10 @@ class Worker:
         self._space = plan.search_space
         self._extend = read_search_space_function(plan.custom_search_space)
         self._study = optuna.load_study(
-            study_name=plan.study_name, storage=storage, pruner=build_pruner(plan.pruner), sampler=self._sampler(0)
+            study_name=plan.study_name,
+            storage=storage,
+            pruner=build_pruner(plan.pruner),
+            sampler=self._sampler(0),
         )
         self._looked = 0.0
 
@@ -307,7 +310,9 @@ class _Attempt:
                 copied = ("metrics", "baseline", "rejected")
                 kept = {key: value for key, value in other.user_attrs.items() if key in copied}
                 self._finish(other.state, other.values, {**kept, "duplicate_of": other.number})
-                log.info("Trial %d has the settings of trial %d and takes its result", trial.number, other.number)
+                log.info(
+                    "Trial %d has the settings of trial %d and takes its result", trial.number, other.number
+                )
                 return True
         return False
 
@@ -321,7 +326,9 @@ class _Attempt:
             self.trial.set_constraint("parameters", error.parameters - error.limit)
             self._finish(TrialState.PRUNED, None, {"rejected": str(error)})
         else:
-            log.warning("Trial %d failed: %s", self.claim.number, reason_of(error), exc_info=_unexpected(error))
+            log.warning(
+                "Trial %d failed: %s", self.claim.number, reason_of(error), exc_info=_unexpected(error)
+            )
             self._finish(TrialState.FAIL, None, {"reason": reason_of(error)})
             _free_memory(error)
 
@@ -339,7 +346,11 @@ class _Attempt:
 
     def _finish(self, state: TrialState, values: list[float] | None, attributes: Mapping[str, Any]) -> None:
         seconds = round(time.monotonic() - self._started, 3)
-        own = {"seconds": seconds, "steps": self.steps, "directory": str(self.directory) if self.directory else None}
+        own = {
+            "seconds": seconds,
+            "steps": self.steps,
+            "directory": str(self.directory) if self.directory else None,
+        }
         frozen = self._frozen()
         study = _filter_study(self._study, frozen)
         study.sampler.after_trial(study, frozen, state, values)

@@ -52,7 +52,9 @@ def compare(cfg: DictConfig) -> dict[str, Any]:
         tested.append(outputs_on(predictor.module, loader_of(data, split), one.cfg))
     (a_digest, a_data), (b_digest, b_data) = digests
     if a_data != b_data:
-        raise UserError(f"{found[0].title} was tested on {a_data}, {found[1].title} on {b_data}: nothing to compare")
+        raise UserError(
+            f"{found[0].title} was tested on {a_data}, {found[1].title} on {b_data}: nothing to compare"
+        )
     result = compared(found, tested)
     result["same_inputs"] = a_digest == b_digest
     (directory / "comparison.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

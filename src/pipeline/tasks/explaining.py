@@ -37,7 +37,9 @@ def explain(predictor: Predictor, data: DataModule, split: Rows, directory: Path
     """
     spec = predictor.spec
     if spec.input not in ("image", "vector", "bag") or spec.per_step:
-        raise UserError(f"task.explain=true is for images, tables and bags of words; this model takes {spec.input}")
+        raise UserError(
+            f"task.explain=true is for images, tables and bags of words; this model takes {spec.input}"
+        )
     rows = torch.arange(min(len(split), IMAGES if spec.input == "image" else SAMPLES))
     x = split.take(rows)[0].float()
     attributions = integrated_gradients(predictor.module, x)
@@ -55,7 +57,9 @@ def integrated_gradients(model: BaseModule, x: Tensor) -> Tensor:
     try:
         from captum.attr import IntegratedGradients
     except ImportError:
-        raise UserError("task.explain=true needs captum: pip install 'hydra-lightning-pipeline[explain]'") from None
+        raise UserError(
+            "task.explain=true needs captum: pip install 'hydra-lightning-pipeline[explain]'"
+        ) from None
     x = x.to(model.device)
 
     def outputs(inputs: Tensor) -> Tensor:

@@ -157,7 +157,9 @@ def _recorded_config(text: str, cfg: DictConfig, record: RunRecord) -> DictConfi
     try:
         found = OmegaConf.create(yaml.safe_load(text))
     except (yaml.YAMLError, ValueError) as error:
-        raise UserError(f"the configuration that run {record.run_id} recorded cannot be read: {error}") from None
+        raise UserError(
+            f"the configuration that run {record.run_id} recorded cannot be read: {error}"
+        ) from None
     if not isinstance(found, DictConfig) or "data" not in found or "model" not in found:
         raise UserError(f"run {record.run_id} ({record.name}) recorded no configuration of a training run")
     with open_dict(found):

@@ -56,7 +56,10 @@ def parts(cfg: DictConfig) -> list[Part]:
         fold = part.overrides.get("data.fold", cfg.data.get("fold"))
         if folds and fold is None:
             # The test split is not for choosing between folds.
-            expanded += [_plus(part, f"fold-{k}", {"data.folds": folds, "data.fold": k, "test": False}) for k in range(folds)]
+            expanded += [
+                _plus(part, f"fold-{k}", {"data.folds": folds, "data.fold": k, "test": False})
+                for k in range(folds)
+            ]
         else:
             expanded.append(part)
     return [] if len(expanded) == 1 and not expanded[0].name else expanded
@@ -78,7 +81,9 @@ def _plus(part: Part, name: str, overrides: dict[str, Any]) -> Part:
     return Part("-".join(filter(None, (part.name, name))), {**part.overrides, **overrides}, part.variant)
 
 
-def train_many(cfg: DictConfig, fits: list[Part], hooks: Hooks, directory: Path, train_one: TrainOne) -> RunResult:
+def train_many(
+    cfg: DictConfig, fits: list[Part], hooks: Hooks, directory: Path, train_one: TrainOne
+) -> RunResult:
     """Run every fit under one parent run and sum them up.
 
     Args:
@@ -111,7 +116,9 @@ def train_many(cfg: DictConfig, fits: list[Part], hooks: Hooks, directory: Path,
             if hooks.on_fold:
                 hooks.on_fold(number, result.metrics)
         total = summed_up(cfg, fits, results, directory)
-        parent.log_metrics({name: value for name, value in total.metrics.items() if not name.startswith("train/")})
+        parent.log_metrics(
+            {name: value for name, value in total.metrics.items() if not name.startswith("train/")}
+        )
         parent.set_tags({"data.requested": total.data["requested"], "data.used": total.data["used"]})
         for plot in _plots(cfg, fits, results, directory):
             parent.log_artifact(plot, "plots")
@@ -146,7 +153,11 @@ def summed_up(cfg: DictConfig, fits: list[Part], results: list[RunResult], direc
     variants = list(dict.fromkeys(part.variant for part in fits if part.variant))
     for variant in variants:
         own = [result.metrics for part, result in zip(fits, results, strict=True) if part.variant == variant]
-        metrics |= {f"{variant}/{name}": value for name, value in means(own).items() if not name.startswith("baseline")}
+        metrics |= {
+            f"{variant}/{name}": value
+            for name, value in means(own).items()
+            if not name.startswith("baseline")
+        }
     first = results[0]
     baseline = means([{k: v for k, v in r.baseline.items() if isinstance(v, float)} for r in results])
     others: dict[str, Any] = {}
@@ -210,7 +221,10 @@ def _successes(cfg: DictConfig, fits: list[Part], results: list[RunResult]) -> l
         reached = value < wanted.below if wanted.get("below") is not None else value > wanted.above
         counts.setdefault(part.variant or "all", []).append(bool(reached))
     bound = f"below {wanted.below:g}" if wanted.get("below") is not None else f"above {wanted.above:g}"
-    return [f"{name}: {sum(hits)} of {len(hits)} fits reached {wanted.metric} {bound}" for name, hits in counts.items()]
+    return [
+        f"{name}: {sum(hits)} of {len(hits)} fits reached {wanted.metric} {bound}"
+        for name, hits in counts.items()
+    ]
 
 
 def _plots(cfg: DictConfig, fits: list[Part], results: list[RunResult], directory: Path) -> list[Path]:
@@ -222,35 +236,53 @@ def _plots(cfg: DictConfig, fits: list[Part], results: list[RunResult], director
     folds = any("data.fold" in part.overrides for part in fits)
     variants = list(dict.fromkeys(part.variant for part in fits))
     for metric in ("val/accuracy", "val/mae", "val/loss", "train/loss"):
-        curves = {part.name: result.history[metric] for part, result in zip(fits, results, strict=True) if metric in result.history}
+        curves = {
+            part.name: result.history[metric]
+            for part, result in zip(fits, results, strict=True)
+            if metric in result.history
+        }
         if len(curves) != len(fits):
             continue
         name = metric.replace("/", "_")
         if folds and len(variants) == 1:
             numbered = dict(enumerate(curves.values()))
-            made.append(plots.fold_curves(numbered, metric, folder / f"folds_{name}.png", metric != "val/accuracy"))
+            made.append(
+                plots.fold_curves(numbered, metric, folder / f"folds_{name}.png", metric != "val/accuracy")
+            )
         else:
             shown = curves if len(curves) <= 12 else _averaged(fits, curves)
             made.append(plots.comparison_curves(shown, metric, folder / f"comparison_{name}.png"))
     return made
 
 
-def _averaged(fits: list[Part], curves: dict[str, list[tuple[int, float]]]) -> dict[str, list[tuple[int, float]]]:
+def _averaged(
+    fits: list[Part], curves: dict[str, list[tuple[int, float]]]
+) -> dict[str, list[tuple[int, float]]]:
     """One curve a variant: the mean over its fits, epoch by epoch."""
     result = {}
     for variant in dict.fromkeys(part.variant for part in fits):
         own = [curves[part.name] for part in fits if part.variant == variant]
         result[variant or "mean"] = [
-            (points[0][0], statistics.fmean(value for _, value in points)) for points in zip(*own, strict=False)
+            (points[0][0], statistics.fmean(value for _, value in points))
+            for points in zip(*own, strict=False)
         ]
     return result
 
 
 def table_text(total: RunResult) -> str:
     """The fits, their main metrics and how many reached what ``success`` asks for, as plain text."""
-    names = [n for n in ("val/accuracy", "val/mae", "val/loss", "test/accuracy", "test/mae", "train/loss") if n in total.metrics]
+    names = [
+        n
+        for n in ("val/accuracy", "val/mae", "val/loss", "test/accuracy", "test/mae", "train/loss")
+        if n in total.metrics
+    ]
     rows = [["fit", *names]]
-    rows += [[fit["name"], *(f"{fit['metrics'].get(name, float('nan')):.4f}" for name in names)] for fit in total.nested]
+    rows += [
+        [fit["name"], *(f"{fit['metrics'].get(name, float('nan')):.4f}" for name in names)]
+        for fit in total.nested
+    ]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
     return "\n".join([*lines, *total.notes]) + "\n"

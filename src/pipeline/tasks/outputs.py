@@ -50,7 +50,9 @@ class Outputs:
 
     def known(self) -> tuple[Tensor, Tensor]:
         """Logits and targets of the predictions that can be judged, a row each."""
-        return self.model.known(self.logits, self.targets) if self.spec.per_step else (self.logits, self.targets)
+        return (
+            self.model.known(self.logits, self.targets) if self.spec.per_step else (self.logits, self.targets)
+        )
 
     def probabilities(self) -> np.ndarray:
         """(predictions, classes)."""
@@ -165,6 +167,8 @@ def result_directory(cfg: DictConfig) -> Path:
         if directory.is_file():
             raise UserError(f"task.output={asked} is a file; expected a directory")
     else:
-        directory = Path(HydraConfig.get().runtime.output_dir if HydraConfig.initialized() else cfg.paths.run_dir)
+        directory = Path(
+            HydraConfig.get().runtime.output_dir if HydraConfig.initialized() else cfg.paths.run_dir
+        )
     directory.mkdir(parents=True, exist_ok=True)
     return directory

@@ -167,7 +167,11 @@ def _plain(column: Any) -> list[Any]:
 def _value(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return value.tolist()
-    return [_value(part) for part in value] if isinstance(value, list) else getattr(value, "item", lambda: value)()
+    return (
+        [_value(part) for part in value]
+        if isinstance(value, list)
+        else getattr(value, "item", lambda: value)()
+    )
 
 
 @contextmanager

@@ -83,7 +83,9 @@ def _opened(reader: Any, place: str, encoder: Encoder, kind: str, size: int) -> 
         with Path(place).expanduser().open(encoding="utf-8-sig", newline="\n") as text:
             yield from reader(text, place, encoder, kind, size)
     except UnicodeDecodeError as error:
-        raise UserError(f"task.input={place} is not UTF-8 text ({error.reason} at byte {error.start})") from None
+        raise UserError(
+            f"task.input={place} is not UTF-8 text ({error.reason} at byte {error.start})"
+        ) from None
     except OSError as error:
         raise UserError(f"task.input={place} cannot be read: {error.strerror or error}") from None
 
@@ -113,7 +115,11 @@ def _json_value(line: str, place: str, number: int, kind: str) -> Any:
     if kind == "text" and isinstance(value, dict):
         value = value.get("text")
     if not isinstance(value, wanted):
-        names = {"text": 'a string or {"text": ...}', "columns": "an object by column", "tensor": "a list of numbers"}
+        names = {
+            "text": 'a string or {"text": ...}',
+            "columns": "an object by column",
+            "tensor": "a list of numbers",
+        }
         raise UserError(f"{place}, line {number} is {type(value).__name__}; expected {names[kind]}")
     return value
 
@@ -202,7 +208,9 @@ def _folder(path: Path, encoder: Encoder, kind: str, size: int) -> Iterator[Samp
     """Every image (or text file) below a folder, in the order of their names."""
     suffixes = {"tensor": IMAGES, "text": (".txt",)}.get(kind)
     if suffixes is None:
-        raise UserError(f"task.input={path} is a folder, but this model takes {_wanted(encoder)}: pass a CSV file")
+        raise UserError(
+            f"task.input={path} is a folder, but this model takes {_wanted(encoder)}: pass a CSV file"
+        )
     files = sorted(file for file in path.rglob("*") if file.suffix.lower() in suffixes and file.is_file())
     if not files:
         raise UserError(f"task.input={path} holds no file ending in {', '.join(suffixes)}")
@@ -254,4 +262,3 @@ def _wanted(encoder: Encoder) -> str:
     if signature["type"] == "columns":
         return "rows of " + ", ".join(column["name"] for column in signature["columns"][:8])
     return f"arrays of shape {signature['shape'][1:]}"
-

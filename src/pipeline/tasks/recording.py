@@ -20,7 +20,16 @@ from pipeline.tracking import Run
 
 log = logging.getLogger(__name__)
 
-REQUIREMENTS = ("torch", "pytorch-lightning", "numpy", "pandas", "safetensors", "hydra-core", "omegaconf", "mlflow")
+REQUIREMENTS = (
+    "torch",
+    "pytorch-lightning",
+    "numpy",
+    "pandas",
+    "safetensors",
+    "hydra-core",
+    "omegaconf",
+    "mlflow",
+)
 
 
 class NoRun:
@@ -127,7 +136,9 @@ def _git(*arguments: str) -> str:
     return done.stdout.strip()
 
 
-def class_signature(inputs: Mapping[str, Any], classes: tuple[str, ...], per_step: bool, regression: bool) -> dict[str, Any]:
+def class_signature(
+    inputs: Mapping[str, Any], classes: tuple[str, ...], per_step: bool, regression: bool
+) -> dict[str, Any]:
     """The tracked model's signature, from an encoder's and the classes."""
     from pipeline.tracking import signatures
 
@@ -136,7 +147,9 @@ def class_signature(inputs: Mapping[str, Any], classes: tuple[str, ...], per_ste
     elif inputs["type"] == "text":
         columns = [signatures.column("string")]
     else:
-        columns = [signatures.column(c["dtype"], c["name"], c.get("required", True)) for c in inputs["columns"]]
+        columns = [
+            signatures.column(c["dtype"], c["name"], c.get("required", True)) for c in inputs["columns"]
+        ]
     if regression:
         return {"inputs": columns, "outputs": [signatures.column("double", "prediction")]}
     if per_step:

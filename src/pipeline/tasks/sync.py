@@ -28,7 +28,9 @@ def in_words(summary: Summary) -> list[str]:
     lines += [f"NOT delivered: {directory}: {redact(reason)}" for directory, reason in summary.failed.items()]
     if not lines:
         return ["Nothing was waiting: everything recorded has been delivered."]
-    counts = f"{len(summary.delivered)} delivered, {len(summary.failed)} not, {len(summary.running)} still running"
+    counts = (
+        f"{len(summary.delivered)} delivered, {len(summary.failed)} not, {len(summary.running)} still running"
+    )
     return [*lines, counts + ("; try again when the server is back" if summary.failed else "")]
 
 

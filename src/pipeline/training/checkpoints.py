@@ -148,14 +148,16 @@ class Checkpoints(Checkpoint):
         value = None if score is None else float(score)
         if self.monitor and value is None:
             return
-        if value is not None and self.best_score is not None:
-            if not (value > self.best_score if self.mode == "max" else value < self.best_score):
-                return
+        if value is not None and self.best_score is not None and not self._is_better(value, self.best_score):
+            return
         self.best_score, self.best_epoch = value, trainer.current_epoch
         self.best_weights = {
             name: tensor.detach().cpu().clone() for name, tensor in module.state_dict().items()
         }
         self._best_step, self._best_written = trainer.global_step, False
+
+    def _is_better(self, value: float, than: float) -> bool:
+        return value > than if self.mode == "max" else value < than
 
     def _write_best(self, trainer: pl.Trainer) -> None:
         module = trainer.lightning_module
