@@ -184,7 +184,7 @@ def different_words(tokens: np.ndarray, starts: np.ndarray, words: int) -> tuple
     members, lengths = [], []
     for rows in portions(np.arange(len(starts) - 1), size):
         values, row = gathered(tokens, *spans(starts, rows))
-        pairs = row.astype(kind) << bits | values
+        pairs = np.left_shift(row.astype(kind), bits) | values
         pairs.sort()
         first = np.ones(len(pairs), dtype=bool)
         np.not_equal(pairs[1:], pairs[:-1], out=first[1:])

@@ -100,7 +100,9 @@ def _by_names(column: Column, plan: SplitPlan) -> np.ndarray:
         raise UserError(
             f"the column {plan.column!r} must say train, validation or test, but is empty in some rows"
         )
-    return np.array([TRAIN if part is None else part for part in part_of_word], dtype=np.int8)[column.values]
+    parts = np.array([TRAIN if part is None else part for part in part_of_word], dtype=np.int8)
+    chosen: np.ndarray = parts[column.values]
+    return chosen
 
 
 def _by_date(column: Column, plan: SplitPlan, separate_test: bool) -> np.ndarray:
