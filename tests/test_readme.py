@@ -1,0 +1,166 @@
+"""Every command of the README works as it is written, on embedded data and cut to one batch."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from pipeline.__main__ import main
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+# What cannot run here, and why. Each is tested in another way, below or where the reason says.
+NOT_RUN = {
+    "make run": "installs; its target is looked up below",
+    "make test": "is what runs this test",
+    "make ui": "starts a server; its target is looked up below",
+    "python -m build --wheel": "tests/test_packaging.py builds the wheel",
+    "pip install dist/hydra_lightning_pipeline-*.whl": "tests/test_packaging.py looks into the wheel",
+}
+# These need a server, or processes of their own: their configuration is composed and checked instead.
+COMPOSED = ("postgresql+psycopg://", "MLFLOW_TRACKING_URI=", "n_jobs=2")
+
+
+def commands() -> list[str]:
+    blocks = re.findall(r"^```bash\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+    lines = [line for block in blocks for line in block.splitlines()]
+    return [shlex.join(words) for line in lines if (words := shlex.split(line, comments=True))]
+
+
+def pipeline_commands() -> list[str]:
+    return [command for command in commands() if shlex.join(shlex.split(command)) not in _not_run()]
+
+
+def _not_run() -> set[str]:
+    return {shlex.join(shlex.split(command)) for command in NOT_RUN}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the files that the README's commands name."""
+    place = tmp_path_factory.mktemp("readme")
+    sizes = [40 + 3 * (i * 7 % 30) for i in range(60)]
+    rows = [
+        f"{size},{('north', 'south', 'west')[i % 3]},{2000 + 30 * size},{'yes' if size > 80 else 'no'},"
+        f"2024-{1 + i // 28:02}-{1 + i % 28:02}"
+        for i, size in enumerate(sizes)
+    ]
+    (place / "houses.csv").write_text("\n".join(["size,area,price,sold,listed", *rows]), encoding="utf-8")
+    opinions = [f"{'warm and bright' if i % 2 else 'cold and dull'} day {i},{i % 2}" for i in range(60)]
+    text = "\n".join(
+        ["review,opinion", *(line.replace(",1", ",good").replace(",0", ",bad") for line in opinions)]
+    )
+    (place / "reviews.csv").write_text(text, encoding="utf-8")
+    for kind in ("thanks", "complaints"):
+        (place / "letters" / kind).mkdir(parents=True)
+        for i in range(20):
+            (place / "letters" / kind / f"{i}.txt").write_text(
+                f"{kind} for order number {i}", encoding="utf-8"
+            )
+    for kind in ("cats", "dogs"):
+        (place / "photos" / kind).mkdir(parents=True)
+        for i in range(20):
+            colour = (200 if kind == "cats" else 40, 9 * i, 80)
+            Image.new("RGB", (30 + i, 40), colour).save(place / "photos" / kind / f"{i}.jpg")
+    story = "It was a bright cold day, and the clocks were striking thirteen. "
+    (place / "book.txt").write_text(story * 200, encoding="utf-8")
+    for name, content in re.findall(
+        r"`(my_conf/[\w/]+\.yaml)`:\n\n```yaml\n(.*?)^```", README, re.DOTALL | re.MULTILINE
+    ):
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_text(content, encoding="utf-8")
+    return place
+
+
+@pytest.fixture(autouse=True)
+def _here(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The commands run in that directory; their log handlers are gone afterwards."""
+    monkeypatch.chdir(place)
+    root = logging.getLogger()
+    before, level = list(root.handlers), root.level
+    yield
+    for handler in [handler for handler in root.handlers if handler not in before]:
+        handler.close()
+    root.handlers[:] = before
+    root.setLevel(level)
+
+
+@pytest.mark.parametrize("command", pipeline_commands())
+def test_the_command_works(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = shlex.split(command)
+    while "=" in words[0]:
+        monkeypatch.setenv(*words.pop(0).split("=", 1))
+    assert words[:3] == ["python", "-m", "pipeline"], "put it on the list of commands that are not run"
+    arguments = words[3:]
+    if any(part in command for part in COMPOSED):
+        arguments = ["--cfg", "all", *(word for word in arguments if word != "-m")]
+    elif "sweep=" in command:
+        arguments += ["debug=fast", "hydra.sweeper.n_trials=2"]
+    elif "--help" not in arguments and "--cfg" not in arguments:
+        arguments.append("debug=fast")
+    assert main(arguments) == 0, capsys.readouterr().err
+
+
+def test_what_is_not_run_is_still_in_the_readme() -> None:
+    assert _not_run() <= set(commands())
+
+
+def test_the_make_targets_exist() -> None:
+    done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+    targets = set(re.findall(r"^  make ([a-z-]+) ", done.stdout, re.MULTILINE))
+    code = [*re.findall(r"`([^`\n]+)`", README), *commands()]
+    named = {line.split()[1] for line in code if line.startswith("make ")}
+    assert {"run", "test", "ui", "help"} <= named <= {*targets, "help"}
+
+
+def test_the_saved_model_is_used_as_shown(place: Path) -> None:
+    from sklearn.datasets import load_digits
+
+    assert (
+        main(["+experiment=digits_mlp", "trainer.max_epochs=1", "logger=none", "hydra.run.dir=trained"]) == 0
+    )
+    (block,) = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+    code = block.replace("experiments/runs/digits_mlp/TIME/model", "trained/model").replace(
+        "print(", "shown = ("
+    )
+    names = {"images": load_digits().images[:5]}
+    exec(code, names)  # noqa: S102 - it is ours
+    assert list(names["shown"].columns[:2]) == ["label", "probability"]
+    assert len(names["shown"]) == 5
+    for name in re.findall(r"^\| `([\w./]+)`", README.split("## Experiments")[0], re.MULTILINE):
+        assert (place / "trained" / name).exists(), name
+    assert (
+        json.loads((place / "trained/result.json").read_text(encoding="utf-8"))["baseline"]["name"]
+        == "majority"
+    )
+
+
+def test_the_table_lists_every_experiment() -> None:
+    section = README.split("## Experiments")[1].split("\n## ")[0]
+    listed = re.findall(r"^\| `(\w+)`", section, re.MULTILINE)
+    assert len(listed) == len(set(listed))
+    assert set(listed) == {path.stem for path in (ROOT / "conf/experiment").glob("*.yaml")}
+
+
+def test_the_groups_that_are_listed_exist() -> None:
+    section = README.split("## Settings")[1].split("\n## ")[0]
+    for group, options in re.findall(r"^\| `(\w+)` \| (.*) \|$", section, re.MULTILINE):
+        for option in re.findall(r"`(\w+)`", options):
+            assert (ROOT / "conf" / group / f"{option}.yaml").is_file(), (group, option)
+
+
+def test_links_and_pictures_are_there() -> None:
+    for page in (ROOT / "README.md", ROOT / "experiments/README.md"):
+        for target in re.findall(r"\]\((?!https?:|#)([^)]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), (page.name, target)
