@@ -28,12 +28,15 @@ def test_two_runs_are_compared_as_their_saved_models_predict(
     tmp_path: Path, finished: dict[str, RunResult], command: Command
 ) -> None:
     a, b = finished["linear"], finished["mlp"]
-    result = task.compare(command("task=compare", f"task.runs=[{a.run_id},{b.run_id}]", f"task.output={tmp_path}"))
+    result = task.compare(
+        command("task=compare", f"task.runs=[{a.run_id},{b.run_id}]", f"task.output={tmp_path}")
+    )
     images, digits = load_digits(return_X_y=True)
     _, test = train_test_split(np.arange(len(digits)), test_size=0.2, random_state=0, stratify=digits)
     pixels = np.rint(images[test] * (255 / 16)).astype(np.uint8)
     right = [
-        load(run.directory / "model").predict(pixels)["label"].astype(int).to_numpy() == digits[test] for run in (a, b)
+        load(run.directory / "model").predict(pixels)["label"].astype(int).to_numpy() == digits[test]
+        for run in (a, b)
     ]
     only_a, only_b = int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())
     assert (result["only_a"], result["only_b"]) == (only_a, only_b)

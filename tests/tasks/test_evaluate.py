@@ -44,7 +44,9 @@ def test_the_runs_own_test_split_gives_the_logged_figures_bit_for_bit(
     assert result["metrics"] == logged
     assert "Identical, bit for bit" in "\n".join(task.in_words(result))
     assert json.loads((tmp_path / "evaluation.json").read_text())["samples"] == 360
-    assert {"calibration.png", "confusion_matrix.png", "explanation.png"} <= {p.name for p in tmp_path.iterdir()}
+    assert {"calibration.png", "confusion_matrix.png", "explanation.png"} <= {
+        p.name for p in tmp_path.iterdir()
+    }
     # Three epochs leave the linear model much less sure than it may be.
     assert result["calibration"]["temperature"] < 1
     assert result["calibration"]["error_after"] < result["calibration"]["error"]
@@ -58,7 +60,12 @@ def test_figures_per_class_are_those_of_scikit_learn() -> None:
     found = task.per_class(labels, p, ("a", "b", "c"))
     precision, recall, f1, support = precision_recall_fscore_support(labels, p.argmax(1))
     for number, row in enumerate(found.values()):
-        expected = [precision[number], recall[number], f1[number], roc_auc_score(labels == number, p[:, number])]
+        expected = [
+            precision[number],
+            recall[number],
+            f1[number],
+            roc_auc_score(labels == number, p[:, number]),
+        ]
         assert list(row.values()) == pytest.approx([*expected, support[number]])
 
 
@@ -74,7 +81,9 @@ def test_shifted_images_by_hand() -> None:
 def test_a_file_of_other_data_is_encoded_as_the_training_data_was(tmp_path: Path) -> None:
     spec = Spec("binary", "vector", (2,), 1, ("no", "yes"), target_name="answer")
     predictor = Predictor(Linear(spec).eval(), VectorEncoder(["a", "b"], shift=[1.0, 0.0], scale=[2.0, 1.0]))
-    pd.DataFrame({"b": [5, 6], "answer": ["yes", "no"], "a": [3, 1]}).to_csv(tmp_path / "new.csv", index=False)
+    pd.DataFrame({"b": [5, 6], "answer": ["yes", "no"], "a": [3, 1]}).to_csv(
+        tmp_path / "new.csv", index=False
+    )
     rows = task.rows_of_file(str(tmp_path / "new.csv"), None, predictor)
     assert rows.take(torch.arange(2))[0].tolist() == [[1.0, 5.0], [0.0, 6.0]]
     assert rows.y.tolist() == [1.0, 0.0]
@@ -95,14 +104,18 @@ def test_other_data_is_tested_for_drift_and_must_be_of_the_same_kind(
 
 def test_contributions_add_up_to_the_change_of_the_output() -> None:
     torch.manual_seed(0)
-    model = MLP(Spec("multiclass", "vector", (4,), 3, ("a", "b", "c")), hidden_units=[8], batch_norm=False).eval()
+    model = MLP(
+        Spec("multiclass", "vector", (4,), 3, ("a", "b", "c")), hidden_units=[8], batch_norm=False
+    ).eval()
     x = torch.randn(5, 4)
     logits = model(x).detach()
     expected = (logits - model(torch.zeros(1, 4)).detach()).gather(1, logits.argmax(1, keepdim=True))[:, 0]
     torch.testing.assert_close(integrated_gradients(model, x).sum(1), expected, atol=0.05, rtol=0.05)
 
 
-def test_unknown_shifts_and_runs_that_are_not_there_are_refused(command: Command, finished: dict[str, RunResult]) -> None:
+def test_unknown_shifts_and_runs_that_are_not_there_are_refused(
+    command: Command, finished: dict[str, RunResult]
+) -> None:
     with pytest.raises(UserError, match="expected noise, blur"):
         task.evaluate(command("task=evaluate", "task.run_id=x", "task.shift=rain"))
     with pytest.raises(UserError, match="there is no run"):

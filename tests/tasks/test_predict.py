@@ -121,7 +121,9 @@ def test_a_table_is_read_in_chunks_whatever_its_delimiter_and_column_order(tmp_p
     np.testing.assert_allclose(predictions, 2 + 10 * np.arange(50.0) + 0.5)
 
 
-def test_what_the_model_cannot_take_is_told_and_leaves_no_output(tmp_path: Path, predictor: Predictor) -> None:
+def test_what_the_model_cannot_take_is_told_and_leaves_no_output(
+    tmp_path: Path, predictor: Predictor
+) -> None:
     (tmp_path / "words.txt").write_text("hello")
     np.save(tmp_path / "large.npy", np.zeros((2, 9, 9)))
     np.save(tmp_path / "objects.npy", np.array([{}], dtype=object))
@@ -147,14 +149,20 @@ def test_what_the_model_cannot_take_is_told_and_leaves_no_output(tmp_path: Path,
 def test_settings_that_would_do_harm_are_refused(tmp_path: Path, command: Command) -> None:
     source = tmp_path / "in.csv"
     source.write_text("1")
-    for target, words in ((source, "is the input"), (tmp_path, "expected a file"), (tmp_path / "a/b.csv", "expected")):
+    for target, words in (
+        (source, "is the input"),
+        (tmp_path, "expected a file"),
+        (tmp_path / "a/b.csv", "expected"),
+    ):
         with pytest.raises(UserError, match=words):
             task.run(command("task=predict", f"task.input={source}", f"task.output={target}"))
     with pytest.raises(UserError, match=r"task\.format=xml"):
         task.run(command("task=predict", f"task.input={source}", "task.format=xml"))
 
 
-def test_exactly_one_model_must_be_named(tmp_path: Path, command: Command, finished: dict[str, RunResult]) -> None:
+def test_exactly_one_model_must_be_named(
+    tmp_path: Path, command: Command, finished: dict[str, RunResult]
+) -> None:
     source = tmp_path / "in.csv"
     source.write_text("1")
     with pytest.raises(UserError, match="needs one model and got 0"):

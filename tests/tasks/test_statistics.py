@@ -67,7 +67,9 @@ def test_errors_are_compared_by_signs_alone_where_nothing_differs_it_says_so() -
 
 def test_calibration_error_of_two_bins_by_hand() -> None:
     confidence, correct = np.array([0.6, 0.6, 0.95, 0.95]), np.array([1, 0, 1, 1])
-    assert statistics.calibration_error(confidence, correct, bins=10) == pytest.approx((0.1 * 2 + 0.05 * 2) / 4)
+    assert statistics.calibration_error(confidence, correct, bins=10) == pytest.approx(
+        (0.1 * 2 + 0.05 * 2) / 4
+    )
     assert statistics.calibration_error(np.array([1.0]), np.array([1])) == 0.0
 
 

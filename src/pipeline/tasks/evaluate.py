@@ -270,7 +270,7 @@ def _drift(own: DataModule, split: Rows, outputs: Outputs, predictor: Predictor,
     trained = outputs_on(predictor.module, loader_of(own, own.train.subset(_sample(own.train))), cfg)
     pairs = {name: (before[:, i], now[:, i]) for i, name in enumerate(names)}
     pairs |= {f"prediction {name}": pair for name, pair in _answers(trained, outputs).items()}
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, (first, second) in pairs.items():
         statistic, p_value = drift(first, second)
         # Of many features some differ by chance: each is held to its share of one in a hundred.

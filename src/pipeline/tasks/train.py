@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from dataclasses import asdict
@@ -12,6 +13,7 @@ from omegaconf import DictConfig
 
 from pipeline.errors import Diverged, Interrupted, UserError
 from pipeline.run_result import RunResult
+from pipeline.tasks.environment import environment
 from pipeline.tasks.hooks import Hooks
 from pipeline.tasks.recording import (
     AnyRun,
@@ -227,7 +229,10 @@ def _record_data(data: DataModule, model: BaseModule, tracked: AnyRun) -> None:
             "test": len(data.test or ()),
         },
     )
+    tracked.set_tags({"data.digest": data.digest})
     tracked.log_text(str(model), "model_summary.txt")
+    # What a later reproduction is compared with.
+    tracked.log_text(json.dumps(environment(), indent=2), "environment.json")
 
 
 def _describe(data: DataModule) -> dict[str, Any]:

@@ -1,0 +1,74 @@
+"""Reports as one HTML file that needs nothing beside it: no script, no style sheet, pictures inside."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
+table { border-collapse: collapse; margin: 1rem 0 } th, td { padding: .25rem .8rem; border-bottom: 1px solid #ddd }
+th { text-align: left; color: #666; font-weight: 600 }
+td.number { text-align: right; font-variant-numeric: tabular-nums }
+img { max-width: 100% } .warning { background: #fff3cd; border-left: 4px solid #d1911f; padding: .5rem 1rem }
+"""
+
+
+class Page:
+    """A report under construction.
+
+    Args:
+        title: shown at the top.
+
+    Example:
+        page = Page("Digits")
+        page.table(["split", "samples"], [["train", 1221]])
+        page.write(Path("report.html"))
+    """
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._parts: list[str] = []
+
+    def heading(self, text: str) -> None:
+        """A new section."""
+        self._parts.append(f"<h2>{escape(text)}</h2>")
+
+    def text(self, text: str) -> None:
+        """A paragraph."""
+        self._parts.append(f"<p>{escape(text)}</p>")
+
+    def warning(self, text: str) -> None:
+        """A paragraph that is not to be missed."""
+        self._parts.append(f'<p class="warning">{escape(text)}</p>')
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Rows of texts and numbers."""
+        head = "".join(f"<th>{escape(column)}</th>" for column in columns)
+        body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
+        self._parts.append(f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
+
+    def image(self, path: Path, alternative: str) -> None:
+        """A PNG file, put into the page."""
+        data = base64.b64encode(path.read_bytes()).decode()
+        self._parts.append(f'<p><img alt="{escape(alternative)}" src="data:image/png;base64,{data}"></p>')
+
+    def write(self, path: Path) -> Path:
+        """Write the file, whole or not at all."""
+        title = escape(self._title)
+        page = (
+            f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+            f"<style>{_STYLE}</style></head><body><h1>{title}</h1>{''.join(self._parts)}</body></html>\n"
+        )
+        draft = path.with_suffix(".part")
+        draft.write_text(page, encoding="utf-8")
+        return draft.replace(path)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return f"<td>{escape(str(value))}</td>"
+    return f'<td class="number">{value:,}</td>' if isinstance(value, int) else f'<td class="number">{value:.4g}</td>'

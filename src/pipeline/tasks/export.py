@@ -1,0 +1,184 @@
+"""Export a model for other software, and prove on real samples that it answers the same."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor, nn
+
+from pipeline.errors import UserError
+from pipeline.tasks.finished import asked_model, asked_run, data_of, load_predictor, open_store
+from pipeline.tasks.outputs import result_directory
+
+if TYPE_CHECKING:
+    from pipeline.data.module import DataModule
+    from pipeline.models.saved import Predictor
+
+FORMATS = {"onnx": ".onnx", "pt2": ".pt2", "safetensors": ".safetensors"}
+SAMPLES = 64
+
+Answer = Callable[[Tensor], Tensor]
+
+
+def run(cfg: DictConfig) -> None:
+    """The task behind ``task=export``."""
+    path, difference, count = export(cfg)
+    print(f"largest difference from the original over {count} real samples: {difference:.3g}")
+    print(f"exported: {path}")
+
+
+def export(cfg: DictConfig) -> tuple[Path, float, int]:
+    """Write the model of ``task.run_id`` or ``task.model_uri`` as ``task.format``.
+
+    Returns:
+        The file, the largest absolute difference of its outputs from the original's, and the number of samples.
+
+    Raises:
+        UserError: an unknown format, software that is missing, or outputs that differ by more than ``task.tolerance``.
+    """
+    form = str(cfg.task.format)
+    if form not in FORMATS:
+        raise UserError(f"task.format={form}: expected {', '.join(FORMATS)}")
+    path = _target(cfg, form)
+    store = open_store(cfg)
+    run = asked_run(store, cfg)
+    predictor = load_predictor(store, asked_model(store, cfg))
+    predictor.module.cpu()
+    x = real_samples(data_of(run.cfg))
+    draft = path.with_name(f".{os.getpid()}.{path.name}")
+    writers = {"onnx": write_onnx, "pt2": write_pt2, "safetensors": write_safetensors}
+    try:
+        difference = largest_difference(predictor.module, writers[form](predictor, x, draft), x)
+        if not difference <= float(cfg.task.tolerance):
+            raise UserError(
+                f"the exported model differs from the original by {difference:.3g}, more than "
+                f"task.tolerance={cfg.task.tolerance:g}: nothing was written"
+            )
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+    return path, difference, len(x)
+
+
+def real_samples(data: DataModule) -> Tensor:
+    """Some inputs that the model was not trained on, and not those of the test split."""
+    split = data.validation if data.validation is not None and len(data.validation) else data.train
+    return split.take(torch.arange(min(SAMPLES, len(split))) if not hasattr(split, "steps") else torch.arange(1))[0]
+
+
+def largest_difference(model: nn.Module, exported: Answer, x: Tensor) -> float:
+    """Over all outputs for ``x``, taken whole, one by one and in threes: the batch must be free. NaN if any is NaN."""
+    with torch.inference_mode():
+        expected = model(x).float()
+        found = [exported(x), torch.cat([exported(part) for part in x.split(1)])]
+        found.append(torch.cat([exported(part) for part in x.split(3)]))
+    return max((float((one - expected).abs().max()) for one in found), key=lambda d: math.inf if d != d else d)
+
+
+def write_onnx(predictor: Predictor, x: Tensor, path: Path) -> Answer:
+    """One file with named input, output and free batch; classes and encoder as metadata. Answers by onnxruntime."""
+    try:
+        import onnxruntime
+        import onnxscript  # noqa: F401  (torch's exporter needs it)
+    except ImportError as error:
+        raise UserError(
+            f"task.format=onnx needs {error.name}: pip install 'hydra-lightning-pipeline[export]'"
+        ) from None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            _Inference(predictor.module),
+            (x[:4],),
+            input_names=["input"],
+            output_names=["logits"],
+            dynamic_shapes={"x": free_axes(predictor)},
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    for name, value in description(predictor).items():
+        program.model.metadata_props[name] = value
+    program.save(str(path), external_data=False)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+    def answer(inputs: Tensor) -> Tensor:
+        return torch.from_numpy(session.run(["logits"], {"input": inputs.numpy()})[0]).float()
+
+    return answer
+
+
+def write_pt2(predictor: Predictor, x: Tensor, path: Path) -> Answer:
+    """A program that ``torch.export.load`` opens. That unpickles: load only files of your own."""
+    program = torch.export.export(
+        _Inference(predictor.module), (x[:4],), dynamic_shapes={"x": free_axes(predictor)}, strict=False
+    )
+    torch.export.save(program, str(path), extra_files=description(predictor))
+    loaded: nn.Module = torch.export.load(str(path)).module()
+    return lambda inputs: loaded(inputs).float()
+
+
+def write_safetensors(predictor: Predictor, x: Tensor, path: Path) -> Answer:
+    """The weights by name; class, hyperparameters and encoder in the header."""
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    from pipeline.models.saved import model_class
+
+    weights = {name: tensor.detach().contiguous() for name, tensor in predictor.module.state_dict().items()}
+    save_file(weights, str(path), metadata=description(predictor))
+    with safe_open(str(path), framework="pt") as file:
+        header = file.metadata()
+        model = model_class(header["class"])(**json.loads(header["hyperparameters"]))
+        model.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+    model.eval()
+    return lambda inputs: model(inputs).float()
+
+
+def free_axes(predictor: Predictor) -> dict[int, Any]:
+    """The axes of the input that may have any size: the batch, and the steps of texts and series."""
+    axes = {0: torch.export.Dim("batch", min=1)}
+    if predictor.spec.input in ("tokens", "series"):
+        axes[1] = torch.export.Dim("steps", min=1)
+    return axes
+
+
+def description(predictor: Predictor) -> dict[str, str]:
+    """What a user of the exported file needs beside it, as texts."""
+    module = predictor.module
+    return {
+        "class": f"{type(module).__module__}.{type(module).__qualname__}",
+        "hyperparameters": json.dumps(dict(module.hparams)),
+        "classes": json.dumps(list(predictor.spec.classes)),
+        "task": predictor.spec.task,
+        "encoder": json.dumps(predictor.encoder.to_state()),
+    }
+
+
+class _Inference(nn.Module):
+    """The model alone: what its trainer needs does not belong into an export."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.model(x)
+        return logits
+
+
+def _target(cfg: DictConfig, form: str) -> Path:
+    asked = cfg.task.get("output")
+    if not asked:
+        return result_directory(cfg) / f"model{FORMATS[form]}"
+    path = Path(str(asked)).expanduser()
+    if path.is_dir() or not path.parent.is_dir():
+        raise UserError(f"task.output={asked}: expected a file in a directory that is there")
+    return path

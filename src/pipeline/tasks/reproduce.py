@@ -1,0 +1,167 @@
+"""Train again from what a finished run recorded, and say whether the result is the same."""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig
+
+from pipeline.errors import UserError
+from pipeline.run_result import RunResult
+from pipeline.tasks.environment import environment
+from pipeline.tasks.finished import FinishedRun, find_run, open_store
+from pipeline.tasks.hooks import Hooks
+from pipeline.tasks.outputs import result_directory
+from pipeline.tasks.recording import git_state
+
+if TYPE_CHECKING:
+    from pipeline.tracking.queries import Store
+
+
+@dataclass
+class Comparison:
+    """A run and its repetition.
+
+    Args:
+        run: id of the original.
+        again: id of the repetition, None if it was not tracked.
+        metrics: name → (original, repetition), of those that differ.
+        compared: how many metrics were compared.
+        weights: name → largest absolute difference, of those that differ; None where the run kept no model.
+        causes: what is not as it was (data, code, versions, hardware): name → (then, now).
+    """
+
+    run: str
+    again: str | None
+    metrics: dict[str, tuple[float, float]] = field(default_factory=dict)
+    compared: int = 0
+    weights: dict[str, float] | None = None
+    causes: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+    @property
+    def identical(self) -> bool:
+        """Every metric and every weight has the same bits."""
+        return not self.metrics and not self.weights
+
+
+def run(cfg: DictConfig) -> int:
+    """The task behind ``task=reproduce``.
+
+    Returns:
+        The exit code: 0 if the result is identical, 1 if it is not.
+    """
+    comparison = reproduce(cfg)
+    print("\n".join(in_words(comparison)))
+    return 0 if comparison.identical else 1
+
+
+def reproduce(cfg: DictConfig) -> Comparison:
+    """Train the run of ``task.run_id`` again and compare.
+
+    Returns:
+        What is written as ``reproduction.json``.
+
+    Raises:
+        UserError: there is no such run, or what it needs is not there any more.
+    """
+    from pipeline.tasks.train import train
+
+    store = open_store(cfg)
+    original = find_run(store, str(cfg.task.run_id), cfg)
+    directory = result_directory(cfg)
+    tags = {"reproduces": original.record.run_id, "mlflow.runName": f"{original.record.name}-again"}
+    result = train(original.cfg, Hooks(directory=directory / "again", tags=tags))
+    comparison = Comparison(original.record.run_id, result.run_id)
+    _compare_metrics(comparison, original, result)
+    comparison.weights = _compare_weights(store, original, result.directory / "model")
+    comparison.causes = _causes(store, original, result)
+    values = {**vars(comparison), "identical": comparison.identical}
+    (directory / "reproduction.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    return comparison
+
+
+def _compare_metrics(comparison: Comparison, original: FinishedRun, result: RunResult) -> None:
+    logged = original.record.metrics
+    # The store keeps the last epoch of the training metrics, the result those of the best one.
+    names = [name for name in result.metrics if name in logged and not name.startswith("train/")]
+    if not names:
+        raise UserError(f"run {original.title} logged no metric that could be compared")
+    comparison.compared = len(names)
+    for name in names:
+        then, now = float(logged[name]), float(result.metrics[name])
+        if then != now and not (math.isnan(then) and math.isnan(now)):
+            comparison.metrics[name] = (then, now)
+
+
+def _compare_weights(store: Store, original: FinishedRun, now: Path) -> dict[str, float] | None:
+    from safetensors.torch import load_file
+
+    if not (now / "weights.safetensors").is_file():
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            bundle = store.bundle(original.record.run_id, Path(folder))
+        except UserError:
+            return None
+        before = load_file(str(bundle / "weights.safetensors"))
+    after = load_file(str(now / "weights.safetensors"))
+    differing = {}
+    for name in sorted({*before, *after}):
+        if name not in before or name not in after or before[name].shape != after[name].shape:
+            differing[name] = math.inf
+        elif not bool((before[name] == after[name]).all()):
+            differing[name] = float((before[name].double() - after[name].double()).abs().max())
+    return differing
+
+
+def _causes(store: Store, original: FinishedRun, result: RunResult) -> dict[str, tuple[str, str]]:
+    tags = original.record.tags
+    commit, dirty = git_state()
+    pairs = {
+        "data": (tags.get("data.used"), result.data.get("used")),
+        "data digest": (tags.get("data.digest"), result.data.get("digest")),
+        "code (git commit)": (tags.get("mlflow.source.git.commit"), commit),
+        "code (uncommitted changes)": (tags.get("git.dirty"), str(dirty).lower() if commit else None),
+    }
+    before = _environment_of(store, original)
+    pairs |= {name: (before.get(name), value) for name, value in environment().items() if before}
+    return {name: (str(then), str(now)) for name, (then, now) in pairs.items() if then and now and then != now}
+
+
+def _environment_of(store: Store, original: FinishedRun) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            path = store.download_artifact(original.record.run_id, "environment.json", Path(folder))
+            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except (UserError, ValueError):
+            return {}
+    return found
+
+
+def in_words(comparison: Comparison) -> list[str]:
+    """Identical, or where it differs and why, line by line."""
+    kept = "the weights" if comparison.weights is not None else "no weights were kept"
+    if comparison.identical:
+        lines = [f"IDENTICAL to run {comparison.run}: {comparison.compared} metrics and {kept}, bit for bit."]
+        changed = [f"{name}: {then} → {now}" for name, (then, now) in comparison.causes.items()]
+        return lines + ([f"although these changed: {'; '.join(changed)}"] if changed else [])
+    lines = [f"NOT identical to run {comparison.run}."]
+    for name, (then, now) in comparison.metrics.items():
+        lines.append(f"{name}: {then:.8g} → {now:.8g} ({now - then:+.3g})")
+    if comparison.weights:
+        largest = max(comparison.weights.values())
+        lines.append(f"weights: {len(comparison.weights)} differ, by up to {largest:.3g}")
+    if comparison.causes:
+        lines.append("What is not as it was then:")
+        lines += [f"  {name}: {then} → {now}" for name, (then, now) in comparison.causes.items()]
+    else:
+        lines.append(
+            "Data, code, versions and hardware are the same: an operation of this model is not deterministic here; "
+            "try trainer.deterministic=true"
+        )
+    return lines

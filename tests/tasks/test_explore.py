@@ -1,0 +1,79 @@
+"""task=explore: what is planted in the data is found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import DictConfig
+
+from pipeline.data.encoder import VectorEncoder
+from pipeline.data.module import DataModule
+from pipeline.data.spec import Spec
+from pipeline.data.splits import Rows
+from pipeline.tasks import explore as task
+from pipeline.tasks.finished import data_of
+
+
+class Planted(DataModule):
+    """Two classes told apart by the first column; leaks, contradictions and an outlier as the tests ask for."""
+
+    def setup(self, stage: str | None = None) -> None:
+        generator = torch.Generator().manual_seed(0)
+        x = torch.randn(400, 3, generator=generator)
+        x[:, 2] = 7.0
+        y = (x[:, 0] > 0).float()
+        self.spec = Spec("binary", "vector", (3,), 1, ("no", "yes"), target_name="answer")
+        self.encoder = VectorEncoder(["signal", "noise", "flat"])
+        self.train, self.validation, self.test = (
+            Rows(x[:300].clone(), y[:300].clone()),
+            Rows(x[300:350].clone(), y[300:350]),
+            Rows(x[350:].clone(), y[350:]),
+        )
+
+
+@pytest.fixture
+def planted() -> Planted:
+    data = Planted("planted")
+    data.setup()
+    return data
+
+
+def test_clean_data_gives_no_warning_but_the_flat_column(planted: Planted) -> None:
+    found = task.explore(planted)
+    assert found.sizes == {"train": 300, "validation": 50, "test": 50}
+    assert found.warnings == ["the same value everywhere: flat"]
+    assert sum(found.targets.values()) == 300
+    assert found.inputs[0]["mean"] == pytest.approx(float(planted.train.x[:, 0].mean()), abs=1e-6)
+
+
+def test_leaks_contradictions_outliers_and_wrong_labels_are_found(planted: Planted, tmp_path: Path) -> None:
+    assert planted.test is not None
+    planted.test.x[:4] = planted.train.x[:4]
+    planted.train.x[10], planted.train.y[10] = planted.train.x[11], 1 - planted.train.y[11]
+    planted.train.x[20, 1] = 500.0
+    wrong = int(planted.train.x[:, 0].argmax())
+    planted.train.y[wrong] = 0.0
+    found = task.explore(planted)
+    assert any("LEAK: 4 of 50 test samples" in warning for warning in found.warnings)
+    assert found.contradictions == 1
+    assert found.inputs[1]["outliers"] == 1
+    assert wrong in [row["row"] for row in found.suspects]
+    report = task.write_report(planted, found, tmp_path)[0].read_text()
+    assert "LEAK: 4 of 50" in report
+    # Nothing is fetched from anywhere else.
+    assert "http" not in report.replace("http-equiv", "")
+    assert report.count("data:image/png;base64,") == 1
+
+
+def test_the_embedded_digits_have_no_leak(command: Callable[..., DictConfig], tmp_path: Path) -> None:
+    data = data_of(command("task=explore", "data=digits"))
+    found = task.explore(data)
+    assert not [warning for warning in found.warnings if "LEAK" in warning]
+    assert found.sizes["test"] == 360
+    assert data.test is not None
+    assert len(set(task.sample_hashes(data.test))) == len(np.unique(data.test.x.numpy().reshape(360, -1), axis=0))
+    assert "samples.png" in [path.name for path in tmp_path.iterdir()] or task.write_report(data, found, tmp_path)

@@ -1,0 +1,112 @@
+"""task=export: what other software opens answers as the original does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from omegaconf import DictConfig
+from safetensors.numpy import load_file
+
+from pipeline.data.encoder import SeriesEncoder
+from pipeline.data.spec import Spec
+from pipeline.data.text_encoders import TokensEncoder
+from pipeline.errors import UserError
+from pipeline.models.cnn import CNN
+from pipeline.models.recurrent import Recurrent
+from pipeline.models.saved import Predictor, load
+from pipeline.run_result import RunResult
+from pipeline.tasks import export as task
+
+Command = Callable[..., DictConfig]
+
+
+def test_an_onnx_file_stands_alone_and_takes_any_batch(
+    tmp_path: Path, finished: dict[str, RunResult], command: Command
+) -> None:
+    run = finished["mlp"]
+    path, difference, _ = task.export(
+        command("task=export", f"task.run_id={run.run_id}", f"task.output={tmp_path}/digits.onnx")
+    )
+    assert difference <= 1e-4
+    assert [file.name for file in tmp_path.iterdir()] == ["digits.onnx"]
+    graph = onnx.load(path)
+    onnx.checker.check_model(graph)
+    assert [value.name for value in (*graph.graph.input, *graph.graph.output)] == ["input", "logits"]
+    assert all(node.name for node in graph.graph.node)
+    assert json.loads({p.key: p.value for p in graph.metadata_props}["classes"]) == [
+        str(i) for i in range(10)
+    ]
+    images = np.random.default_rng(0).integers(0, 256, (7, 1, 8, 8)).astype(np.uint8)
+    (logits,) = onnxruntime.InferenceSession(path).run(None, {"input": images})
+    expected = load(run.directory / "model").predict(images)["label"].astype(int)
+    assert (logits.argmax(1) == expected).all()
+
+
+def test_pt2_and_safetensors_hold_the_same_model(
+    tmp_path: Path, finished: dict[str, RunResult], command: Command
+) -> None:
+    run = finished["linear"]
+    typed = ["task=export", f"task.run_id={run.run_id}"]
+    path, difference, _ = task.export(command(*typed, "task.format=pt2", f"task.output={tmp_path}/m.pt2"))
+    assert difference <= 1e-4
+    images = torch.zeros(5, 1, 8, 8, dtype=torch.uint8)
+    original = load(run.directory / "model").module
+    torch.testing.assert_close(torch.export.load(path).module()(images), original(images))
+    path, difference, _ = task.export(
+        command(*typed, "task.format=safetensors", f"task.output={tmp_path}/m.safetensors")
+    )
+    # Batches of other sizes differ in the last bits.
+    assert difference < 1e-6
+    weights = load_file(path)
+    assert {name: value.tolist() for name, value in weights.items()} == {
+        name: value.tolist() for name, value in original.state_dict().items()
+    }
+
+
+def test_an_export_that_differs_is_refused_and_leaves_no_file(
+    tmp_path: Path, finished: dict[str, RunResult], command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    typed = ["task=export", f"task.run_id={finished['linear'].run_id}", "task.format=safetensors"]
+    honest = task.write_safetensors
+
+    def wrong(predictor: Predictor, x: torch.Tensor, path: Path) -> task.Answer:
+        answer = honest(predictor, x, path)
+        return lambda inputs: answer(inputs) + 0.001
+
+    monkeypatch.setattr(task, "write_safetensors", wrong)
+    with pytest.raises(UserError, match=r"differs from the original by 0\.001"):
+        task.export(command(*typed, f"task.output={tmp_path}/m.safetensors"))
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(UserError, match="expected onnx, pt2, safetensors"):
+        task.export(command(*typed, "task.format=h5"))
+
+
+@pytest.mark.parametrize("kind", ["cnn", "tokens", "series"])
+def test_other_architectures_export_with_free_batch_and_steps(kind: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    if kind == "cnn":
+        spec = Spec("multiclass", "image", (1, 8, 8), 3, ("a", "b", "c"), pixel_mean=(9.0,), pixel_std=(3.0,))
+        model, x = (
+            CNN(spec, channels=[4], hidden_units=8),
+            torch.randint(0, 255, (7, 1, 8, 8), dtype=torch.uint8),
+        )
+        encoder = SeriesEncoder()
+    elif kind == "tokens":
+        spec = Spec("binary", "tokens", (0,), 1, ("no", "yes"), vocabulary=12)
+        model, x = Recurrent(spec, hidden_units=5, embedding=4), torch.randint(0, 12, (7, 9))
+        encoder = TokensEncoder(list("abcdefghij"))
+    else:
+        spec = Spec("multiclass", "series", (0, 1), 2, ("a", "b"), per_step=True)
+        model, x = Recurrent(spec, cell="gru", hidden_units=5), torch.randn(7, 6, 1)
+        encoder = SeriesEncoder()
+    answer = task.write_onnx(Predictor(model.eval(), encoder), x, tmp_path / "m.onnx")
+    assert task.largest_difference(model, answer, x) < 1e-5
+    if kind != "cnn":
+        assert task.largest_difference(model, answer, x[:, :4]) < 1e-5

@@ -1,0 +1,144 @@
+"""Whole commands in processes of their own: signals, failures, two processes that train together."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pipeline.run_result import RunResult
+from pipeline.tracking import drain
+from pipeline.tracking.queries import RunRecord, Store
+
+Start = Callable[..., "subprocess.Popen[str]"]
+SMALL = ["experiment=digits_mlp", "model.hidden_units=[16]"]
+FAILS_ON_RANK_1 = """
+import os
+import pytorch_lightning as pl
+
+
+class Fails(pl.Callback):
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_rank == trainer.world_size - 1:
+            raise RuntimeError("one process fails")
+"""
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Start a command in a directory of its own; what is left of it at the end is killed."""
+    started: list[subprocess.Popen[str]] = []
+
+    def command(*words: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pipeline", *words],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(tmp_path)},
+        )
+        started.append(process)
+        return process
+
+    yield command
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+
+
+def only_record(tmp_path: Path) -> RunRecord:
+    assert drain(tmp_path / "experiments", 60)
+    (record,) = Store(None, tmp_path / "experiments").runs()
+    return record
+
+
+def wait_for_epochs(process: subprocess.Popen[str], count: int) -> None:
+    """Until so many lines of progress have come."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        count -= line.startswith("epoch ")
+        if not count:
+            return
+    raise AssertionError(f"it ended: {process.wait()}")
+
+
+@pytest.mark.slow
+def test_ctrl_c_keeps_the_state_and_the_run_goes_on_from_there(start: Start, tmp_path: Path) -> None:
+    words = [*SMALL, "trainer.max_epochs=400", "callbacks.progress.refresh_seconds=0.01"]
+    process = start(*words)
+    wait_for_epochs(process, 2)
+    process.send_signal(signal.SIGINT)
+    output, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in output + error
+    (directory,) = (tmp_path / "experiments/runs/digits_mlp").iterdir()
+    assert (directory / "checkpoints/last.ckpt").is_file()
+    assert (directory / "plots/learning_curves.png").stat().st_size > 1000
+    assert json.loads((directory / "state.json").read_text())["status"] == "interrupted"
+    record = only_record(tmp_path)
+    assert record.status == "KILLED"
+    done = int(record.metrics and len(list(directory.glob(".hydra/*"))))
+    assert done == 3
+
+    # The same words with resume go on in the same directory and in the same tracked run.
+    process = start(*words, "resume=auto")
+    wait_for_epochs(process, 1)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert [path.name for path in (tmp_path / "experiments/runs/digits_mlp").iterdir()] == [directory.name]
+    assert "resume" not in (directory / ".hydra/overrides.yaml").read_text()
+    assert only_record(tmp_path).run_id == record.run_id
+
+
+@pytest.mark.slow
+def test_two_processes_are_one_run_as_good_as_one_with_twice_the_batch(start: Start, tmp_path: Path) -> None:
+    process = start(*SMALL, "trainer=ddp_cpu", "trainer.max_epochs=6", "data.batch_size=16")
+    output, error = process.communicate(timeout=150)
+    assert process.returncode == 0, error
+    (directory,) = (tmp_path / "experiments/runs/digits_mlp").iterdir()
+    assert [path.name for path in (tmp_path / "experiments").rglob(".hydra")] == [".hydra"]
+    assert output.count("test accuracy") == 1
+    assert "Warning" not in error
+    together = RunResult.read(directory)
+    record = only_record(tmp_path)
+    assert record.status == "FINISHED"
+    assert record.metrics["test/accuracy"] == pytest.approx(together.metrics["test/accuracy"])
+
+    from pipeline.config.loading import compose
+    from pipeline.tasks.hooks import Hooks
+    from pipeline.tasks.train import train
+
+    words = [*SMALL, "trainer=cpu", "trainer.max_epochs=6", "data.batch_size=32", "logger=none"]
+    alone = train(compose(words), Hooks(directory=tmp_path / "alone", reports=False, quiet=True))
+    assert together.metrics["test/accuracy"] == pytest.approx(alone.metrics["test/accuracy"], abs=0.03)
+    assert together.metrics["train/loss"] == pytest.approx(alone.metrics["train/loss"], rel=0.02)
+
+
+@pytest.mark.slow
+def test_a_process_that_fails_does_not_leave_the_others_hanging(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "failing.py").write_text(FAILS_ON_RANK_1, encoding="utf-8")
+    words = [
+        "trainer=ddp_cpu",
+        "trainer.max_epochs=50",
+        "logger=none",
+        "+callbacks.mine._target_=failing.Fails",
+    ]
+    process = start(*SMALL, *words, "--allow", "failing.Fails")
+    began = time.monotonic()
+    _, error = process.communicate(timeout=120)
+    assert process.returncode != 0, error
+    assert time.monotonic() - began < 110
+    left = [p for p in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(p.info["cmdline"] or [])]
+    assert not left
+    assert not list(tmp_path.rglob("result.json"))
