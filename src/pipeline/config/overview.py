@@ -23,9 +23,9 @@ Examples
   python -m pipeline +experiment=mnist_cnn debug=fast          one batch through everything
   python -m pipeline -m +experiment=mnist_mlp seed=0,1,2       once for each seed
   python -m pipeline -m +experiment=mnist_mlp +sweep=mlp       search for better settings
-  python -m pipeline +experiment=mnist_cnn +trainer.val_check_interval=0.5   add any flag of Lightning's
-  Trainer python -m pipeline task=evaluate task.run_id=RUN_ID          test a finished run again python -m
-  pipeline --config-dir my_conf +experiment=mine     with configurations of your own
+  python -m pipeline +experiment=mnist_cnn +trainer.val_check_interval=0.5   any other flag of Lightning's Trainer
+  python -m pipeline task=evaluate task.run_id=RUN_ID          test a finished run again
+  python -m pipeline --config-dir my_conf +experiment=mine     with configurations of your own
 """
 
 _FLAGS = """\
