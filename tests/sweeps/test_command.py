@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,10 +15,13 @@ from typing import Any
 import optuna
 import pytest
 import yaml
+from hydra.types import RunMode
 from optuna.trial import TrialState
 
 from pipeline.__main__ import main
 from pipeline.config import compose
+from pipeline.config.loading import loader
+from pipeline.sweeps.space import own_settings, read_space
 
 FAST = ["trainer.max_epochs=2", "data.batch_size=256"]
 CLASSIFIER = "+experiment=digits_linear"
@@ -48,11 +52,11 @@ def sweep_directory(directory: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished sweep of four trials, in processes of its own as a user starts it."""
+    """A finished sweep of three trials, in processes of its own as a user starts it."""
     directory = tmp_path_factory.mktemp("swept")
     command = [sys.executable, "-m", "pipeline", CLASSIFIER, "+sweep=linear", *FAST, store(directory)]
     done = subprocess.run(
-        [*command, "hydra.sweeper.n_trials=4", "hydra.sweeper.n_jobs=2"], capture_output=True, text=True, cwd=directory
+        [*command, "hydra.sweeper.n_trials=3"], capture_output=True, text=True, cwd=directory
     )
     assert done.returncode == 0, done.stderr
     (directory / "output.txt").write_text(done.stdout)
@@ -61,7 +65,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_sweep_needs_no_flag_and_leaves_its_files(swept: Path) -> None:
     found = study(swept)
-    assert [trial.number for trial in found.trials] == [0, 1, 2, 3]
+    assert [trial.number for trial in found.trials] == [0, 1, 2]
     assert {trial.state for trial in found.trials} == {TrialState.COMPLETE}
     assert found.direction.name == "MAXIMIZE"
     directory = sweep_directory(swept)
@@ -77,7 +81,7 @@ def test_trial_zero_is_the_experiment_itself_and_no_trial_sees_the_test_split(sw
     experiment = compose([CLASSIFIER, *FAST])
     assert first.params["optimizer.lr"] == experiment.optimizer.lr
     assert first.params["model.dropout"] == experiment.model.dropout
-    for number in range(4):
+    for number in range(3):
         result = json.loads((sweep_directory(swept) / str(number) / "result.json").read_text())
         assert not [name for name in result["metrics"] if name.startswith("test/")]
 
@@ -95,10 +99,10 @@ def test_mlflow_has_a_parent_with_the_best_value_and_a_nested_run_for_each_trial
     found = runs(swept)
     [parent] = [run for run in found if "mlflow.parentRunId" not in run.data.tags]
     nested = [run for run in found if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
-    assert len(nested) == len(found) - 1 == 4
+    assert len(nested) == len(found) - 1 == 3
     assert {run.info.status for run in found} == {"FINISHED"}
     assert parent.data.metrics["best/val/accuracy"] == study(swept).best_value
-    assert parent.data.metrics["trials/complete"] == 4
+    assert parent.data.metrics["trials/complete"] == 3
     for run in nested:
         number = int(run.data.tags["sweep.trial"])
         params = study(swept).trials[number].params
@@ -115,12 +119,16 @@ def test_the_winner_runs_again_from_best_yaml(swept: Path, tmp_path: Path) -> No
     assert "test/accuracy" in result["metrics"]
 
 
-def test_the_same_command_again_goes_on_with_the_study(swept: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_same_command_again_goes_on_with_the_study(
+    swept: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     command = [CLASSIFIER, "+sweep=linear", *FAST, store(swept)]
-    assert main([*command, "hydra.sweeper.n_trials=5"]) == 0
+    assert main([*command, "hydra.sweeper.n_trials=4"]) == 0
     assert len(optuna.get_all_study_names(f"sqlite:///{swept / 'optuna.db'}")) == 1
-    assert len(study(swept).trials) == 5
-    assert "trial 0" not in "\n".join(line for line in capsys.readouterr().out.splitlines() if line.startswith("trial"))
+    assert len(study(swept).trials) == 4
+    assert "trial 0" not in "\n".join(
+        line for line in capsys.readouterr().out.splitlines() if line.startswith("trial")
+    )
     assert len([run for run in runs(swept) if "mlflow.parentRunId" not in run.data.tags]) == 1
     name = study(swept).study_name
     code = main([*command, f"hydra.sweeper.study_name={name}", "trainer.max_epochs=3"])
@@ -131,10 +139,17 @@ def test_the_same_command_again_goes_on_with_the_study(swept: Path, capsys: pyte
 def test_seeds_run_under_one_parent_and_a_failed_job_stops_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = ["-m", CLASSIFIER, "seed=1,2", "trainer.max_epochs=1", "optimizer.lr=0.01,1e38", store(tmp_path)]
+    command = [
+        "-m",
+        CLASSIFIER,
+        "seed=1,2",
+        "trainer.max_epochs=1",
+        "optimizer.lr=0.01,1e38",
+        store(tmp_path),
+    ]
     assert main(command) == 1
     output = capsys.readouterr().out
-    assert "diverged" in output
+    assert "job 1 failed: RuntimeError" in output
     found = study(tmp_path).trials
     assert [trial.state.name for trial in found] == ["COMPLETE", "FAIL", "COMPLETE", "FAIL"]
     [good, bad] = yaml.safe_load((sweep_directory(tmp_path) / "multirun_results.yaml").read_text())
@@ -148,7 +163,14 @@ def test_seeds_run_under_one_parent_and_a_failed_job_stops_nothing(
 
 
 def test_a_sweep_of_folds_optimises_their_mean(tmp_path: Path) -> None:
-    command = ["-m", CLASSIFIER, "hydra/sweeper=optuna", "data.folds=2", "trainer.max_epochs=1", "logger=none"]
+    command = [
+        "-m",
+        CLASSIFIER,
+        "hydra/sweeper=optuna",
+        "data.folds=2",
+        "trainer.max_epochs=1",
+        "logger=none",
+    ]
     assert main([*command, "optimizer.lr=choice(0.01,0.1)", "hydra.sweeper.n_trials=2", store(tmp_path)]) == 0
     for trial in study(tmp_path).trials:
         folds = sweep_directory(tmp_path).glob(f"{trial.number}/fold-*/result.json")
@@ -159,8 +181,15 @@ def test_a_sweep_of_folds_optimises_their_mean(tmp_path: Path) -> None:
 
 
 def test_too_large_models_are_not_trained(tmp_path: Path) -> None:
-    command = ["-m", "+experiment=digits_mlp", "hydra/sweeper=optuna", "trainer.max_epochs=1", store(tmp_path)]
-    command += ["model.hidden_units=choice([8],[512])", "hydra/sweeper/sampler=grid", "hydra.sweeper.max_parameters=5000"]
+    command = [
+        "-m",
+        "+experiment=digits_mlp",
+        "hydra/sweeper=optuna",
+        "trainer.max_epochs=1",
+        store(tmp_path),
+    ]
+    command += ["model.hidden_units=choice([8],[512])", "hydra/sweeper/sampler=grid"]
+    command += ["hydra.sweeper.max_parameters=5000"]
     assert main(command) == 0
     small, large = study(tmp_path).trials
     assert small.state == TrialState.COMPLETE
@@ -171,71 +200,84 @@ def test_too_large_models_are_not_trained(tmp_path: Path) -> None:
 OPTUNA = ["-m", CLASSIFIER, "hydra/sweeper=optuna", "optimizer.lr=interval(0.01,0.1)"]
 REFUSED = {
     "a trainer that launches processes": ([*OPTUNA, "trainer=ddp_cpu"], "runs? the whole command again"),
-    "the same in a multirun": (["-m", CLASSIFIER, "seed=1,2", "trainer=ddp_cpu"], "runs? the whole command again"),
+    "the same in a multirun": (
+        ["-m", CLASSIFIER, "seed=1,2", "trainer=ddp_cpu"],
+        "runs? the whole command again",
+    ),
     "a test metric": ([*OPTUNA, "objective.metric=test/accuracy"], "expected auto or a validation metric"),
-    "a test metric of several": ([*OPTUNA, "hydra.sweeper.metrics=[test/accuracy]"], "test split is read once"),
+    "a test metric of several": (
+        [*OPTUNA, "hydra.sweeper.metrics=[test/accuracy]"],
+        "test split is read once",
+    ),
     "a space for another model": (["-m", CLASSIFIER, "+sweep=cnn"], "made for model=cnn.*is linear"),
     "a pruner with several objectives": (
         [*OPTUNA, "hydra.sweeper.metrics=[val/accuracy,parameters]", "hydra/sweeper/pruner=median"],
         "nothing can be pruned",
     ),
-    "directions without metrics": ([*OPTUNA, "hydra.sweeper.direction=[minimize,maximize]"], "2 directions for 1"),
+    "directions without metrics": (
+        [*OPTUNA, "hydra.sweeper.direction=[minimize,maximize]"],
+        "2 directions for 1",
+    ),
     "nothing to vary": (["-m", CLASSIFIER, "hydra/sweeper=optuna"], "nothing to vary"),
     "an interval in a multirun": (["-m", CLASSIFIER, "optimizer.lr=interval(0.1,1)"], "hydra/sweeper=optuna"),
     "a password": ([*OPTUNA, "hydra.sweeper.storage=postgresql://me:pw@db/x"], "environment variable"),
     "an unknown sampler": ([*OPTUNA, "hydra.sweeper.sampler=tpee"], "tpe"),
     "resume": ([*OPTUNA, "resume=auto"], "goes on by itself"),
-    "an unknown seed trial": ([*OPTUNA, "hydra.sweeper.seed_trials=[{optimizer.rl: 1}]"], "Did you mean optimizer.lr"),
+    "an unknown seed trial": (
+        [*OPTUNA, "hydra.sweeper.seed_trials=[{optimizer.rl: 1}]"],
+        "Did you mean optimizer.lr",
+    ),
     "a seed trial outside": ([*OPTUNA, "hydra.sweeper.seed_trials=[{optimizer.lr: 1}]"], "not in interval"),
-    "a function that was not allowed": ([*OPTUNA, "hydra.sweeper.custom_search_space=os.system"], "--allow os.system"),
+    "a function that was not allowed": (
+        [*OPTUNA, "hydra.sweeper.custom_search_space=os.system"],
+        "--allow os.system",
+    ),
     "another task": ([*OPTUNA, "task=explore"], "task=train"),
 }
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_refused_before_the_first_trial(case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_refused_before_the_first_trial(
+    case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     words, message = REFUSED[case]
     assert main([*words, "logger=none", store(tmp_path)]) == 2
     error = capsys.readouterr().err
-    import re
-
     assert re.search(message, error, re.DOTALL), error
     assert not list(tmp_path.rglob("result.json"))
 
 
 @pytest.mark.parametrize("name", ["linear", "mlp", "cnn", "lstm", "gru", "rnn"])
 def test_every_space_contains_its_models_own_settings(name: str) -> None:
-    from pipeline.config.loading import loader
-    from pipeline.sweeps.space import own_settings, read_space
-
     words = ["data=digits", f"model={name}", f"sweep={name}"]
-    config = loader(None).load_configuration("config", words, _multirun())
+    config = loader(None).load_configuration("config", words, RunMode.MULTIRUN)
     found = read_space(config.hydra.sweeper.params, [])
     assert own_settings(found, config)[1] == []
     assert config.hydra.sweeper.fits_model == name
 
 
-def _multirun() -> Any:
-    from hydra.types import RunMode
-
-    return RunMode.MULTIRUN
-
-
 @pytest.mark.faults
 def test_killed_workers_leave_no_run_running_in_mlflow(tmp_path: Path, record_fault: Any) -> None:
-    command = [sys.executable, "-m", "pipeline", "-m", CLASSIFIER, "+sweep=linear", "trainer.max_epochs=60"]
-    settings = ["hydra.sweeper.n_trials=4", "hydra.sweeper.n_jobs=2", "hydra/sweeper/pruner=none", store(tmp_path)]
+    command = [sys.executable, "-m", "pipeline", "-m", CLASSIFIER, "+sweep=linear", "trainer.max_epochs=20"]
+    settings = [
+        "hydra.sweeper.n_trials=3",
+        "hydra.sweeper.n_jobs=2",
+        "hydra/sweeper/pruner=none",
+        store(tmp_path),
+    ]
     process = subprocess.Popen([*command, *settings], stdout=subprocess.DEVNULL)
     victim = _running_worker(tmp_path)
     os.kill(victim, signal.SIGKILL)
     assert process.wait(200) == 0
     found = study(tmp_path).trials
-    assert [(trial.number, trial.state.name) for trial in found] == [(number, "COMPLETE") for number in range(4)]
+    assert [(trial.number, trial.state.name) for trial in found] == [
+        (number, "COMPLETE") for number in range(3)
+    ]
     nested = [run for run in runs(tmp_path) if "mlflow.parentRunId" in run.data.tags]
     finished = [run.data.tags["sweep.trial"] for run in nested if run.info.status == "FINISHED"]
-    assert sorted(finished) == ["0", "1", "2", "3"]
+    assert sorted(finished) == ["0", "1", "2"]
     assert [run.info.status for run in nested].count("RUNNING") == 0
-    record_fault("worker of a tracked sweep killed while training", 1, 1, 4 - len(finished))
+    record_fault("worker of a tracked sweep killed while training", 1, 1, 3 - len(finished))
 
 
 def _running_worker(directory: Path) -> int:

@@ -108,37 +108,45 @@ def test_a_signal_stops_all_workers_and_the_trials_wait_again(tmp_path: Path, nu
 def test_workers_end_with_the_process_that_started_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = toy.plan(tmp_path, n_trials=400, n_jobs=2, runner="toy_sweeps.slow")
+    plan = toy.plan(tmp_path, n_trials=24, n_jobs=2, runner="toy_sweeps.slow")
     process = start(plan, toy.url(tmp_path), "plan")
     _wait_for(lambda: TrialState.COMPLETE in _states(toy.url(tmp_path)))
     process.kill()
     process.wait()
     _wait_for(lambda: TrialState.RUNNING not in _states(toy.url(tmp_path)))
+    assert TrialState.WAITING in _states(toy.url(tmp_path))
+    finished = run_sweep(plan, toy.url(tmp_path), toy.identity_of(plan), console=Console(file=io.StringIO()))
+    assert_exact(finished.study, 24)
 
 
-def test_two_sweeps_on_one_study_share_an_exact_total(tmp_path: Path) -> None:
-    _two_sweeps(tmp_path, toy.url(tmp_path))
+def test_a_killed_sweep_goes_on_with_the_trial_that_it_was_killed_in(tmp_path: Path) -> None:
+    plan = toy.plan(tmp_path, n_trials=4, runner="toy_sweeps.slow")
+    process = start(plan, toy.url(tmp_path), "plan")
+    _wait_for(lambda: _states(toy.url(tmp_path))[1:2] == [TrialState.RUNNING])
+    process.kill()
+    process.wait()
+    assert _states(toy.url(tmp_path))[1] == TrialState.RUNNING
+    finished = sweep(plan, toy.url(tmp_path))
+    assert_exact(finished.study, 4)
+    assert finished.trials[1].user_attrs["directory"].endswith("1-attempt2")
 
 
 def test_two_sweeps_on_postgresql_share_an_exact_total(tmp_path: Path, postgresql: str) -> None:
-    _two_sweeps(tmp_path, postgresql)
-
-
-def _two_sweeps(tmp_path: Path, url: str) -> None:
+    url = postgresql
     directories = [str(tmp_path / f"sweep{i}") for i in (0, 1)]
     plans = [
-        toy.plan(tmp_path, n_trials=20, directory=place, runner="toy_sweeps.slow") for place in directories
+        toy.plan(tmp_path, n_trials=12, directory=place, runner="toy_sweeps.slow") for place in directories
     ]
     processes = [start(plan, url, f"plan{i}") for i, plan in enumerate(plans)]
     assert [process.wait(120) for process in processes] == [0, 0]
     study = optuna.load_study(study_name="toy", storage=url)
-    assert_exact(study, 20)
+    assert_exact(study, 12)
     owners = {trial.system_attrs["sweep:claim"]["owner"]["pid"] for trial in study.trials}
     assert len(owners) == 2
     ran = [
         int(path.name) for i in (0, 1) for path in (tmp_path / f"sweep{i}").iterdir() if path.name.isdigit()
     ]
-    assert sorted(ran) == list(range(20))
+    assert sorted(ran) == list(range(12))
 
 
 def _states(url: str) -> list[TrialState]:

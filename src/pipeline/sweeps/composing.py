@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from hydra import version
@@ -114,13 +116,29 @@ class Composer:
             config.hydra.sweep.subdir = subdir
         if self._callbacks is None:
             self._callbacks = Callbacks(config)
-        return run_job(
-            hydra_context=HydraContext(config_loader=self._loader, callbacks=self._callbacks),
-            task_function=task,
-            config=config,
-            job_dir_key="hydra.sweep.dir",
-            job_subdir_key="hydra.sweep.subdir",
-        )
+        with _logging_kept():
+            return run_job(
+                hydra_context=HydraContext(config_loader=self._loader, callbacks=self._callbacks),
+                task_function=task,
+                config=config,
+                job_dir_key="hydra.sweep.dir",
+                job_subdir_key="hydra.sweep.subdir",
+            )
+
+
+@contextlib.contextmanager
+def _logging_kept() -> Iterator[None]:
+    """A job logs into its own directory; what is logged after it belongs where it went before."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    try:
+        yield
+    finally:
+        for handler in root.handlers:
+            if handler not in handlers:
+                handler.close()
+        root.handlers[:] = handlers
+        root.setLevel(level)
 
 
 def _make_loader(source: Source) -> ConfigLoader:

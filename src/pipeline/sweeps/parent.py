@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial
 
 from pipeline.errors import UserError
 from pipeline.sweeps.plan import Plan
-from pipeline.tracking import Run, absolute_uri, life, recover
+from pipeline.tracking import Reference, Run, absolute_uri, life, recover
 from pipeline.tracking.sender_link import link
 
 log = logging.getLogger(__name__)
@@ -51,6 +51,7 @@ class Parent:
         experiments_dir: where runs are kept track of.
         tags: of the run.
         params: what is recorded of the sweep's configuration.
+        nested_under: the run that this one is a part of.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Parent:
         experiments_dir: Path,
         tags: Mapping[str, str],
         params: Mapping[str, Any],
+        nested_under: Reference | None = None,
     ) -> None:
         self._experiment = experiment
         self._name = name
@@ -68,6 +70,7 @@ class Parent:
         self._experiments_dir = experiments_dir
         self._tags = tags
         self._params = params
+        self._nested_under = nested_under
         self._run: Run | None = None
         self.reference: tuple[str, str] | None = None
 
@@ -83,6 +86,7 @@ class Parent:
                 name=self._name,
                 tracking_uri=self._uri,
                 experiments_dir=self._experiments_dir,
+                parent=self._nested_under,
                 tags={**self._tags, "sweep.study": plan.study_name},
                 resume=True,
                 system_metrics=False,

@@ -26,6 +26,7 @@ from pipeline.sweeps.running import read_search_space_function
 from pipeline.sweeps.storage import open_storage, refuse_written_password, storage_url
 from pipeline.sweeps.supervisor import visible_gpus
 from pipeline.sweeps.trials import JOB, TRIAL
+from pipeline.tracking import Reference
 
 log = logging.getLogger(__name__)
 
@@ -52,13 +53,19 @@ _NOT_THE_EXPERIMENT = (
 _LAUNCHING = ("ddp", "fsdp", "deepspeed", "xla")
 
 
-def optimise(config: DictConfig, context: HydraContext, arguments: Sequence[str]) -> Finished:
+def optimise(
+    config: DictConfig,
+    context: HydraContext,
+    arguments: Sequence[str],
+    nested_under: Reference | None = None,
+) -> Finished:
     """Run an Optuna sweep (`hydra/sweeper=optuna`).
 
     Args:
         config: as composed for the multirun, Hydra's part included.
         context: Hydra's, for its loader.
         arguments: the overrides typed, beside Hydra's own.
+        nested_under: the tracked run that the study's is a part of.
 
     Raises:
         UserError: where the sweep cannot work; nothing was run yet.
@@ -101,7 +108,7 @@ def optimise(config: DictConfig, context: HydraContext, arguments: Sequence[str]
     now = study.identity(plan, experiment_of(base, found.distributions))
     plan = _with(plan, study_name=settings.get("study_name") or f"{base.name}-{_digest(now)}")
     seeds = study.read_seed_trials(_plain(settings.get("seed_trials")), found)
-    return _run(config, context, plan, now, own=own, seeds=seeds)
+    return _run(config, context, plan, now, own=own, seeds=seeds, nested_under=nested_under)
 
 
 def multirun(config: DictConfig, context: HydraContext, arguments: Sequence[str]) -> Finished:
@@ -145,6 +152,7 @@ def _run(
     now: study.Identity,
     own: Mapping[str, space.Value] | None = None,
     seeds: Sequence[Mapping[str, space.Value]] = (),
+    nested_under: Reference | None = None,
 ) -> Finished:
     loader = context.config_loader
     base = Composer(plan, loader).compose([f"{key}={value}" for key, value in (plan.jobs or [{}])[0].items()])
@@ -159,7 +167,7 @@ def _run(
         own=own,
         seeds=seeds,
         loader=loader,
-        parent=_parent(base, plan),
+        parent=_parent(base, plan, nested_under),
         keep_directory=typed,
     )
 
@@ -328,7 +336,7 @@ def _unfinished_name(url: str, name: str) -> str:
     return candidate
 
 
-def _parent(base: DictConfig, plan: Plan) -> Parent | NoParent:
+def _parent(base: DictConfig, plan: Plan, nested_under: Reference | None) -> Parent | NoParent:
     if not OmegaConf.select(base, "logger.mlflow"):
         return NoParent()
     kind = "sweep" if plan.jobs is None else "multirun"
@@ -352,4 +360,5 @@ def _parent(base: DictConfig, plan: Plan) -> Parent | NoParent:
         experiments_dir=Path(str(base.paths.experiments_dir)),
         tags=tags,
         params=params,
+        nested_under=nested_under,
     )
