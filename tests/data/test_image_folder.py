@@ -221,7 +221,7 @@ def test_the_encoder_takes_images_of_any_size(tmp_path: Path) -> None:
             encoder.encode(raw)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     suffix=st.sampled_from(["png", "jpg", "gif", "bmp", "tiff", "webp", "ppm"]),
     places=st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 255)), max_size=8),

@@ -528,7 +528,7 @@ cells = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     columns=st.lists(st.lists(cells, min_size=25, max_size=25), min_size=1, max_size=4),
     kind=st.sampled_from(["auto", "classification", "regression"]),
@@ -551,7 +551,7 @@ def test_any_table_is_either_encoded_in_finite_numbers_or_refused(
     assert torch.isfinite(data.encoder.encode(data.encoder.example())).all()
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     places=st.lists(st.tuples(st.integers(0, 2000), st.binary(max_size=3)), min_size=1, max_size=6),
     cut=st.one_of(st.none(), st.integers(0, 2000)),

@@ -217,9 +217,7 @@ class MemoryMapped(DataModule):
         x, y, about = open_table(self.path)
         blocks = math.ceil(len(y) / self.block)
         train, validation, test = self._blocks(blocks)
-        values = np.ma.masked_invalid(self._sampled(x, train).double().numpy())
-        shift, scale = values.mean(axis=0).filled(0.0), values.std(axis=0).filled(1.0)
-        scale[scale == 0] = 1.0
+        shift, scale = _statistics(self._sampled(x, train).numpy())
         self.encoder = MappedEncoder(about["columns"], shift.tolist(), scale.tolist())
 
         def split(chosen: np.ndarray) -> BlockRows:
@@ -284,6 +282,17 @@ class MemoryMapped(DataModule):
         return torch.cat(
             [rows[block * self.block : (block + 1) * self.block] for block in blocks[::step].tolist()]
         )
+
+
+def _statistics(sample: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation of the known values of each column, one column in double precision at a time."""
+    shift, scale = np.zeros(sample.shape[1]), np.ones(sample.shape[1])
+    for number in range(sample.shape[1]):
+        values = sample[:, number].astype(np.float64)
+        values = values[np.isfinite(values)]
+        if len(values):
+            shift[number], scale[number] = values.mean(), values.std() or 1.0
+    return shift, scale
 
 
 class MappedEncoder(VectorEncoder):
