@@ -78,7 +78,7 @@ def test_ctrl_c_keeps_the_state_and_the_run_goes_on_from_there(start: Start, tmp
     process = start(*words)
     wait_for_epochs(process, 2)
     process.send_signal(signal.SIGINT)
-    output, error = process.communicate(timeout=60)
+    output, error = process.communicate(timeout=200)
     assert process.returncode == 130
     assert "Traceback" not in output + error
     (directory,) = (tmp_path / "experiments/runs/digits_mlp").iterdir()
@@ -94,7 +94,7 @@ def test_ctrl_c_keeps_the_state_and_the_run_goes_on_from_there(start: Start, tmp
     process = start(*words, "resume=auto")
     wait_for_epochs(process, 1)
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
+    process.communicate(timeout=200)
     assert process.returncode == 143
     assert [path.name for path in (tmp_path / "experiments/runs/digits_mlp").iterdir()] == [directory.name]
     assert "resume" not in (directory / ".hydra/overrides.yaml").read_text()
@@ -104,7 +104,7 @@ def test_ctrl_c_keeps_the_state_and_the_run_goes_on_from_there(start: Start, tmp
 @pytest.mark.slow
 def test_two_processes_are_one_run_as_good_as_one_with_twice_the_batch(start: Start, tmp_path: Path) -> None:
     process = start(*SMALL, "trainer=ddp_cpu", "trainer.max_epochs=6", "data.batch_size=16")
-    output, error = process.communicate(timeout=150)
+    output, error = process.communicate(timeout=200)
     assert process.returncode == 0, error
     (directory,) = (tmp_path / "experiments/runs/digits_mlp").iterdir()
     assert [path.name for path in (tmp_path / "experiments").rglob(".hydra")] == [".hydra"]
@@ -136,9 +136,9 @@ def test_a_process_that_fails_does_not_leave_the_others_hanging(start: Start, tm
     ]
     process = start(*SMALL, *words, "--allow", "failing.Fails")
     began = time.monotonic()
-    _, error = process.communicate(timeout=120)
+    _, error = process.communicate(timeout=200)
     assert process.returncode != 0, error
-    assert time.monotonic() - began < 110
+    assert time.monotonic() - began < 190
     left = [p for p in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(p.info["cmdline"] or [])]
     assert not left
     assert not list(tmp_path.rglob("result.json"))
