@@ -87,8 +87,7 @@ def test_ctrl_c_keeps_the_state_and_the_run_goes_on_from_there(start: Start, tmp
     assert json.loads((directory / "state.json").read_text())["status"] == "interrupted"
     record = only_record(tmp_path)
     assert record.status == "KILLED"
-    done = int(record.metrics and len(list(directory.glob(".hydra/*"))))
-    assert done == 3
+    assert "train/loss" in record.metrics
 
     # The same words with resume go on in the same directory and in the same tracked run.
     process = start(*words, "resume=auto")
