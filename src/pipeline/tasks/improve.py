@@ -296,22 +296,32 @@ def _read_test(climb: Climb, directory: Path) -> dict[str, Outputs]:
 
 def _registered(cfg: DictConfig, climb: Climb, tested: dict[str, Outputs], parent: AnyRun) -> str:
     """Register the first of the final models; it becomes champion only if it beats the present one."""
-    from pipeline.reports.ladder import model_card
-
     if not climb.final:
         return "nothing was registered: keep the baseline"
     if isinstance(parent, NoRun):
         return "not registered: nothing is tracked (logger=mlflow)"
     winner = climb.final[0]
+    try:
+        return _register(cfg, climb, winner, tested[winner.name])
+    except UserError as error:
+        # The report must not be lost because a server is away.
+        return f"not registered: {error}"
+
+
+def _register(cfg: DictConfig, climb: Climb, winner: Rung, outputs: Outputs) -> str:
+    from pipeline.reports.ladder import model_card
+    from pipeline.tracking.sender_link import link
+
     assert winner.result is not None
-    parent.wait(120.0)
+    if winner.result.run_id is None:
+        raise UserError("the final run was not recorded")
+    # A nested run is delivered in the background.
+    link(Path(cfg.paths.experiments_dir)).wait([winner.result.directory], 120.0)
     store = open_store(cfg)
     name = str(cfg.task.get("model_name") or str(cfg.name).removesuffix("_ladder"))
-    if winner.result.run_id is None:
-        return "not registered: the final run was not recorded"
     card = model_card(climb, cfg, winner.result)
     version = store.register(winner.result.run_id, name, {"rung": climb.chosen.name}, card)
-    alias, why = _alias(store, name, version.version, winner, tested[winner.name])
+    alias, why = _alias(store, name, version.version, winner, outputs)
     store.set_alias(name, alias, version.version)
     return f"{name} version {version.version} is {alias}: {why}"
 
