@@ -57,6 +57,11 @@ class Signals(Callback):
             self.checkpoints.save_last(trainer)
             raise Interrupted(self.exit_code)
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # Lightning puts a handler of its own around ours, which would end the process with exit code 0.
+        for number in self._previous:
+            signal.signal(number, self._received)
+
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.check()
 
