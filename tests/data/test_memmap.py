@@ -31,7 +31,9 @@ def table(folder: Path, classes: tuple[str, ...] = ()) -> tuple[Path, np.ndarray
 
 
 def load(path: Path, **settings: Any) -> MemoryMapped:
-    data = MemoryMapped(path=path, **{"block": BLOCK, "test_fraction": 0.1, "validation_fraction": 0.2, **settings})
+    data = MemoryMapped(
+        path=path, **{"block": BLOCK, "test_fraction": 0.1, "validation_fraction": 0.2, **settings}
+    )
     data.setup()
     return data
 
@@ -47,7 +49,9 @@ def test_what_is_written_is_what_numpy_reads(tmp_path: Path) -> None:
 def test_the_parts_hold_every_row_once_standardised_by_the_training_rows(tmp_path: Path) -> None:
     path, x, y = table(tmp_path)
     data = load(path)
-    parts = [split.take(torch.arange(len(split))) for split in (data.train, data.validation, data.test) if split]
+    parts = [
+        split.take(torch.arange(len(split))) for split in (data.train, data.validation, data.test) if split
+    ]
     shift, scale = (np.array(data.encoder.state()[key]) for key in ("shift", "scale"))
     numbers = [np.rint(part.numpy()[:, 2] * scale[2] + shift[2]).astype(int) for part, _ in parts]
     assert sorted(np.concatenate(numbers).tolist()) == list(range(ROWS))
@@ -62,7 +66,9 @@ def test_the_parts_hold_every_row_once_standardised_by_the_training_rows(tmp_pat
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 64, 5000])
-def test_an_epoch_sees_every_training_row_once_in_an_order_of_its_own(tmp_path: Path, batch_size: int) -> None:
+def test_an_epoch_sees_every_training_row_once_in_an_order_of_its_own(
+    tmp_path: Path, batch_size: int
+) -> None:
     data = load(table(tmp_path)[0])
     loader = Loader(data.train, batch_size, shuffle=True, seed=3)
     epochs = [torch.cat(list(loader.rows(epoch))) for epoch in (0, 1, 0)]
@@ -89,7 +95,9 @@ def test_folds_hold_out_every_block_once(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.sort(targets), np.sort(y))
 
 
-def test_a_csv_becomes_arrays_with_classes_from_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_csv_becomes_arrays_with_classes_from_text(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     random = np.random.default_rng(0)
     frame = pd.DataFrame({"a": random.normal(size=500), "b": random.integers(0, 9, 500)})
     frame.loc[3, "a"] = np.nan
