@@ -22,6 +22,7 @@ from pipeline.__main__ import main
 from pipeline.config import compose
 from pipeline.config.loading import loader
 from pipeline.sweeps.space import own_settings, read_space
+from pipeline.tracking import sync
 
 FAST = ["trainer.max_epochs=2", "data.batch_size=256"]
 CLASSIFIER = "+experiment=digits_linear"
@@ -38,8 +39,13 @@ def study(directory: Path, name: str | None = None) -> optuna.Study:
 
 
 def runs(directory: Path) -> list[Any]:
+    """What MLflow has, once everything that was recorded has reached it."""
     import mlflow
 
+    deadline = time.monotonic() + 120
+    while sync(directory).running and time.monotonic() < deadline:
+        # A sender is still at it.
+        time.sleep(0.1)
     client = mlflow.MlflowClient(f"sqlite:///{directory / 'mlflow.db'}")
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     return list(client.search_runs(experiments, max_results=1000))

@@ -75,5 +75,9 @@ def test_the_embedded_digits_have_no_leak(command: Callable[..., DictConfig], tm
     assert not [warning for warning in found.warnings if "LEAK" in warning]
     assert found.sizes["test"] == 360
     assert data.test is not None
-    assert len(set(task.sample_hashes(data.test))) == len(np.unique(data.test.x.numpy().reshape(360, -1), axis=0))
-    assert "samples.png" in [path.name for path in tmp_path.iterdir()] or task.write_report(data, found, tmp_path)
+    assert len(set(task.sample_hashes(data.test))) == len(
+        np.unique(data.test.x.numpy().reshape(360, -1), axis=0)
+    )
+    assert "samples.png" in [path.name for path in tmp_path.iterdir()] or task.write_report(
+        data, found, tmp_path
+    )

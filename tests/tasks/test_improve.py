@@ -31,7 +31,9 @@ def test_data_without_signal_ends_with_keep_the_baseline(tmp_path: Path, command
     frame["answer"] = np.where(generator.random(500) < 0.6, "yes", "no")
     frame.to_csv(tmp_path / "noise.csv", index=False)
     typed = [f"data.path={tmp_path}/noise.csv", "data.target=answer", "trainer.max_epochs=2", *SMALL]
-    cfg = command("task=improve", "+ladder=default", "ladder.sweep=null", f"task.output={tmp_path}/out", "logger=none")
+    cfg = command(
+        "task=improve", "+ladder=default", "ladder.sweep=null", f"task.output={tmp_path}/out", "logger=none"
+    )
     climb = task.improve(cfg, ["data=csv", *typed])
     assert climb.chosen.name == "baseline"
     assert conclusion(climb).startswith("Keep the baseline")
@@ -65,7 +67,9 @@ def test_the_test_split_is_read_in_the_last_step_alone(
     monkeypatch.setattr(Images, "setup", setup)
     monkeypatch.setattr(task, "_read_test", read_test)
     settings = ["ladder.sweep=null", "task.seeds=[3]", f"task.output={tmp_path}", "logger=none"]
-    climb = task.improve(command("task=improve", "+ladder=digits", *settings), ["trainer.max_epochs=1", *SMALL])
+    climb = task.improve(
+        command("task=improve", "+ladder=digits", *settings), ["trainer.max_epochs=1", *SMALL]
+    )
     assert events[0] == "the choice is final"
     assert set(events[1:]) == {"the test split is read"}
     assert [rung.name for rung in climb.rungs] == ["baseline", "linear", "small", "overfitting", "tuned"]

@@ -17,9 +17,16 @@ from pipeline.tasks.finished import FinishedRun, find_run
 Command = Callable[..., DictConfig]
 
 
-def test_a_run_trained_again_is_identical(tmp_path: Path, finished: dict[str, RunResult], command: Command) -> None:
+def test_a_run_trained_again_is_identical(
+    tmp_path: Path, finished: dict[str, RunResult], command: Command
+) -> None:
     found = task.reproduce(
-        command("task=reproduce", f"task.run_id={finished['mlp'].run_id}", f"task.output={tmp_path}", "logger=none")
+        command(
+            "task=reproduce",
+            f"task.run_id={finished['mlp'].run_id}",
+            f"task.output={tmp_path}",
+            "logger=none",
+        )
     )
     assert found.identical
     assert found.weights == {}
@@ -40,12 +47,19 @@ def test_a_difference_is_located_and_explained(
     monkeypatch.setattr(task, "find_run", changed)
     monkeypatch.setattr(task, "environment", lambda: {"torch": "0.1"})
     found = task.reproduce(
-        command("task=reproduce", f"task.run_id={finished['mlp'].run_id}", f"task.output={tmp_path}", "logger=none")
+        command(
+            "task=reproduce",
+            f"task.run_id={finished['mlp'].run_id}",
+            f"task.output={tmp_path}",
+            "logger=none",
+        )
     )
     assert not found.identical
     assert found.metrics["test/loss"][0] == finished["mlp"].metrics["test/loss"]
     assert found.weights is not None
-    assert set(found.weights) >= {name for name, _ in MLP(_spec(finished), hidden_units=[32]).named_parameters()}
+    assert set(found.weights) >= {
+        name for name, _ in MLP(_spec(finished), hidden_units=[32]).named_parameters()
+    }
     assert {"data digest", "torch"} <= set(found.causes)
     assert "data digest" in "\n".join(task.in_words(found))
 

@@ -116,10 +116,8 @@ class ImageEncoder(Encoder):
                 f"got images of shape {tuple(np.shape(raw))}, expected (samples, {height}, {width})"
                 f"{'' if channels == 1 else f' with {channels} channels'} and pixel values 0–255"
             )
-        if (
-            not np.issubdtype(values.dtype, np.number)
-            or (values.size
-            and (values.min() < 0 or values.max() > 255))
+        if not np.issubdtype(values.dtype, np.number) or (
+            values.size and (values.min() < 0 or values.max() > 255)
         ):
             raise UserError("pixel values must be numbers from 0 to 255")
         return torch.from_numpy(np.ascontiguousarray(values.astype(np.uint8)))

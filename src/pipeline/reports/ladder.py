@@ -37,7 +37,10 @@ def in_words(climb: Climb) -> list[str]:
     """The table as plain text, what each step showed, and the conclusion."""
     table = [list(COLUMNS), *rows(climb)]
     widths = [max(len(row[i]) for row in table) for i in range(len(COLUMNS))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in table
+    ]
     lines += [f"{rung.name}: {rung.showed}" for rung in climb.rungs]
     return [*lines, conclusion(climb), climb.registered, f"time: {climb.seconds:.0f} s"]
 

@@ -131,7 +131,9 @@ def per_class(labels: np.ndarray, p: np.ndarray, classes: tuple[str, ...]) -> di
             "precision": precision,
             "recall": recall,
             "f1": _share(2 * hits, said.sum() + is_it.sum()),
-            "roc_auc": float(roc_auc_score(is_it, p[:, number])) if 0 < is_it.sum() < len(labels) else math.nan,
+            "roc_auc": float(roc_auc_score(is_it, p[:, number]))
+            if 0 < is_it.sum() < len(labels)
+            else math.nan,
             "samples": int(is_it.sum()),
         }
     return rows
@@ -150,7 +152,10 @@ def _other(cfg: DictConfig, own: DataModule, predictor: Predictor) -> tuple[Data
                 f"data={data.name} is not of the kind this model was trained on: {field} is "
                 f"{getattr(theirs, field)}, expected {getattr(ours, field)}"
             )
-    if predictor.encoder.signature()["type"] != "tensor" and predictor.encoder.state() != data.encoder.state():
+    if (
+        predictor.encoder.signature()["type"] != "tensor"
+        and predictor.encoder.state() != data.encoder.state()
+    ):
         raise UserError(
             f"data={data.name} prepares its inputs in another way than the model's training data; "
             "pass a file of raw samples: data.path=FILE data.target=COLUMN"
@@ -199,7 +204,9 @@ def _targets(values: list[Any], predictor: Predictor, column: str) -> Tensor:
     place = {name: number for number, name in enumerate(spec.classes)}
     words = [str(int(v)) if isinstance(v, float) and v == int(v) else str(v) for v in values]
     if strange := sorted(set(words) - set(place)):
-        raise UserError(f"the target column {column!r} holds {strange[:5]}; the model knows {list(place)[:12]}")
+        raise UserError(
+            f"the target column {column!r} holds {strange[:5]}; the model knows {list(place)[:12]}"
+        )
     labels = [place[word] for word in words]
     return torch.tensor(labels, dtype=torch.float32 if spec.task == "binary" else torch.int64)
 
@@ -224,7 +231,9 @@ def _calibrated(outputs: Outputs, own: DataModule, predictor: Predictor, cfg: Di
     }
 
 
-def _shifted(kind: str, outputs: Outputs, data: DataModule, split: Rows, cfg: DictConfig) -> list[dict[str, Any]]:
+def _shifted(
+    kind: str, outputs: Outputs, data: DataModule, split: Rows, cfg: DictConfig
+) -> list[dict[str, Any]]:
     """How the judged metric falls as the images are changed more and more."""
     if outputs.spec.input != "image" or not isinstance(split.x, Tensor):
         raise UserError(f"task.shift={kind} is for images; this model takes {outputs.spec.input}")
@@ -261,7 +270,9 @@ def shifted(images: Tensor, kind: str, strength: int) -> Tensor:
     return changed.round().clamp(0, 255).to(torch.uint8)
 
 
-def _drift(own: DataModule, split: Rows, outputs: Outputs, predictor: Predictor, cfg: DictConfig) -> dict[str, Any]:
+def _drift(
+    own: DataModule, split: Rows, outputs: Outputs, predictor: Predictor, cfg: DictConfig
+) -> dict[str, Any]:
     """Which inputs, and whether the predictions, are distributed otherwise than in the training data."""
     from pipeline.statistics import drift
 
@@ -274,7 +285,9 @@ def _drift(own: DataModule, split: Rows, outputs: Outputs, predictor: Predictor,
     for name, (first, second) in pairs.items():
         statistic, p_value = drift(first, second)
         # Of many features some differ by chance: each is held to its share of one in a hundred.
-        rows.append({"name": name, "statistic": statistic, "p_value": p_value, "moved": p_value < 0.01 / len(pairs)})
+        rows.append(
+            {"name": name, "statistic": statistic, "p_value": p_value, "moved": p_value < 0.01 / len(pairs)}
+        )
     rows.sort(key=lambda row: -row["statistic"] if math.isfinite(row["statistic"]) else 1.0)
     return {"moved": [row["name"] for row in rows if row["moved"]], "features": rows[:50]}
 
@@ -284,11 +297,18 @@ def features(data: DataModule, split: Rows, predictor: Predictor) -> tuple[np.nd
     x = split.take(_sample(split))[0].float()
     if predictor.spec.input == "vector":
         named = getattr(predictor.encoder, "columns", [])
-        return x.flatten(1).numpy(), named if len(named) == x.shape[1] else [f"input {i}" for i in range(x.shape[1])]
+        return x.flatten(1).numpy(), named if len(named) == x.shape[1] else [
+            f"input {i}" for i in range(x.shape[1])
+        ]
     if predictor.spec.input == "image":
         flat = x.flatten(1)
         half = x.shape[2] // 2
-        parts = [flat.mean(1), flat.std(1), x[:, :, :half].flatten(1).mean(1), x[:, :, half:].flatten(1).mean(1)]
+        parts = [
+            flat.mean(1),
+            flat.std(1),
+            x[:, :, :half].flatten(1).mean(1),
+            x[:, :, half:].flatten(1).mean(1),
+        ]
         return torch.stack(parts, 1).numpy(), ["brightness", "contrast", "upper half", "lower half"]
     if predictor.spec.input == "tokens":
         known = x > 1
@@ -363,7 +383,9 @@ def in_words(result: dict[str, Any]) -> list[str]:
         lines.append("shifted by " + ", ".join(f"{key} {value:.4g}" for key, value in row.items()))
     if "drift" in result:
         moved = result["drift"]["moved"]
-        lines.append(f"moved against the training data: {', '.join(moved)}" if moved else "No drift was found.")
+        lines.append(
+            f"moved against the training data: {', '.join(moved)}" if moved else "No drift was found."
+        )
     return lines
 
 

@@ -123,7 +123,9 @@ def _look_for_duplicates(splits: dict[str, Rows], findings: Findings) -> None:
                 f"what is measured on {name} is too good"
             )
     seen: dict[bytes, set[float]] = {}
-    for value, target in zip(hashes["train"], splits["train"].y.reshape(len(hashes["train"]), -1)[:, 0], strict=True):
+    for value, target in zip(
+        hashes["train"], splits["train"].y.reshape(len(hashes["train"]), -1)[:, 0], strict=True
+    ):
         seen.setdefault(value, set()).add(float(target))
     findings.contradictions = sum(len(targets) > 1 for targets in seen.values())
     if findings.contradictions:
@@ -136,7 +138,9 @@ def sample_hashes(split: Rows) -> list[bytes]:
     for rows in torch.arange(len(split)).split(2048):
         x = np.ascontiguousarray(split.take(rows)[0].cpu().numpy())
         # What one batch of texts was padded to must not make the same text another one.
-        samples = [row.rstrip(b"\0") if x.dtype == np.int64 else row for row in (sample.tobytes() for sample in x)]
+        samples = [
+            row.rstrip(b"\0") if x.dtype == np.int64 else row for row in (sample.tobytes() for sample in x)
+        ]
         found += [hashlib.blake2b(sample, digest_size=12).digest() for sample in samples]
     return found
 
@@ -158,7 +162,9 @@ def _look_at_inputs(data: DataModule, findings: Findings) -> None:
         pixels = x.double().flatten(1).numpy()
         findings.inputs = [_described("brightness", pixels.mean(1)), _described("contrast", pixels.std(1))]
     elif spec.input in ("tokens", "bag"):
-        findings.inputs = [_described("different words" if spec.input == "bag" else "words", (x > 0).sum(1).numpy())]
+        findings.inputs = [
+            _described("different words" if spec.input == "bag" else "words", (x > 0).sum(1).numpy())
+        ]
         findings.inputs += [{"input": f"word: {word}", "texts": n} for word, n in frequent_words(data, x)]
 
 
@@ -203,7 +209,12 @@ def _look_for_wrong_labels(data: DataModule, findings: Findings) -> None:
     labels = y.reshape(-1).long().numpy()
     inputs = x.float().flatten(1).numpy()
     counts = np.bincount(labels)
-    if data.spec.input == "tokens" or inputs.shape[1] > 2_000 or min(counts[counts > 0]) < 3 or (counts > 0).sum() < 2:
+    if (
+        data.spec.input == "tokens"
+        or inputs.shape[1] > 2_000
+        or min(counts[counts > 0]) < 3
+        or (counts > 0).sum() < 2
+    ):
         return
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.05, max_iter=200))
     folds = StratifiedKFold(3, shuffle=True, random_state=0)
@@ -234,7 +245,9 @@ def write_report(data: DataModule, findings: Findings, directory: Path) -> list[
     page.text(f"Task: {data.spec.task}. Input: {data.spec.input} of shape {data.spec.input_shape}.")
     page.table(["split", "samples"], list(findings.sizes.items()))
     page.heading(f"Target: {data.spec.target_name}")
-    page.table(["class" if data.spec.classes else "quantile", "training split"], list(findings.targets.items())[:100])
+    page.table(
+        ["class" if data.spec.classes else "quantile", "training split"], list(findings.targets.items())[:100]
+    )
     page.image(_target_plot(data, findings, directory / "targets.png"), "distribution of the target")
     if findings.inputs:
         page.heading("Inputs (training split)")

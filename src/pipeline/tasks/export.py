@@ -71,7 +71,9 @@ def export(cfg: DictConfig) -> tuple[Path, float, int]:
 def real_samples(data: DataModule) -> Tensor:
     """Some inputs that the model was not trained on, and not those of the test split."""
     split = data.validation if data.validation is not None and len(data.validation) else data.train
-    return split.take(torch.arange(min(SAMPLES, len(split))) if not hasattr(split, "steps") else torch.arange(1))[0]
+    return split.take(
+        torch.arange(min(SAMPLES, len(split))) if not hasattr(split, "steps") else torch.arange(1)
+    )[0]
 
 
 def largest_difference(model: nn.Module, exported: Answer, x: Tensor) -> float:
@@ -80,7 +82,9 @@ def largest_difference(model: nn.Module, exported: Answer, x: Tensor) -> float:
         expected = model(x).float()
         found = [exported(x), torch.cat([exported(part) for part in x.split(1)])]
         found.append(torch.cat([exported(part) for part in x.split(3)]))
-    return max((float((one - expected).abs().max()) for one in found), key=lambda d: math.inf if d != d else d)
+    return max(
+        (float((one - expected).abs().max()) for one in found), key=lambda d: math.inf if d != d else d
+    )
 
 
 def write_onnx(predictor: Predictor, x: Tensor, path: Path) -> Answer:

@@ -57,14 +57,15 @@ def run(cfg: DictConfig) -> None:
     tracked.wait(60.0)
     print(f"plot: {path}")
     if result.suggestion is None:
-        print("The loss fell at no rate: look at the data, the model, or another range (task.min_lr, task.max_lr).")
+        print(
+            "The loss fell at no rate: look at the data, the model, or another range (task.min_lr, task.max_lr)."
+        )
     else:
         print(f"suggestion: optimizer.lr={result.suggestion:g}")
 
 
 def find_lr(cfg: DictConfig) -> RangeTest:
-    """Train for ``task.steps`` steps with rates from ``task.min_lr`` to ``task.max_lr``, equally spaced on a log scale.
-    """
+    """Train for ``task.steps`` steps with rates from ``task.min_lr`` to ``task.max_lr``, equally spaced on a log scale."""
     import pytorch_lightning as pl
     import torch
 
@@ -114,7 +115,11 @@ def _losses(model: BaseModule, data: DataModule, rates: Sequence[float]) -> Iter
         optimizer.zero_grad()
         (loss + model._penalty() if model.l1 or model.l2 else loss).backward()
         if plan.clip_value is not None:
-            clip = torch.nn.utils.clip_grad_norm_ if plan.clip_algorithm == "norm" else torch.nn.utils.clip_grad_value_
+            clip = (
+                torch.nn.utils.clip_grad_norm_
+                if plan.clip_algorithm == "norm"
+                else torch.nn.utils.clip_grad_value_
+            )
             clip(model.parameters(), plan.clip_value)
         optimizer.step()
         yield float(loss.detach())

@@ -29,7 +29,18 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_SECTIONS = ("data", "model", "optimizer", "scheduler", "trainer", "callbacks", "logger", "seed", "checkpoint", "paths")
+_SECTIONS = (
+    "data",
+    "model",
+    "optimizer",
+    "scheduler",
+    "trainer",
+    "callbacks",
+    "logger",
+    "seed",
+    "checkpoint",
+    "paths",
+)
 
 
 @dataclass
@@ -140,11 +151,15 @@ def _ladder(cfg: DictConfig) -> dict[str, Any]:
 
 def _places(cfg: DictConfig) -> list[str]:
     places = [f"paths.data_dir={cfg.paths.data_dir}", f"paths.experiments_dir={cfg.paths.experiments_dir}"]
-    logger = f"logger.experiment_name={cfg.logger.experiment_name}" if cfg.logger.get("mlflow") else "logger=none"
+    logger = (
+        f"logger.experiment_name={cfg.logger.experiment_name}" if cfg.logger.get("mlflow") else "logger=none"
+    )
     return [*places, logger]
 
 
-def _climb(cfg: DictConfig, ladder: dict[str, Any], base: list[str], directory: Path, parent: AnyRun) -> Climb:
+def _climb(
+    cfg: DictConfig, ladder: dict[str, Any], base: list[str], directory: Path, parent: AnyRun
+) -> Climb:
     """Every rung, judged on validation data alone."""
     rungs = [Rung("baseline")]
     chosen, metric, baseline_values = rungs[0], "", np.zeros(0)
@@ -160,7 +175,9 @@ def _climb(cfg: DictConfig, ladder: dict[str, Any], base: list[str], directory: 
         rung.seconds = time.time() - started
         data = data_of(rung.cfg)
         if data.validation is None or len(data.validation) == 0:
-            raise UserError("a ladder needs validation data to climb by; set data.validation_fraction above 0")
+            raise UserError(
+                "a ladder needs validation data to climb by; set data.validation_fraction above 0"
+            )
         answers = _answers(rung, directory, data, data.validation)
         metric, interval = answers.interval()
         rung.validation = interval.value
@@ -207,14 +224,14 @@ def _baseline_values(data: DataModule, split: Rows, metric: str) -> np.ndarray:
     return np.asarray((y[y >= 0].long() == commonest).numpy(), dtype=bool)
 
 
-def _judged(
-    rung: Rung, below: Rung, answers: Outputs, baseline: np.ndarray, metric: str, rungs: int
-) -> str:
+def _judged(rung: Rung, below: Rung, answers: Outputs, baseline: np.ndarray, metric: str, rungs: int) -> str:
     """What the step showed; it begins with ``better`` where the rung is to be kept."""
     from pipeline.statistics import compare_hits, compare_values
 
     assert rung.result is not None
-    better = rung.validation > below.validation if metric == "accuracy" else rung.validation < below.validation
+    better = (
+        rung.validation > below.validation if metric == "accuracy" else rung.validation < below.validation
+    )
     gain = f"{metric} {rung.validation:.4f} against {below.validation:.4f}"
     if below.result is None:
         values = answers.values()[1]
@@ -251,7 +268,9 @@ def _tuned(cfg: DictConfig, overrides: list[str], sweep: str, directory: Path) -
     config = loads.load_configuration("config", typed, RunMode.MULTIRUN)
     context = HydraContext(config_loader=loads, callbacks=Callbacks(config))
     finished = optimise(config, context, [str(word) for word in config.hydra.overrides.task])
-    return [as_override(key, value) for key, value in finished.best[0].params.items()] if finished.best else []
+    return (
+        [as_override(key, value) for key, value in finished.best[0].params.items()] if finished.best else []
+    )
 
 
 def _retrained(cfg: DictConfig, chosen: Rung, directory: Path, parent: AnyRun) -> list[Rung]:
@@ -337,7 +356,9 @@ def _alias(store: Store, name: str, version: str, winner: Rung, outputs: Outputs
         champion = load_predictor(store, present.model_uri)
         if data.spec.input != "image" and champion.encoder.to_state() != data.encoder.to_state():
             raise UserError("it takes inputs that are prepared in another way")
-        test = paired(outputs_on(champion.module, loader_of(data, test_split(data, name)), winner.cfg), outputs)
+        test = paired(
+            outputs_on(champion.module, loader_of(data, test_split(data, name)), winner.cfg), outputs
+        )
     except (UserError, RuntimeError) as error:
         return "challenger", f"it could not be compared with champion {present.version}: {error}"
     difference = test.difference.value if outputs.values()[0] == "accuracy" else -test.difference.value

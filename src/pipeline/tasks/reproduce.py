@@ -18,6 +18,7 @@ from pipeline.tasks.finished import FinishedRun, find_run, open_store
 from pipeline.tasks.hooks import Hooks
 from pipeline.tasks.outputs import result_directory
 from pipeline.tasks.recording import git_state
+from pipeline.tasks.train import final_metrics
 
 if TYPE_CHECKING:
     from pipeline.tracking.queries import Store
@@ -86,14 +87,13 @@ def reproduce(cfg: DictConfig) -> Comparison:
 
 
 def _compare_metrics(comparison: Comparison, original: FinishedRun, result: RunResult) -> None:
-    logged = original.record.metrics
-    # The store keeps the last epoch of the training metrics, the result those of the best one.
-    names = [name for name in result.metrics if name in logged and not name.startswith("train/")]
+    logged, again = original.record.metrics, final_metrics(result)
+    names = [name for name in again if name in logged]
     if not names:
         raise UserError(f"run {original.title} logged no metric that could be compared")
     comparison.compared = len(names)
     for name in names:
-        then, now = float(logged[name]), float(result.metrics[name])
+        then, now = float(logged[name]), float(again[name])
         if then != now and not (math.isnan(then) and math.isnan(now)):
             comparison.metrics[name] = (then, now)
 
@@ -130,7 +130,9 @@ def _causes(store: Store, original: FinishedRun, result: RunResult) -> dict[str,
     }
     before = _environment_of(store, original)
     pairs |= {name: (before.get(name), value) for name, value in environment().items() if before}
-    return {name: (str(then), str(now)) for name, (then, now) in pairs.items() if then and now and then != now}
+    return {
+        name: (str(then), str(now)) for name, (then, now) in pairs.items() if then and now and then != now
+    }
 
 
 def _environment_of(store: Store, original: FinishedRun) -> dict[str, Any]:

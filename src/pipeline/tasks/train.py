@@ -196,12 +196,19 @@ def _fit_and_test(
     if is_main_process():
         if hooks.baseline:
             _baseline(data, result, tested=bool(cfg.test))
-        tracked.log_metrics(
-            {name: value for name, value in result.metrics.items() if not name.startswith("train/")}
-        )
+        tracked.log_metrics(final_metrics(result))
         if hooks.reports:
             _report(fit, data, model, result, tracked)
     return result
+
+
+def final_metrics(result: RunResult) -> dict[str, float]:
+    """What is recorded of a run as a whole: its curves end with the last epoch, ``best/…`` is the chosen one's."""
+    return {
+        f"best/{name}" if name.startswith("val/") else name: value
+        for name, value in result.metrics.items()
+        if not name.startswith("train/")
+    }
 
 
 def resumed_epoch(checkpoint: Path) -> int:

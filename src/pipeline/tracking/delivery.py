@@ -436,7 +436,9 @@ class Delivery:
         if experiment is None:
             try:
                 location = artifact_location(self.uri, name, self.experiments_dir)
-                return str(self._client.create_experiment(name, artifact_location=location))
+                # Or the pages open on traces of language models instead of on runs.
+                tags = {"mlflow.experimentKind": "custom_model_development"}
+                return str(self._client.create_experiment(name, artifact_location=location, tags=tags))
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
