@@ -65,7 +65,7 @@ def run(cfg: DictConfig) -> None:
 
 
 def find_lr(cfg: DictConfig) -> RangeTest:
-    """Train for ``task.steps`` steps with rates from ``task.min_lr`` to ``task.max_lr``, equally spaced on a log scale."""
+    """Train ``task.steps`` steps with rates from ``task.min_lr`` to ``task.max_lr``, equally spaced in logarithm."""
     import pytorch_lightning as pl
     import torch
 
