@@ -42,7 +42,7 @@ def runs(directory: Path) -> list[Any]:
     """What MLflow has, once everything that was recorded has reached it."""
     import mlflow
 
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 200
     while sync(directory).running and time.monotonic() < deadline:
         # A sender is still at it.
         time.sleep(0.1)
@@ -264,7 +264,7 @@ def test_every_space_contains_its_models_own_settings(name: str) -> None:
 
 @pytest.mark.faults
 def test_killed_workers_leave_no_run_running_in_mlflow(tmp_path: Path, record_fault: Any) -> None:
-    command = [sys.executable, "-m", "pipeline", "-m", CLASSIFIER, "+sweep=linear", "trainer.max_epochs=20"]
+    command = [sys.executable, "-m", "pipeline", "-m", CLASSIFIER, "+sweep=linear", "trainer.max_epochs=15"]
     settings = [
         "hydra.sweeper.n_trials=3",
         "hydra.sweeper.n_jobs=2",
