@@ -238,6 +238,7 @@ REFUSED = {
         [*OPTUNA, "hydra.sweeper.custom_search_space=os.system"],
         "--allow os.system",
     ),
+    "too short a grace": ([*OPTUNA, "hydra.sweeper.grace=5"], "at least 15"),
     "another task": ([*OPTUNA, "task=explore"], "task=train"),
 }
 

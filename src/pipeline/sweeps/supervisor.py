@@ -80,8 +80,9 @@ class Supervisor:
             KeyboardInterrupt, Interrupted: after all workers stopped.
             WorkersFailed: where they keep dying.
         """
+        workers = min(self._plan.n_jobs, self._plan.n_trials)
         try:
-            self._slots = [_Slot(number, self._start(number)) for number in range(self._plan.n_jobs)]
+            self._slots = [_Slot(number, self._start(number)) for number in range(workers)]
             while self._slots:
                 self._look()
                 self._on_change()

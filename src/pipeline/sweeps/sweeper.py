@@ -23,7 +23,13 @@ from pipeline.sweeps.objective import read_objectives
 from pipeline.sweeps.parent import NoParent, Parent
 from pipeline.sweeps.plan import Plan
 from pipeline.sweeps.running import read_search_space_function
-from pipeline.sweeps.storage import open_storage, refuse_written_password, storage_url
+from pipeline.sweeps.storage import (
+    GRACE_SECONDS,
+    HEARTBEAT_SECONDS,
+    open_storage,
+    refuse_written_password,
+    storage_url,
+)
 from pipeline.sweeps.supervisor import visible_gpus
 from pipeline.sweeps.trials import JOB, TRIAL
 from pipeline.tracking import Reference
@@ -186,7 +192,7 @@ def _draft(config: DictConfig, context: HydraContext, found: space.SearchSpace) 
         n_jobs=int(settings.get("n_jobs", 1)),
         retries=int(settings.get("retries", 3)),
         deadline=None if settings.get("timeout") is None else time.time() + float(settings.timeout),
-        grace=float(settings.get("grace", 60.0)),
+        grace=float(settings.get("grace", GRACE_SECONDS)),
     )
 
 
@@ -207,6 +213,12 @@ def _refuse_common(config: DictConfig) -> None:
             f"hydra/launcher is {launcher}: trials are run by the sweeper's own workers, which no launcher can replace."
             " Leave it out and use hydra.sweeper.n_jobs=N; other machines join by the same command with one"
             " hydra.sweeper.storage and hydra.sweeper.study_name."
+        )
+    grace, least = float(config.hydra.sweeper.get("grace", GRACE_SECONDS)), 3 * HEARTBEAT_SECONDS
+    if grace < least:
+        raise UserError(
+            f"hydra.sweeper.grace={grace:g}: workers give a sign of life every {HEARTBEAT_SECONDS} seconds; expected at"
+            f" least {least}."
         )
     if OmegaConf.select(config, "resume") is not None:
         raise UserError(
