@@ -16,6 +16,8 @@ os.environ["DO_NOT_TRACK"] = "true"
 os.environ.pop("MLFLOW_TRACKING_URI", None)
 # No test depends on a network; those of downloading talk to a server of their own.
 os.environ["PIPELINE_OFFLINE"] = "1"
+# All cores are busy with tests: a sender that always gave way would not deliver before they look.
+os.environ["PIPELINE_SENDER_NICE"] = "0"
 
 # The published data is for tests marked `real_data` alone, so that all others behave the same everywhere: it
 # is moved aside (in the environment, which worker processes inherit) and put back for those.

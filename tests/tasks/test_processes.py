@@ -20,6 +20,12 @@ from pipeline.tracking.queries import RunRecord, Store
 
 Start = Callable[..., "subprocess.Popen[str]"]
 SMALL = ["experiment=digits_mlp", "model.hidden_units=[16]"]
+# Batch statistics and dropout differ between two halves of a batch and the whole of it; all else must not. The 1,152
+# training samples are whole batches of 32: a last one of an odd size would be filled up for two processes.
+SAME_FOR_HALVES = [
+    *("model.batch_norm=false", "model.dropout=0"),
+    *("data.train_samples=1200", "data.validation_fraction=0.04"),
+]
 FAILS_ON_RANK_1 = """
 import os
 import pytorch_lightning as pl
@@ -102,7 +108,7 @@ def test_ctrl_c_keeps_the_state_and_the_run_goes_on_from_there(start: Start, tmp
 
 @pytest.mark.slow
 def test_two_processes_are_one_run_as_good_as_one_with_twice_the_batch(start: Start, tmp_path: Path) -> None:
-    process = start(*SMALL, "trainer=ddp_cpu", "trainer.max_epochs=6", "data.batch_size=16")
+    process = start(*SMALL, *SAME_FOR_HALVES, "trainer=ddp_cpu", "trainer.max_epochs=6", "data.batch_size=16")
     output, error = process.communicate(timeout=200)
     assert process.returncode == 0, error
     (directory,) = (tmp_path / "experiments/runs/digits_mlp").iterdir()
@@ -118,10 +124,17 @@ def test_two_processes_are_one_run_as_good_as_one_with_twice_the_batch(start: St
     from pipeline.tasks.hooks import Hooks
     from pipeline.tasks.train import train
 
-    words = [*SMALL, "trainer=cpu", "trainer.max_epochs=6", "data.batch_size=32", "logger=none"]
+    words = [
+        *SMALL,
+        *SAME_FOR_HALVES,
+        "trainer=cpu",
+        "trainer.max_epochs=6",
+        "data.batch_size=32",
+        "logger=none",
+    ]
     alone = train(compose(words), Hooks(directory=tmp_path / "alone", reports=False, quiet=True))
     assert together.metrics["test/accuracy"] == pytest.approx(alone.metrics["test/accuracy"], abs=0.03)
-    assert together.metrics["train/loss"] == pytest.approx(alone.metrics["train/loss"], rel=0.02)
+    assert together.metrics["train/loss"] == pytest.approx(alone.metrics["train/loss"], rel=1e-3)
 
 
 @pytest.mark.slow

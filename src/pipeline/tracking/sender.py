@@ -247,7 +247,7 @@ class _Redacting:
 
 
 def _prepare() -> None:
-    os.nice(19)
+    os.nice(int(os.environ.get("PIPELINE_SENDER_NICE", "19")))
     # The end of the owner is what ends a sender; a signal to the whole group must not cost records.
     for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(name, signal.SIG_IGN)
