@@ -206,6 +206,10 @@ def test_too_large_models_are_not_trained(tmp_path: Path) -> None:
 OPTUNA = ["-m", CLASSIFIER, "hydra/sweeper=optuna", "optimizer.lr=interval(0.01,0.1)"]
 REFUSED = {
     "a trainer that launches processes": ([*OPTUNA, "trainer=ddp_cpu"], "runs? the whole command again"),
+    "the same among the choices": (
+        ["-m", CLASSIFIER, "hydra/sweeper=optuna", "trainer=choice(cpu,ddp_cpu)"],
+        "runs? the whole",
+    ),
     "the same in a multirun": (
         ["-m", CLASSIFIER, "seed=1,2", "trainer=ddp_cpu"],
         "runs? the whole command again",

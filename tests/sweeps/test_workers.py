@@ -128,7 +128,7 @@ def test_workers_end_with_the_process_that_started_them(
 def test_a_killed_sweep_goes_on_with_the_trial_that_it_was_killed_in(tmp_path: Path) -> None:
     plan = toy.plan(tmp_path, n_trials=4, runner="toy_sweeps.slow")
     process = start(plan, toy.url(tmp_path), "plan")
-    _wait_for(lambda: _states(toy.url(tmp_path))[1:2] == [TrialState.RUNNING])
+    _wait_for(lambda: _reports(toy.url(tmp_path), 1) > 0)
     process.kill()
     process.wait()
     assert _states(toy.url(tmp_path))[1] == TrialState.RUNNING
@@ -162,6 +162,13 @@ def _states(url: str) -> list[TrialState]:
         return [trial.state for trial in optuna.load_study(study_name="toy", storage=url).trials]
     except Exception:
         return []
+
+
+def _reports(url: str, number: int) -> int:
+    try:
+        return len(optuna.load_study(study_name="toy", storage=url).trials[number].intermediate_values)
+    except Exception:
+        return 0
 
 
 def _wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:

@@ -15,7 +15,7 @@ from hydra.core.config_loader import ConfigLoader
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
-from pipeline.errors import Interrupted, UserError
+from pipeline.errors import Interrupted
 from pipeline.sweeps import results
 from pipeline.sweeps.composing import Composer
 from pipeline.sweeps.display import Display
@@ -97,6 +97,7 @@ def run_sweep(
 
     Raises:
         UserError: the study was about something else, or the storage cannot be used.
+        WorkersFailed: no worker could be kept alive.
         Interrupted: by Ctrl-C or SIGTERM, after the summary was printed.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -115,10 +116,13 @@ def run_sweep(
         _run_trials(plan, url, storage, study, composer, run, console, parent)
     except (KeyboardInterrupt, Interrupted, WorkersFailed) as error:
         failure = error
+    except BaseException:
+        parent.finish(plan, {}, [], "FAILED")
+        raise
     finished = _finished(study, plan)
     _leave_results(finished, composer, parent, console, failure)
     if isinstance(failure, WorkersFailed):
-        raise UserError(str(failure)) from failure
+        raise failure
     if failure is not None:
         raise failure if isinstance(failure, Interrupted) else Interrupted(130)
     return finished

@@ -26,8 +26,8 @@ _STOP_SECONDS = 30.0
 _DEATHS_IN_A_ROW = 3
 
 
-class WorkersFailed(Exception):
-    """No worker could be kept alive."""
+class WorkersFailed(RuntimeError):
+    """No worker could be kept alive; the message names the log that says why."""
 
 
 @dataclass
@@ -174,4 +174,4 @@ def visible_gpus() -> list[str]:
 
 def _last_words(path: Path) -> str:
     lines = path.read_text(errors="replace").strip().splitlines() if path.exists() else []
-    return f"the workers keep dying; the end of {path}:\n" + "\n".join(lines[-15:])
+    return f"the workers keep dying: {lines[-1] if lines else 'they leave no word'} (all of it: {path})"

@@ -89,6 +89,7 @@ def optimise(
     draft = _draft(config, context, found)
     base = Composer(draft, context.config_loader).compose([])
     _refuse_experiment(config, base)
+    _refuse_varied_trainers(found, Composer(draft, context.config_loader))
     metrics, directions = read_objectives(base, settings.get("metrics"), settings.get("direction"))
     folds = bool(OmegaConf.select(base, "data.folds"))
     pruner = algorithms.read_pruner(settings.get("pruner"), objectives=len(metrics), folds=folds)
@@ -244,6 +245,13 @@ def _refuse_experiment(config: DictConfig, base: DictConfig) -> None:
             f"sweep={sweep} is made for model={fits}, but the experiment's model is {choice} ({target})."
             f" Use +sweep={choice} or an experiment with model={fits}."
         )
+
+
+def _refuse_varied_trainers(found: space.SearchSpace, composer: Composer) -> None:
+    for key, distribution in found.distributions.items():
+        if space.plain_key(key).split(".")[0] == "trainer":
+            for choice in getattr(distribution, "choices", ()):
+                _refuse_launching(composer.compose([space.as_override(key, choice)]))
 
 
 def _refuse_launching(config: DictConfig) -> None:

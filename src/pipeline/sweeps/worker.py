@@ -73,6 +73,7 @@ class Pulse:
         self._on_orphaned = on_orphaned
         self._parent = os.getppid()
         self._claim: Claim | None = None
+        self._lost: Claim | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sweep-pulse", daemon=True)
 
@@ -95,13 +96,22 @@ class Pulse:
         finally:
             self._claim = None
 
+    def check(self, claim: Claim) -> None:
+        """Raise where a sign of life found the trial in other hands.
+
+        Raises:
+            LostClaim: it is no longer this worker's.
+        """
+        if self._lost == claim:
+            raise LostClaim(f"trial {claim.number} was given to another worker")
+
     def _run(self) -> None:
         while not self._stop.wait(HEARTBEAT_SECONDS):
             claim = self._claim
             # A storage that is away for a while must not end the trial: the next report will say so if it stays away.
             with contextlib.suppress(Exception):
-                if claim is not None:
-                    self._storage.beat(claim)
+                if claim is not None and not self._storage.beat(claim):
+                    self._lost = claim
             if self._on_orphaned is not None and os.getppid() != self._parent:
                 self._on_orphaned()
                 return
@@ -133,7 +143,6 @@ class Worker:
         self._composer = composer
         self._run = run
         self._on_change = on_change
-        self._orphaned = orphaned
         self._space = plan.search_space
         self._extend = read_search_space_function(plan.custom_search_space)
         self._study = optuna.load_study(
@@ -142,6 +151,7 @@ class Worker:
             pruner=build_pruner(plan.pruner),
             sampler=self._sampler(0),
         )
+        self._pulse = Pulse(storage, orphaned)
         self._looked = 0.0
 
     def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
@@ -158,12 +168,11 @@ class Worker:
         if self._plan.runner == TRIAL or self._plan.runner == JOB:
             # Before the first trial: its time is the trial's own.
             import pipeline.training.fit  # noqa: F401
-        pulse = Pulse(self._storage, self._orphaned)
-        with pulse.running():
+        with self._pulse.running():
             while not self._is_over():
                 claim = self._storage.claim(self._study._study_id, self._plan.n_trials)
                 if claim is not None:
-                    with pulse.of(claim):
+                    with self._pulse.of(claim):
                         self._run_trial(claim)
                 elif not self._others_running():
                     return
@@ -263,8 +272,7 @@ class Worker:
                 return
             value = objective_values(metrics, self._plan.metrics)[0]
             seen.append(value)
-            if not self._storage.beat(attempt.claim):
-                raise LostClaim(f"trial {trial.number} was given to another worker")
+            self._pulse.check(attempt.claim)
             # Wilcoxon compares fold with fold; the others compare where two trials stand.
             trial.report(sum(seen) / len(seen) if running_mean else value, step)
             self._on_change()
