@@ -23,11 +23,13 @@ import toy_sweeps as toy
 from optuna.trial import TrialState
 from rich.console import Console
 
+from pipeline.errors import Interrupted
 from pipeline.sweeps import engine
 from pipeline.sweeps.engine import Finished, run_sweep
 from pipeline.sweeps.plan import Plan
 from pipeline.sweeps.storage import open_storage
 from pipeline.sweeps.supervisor import visible_gpus, worker_environment
+from pipeline.sweeps.worker import _signal_behind
 
 FaultRecorder = Callable[[str, int, int, int], None]
 
@@ -280,3 +282,16 @@ def test_workers_are_spread_over_the_gpus_and_share_the_cores(monkeypatch: pytes
     assert {environment["PIPELINE_STORAGE"] for environment in found} == {"sqlite:///x"}
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert visible_gpus() == []
+
+
+def test_a_signal_that_a_library_reported_as_its_own_error_still_counts() -> None:
+    try:
+        try:
+            raise Interrupted(143)
+        except Interrupted as signalled:
+            raise ValueError("could not resolve") from signalled
+    except ValueError as error:
+        found = _signal_behind(error)
+    assert found is not None
+    assert found.exit_code == 143
+    assert _signal_behind(ValueError("no signal")) is None
