@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import statistics
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from pipeline.sweeps import display, engine
 from pipeline.sweeps.engine import Finished, run_sweep
 from pipeline.sweeps.plan import Plan
 from pipeline.sweeps.running import Context, Outcome, TooLarge, load_runner
+from pipeline.sweeps.storage import open_storage
 
 RANDOM = {"_target_": "optuna.samplers.RandomSampler"}
 TPE = {"_target_": "optuna.samplers.TPESampler", "n_startup_trials": 3}
@@ -384,3 +386,24 @@ def test_a_multirun_sums_up_over_seeds_and_runs_failed_jobs_again(tmp_path: Path
 
 def test_runners_are_found_by_name() -> None:
     assert load_runner("toy_sweeps.quadratic") is toy.quadratic
+
+
+def test_a_worker_whose_trial_was_given_away_drops_its_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.sweeps.worker.HEARTBEAT_SECONDS", 0.1)
+    attempts: list[int] = []
+
+    def taken_away(config: DictConfig, context: Context) -> Outcome:
+        attempts.append(context.number)
+        if len(attempts) == 1:
+            # As another machine does, after this one was silent for too long.
+            storage = open_storage(toy.url(tmp_path), grace=-1.0)
+            assert [lost.number for lost in storage.reclaim(1, retries=1)] == [0]
+            time.sleep(0.5)
+        return toy.quadratic(config, context)
+
+    finished = sweep(toy.plan(tmp_path, n_trials=2), tmp_path, taken_away)
+    assert attempts == [0, 0, 1]
+    assert [trial.state.name for trial in finished.trials] == ["COMPLETE"] * 2
+    assert finished.trials[0].user_attrs["directory"].endswith("0-attempt2")
