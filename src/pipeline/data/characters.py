@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +17,6 @@ from pipeline.errors import UserError
 
 if TYPE_CHECKING:
     from pipeline.baselines import Baseline
-
-log = logging.getLogger(__name__)
 
 
 class TextFile(DataModule):
@@ -126,9 +123,7 @@ class TextFile(DataModule):
         if self.fallback != "python_topics":
             raise UserError(f"data.fallback={self.fallback!r}; expected python_topics or null") from None
         if self.used != self.fallback:
-            log.warning(
-                "%s\nTraining on the embedded stand-in %r instead of %s.", error, self.fallback, self.name
-            )
+            self.announce_stand_in(error)
         self.used, self.source = self.fallback, "embedded: pydoc_data.topics"
         return python_topics()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
@@ -20,8 +19,6 @@ from pipeline.data.spec import Spec
 from pipeline.data.splits import RaggedRows, Rows, SparseRows
 from pipeline.data.text_encoders import UNKNOWN, BagEncoder, TokensEncoder
 from pipeline.errors import UserError
-
-log = logging.getLogger(__name__)
 
 STAND_INS: dict[str, Callable[[], Corpus]] = {"generated_reviews": lambda: Corpus.build(generated_reviews())}
 
@@ -101,9 +98,7 @@ class Documents(DataModule):
                     f"data.fallback={self.fallback!r}; expected one of {sorted(STAND_INS)} or null"
                 ) from None
             if self.used != self.fallback:
-                log.warning(
-                    "%s\nTraining on the embedded stand-in %r instead of %s.", error, self.fallback, self.name
-                )
+                self.announce_stand_in(error)
             self.used = self.fallback
             self.source = f"embedded: {self.fallback}"
             return STAND_INS[self.fallback]()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +18,6 @@ from pipeline.errors import UserError
 
 if TYPE_CHECKING:
     from pipeline.baselines import Baseline
-
-log = logging.getLogger(__name__)
 
 COLUMNS = ["CRIM", "ZN", "INDUS", "CHAS", "NOX", "RM", "AGE", "DIS", "RAD", "TAX", "PTRATIO", "B", "LSTAT"]
 
@@ -51,9 +48,7 @@ class Housing(DataModule):
         except sources.DataUnavailable as error:
             if self.fallback is None:
                 raise
-            log.warning(
-                "%s\nTraining on the embedded stand-in %r instead of %s.", error, self.fallback, self.name
-            )
+            self.announce_stand_in(error)
 
     def setup(self, stage: str | None = None) -> None:
         x, y, columns, target, unit = self._table()

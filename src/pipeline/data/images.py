@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import logging
 import tempfile
 from pathlib import Path
 from typing import Any, Literal
@@ -19,8 +18,6 @@ from pipeline.data.module import DataModule
 from pipeline.data.spec import Spec
 from pipeline.data.splits import Rows
 from pipeline.errors import UserError
-
-log = logging.getLogger(__name__)
 
 Channels = Literal["none", "noise", "zeros"]
 
@@ -60,9 +57,7 @@ class Images(DataModule):
         except sources.DataUnavailable as error:
             if self.fallback is None:
                 raise
-            log.warning(
-                "%s\nTraining on the embedded stand-in %r instead of %s.", error, self.fallback, self.name
-            )
+            self.announce_stand_in(error)
 
     def setup(self, stage: str | None = None) -> None:
         (x, y), (test_x, test_y) = self._arrays()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from abc import abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,8 @@ from pipeline.errors import UserError
 
 if TYPE_CHECKING:
     from pipeline.baselines import Baseline
+
+log = logging.getLogger(__name__)
 
 
 class DataModule(pl.LightningDataModule):
@@ -83,6 +86,12 @@ class DataModule(pl.LightningDataModule):
     @abstractmethod
     def setup(self, stage: str | None = None) -> None:
         """Build the spec, the encoder and the splits from what :meth:`prepare_data` left on disk."""
+
+    def announce_stand_in(self, error: Exception) -> None:
+        """Say loudly that the data was not to be had (``error``) and what is trained on instead."""
+        log.warning(
+            "%s\nTraining on the embedded stand-in %r instead of %s.", error, self.fallback, self.name
+        )
 
     def split_rows(self, targets: Tensor, stratify: bool) -> tuple[Tensor, Tensor]:
         """Row numbers for training and for validation, by ``seed`` alone.

@@ -14,6 +14,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from pipeline.errors import UserError
+from pipeline.tasks.recording import is_main_process
 
 FILE = "state.json"
 _NOT_THE_RUN = (
@@ -56,7 +57,7 @@ class RunState:
         return path if path.is_file() else None
 
     def _write(self, status: str, **more: Any) -> None:
-        if not _is_main_process():
+        if not is_main_process():
             return
         values = {**read(self.directory), **more, "status": status, "pid": os.getpid()}
         draft = self.directory / f".{FILE}.part"
@@ -95,7 +96,7 @@ def find_resumable(cfg: DictConfig) -> Path | None:
     Raises:
         UserError: there is no run of that id, it is finished, or it still runs.
     """
-    if not _is_main_process():
+    if not is_main_process():
         return None
     runs = Path(cfg.paths.experiments_dir) / "runs"
     if cfg.resume == "auto":
@@ -140,10 +141,6 @@ def _alive(state: dict[str, Any]) -> bool:
         return bool(process.create_time() <= float(state.get("started", 0)) + 1)
     except (psutil.Error, KeyError, ValueError):
         return False
-
-
-def _is_main_process() -> bool:
-    return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def process_start() -> float:
