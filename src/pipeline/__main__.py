@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Whoever read our output (head, less) has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (KeyboardInterrupt, Exception) as error:
+    except (KeyboardInterrupt, Interrupted, Exception) as error:
         return _report(error)
 
 
@@ -61,7 +61,7 @@ def run_task(cfg: DictConfig) -> Any:
     cfg.paths.run_dir = cfg.paths.run_dir
     try:
         return import_module(f"pipeline.tasks.{name}").run(cfg)
-    except (UserError, Diverged, Interrupted):
+    except (UserError, Diverged):
         raise
     except Exception as error:
         error.add_note(_keep_traceback(error))

@@ -13,8 +13,11 @@ class Diverged(Exception):
     exit_code = 3
 
 
-class Interrupted(Exception):
+class Interrupted(BaseException):
     """A signal ended the run after its state was saved.
+
+    Not an Exception, as KeyboardInterrupt is none: a signal can arrive inside a library that reports every
+    Exception as an error of its own (OmegaConf does).
 
     Args:
         exit_code: 130 for SIGINT (Ctrl-C), 143 for SIGTERM.

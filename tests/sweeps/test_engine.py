@@ -19,7 +19,7 @@ from optuna.trial import TrialState
 from rich.console import Console
 
 from pipeline.config import compose
-from pipeline.errors import Diverged, UserError
+from pipeline.errors import Diverged, Interrupted, UserError
 from pipeline.sweeps import display, engine
 from pipeline.sweeps.engine import Finished, run_sweep
 from pipeline.sweeps.plan import Plan
@@ -63,9 +63,9 @@ def test_the_same_seed_gives_the_same_trials_also_after_an_interruption(tmp_path
 
     other = toy.plan(tmp_path / "b", n_trials=8, sampler=TPE, pruner=MEDIAN)
     for _ in range(2):
-        with pytest.raises(Exception, match="interrupted") as stopped:
+        with pytest.raises(Interrupted) as stopped:
             sweep(other, tmp_path / "b", interrupted)
-        assert stopped.value.exit_code == 130  # type: ignore[attr-defined]
+        assert stopped.value.exit_code == 130
     assert values(sweep(other, tmp_path / "b", interrupted)) == values(whole)
     another_seed = toy.plan(tmp_path / "c", n_trials=8, sampler=TPE, pruner=MEDIAN, seed=1)
     assert values(sweep(another_seed, tmp_path / "c")) != values(whole)

@@ -20,6 +20,7 @@ from pathlib import Path
 import optuna
 import pytest
 import toy_sweeps as toy
+from omegaconf import OmegaConf
 from optuna.trial import TrialState
 from rich.console import Console
 
@@ -29,7 +30,6 @@ from pipeline.sweeps.engine import Finished, run_sweep
 from pipeline.sweeps.plan import Plan
 from pipeline.sweeps.storage import open_storage
 from pipeline.sweeps.supervisor import visible_gpus, worker_environment
-from pipeline.sweeps.worker import _signal_behind
 
 FaultRecorder = Callable[[str, int, int, int], None]
 
@@ -284,14 +284,14 @@ def test_workers_are_spread_over_the_gpus_and_share_the_cores(monkeypatch: pytes
     assert visible_gpus() == []
 
 
-def test_a_signal_that_a_library_reported_as_its_own_error_still_counts() -> None:
+def test_a_signal_passes_through_a_library_that_reports_errors_as_its_own() -> None:
+    def signalled() -> None:
+        raise Interrupted(143)
+
+    OmegaConf.register_new_resolver("signalled", signalled, replace=True)
     try:
-        try:
-            raise Interrupted(143)
-        except Interrupted as signalled:
-            raise ValueError("could not resolve") from signalled
-    except ValueError as error:
-        found = _signal_behind(error)
-    assert found is not None
-    assert found.exit_code == 143
-    assert _signal_behind(ValueError("no signal")) is None
+        with pytest.raises(Interrupted) as stopped:
+            OmegaConf.to_container(OmegaConf.create({"key": "${signalled:}"}), resolve=True)
+    finally:
+        OmegaConf.clear_resolver("signalled")
+    assert stopped.value.exit_code == 143

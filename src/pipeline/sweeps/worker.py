@@ -214,10 +214,6 @@ class Worker:
                 self._storage.give_back(claim)
             raise
         except Exception as error:
-            if (signalled := _signal_behind(error)) is not None:
-                with contextlib.suppress(LostClaim):
-                    self._storage.give_back(claim)
-                raise signalled from None
             attempt.fail(error)
         finally:
             self._on_change()
@@ -424,14 +420,6 @@ def main(arguments: list[str] | None = None) -> int:
     except Interrupted as interruption:
         return interruption.exit_code
     return 0
-
-
-def _signal_behind(error: BaseException) -> Interrupted | None:
-    """The interruption that a library took for an error of its own and raised again as one, if that is what it is."""
-    seen: BaseException | None = error
-    while seen is not None and not isinstance(seen, Interrupted):
-        seen = seen.__cause__ or seen.__context__
-    return seen
 
 
 def _terminate(*_: Any) -> None:
