@@ -242,7 +242,7 @@ RULES: dict[str, Rule] = {
     "callbacks.early_stopping.patience": Number(0, whole=True, null=True),
     "callbacks.early_stopping.min_delta": NOT_NEGATIVE,
     "callbacks.progress.refresh_seconds": POSITIVE,
-    "checkpoint.monitor": Text("auto or a metric like val/loss", r"auto|(val|train)/[\w/]+"),
+    "checkpoint.monitor": Text("auto or a metric like val/loss", r"auto|(val|train)/[\w/]+", null=True),
     "checkpoint.every_n_steps": COUNT_OR_NULL,
     "checkpoint.every_seconds": NOT_NEGATIVE,
     "objective.metric": Text("auto or a validation metric like val/accuracy", r"auto|(val|train)/[\w/]+"),

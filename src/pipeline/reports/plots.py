@@ -448,8 +448,13 @@ def regression_scatter(
         figure = Figure(figsize=(5.4, 5.2), layout="constrained")
         axis = figure.add_subplot()
         if len(true):
-            axis.scatter(true, predicted, s=14, color=TRAIN, alpha=0.6, linewidths=0)
-            ends = [min(true.min(), predicted.min()), max(true.max(), predicted.max())]
+            axis.scatter(
+                true, predicted, s=14 if len(true) > 50 else 50, color=TRAIN, alpha=0.6, linewidths=0
+            )
+            low, high = min(true.min(), predicted.min()), max(true.max(), predicted.max())
+            # One sample that is nearly right would otherwise make a plot a thousandth of a unit wide.
+            margin = max(0.05 * (high - low), 0.05 * abs(high), 1e-9)
+            ends = [low - margin, high + margin]
             axis.plot(ends, ends, color=MARK, linewidth=1, linestyle="--", label="predicted = true")
             axis.legend()
             error = np.abs(true - predicted).mean()

@@ -144,7 +144,7 @@ def baselines_of(result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 def verdict(result: Mapping[str, Any]) -> list[str]:
     """In plain words, whether the model beats each baseline; empty with nothing to compare.
 
-    The metric is the one people read first: accuracy, then the absolute error, then bits per character, then
+    The metric is the one people read first: the hit rate of a recommender, accuracy, then the absolute error, then bits per character, then
     what else both have; on the test split, else on validation, else on training. NaN beats nothing.
     """
     metrics = result.get("metrics") or {}
@@ -202,7 +202,7 @@ def higher_is_better(metric: str) -> bool:
 
 
 def _read_first(metric: str) -> tuple[int, str]:
-    order = ("accuracy", "hit_rate", "mae", "bits_per_char", "mse")
+    order = ("hit_rate", "accuracy", "mae", "bits_per_char", "mse")
     return next((place for place, word in enumerate(order) if metric.startswith(word)), len(order)), metric
 
 
