@@ -52,13 +52,14 @@ def opening_command(tracking_uri: str | None, experiments_dir: Path) -> str:
     Returns:
         A server's own address; for a database or a folder a command that shows it. Passwords are left out.
     """
-    from pipeline.tracking import absolute_uri, has_secret, redact
+    from pipeline.config.masking import holds_secret, mask
+    from pipeline.tracking import absolute_uri
     from pipeline.tracking.addresses import sqlite_path
 
     uri = absolute_uri(tracking_uri, experiments_dir)
     if uri.startswith(("http://", "https://", "databricks")):
-        return redact(uri)
-    if has_secret(uri):
+        return mask(uri)
+    if holds_secret(uri):
         # Only the environment can have named it.
         store = '"$MLFLOW_TRACKING_URI"'
     else:
@@ -144,8 +145,9 @@ def baselines_of(result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 def verdict(result: Mapping[str, Any]) -> list[str]:
     """In plain words, whether the model beats each baseline; empty with nothing to compare.
 
-    The metric is the one people read first: the hit rate of a recommender, accuracy, then the absolute error, then bits per character, then
-    what else both have; on the test split, else on validation, else on training. NaN beats nothing.
+    The metric is the one people read first: the hit rate of a recommender, accuracy, then the absolute error,
+    then bits per character, then what else both have; on the test split, else on validation, else on training.
+    NaN beats nothing.
     """
     metrics = result.get("metrics") or {}
     baselines = baselines_of(result).items()
