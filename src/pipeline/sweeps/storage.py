@@ -25,9 +25,9 @@ from optuna.storages._rdb import models as _models
 from optuna.trial import TrialState
 from sqlalchemy import orm
 
+from pipeline.config.masking import holds_secret, mask
 from pipeline.errors import UserError
 from pipeline.tracking import process
-from pipeline.tracking.redact import has_secret, redact
 
 # Optuna's tables are declared in a way that type checkers misread.
 models: Any = _models
@@ -345,7 +345,7 @@ def open_storage(url: str, grace: float = GRACE_SECONDS) -> SweepStorage:
     except (sqlalchemy.exc.SQLAlchemyError, ImportError, OSError, RuntimeError) as error:
         reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
         raise UserError(
-            f"Cannot open the sweep's storage {redact(url)}: {redact(reason)}. Expected"
+            f"Cannot open the sweep's storage {mask(url)}: {mask(reason)}. Expected"
             " sqlite:///FILE or postgresql+psycopg://USER@HOST/DATABASE (its password in PGPASSWORD or ~/.pgpass)."
         ) from error
 
@@ -378,7 +378,7 @@ def storage_url(configured: str | None, experiments_dir: Path) -> str:
         url = sqlalchemy.make_url(configured)
     except sqlalchemy.exc.ArgumentError as error:
         raise UserError(
-            f"hydra.sweeper.storage={redact(configured)} is no address. Expected sqlite:///FILE or"
+            f"hydra.sweeper.storage={mask(configured)} is no address. Expected sqlite:///FILE or"
             " postgresql+psycopg://USER@HOST/DATABASE."
         ) from error
     if url.drivername == "sqlite":
@@ -402,8 +402,8 @@ def refuse_written_password(raw: Any) -> None:
     Raises:
         UserError: where it holds a password.
     """
-    if isinstance(raw, str) and "${" not in raw and has_secret(raw):
+    if isinstance(raw, str) and "${" not in raw and holds_secret(raw):
         raise UserError(
-            f"hydra.sweeper.storage={redact(raw)} holds a password, and configurations are written to files."
+            f"hydra.sweeper.storage={mask(raw)} holds a password, and configurations are written to files."
             " Leave it out and set PGPASSWORD, or name a variable: hydra.sweeper.storage='${oc.env:PIPELINE_STORAGE}'."
         )

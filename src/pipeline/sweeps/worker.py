@@ -24,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from optuna.pruners import _filter_study
 from optuna.trial import FrozenTrial, TrialState
 
+from pipeline.config.masking import mask
 from pipeline.errors import Diverged, Interrupted
 from pipeline.sweeps.algorithms import WILCOXON, build_pruner, build_sampler
 from pipeline.sweeps.composing import Composer
@@ -51,7 +52,7 @@ from pipeline.sweeps.storage import (
     open_storage,
 )
 from pipeline.sweeps.trials import JOB, TRIAL
-from pipeline.tracking import Reference, redact
+from pipeline.tracking import Reference
 
 log = logging.getLogger(__name__)
 
@@ -371,7 +372,7 @@ def reason_of(error: BaseException) -> str:
         return str(error)
     kind = {"OutOfMemoryError": "out of memory", "MemoryError": "out of memory", "Diverged": "diverged"}
     name = kind.get(type(error).__name__, type(error).__name__)
-    text = redact(str(error)).strip()
+    text = mask(str(error)).strip()
     return f"{name}: {text.splitlines()[0]}" if text else name
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from pipeline.tracking import Summary, redact, sync
+from pipeline.config.masking import mask
+from pipeline.tracking import Summary, sync
 
 
 def run(cfg: DictConfig) -> int:
@@ -25,7 +26,7 @@ def in_words(summary: Summary) -> list[str]:
     """A line for every run, and one that sums up."""
     lines = [f"delivered: {directory}" for directory in summary.delivered]
     lines += [f"still recording, left to its own process: {directory}" for directory in summary.running]
-    lines += [f"NOT delivered: {directory}: {redact(reason)}" for directory, reason in summary.failed.items()]
+    lines += [f"NOT delivered: {directory}: {mask(reason)}" for directory, reason in summary.failed.items()]
     if not lines:
         return ["Nothing was waiting: everything recorded has been delivered."]
     counts = (

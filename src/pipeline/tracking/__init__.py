@@ -5,7 +5,6 @@ models up in the tracking store.
 """
 
 from pipeline.tracking.addresses import absolute_uri
-from pipeline.tracking.redact import has_secret, redact
 from pipeline.tracking.registry import find_directory, known_runs, life, recover
 from pipeline.tracking.run import Reference, Run
 from pipeline.tracking.sender_link import drain, start_sender
@@ -18,11 +17,9 @@ __all__ = [
     "absolute_uri",
     "drain",
     "find_directory",
-    "has_secret",
     "known_runs",
     "life",
     "recover",
-    "redact",
     "start_sender",
     "sync",
 ]

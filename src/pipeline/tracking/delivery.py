@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.config.masking import mask
 from pipeline.tracking import journal, registry
 from pipeline.tracking.journal import Record
-from pipeline.tracking.redact import redact
 from pipeline.tracking.store import KEY_TAG, artifact_location, open_client
 
 if TYPE_CHECKING:
@@ -59,8 +59,8 @@ class Delivery:
         self.start: Record = {}
         self.finished = False
         self.cursor = journal.Cursor.load(self.folder)
-        if self.cursor.uri != redact(uri):
-            self.cursor = journal.Cursor(uri=redact(uri))
+        if self.cursor.uri != mask(uri):
+            self.cursor = journal.Cursor(uri=mask(uri))
         self._queue: deque[_Entry] = deque()
         self._read_to = 0
         self._attempt = 0
@@ -108,7 +108,7 @@ class Delivery:
         """Note a failed delivery where the run's owner and `sync` see it."""
         if self.cursor.failing_since is None:
             self.cursor.failing_since = time.time()
-        self.cursor.error = redact(str(error))[:500] or type(error).__name__
+        self.cursor.error = mask(str(error))[:500] or type(error).__name__
         self.cursor.save(self.folder)
 
     def _succeeded(self) -> None:
@@ -236,7 +236,7 @@ class Delivery:
         self._log_batch([], new, changed)
 
     def _put_aside(self, record: Record, error: Exception) -> None:
-        reason = redact(str(error))
+        reason = mask(str(error))
         print(
             f"{self.directory}: refused by the tracking store, kept in rejected.jsonl: {reason}",
             file=sys.stderr,
@@ -417,7 +417,7 @@ class Delivery:
         """MLflow's id of the run that this one is nested under; None where nothing is left of it."""
         directory = Path(parent["directory"])
         cursor = journal.Cursor.load(registry.tracking_folder(directory))
-        if cursor.run_id is not None and cursor.uri == redact(self.uri):
+        if cursor.run_id is not None and cursor.uri == mask(self.uri):
             return cursor.run_id
         if found := self._find_run(experiment_id, parent["key"]):
             return found

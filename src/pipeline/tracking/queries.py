@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pipeline.config.masking import mask
 from pipeline.errors import UserError
 from pipeline.tracking.addresses import absolute_uri, sqlite_path
-from pipeline.tracking.redact import redact
 from pipeline.tracking.store import KEY_TAG, as_default, open_client
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ class Store:
         """Set tags of a run that has ended (one that is being recorded has `Run.set_tags`)."""
         run_id = self._find(run).info.run_id
         for name, value in tags.items():
-            self._asked(self._client.set_tag, run_id, name, redact(str(value)))
+            self._asked(self._client.set_tag, run_id, name, mask(str(value)))
 
     def log_artifact(self, run: str, path: Path, folder: str = "") -> None:
         """Add a file or directory to a run that has ended."""
@@ -258,9 +258,9 @@ class Store:
     ) -> None:
         """Set tags and the model card (Markdown) of a version."""
         if description:
-            self._asked(lambda: self._client.update_model_version(name, version, redact(description)))
+            self._asked(lambda: self._client.update_model_version(name, version, mask(description)))
         for key, value in (tags or {}).items():
-            self._asked(self._client.set_model_version_tag, name, version, key, redact(str(value)))
+            self._asked(self._client.set_model_version_tag, name, version, key, mask(str(value)))
 
     def set_alias(self, name: str, alias: str, version: str) -> None:
         """Have an alias such as `champion` name a version; it moves away from any other one."""
@@ -307,7 +307,7 @@ class Store:
                 raise UserError(f"{len(found)} runs are named {run!r}; give one's id: {known}")
             if found:
                 return found[0]
-        raise UserError(f"there is no run {run!r} in {redact(self.uri)}{self._nearest(run, ids)}")
+        raise UserError(f"there is no run {run!r} in {mask(self.uri)}{self._nearest(run, ids)}")
 
     def _nearest(self, run: str, ids: list[str]) -> str:
         """The runs that could have been meant: alike by id or name, else the newest."""
@@ -362,4 +362,4 @@ class Store:
             raise self._unreachable(error) from None
 
     def _unreachable(self, error: Exception) -> UserError:
-        return UserError(f"the tracking store {redact(self.uri)} answered: {redact(str(error))}")
+        return UserError(f"the tracking store {mask(self.uri)} answered: {mask(str(error))}")

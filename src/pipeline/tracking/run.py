@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
+from pipeline.config.masking import mask
 from pipeline.errors import UserError
 from pipeline.tracking import journal, registry
 from pipeline.tracking.addresses import absolute_uri
 from pipeline.tracking.process import is_alive, this_process
-from pipeline.tracking.redact import redact
 from pipeline.tracking.sender_link import link
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
@@ -97,10 +97,10 @@ class Run:
             life = registry.life(directory)
             _check_free(directory, life, resume)
             key = life.key or uuid.uuid4().hex
-            pending = registry.Pending(key, directory, owner, redact(uri), False)
+            pending = registry.Pending(key, directory, owner, mask(uri), False)
             registry.register(experiments_dir, pending, name=name, experiment=experiment)
             writer = journal.Writer(folder / journal.JOURNAL)
-            first = {"owner": owner, "uri": redact(uri), "system_metrics": system_metrics, "time": _now()}
+            first = {"owner": owner, "uri": mask(uri), "system_metrics": system_metrics, "time": _now()}
             if life.key is None:
                 reference = parent.reference if isinstance(parent, Run) else parent
                 writer.append(
@@ -177,7 +177,7 @@ class Run:
         """
         folder, _, name = path.rpartition("/")
         slot = self._slot()
-        (slot / name).write_text(redact(text), encoding="utf-8")
+        (slot / name).write_text(mask(text), encoding="utf-8")
         self._writer.append({"t": "artifact", "file": self._relative(slot / name), "folder": folder})
 
     def log_dataset(
@@ -204,7 +204,7 @@ class Run:
                 "t": "dataset",
                 "name": name[:500],
                 "digest": digest[:36],
-                "source": redact(source),
+                "source": mask(source),
                 "context": context,
                 "schema": json.dumps(schema) if schema is not None else None,
                 "profile": json.dumps(profile) if profile is not None else None,
@@ -275,7 +275,7 @@ class Run:
         if self._finished:
             return
         self._finished = True
-        message = None if error is None else redact(error)[:_MAX_TAG]
+        message = None if error is None else mask(error)[:_MAX_TAG]
         with journal.locked(registry.tracking_folder(self.directory) / "writer.lock"):
             self._writer.append({"t": "finish", "time": _now(), "status": status, "error": message})
             self._writer.sync()
@@ -348,7 +348,7 @@ def _standard_tags(directory: Path) -> dict[str, str]:
 
 
 def _clean_tags(tags: Mapping[str, Any]) -> dict[str, str]:
-    return {clean_name(name): redact(str(value))[:_MAX_TAG] for name, value in tags.items()}
+    return {clean_name(name): mask(str(value))[:_MAX_TAG] for name, value in tags.items()}
 
 
 def _flatten(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -356,7 +356,7 @@ def _flatten(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
         if isinstance(value, Mapping) and value:
             yield from _flatten(value, f"{prefix}{name}.")
         else:
-            yield clean_name(f"{prefix}{name}"), redact(str(value))[:_MAX_PARAM]
+            yield clean_name(f"{prefix}{name}"), mask(str(value))[:_MAX_PARAM]
 
 
 def _plain(value: Any) -> Any:

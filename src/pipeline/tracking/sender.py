@@ -14,10 +14,10 @@ import time
 from pathlib import Path
 from typing import Any, TextIO
 
+from pipeline.config.masking import mask
 from pipeline.tracking import journal, registry
 from pipeline.tracking.delivery import Delivery, Held, NotYet
 from pipeline.tracking.process import Owner, is_alive
-from pipeline.tracking.redact import redact
 from pipeline.tracking.system_metrics import Sampler
 
 TURN_SECONDS = 0.25
@@ -188,7 +188,7 @@ class Sender:
     def _report(self, watched: Watched, error: Exception) -> None:
         with contextlib.suppress(OSError):
             watched.delivery.failed(error)
-        text = redact(f"{type(error).__name__}: {error}")
+        text = mask(f"{type(error).__name__}: {error}")
         print(f"{time.strftime('%F %T')} {watched.delivery.directory}: {text}", file=sys.stderr, flush=True)
 
     def _drop_finished(self) -> None:
@@ -209,7 +209,7 @@ class Sender:
         registry.recover(self.experiments_dir)
         for entry in registry.pending_runs(self.experiments_dir):
             left = entry.finished or not is_alive(entry.owner)
-            if not left or entry.directory in self._watched or entry.uri != redact(ours.delivery.uri):
+            if not left or entry.directory in self._watched or entry.uri != mask(ours.delivery.uri):
                 continue
             if watched := hold(entry.directory, ours.delivery.uri, self.experiments_dir, adopted=True):
                 self._watched[entry.directory] = watched
@@ -235,7 +235,7 @@ class _Redacting:
     def write(self, text: str) -> int:
         # A log that cannot be written must not end the delivery.
         with contextlib.suppress(OSError):
-            self._stream.write(redact(text))
+            self._stream.write(mask(text))
         return len(text)
 
     def flush(self) -> None:

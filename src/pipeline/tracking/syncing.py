@@ -4,10 +4,10 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipeline.config.masking import holds_secret, mask
 from pipeline.tracking import registry
 from pipeline.tracking.addresses import absolute_uri
 from pipeline.tracking.process import is_alive
-from pipeline.tracking.redact import has_secret, redact
 
 
 @dataclass
@@ -65,7 +65,7 @@ def _deliver(
         summary.delivered.append(entry.directory)
     except Exception as error:
         watched.delivery.failed(error)
-        summary.failed[entry.directory] = redact(str(error)) or type(error).__name__
+        summary.failed[entry.directory] = mask(str(error)) or type(error).__name__
     finally:
         watched.close()
 
@@ -73,7 +73,7 @@ def _deliver(
 def _address(entry: registry.Pending, tracking_uri: str | None, experiments_dir: Path) -> str | None:
     if tracking_uri is not None:
         return absolute_uri(tracking_uri, experiments_dir)
-    if not has_secret(entry.uri):
+    if not holds_secret(entry.uri):
         return entry.uri
     from_environment = os.environ.get("MLFLOW_TRACKING_URI", "")
-    return from_environment if redact(from_environment) == entry.uri else None
+    return from_environment if mask(from_environment) == entry.uri else None
