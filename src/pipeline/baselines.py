@@ -45,6 +45,23 @@ def majority(train: Rows, evaluate: Rows, spec: Spec) -> dict[str, float]:
     return metrics
 
 
+def values(train: Rows, evaluate: Rows, spec: Spec) -> Tensor:
+    """What the first of :func:`defaults` scores on each prediction, for paired tests.
+
+    Returns:
+        (predictions,) whether the most frequent class is right, the error of the mean, or for a class at each step
+        the bits that its frequency in training leaves.
+    """
+    if spec.task == "regression":
+        known, targets = (split.y.double().reshape(-1, spec.outputs) for split in (train, evaluate))
+        return (targets - known.mean(0)).abs().mean(1)
+    known, targets = _labels(train.y), _labels(evaluate.y)
+    counts = torch.bincount(known, minlength=2 if spec.task == "binary" else spec.outputs).double()
+    if spec.per_step and spec.task == "multiclass":
+        return -((counts + 1) / (counts + 1).sum()).log2()[targets]
+    return targets == int(counts.argmax())
+
+
 def mean(train: Rows, evaluate: Rows, spec: Spec) -> dict[str, float]:
     """Always the mean of the training targets."""
     error = evaluate.y.double() - train.y.double().mean(0)

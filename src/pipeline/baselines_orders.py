@@ -21,14 +21,8 @@ def most_ordered_in_the_area(train: Rows, evaluate: Rows, spec: Spec, areas: ran
     Returns:
         ``hit_rate_at_<top_k>``, ``accuracy`` and the ``loss`` of predicting the area's frequencies.
     """
-    counts = torch.zeros(len(areas), spec.outputs, dtype=torch.float64)
-    known = torch.cat([_area(train, rows, areas) for rows in train.order(4096)])
-    counts.view(-1).index_add_(0, known * spec.outputs + train.y, torch.ones(len(known), dtype=torch.float64))
-    # One more of everything (Laplace): a dish new to the area must not make the loss infinite.
-    log_p = ((counts + 1) / (counts + 1).sum(1, keepdim=True)).log()
-    ranked = log_p.topk(min(spec.top_k, spec.outputs), dim=1).indices
-    area = torch.cat([_area(evaluate, rows, areas) for rows in evaluate.order(4096)])
-    hits = ranked[area] == evaluate.y[:, None]
+    log_p, area = _log_frequencies(train, spec, areas), _areas(evaluate, areas)
+    hits = area_hits(train, evaluate, spec, areas)
     return {
         f"hit_rate_at_{spec.top_k}": float(hits.any(1).double().mean()),
         "accuracy": float(hits[:, 0].double().mean()),
@@ -36,5 +30,20 @@ def most_ordered_in_the_area(train: Rows, evaluate: Rows, spec: Spec, areas: ran
     }
 
 
-def _area(split: Rows, rows: Tensor, areas: range) -> Tensor:
-    return split.take(rows)[0][:, areas.start : areas.stop].argmax(1)
+def area_hits(train: Rows, evaluate: Rows, spec: Spec, areas: range) -> Tensor:
+    """(orders, ``top_k``): which of the dishes recommended in the order's area, the most frequent first, it was."""
+    ranked = _log_frequencies(train, spec, areas).topk(min(spec.top_k, spec.outputs), dim=1).indices
+    return ranked[_areas(evaluate, areas)] == evaluate.y[:, None]
+
+
+def _log_frequencies(train: Rows, spec: Spec, areas: range) -> Tensor:
+    counts = torch.zeros(len(areas), spec.outputs, dtype=torch.float64)
+    cells = _areas(train, areas) * spec.outputs + train.y
+    counts.view(-1).index_add_(0, cells, torch.ones(len(cells), dtype=torch.float64))
+    # One more of everything (Laplace): a dish new to the area must not make the loss infinite.
+    return ((counts + 1) / (counts + 1).sum(1, keepdim=True)).log()
+
+
+def _areas(split: Rows, areas: range) -> Tensor:
+    parts = (split.take(rows)[0][:, areas.start : areas.stop].argmax(1) for rows in split.order(4096))
+    return torch.cat(list(parts))

@@ -19,6 +19,7 @@ from pipeline.run_result import RunResult
 from pipeline.tasks import improve as task
 from pipeline.tasks.finished import data_of, find_run, load_predictor, open_store
 from pipeline.tasks.outputs import loader_of, outputs_on
+from pipeline.tasks.registering import alias_of
 from pipeline.training import building
 
 Command = Callable[..., DictConfig]
@@ -38,7 +39,7 @@ def test_data_without_signal_ends_with_keep_the_baseline(tmp_path: Path, command
     assert climb.chosen.name == "baseline"
     assert conclusion(climb).startswith("Keep the baseline")
     assert climb.final == []
-    assert "nothing was registered" in "\n".join(in_words(climb))
+    assert "Nothing was registered" in "\n".join(in_words(climb))
     assert "Keep the baseline" in (tmp_path / "out" / "ladder.html").read_text()
 
 
@@ -95,6 +96,5 @@ def test_only_a_significantly_better_model_becomes_champion(
         model = load_predictor(store, run.record.run_id).module
         outputs = outputs_on(model, loader_of(data, data.test), run.cfg)
         store.set_alias("ladder-test", "champion", versions[champion].version)
-        rung = task.Rung(newcomer, cfg=run.cfg)
-        alias, why = task._alias(store, "ladder-test", versions[newcomer].version, rung, outputs)
+        alias, why = alias_of(store, versions[newcomer], outputs, cfg)
         assert alias == expected, why

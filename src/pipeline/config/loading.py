@@ -17,6 +17,7 @@ from hydra._internal.defaults_list import DefaultsList
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.default_element import GroupDefault
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.core.utils import setup_globals
@@ -220,6 +221,16 @@ def loader(config_dir: Path | str | None = None, *, for_this_machine: bool = Tru
             raise UserError(f"--config-dir {config_dir}: there is no such directory")
         search_path.prepend("command-line", f"file://{directory}", SearchPathQuery(provider="schema"))
     return Loader(search_path, for_this_machine=for_this_machine)
+
+
+def user_directory() -> Path | None:
+    """The ``--config-dir`` of the command that is running; None where none was given."""
+    hydra = GlobalHydra.instance()
+    if not hydra.is_initialized():
+        return None
+    entries = hydra.config_loader().get_search_path().get_path()
+    given = [str(entry.path) for entry in entries if entry.provider == "command-line"]
+    return Path(given[0].removeprefix("file://")) if given else None
 
 
 def _settle(cfg: DictConfig) -> None:

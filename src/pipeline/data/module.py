@@ -154,6 +154,12 @@ class DataModule(pl.LightningDataModule):
 
         return defaults(self.spec)
 
+    def baseline_values(self, split: Rows) -> Tensor:
+        """What the common-sense baseline scores on each prediction of ``split``: :func:`pipeline.baselines.values`."""
+        from pipeline.baselines import values
+
+        return values(self.train, split, self.spec)
+
     def plots(self, model: Any, folder: Path) -> list[Path]:
         """Plots of this data set's own for a trained model, drawn into ``folder``."""
         return []

@@ -26,7 +26,7 @@ from torch import Tensor
 from pipeline.data.encoder import Encoder
 from pipeline.data.module import DataModule
 from pipeline.data.spec import Spec
-from pipeline.data.splits import SparseRows
+from pipeline.data.splits import Rows, SparseRows
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
@@ -346,6 +346,13 @@ class Orders(DataModule):
         areas = range(self.encoder.first_area, self.encoder.first_hour)
         area = partial(most_ordered_in_the_area, areas=areas)
         return {"most ordered in the area": area} | super().baselines()
+
+    def baseline_values(self, split: Rows) -> Tensor:
+        """Whether the dish is one of those ordered most often in the area."""
+        from pipeline.baselines_orders import area_hits
+
+        areas = range(self.encoder.first_area, self.encoder.first_hour)
+        return area_hits(self.train, split, self.spec, areas).any(1)
 
 
 def past_orders(orders: pd.DataFrame, targets: np.ndarray) -> list[dict[int, int]]:

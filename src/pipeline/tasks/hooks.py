@@ -28,6 +28,8 @@ class Hooks:
         wait: seconds to wait at the end for the tracking server.
         quiet: no progress lines.
         baseline: compute the common-sense baseline.
+        test: test at the end where the configuration asks for it; a ladder looks at the test split later, for all of
+            its rungs at once.
     """
 
     on_epoch: Callable[[int, dict[str, float]], None] | None = None
@@ -41,3 +43,4 @@ class Hooks:
     wait: float = 60.0
     quiet: bool = False
     baseline: bool = True
+    test: bool = True

@@ -2,34 +2,40 @@
 
 from __future__ import annotations
 
+import json
 import logging
-import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
-from pipeline.errors import UserError
+from pipeline.errors import Diverged, UserError
 from pipeline.run_result import RunResult
-from pipeline.tasks.finished import data_of, load_predictor, open_store, typed_overrides
+from pipeline.statistics import bootstrap_mean
+from pipeline.tasks.finished import data_of, typed_overrides
 from pipeline.tasks.hooks import Hooks
-from pipeline.tasks.outputs import Outputs, loader_of, outputs_on, paired, result_directory, test_split
-from pipeline.tasks.recording import NoRun, open_run, recorded
+from pipeline.tasks.outputs import (
+    Outputs,
+    loader_of,
+    outputs_on,
+    paired_values,
+    result_directory,
+    test_split,
+)
+from pipeline.tasks.recording import AnyRun, NoRun, git_state, open_run, recorded
+from pipeline.tasks.registering import register
+from pipeline.tasks.rungs import Climb, Rung, judge
 
 if TYPE_CHECKING:
     from pipeline.data.module import DataModule
     from pipeline.data.splits import Rows
-    from pipeline.statistics import Interval, PairedTest
-    from pipeline.tasks.recording import AnyRun
-    from pipeline.tracking.queries import Store
 
 log = logging.getLogger(__name__)
 
-_SECTIONS = (
+TYPED = (
+    "experiment",
     "data",
     "model",
     "optimizer",
@@ -38,62 +44,15 @@ _SECTIONS = (
     "callbacks",
     "logger",
     "seed",
+    "tags",
     "checkpoint",
+    "objective",
     "paths",
+    "debug",
 )
+"""What may be typed for every rung."""
 
-
-@dataclass
-class Rung:
-    """One step of the ladder.
-
-    Args:
-        name: of the rung.
-        overrides: that it was composed with.
-        cfg: its configuration; None for the baseline.
-        result: of its fit; None for the baseline.
-        validation: the judged metric on validation data.
-        showed: what the step showed, in words.
-        seconds: that it cost.
-        test: the judged metric on the test split with its interval, once that was read.
-        gain: the paired test against the rung below on the test split.
-    """
-
-    name: str
-    overrides: list[str] = field(default_factory=list)
-    cfg: DictConfig | None = None
-    result: RunResult | None = None
-    validation: float = math.nan
-    showed: str = ""
-    seconds: float = 0.0
-    test: Interval | None = None
-    gain: PairedTest | None = None
-
-    @property
-    def parameters(self) -> int:
-        """Trainable numbers; none for the baseline."""
-        return 0 if self.result is None else int(self.result.model["parameters"])
-
-
-@dataclass
-class Climb:
-    """What came of a ladder.
-
-    Args:
-        metric: that everything is judged by: ``accuracy`` or ``mae``.
-        rungs: all of them, the baseline first.
-        chosen: the winner.
-        final: the winner trained on training and validation data, once for each seed.
-        registered: what became of the winner in the model registry, in words.
-        seconds: in all.
-    """
-
-    metric: str
-    rungs: list[Rung]
-    chosen: Rung
-    final: list[Rung] = field(default_factory=list)
-    registered: str = ""
-    seconds: float = 0.0
+_OWN = ("name", "task", "ladder", "seed", "tags", "logger", "paths")
 
 
 def run(cfg: DictConfig) -> None:
@@ -101,7 +60,7 @@ def run(cfg: DictConfig) -> None:
     from pipeline.reports.ladder import in_words
 
     directory = result_directory(cfg)
-    climb = improve(cfg, typed_overrides(*_SECTIONS))
+    climb = improve(cfg, typed_overrides(*TYPED))
     print("\n".join([*in_words(climb), f"report: {directory / 'ladder.html'}"]))
 
 
@@ -118,31 +77,34 @@ def improve(cfg: DictConfig, typed: Sequence[str] = ()) -> Climb:
     from pipeline.reports.ladder import write_report
 
     began = time.time()
-    directory, ladder = result_directory(cfg), _ladder(cfg)
-    parent = open_run(cfg, directory, Hooks(), f"{cfg.name}-improve")
+    directory, ladder = result_directory(cfg), _ladder(cfg, typed)
+    # The command's own data and model are those of no rung.
+    own = OmegaConf.masked_copy(cfg, [key for key in _OWN if key in cfg])
+    OmegaConf.update(own, "ladder", ladder, force_add=True)
+    parent = open_run(own, directory, Hooks(), str(cfg.name))
     with recorded(parent):
-        base = [*ladder["base"], *typed, *_places(cfg), "test=false"]
-        climb = _climb(cfg, ladder, base, directory, parent)
+        climb = _climbed(cfg, ladder, typed, directory, parent)
         if climb.chosen.result is not None:
-            climb.final = _retrained(cfg, climb.chosen, directory, parent)
-        tested = _read_test(climb, directory)
-        climb.registered = _registered(cfg, climb, tested, parent)
+            _retrain(cfg, climb, directory, parent)
+        tested = _read_test(climb, parent)
+        climb.registered = register(cfg, climb, tested)
         climb.seconds = time.time() - began
         for path in write_report(climb, cfg, directory):
             parent.log_artifact(path, "report")
-        parent.log_metrics(_summary(climb))
-        parent.set_tags({"chosen": climb.chosen.name})
+        _record(climb, cfg, directory, parent)
     parent.finish("FINISHED")
     parent.wait(60.0)
     return climb
 
 
-def _ladder(cfg: DictConfig) -> dict[str, Any]:
+def _ladder(cfg: DictConfig, typed: Sequence[str]) -> dict[str, Any]:
     from pipeline.config import config_directory
 
     node = cfg.get("ladder")
     if node is None:
-        node = OmegaConf.load(config_directory() / "ladder" / "default.yaml").ladder
+        data = data_of(_composed([*typed, *_places(cfg)]))
+        name = "sequences" if data.spec.per_step or data.spec.input in ("tokens", "series") else "default"
+        node = OmegaConf.load(config_directory() / "ladder" / f"{name}.yaml").ladder
     values: Any = OmegaConf.to_container(node, resolve=True)
     if missing := {"base", "rungs", "tuned", "sweep"} - set(values):
         raise UserError(f"ladder lacks {', '.join(sorted(missing))}; see conf/ladder/default.yaml")
@@ -150,225 +112,260 @@ def _ladder(cfg: DictConfig) -> dict[str, Any]:
 
 
 def _places(cfg: DictConfig) -> list[str]:
+    """Every rung finds its data where the command does, and is recorded in the same experiment."""
     places = [f"paths.data_dir={cfg.paths.data_dir}", f"paths.experiments_dir={cfg.paths.experiments_dir}"]
-    logger = (
-        f"logger.experiment_name={cfg.logger.experiment_name}" if cfg.logger.get("mlflow") else "logger=none"
-    )
-    return [*places, logger]
+    if cfg.logger.get("mlflow"):
+        return [*places, f"logger.experiment_name={cfg.logger.experiment_name}"]
+    return [*places, "logger=none"]
 
 
-def _climb(
-    cfg: DictConfig, ladder: dict[str, Any], base: list[str], directory: Path, parent: AnyRun
+def _composed(overrides: Sequence[str]) -> DictConfig:
+    from pipeline.config.loading import compose, user_directory
+
+    return compose(overrides, config_dir=user_directory())
+
+
+def _climbed(
+    cfg: DictConfig, ladder: dict[str, Any], typed: Sequence[str], directory: Path, parent: AnyRun
 ) -> Climb:
     """Every rung, judged on validation data alone."""
-    rungs = [Rung("baseline")]
-    chosen, metric, baseline_values = rungs[0], "", np.zeros(0)
     steps = {**ladder["rungs"], "tuned": ladder["tuned"]}
+    after = [*typed, *_places(cfg)]
+    first = _composed([*ladder["base"], *next(iter(steps.values())), *after])
+    climb = _baseline(first, directory / "baseline", parent)
+    climb.tried = len(steps) + (int(cfg.task.trials) if ladder["sweep"] else 0)
+    log.info("baseline: %s", climb.rungs[0].showed)
     for name, overrides in steps.items():
         started = time.time()
-        wanted = [*base, *overrides]
+        rung = Rung(name, directory / name, [*ladder["base"], *overrides, *after])
         if name == "tuned" and ladder["sweep"]:
-            wanted += _tuned(cfg, wanted, str(ladder["sweep"]), directory)
-        rung = Rung(name, wanted)
-        rung.cfg = _composed(wanted)
-        rung.result = _trained(rung.cfg, directory / name, parent, name)
+            rung.overrides += _best_settings(cfg, ladder, rung.overrides, directory, parent)
+        rung.cfg = _composed(rung.overrides)
+        climb.rungs.append(rung)
+        try:
+            rung.result = _trained(rung, parent)
+            _validate(rung)
+            if judge(climb, rung, 0.05 / climb.tried):
+                climb.chosen = rung
+        except Diverged as error:
+            rung.showed = f"left out, since it diverged: {error}"
         rung.seconds = time.time() - started
-        data = data_of(rung.cfg)
-        if data.validation is None or len(data.validation) == 0:
-            raise UserError(
-                "a ladder needs validation data to climb by; set data.validation_fraction above 0"
-            )
-        answers = _answers(rung, directory, data, data.validation)
-        metric, interval = answers.interval()
-        rung.validation = interval.value
-        if len(rungs) == 1:
-            baseline_values = _baseline_values(data, data.validation, metric)
-            rungs[0].validation = float(baseline_values.mean())
-            rungs[0].showed = f"always the same answer: {metric} {rungs[0].validation:.4f}"
-        rung.showed = _judged(rung, chosen, answers, baseline_values, metric, len(steps))
-        if rung.showed.startswith("better"):
-            chosen = rung
-        rungs.append(rung)
         log.info("%s: %s", name, rung.showed)
-    return Climb(metric, rungs, chosen)
+    return climb
 
 
-def _composed(overrides: list[str]) -> DictConfig:
-    from pipeline.config import compose
+def _baseline(cfg: DictConfig, directory: Path, parent: AnyRun) -> Climb:
+    """The rung that needs no learning, recorded beside the others."""
+    started = time.time()
+    data = data_of(cfg)
+    if cfg.data.get("folds"):
+        raise UserError(f"data.folds={cfg.data.folds}: a ladder climbs by one validation split; leave it out")
+    if data.validation is None or len(data.validation) == 0:
+        raise UserError("a ladder needs validation data to climb by; set data.validation_fraction above 0")
+    name, baseline = next(iter(data.baselines().items()))
+    metrics = baseline(data.train, data.validation, data.spec)
+    rung = Rung("baseline", directory, cfg=cfg)
+    rung.judged = data.baseline_values(data.validation).numpy()
+    metric = _metric_of(data)
+    rung.validation = float(rung.judged.mean())
+    rung.showed = f"{metric} {rung.validation:.4f} without learning ({name})"
+    rung.seconds = time.time() - started
+    run = open_run(cfg, directory, _hooks(rung, parent), f"{cfg.name}-baseline")
+    with recorded(run):
+        run.log_metrics({f"best/val/{key}": value for key, value in metrics.items()})
+    run.finish("FINISHED")
+    return Climb(metric, [rung], rung, baseline=name)
 
-    return compose(overrides)
+
+def _metric_of(data: DataModule) -> str:
+    """The name that :meth:`Outputs.judged` gives to what this data is judged by."""
+    spec = data.spec
+    if spec.task == "regression":
+        return "mae"
+    if spec.task == "multiclass" and spec.per_step:
+        return "bits_per_char"
+    return f"hit_rate_at_{spec.top_k}" if spec.top_k else "accuracy"
 
 
-def _trained(cfg: DictConfig, directory: Path, parent: AnyRun, name: str) -> RunResult:
+def _hooks(rung: Rung, parent: AnyRun) -> Hooks:
+    assert rung.cfg is not None
+    tags = {"rung": rung.name, "mlflow.runName": f"{rung.cfg.name}-{rung.name}"}
+    tracked = None if isinstance(parent, NoRun) else parent
+    return Hooks(directory=rung.directory, parent=tracked, tags=tags, quiet=True, test=False)
+
+
+def _trained(rung: Rung, parent: AnyRun) -> RunResult:
     from pipeline.tasks.train import train
 
-    tags = {"rung": name, "mlflow.runName": f"{cfg.name}-{name}"}
-    tracked = None if isinstance(parent, NoRun) else parent
-    return train(cfg, Hooks(directory=directory, parent=tracked, tags=tags, quiet=True, reports=True))
+    assert rung.cfg is not None
+    return train(rung.cfg, _hooks(rung, parent))
 
 
-def _answers(rung: Rung, directory: Path, data: DataModule, split: Rows) -> Outputs:
+def _answers(rung: Rung, data: DataModule, split: Rows) -> Outputs:
     from pipeline.models.saved import load
 
     assert rung.cfg is not None
-    predictor = load(directory / rung.name / "model")
-    return outputs_on(predictor.module, loader_of(data, split), rung.cfg)
+    return outputs_on(load(rung.directory / "model").module, loader_of(data, split), rung.cfg)
 
 
-def _baseline_values(data: DataModule, split: Rows, metric: str) -> np.ndarray:
-    """What the constant answer scores on each sample: the most frequent class, or the mean."""
-    known, y = data.train.y.reshape(-1), split.y.reshape(-1)
-    if metric == "mae":
-        return np.asarray((y.double() - known.double().mean()).abs().numpy())
-    commonest = known[known >= 0].long().bincount().argmax()
-    return np.asarray((y[y >= 0].long() == commonest).numpy(), dtype=bool)
+def _validate(rung: Rung) -> None:
+    assert rung.cfg is not None
+    data = data_of(rung.cfg)
+    assert data.validation is not None
+    rung.judged = _answers(rung, data, data.validation).judged()[1]
+    rung.validation = float(rung.judged.mean())
 
 
-def _judged(rung: Rung, below: Rung, answers: Outputs, baseline: np.ndarray, metric: str, rungs: int) -> str:
-    """What the step showed; it begins with ``better`` where the rung is to be kept."""
-    from pipeline.statistics import compare_hits, compare_values
-
-    assert rung.result is not None
-    better = (
-        rung.validation > below.validation if metric == "accuracy" else rung.validation < below.validation
-    )
-    gain = f"{metric} {rung.validation:.4f} against {below.validation:.4f}"
-    if below.result is None:
-        values = answers.values()[1]
-        test = compare_hits(baseline, values) if metric == "accuracy" else compare_values(baseline, values)
-        # Each rung is one more chance to look better than the baseline by luck.
-        if better and test.p_value < 0.05 / rungs:
-            shown = f"better than the baseline ({gain}): the inputs do predict the target"
-        else:
-            shown = f"not better than the baseline ({gain}, p = {test.p_value:.2g}): kept the baseline"
-    elif better:
-        shown = f"better than {below.name} ({gain})"
-    else:
-        shown = f"not better than {below.name} ({gain}): kept the simpler one"
-    train = rung.result.metrics.get(f"train/{metric}")
-    if train is not None:
-        gap = train - rung.validation if metric == "accuracy" else rung.validation / max(train, 1e-12) - 1
-        if gap > (0.02 if metric == "accuracy" else 0.2):
-            shown += f"; training {metric} {train:.4f}: it overfits, so regularise"
-    return shown
-
-
-def _tuned(cfg: DictConfig, overrides: list[str], sweep: str, directory: Path) -> list[str]:
+def _best_settings(
+    cfg: DictConfig, ladder: dict[str, Any], overrides: list[str], directory: Path, parent: AnyRun
+) -> list[str]:
     """The best settings that the sweeper finds on validation data, as overrides."""
     from hydra._internal.callbacks import Callbacks
     from hydra.types import HydraContext, RunMode
 
-    from pipeline.config.loading import loader
+    from pipeline.config.loading import loader, user_directory
     from pipeline.sweeps.space import as_override
     from pipeline.sweeps.sweeper import optimise
 
-    loads = loader()
-    typed = [*overrides, f"sweep={sweep}", f"hydra.sweeper.n_trials={cfg.task.trials}"]
-    typed.append(f"hydra.sweep.dir={directory / 'sweep'}")
-    config = loads.load_configuration("config", typed, RunMode.MULTIRUN)
+    loads = loader(user_directory())
+    words = [*overrides, *ladder.get("trial", []), f"sweep={ladder['sweep']}"]
+    words += [f"hydra.sweeper.n_trials={cfg.task.trials}", f"hydra.sweep.dir={directory / 'sweep'}"]
+    # A ladder that is climbed again searches again.
+    words.append(f"hydra.sweeper.study_name={cfg.name}-{parent.key[:8] or time.time_ns()}")
+    config = loads.load_configuration("config", words, RunMode.MULTIRUN)
     context = HydraContext(config_loader=loads, callbacks=Callbacks(config))
-    finished = optimise(config, context, [str(word) for word in config.hydra.overrides.task])
-    return (
-        [as_override(key, value) for key, value in finished.best[0].params.items()] if finished.best else []
-    )
+    typed = [str(word) for word in config.hydra.overrides.task]
+    finished = optimise(config, context, typed, nested_under=parent.reference)
+    if not finished.best:
+        log.warning("No trial of the sweep was completed: the tuning rung keeps its own settings")
+        return []
+    return [as_override(key, value) for key, value in finished.best[0].params.items()]
 
 
-def _retrained(cfg: DictConfig, chosen: Rung, directory: Path, parent: AnyRun) -> list[Rung]:
-    """The winner on training and validation data together, once for each seed, as long as its best epoch took."""
-    assert chosen.result is not None
-    fixed = ["data.train_on_all=true", "checkpoint.monitor=train/loss", "callbacks=none"]
-    if chosen.result.best_epoch:
-        fixed.append(f"trainer.max_epochs={chosen.result.best_epoch}")
-    found = []
+def _retrain(cfg: DictConfig, climb: Climb, directory: Path, parent: AnyRun) -> None:
+    """The winner on training and validation data together, once for each seed."""
+    chosen = climb.chosen
+    assert chosen.cfg is not None and chosen.result is not None
+    scheduler, best_epoch = chosen.cfg.get("scheduler") or {}, chosen.result.best_epoch
+    fixed = ["data.train_on_all=true", "checkpoint.monitor=null", "callbacks.early_stopping.patience=null"]
+    if "T_max" in scheduler or "total_steps" in scheduler:
+        climb.length = f"{chosen.cfg.trainer.max_epochs} epochs, to the end of the learning rate's schedule"
+    elif best_epoch:
+        fixed.append(f"trainer.max_epochs={best_epoch}")
+        climb.length = f"{best_epoch} epochs, after which the validation figure was best"
+    if not str(scheduler.get("monitor", "")).startswith("val/"):
+        # Nothing is held out any more: a validation figure would only mislead.
+        fixed.append("+trainer.limit_val_batches=0")
     for seed in cfg.task.seeds:
         started = time.time()
         name = f"final-seed-{seed}"
-        rung = Rung(name, [*chosen.overrides, *fixed, f"seed={seed}"])
+        rung = Rung(name, directory / name, [*chosen.overrides, *fixed, f"seed={seed}"])
         rung.cfg = _composed(rung.overrides)
-        rung.result = _trained(rung.cfg, directory / name, parent, name)
+        rung.result = _trained(rung, parent)
         rung.seconds = time.time() - started
-        found.append(rung)
-    return found
+        climb.final.append(rung)
 
 
-def _read_test(climb: Climb, directory: Path) -> dict[str, Outputs]:
-    """The one look at the test split, for every rung at once: the choice is made."""
-    from pipeline.statistics import bootstrap_mean, compare_hits, compare_values
+def _read_test(climb: Climb, parent: AnyRun) -> Outputs | None:
+    """The one look at the test split, for every rung at once: the choice is made.
 
-    tested: dict[str, Outputs] = {}
-    last: np.ndarray | None = None
+    Returns:
+        The answers of the model that goes into service, None where none does.
+    """
+    baseline = climb.rungs[0]
+    assert baseline.cfg is not None
+    data = data_of(baseline.cfg)
+    split = test_split(data, f"data={data.name}")
+    predictors = {name: of(data.train, split, data.spec) for name, of in data.baselines().items()}
+    baseline.metrics = predictors.pop(climb.baseline)
+    climb.others = {name: found[climb.metric] for name, found in predictors.items() if climb.metric in found}
+    below = common = data.baseline_values(split).numpy()
+    baseline.test = bootstrap_mean(common)
+    first: Outputs | None = None
     for rung in [*climb.rungs[1:], *climb.final]:
-        assert rung.cfg is not None
+        if rung.result is None or rung.cfg is None:
+            continue
         data = data_of(rung.cfg)
-        split = test_split(data, f"data={data.name}")
-        if last is None:
-            last = _baseline_values(data, split, climb.metric)
-            climb.rungs[0].test = bootstrap_mean(last)
-        tested[rung.name] = _answers(rung, directory, data, split)
-        values = tested[rung.name].values()[1]
-        rung.test = bootstrap_mean(values)
-        if rung not in climb.final:
-            rung.gain = (compare_hits if climb.metric == "accuracy" else compare_values)(last, values)
-            last = values
-    return tested
+        answers = _answers(rung, data, test_split(data, f"data={data.name}"))
+        values = answers.judged()[1]
+        rung.metrics, rung.test = answers.metrics(), bootstrap_mean(values)
+        if rung in climb.final:
+            rung.gain = paired_values(common, values)
+            first = first or answers
+        else:
+            rung.gain, below = paired_values(below, values), values
+    for rung in [*climb.rungs, *climb.final]:
+        _note_test(rung, parent)
+    return first
 
 
-def _registered(cfg: DictConfig, climb: Climb, tested: dict[str, Outputs], parent: AnyRun) -> str:
-    """Register the first of the final models; it becomes champion only if it beats the present one."""
-    if not climb.final:
-        return "nothing was registered: keep the baseline"
-    if isinstance(parent, NoRun):
-        return "not registered: nothing is tracked (logger=mlflow)"
-    winner = climb.final[0]
-    try:
-        return _register(cfg, climb, winner, tested[winner.name])
-    except UserError as error:
-        # The report must not be lost because a server is away.
-        return f"not registered: {error}"
+def _note_test(rung: Rung, parent: AnyRun) -> None:
+    """A rung's test figures go to its own run, which has ended, and into its ``result.json``."""
+    from pipeline.tracking import Run
+
+    assert rung.cfg is not None
+    metrics = {f"test/{name}": value for name, value in rung.metrics.items()}
+    if rung.result is not None:
+        rung.result.metrics |= metrics
+        rung.result.write()
+    if isinstance(parent, NoRun) or not metrics:
+        return
+    cfg = rung.cfg
+    run = Run.start(
+        rung.directory,
+        experiment=str(cfg.logger.experiment_name),
+        name="",
+        tracking_uri=cfg.logger.get("tracking_uri"),
+        experiments_dir=Path(cfg.paths.experiments_dir),
+        resume=True,
+        system_metrics=False,
+    )
+    run.log_metrics(metrics)
+    run.set_tags({"showed": rung.showed} if rung.showed else {})
+    run.finish("FINISHED")
 
 
-def _register(cfg: DictConfig, climb: Climb, winner: Rung, outputs: Outputs) -> str:
-    from pipeline.reports.ladder import model_card
-    from pipeline.tracking.sender_link import link
+def _record(climb: Climb, cfg: DictConfig, directory: Path, parent: AnyRun) -> None:
+    """The ladder as a whole: metrics and a table in the tracking store, ``result.json`` on disk."""
+    from pipeline.reports.ladder import COLUMNS, entries, rows
 
-    assert winner.result is not None
-    if winner.result.run_id is None:
-        raise UserError("the final run was not recorded")
-    # A nested run is delivered in the background.
-    link(Path(cfg.paths.experiments_dir)).wait([winner.result.directory], 120.0)
-    store = open_store(cfg)
-    name = str(cfg.task.get("model_name") or str(cfg.name).removesuffix("_ladder"))
-    card = model_card(climb, cfg, winner.result)
-    version = store.register(winner.result.run_id, name, {"rung": climb.chosen.name}, card)
-    alias, why = _alias(store, name, version.version, winner, outputs)
-    store.set_alias(name, alias, version.version)
-    return f"{name} version {version.version} is {alias}: {why}"
-
-
-def _alias(store: Store, name: str, version: str, winner: Rung, outputs: Outputs) -> tuple[str, str]:
-    """``champion`` or ``challenger``, and why: by a paired test against the present champion on the same samples."""
-    present = store.version(name, "champion")
-    if present is None or present.version == version:
-        return "champion", "there was none before"
-    assert winner.cfg is not None
-    data = data_of(winner.cfg)
-    try:
-        champion = load_predictor(store, present.model_uri)
-        if data.spec.input != "image" and champion.encoder.to_state() != data.encoder.to_state():
-            raise UserError("it takes inputs that are prepared in another way")
-        test = paired(
-            outputs_on(champion.module, loader_of(data, test_split(data, name)), winner.cfg), outputs
-        )
-    except (UserError, RuntimeError) as error:
-        return "challenger", f"it could not be compared with champion {present.version}: {error}"
-    difference = test.difference.value if outputs.values()[0] == "accuracy" else -test.difference.value
-    words = f"against champion {present.version}: {test.difference.value:+.4f}, p = {test.p_value:.3g}"
-    return ("champion", words) if test.significant() and difference > 0 else ("challenger", words)
-
-
-def _summary(climb: Climb) -> dict[str, float]:
-    metrics = {f"val/{climb.metric}": climb.chosen.validation, "seconds/total": climb.seconds}
     shown = climb.final[0] if climb.final else climb.chosen
+    baseline = climb.rungs[0]
+    metrics = {
+        f"val/{climb.metric}": climb.chosen.validation,
+        **{f"test/{name}": value for name, value in shown.metrics.items()},
+        f"baseline/test/{climb.metric}": baseline.metrics[climb.metric],
+    }
     if shown.test is not None:
-        metrics[f"test/{climb.metric}"] = shown.test.value
-    return metrics
+        metrics |= {
+            f"test/{climb.metric}_low": shown.test.low,
+            f"test/{climb.metric}_high": shown.test.high,
+        }
+    parent.log_metrics({**metrics, "seconds/total": climb.seconds})
+    # The form of the tracking library's own tables, which its pages show as such.
+    parent.log_text(json.dumps({"columns": list(COLUMNS), "data": rows(climb)}), "ladder.json")
+    parent.set_tags(
+        {
+            "chosen": climb.chosen.name,
+            "mlflow.loggedArtifacts": json.dumps([{"path": "ladder.json", "type": "table"}]),
+        }
+    )
+    described = next((rung.result for rung in (shown, *climb.rungs[1:]) if rung.result), None)
+    RunResult(
+        directory=directory,
+        run_id=parent.run_id,
+        experiment=str(cfg.name),
+        data=described.data if described else {},
+        model=shown.result.model if shown.result else {"class": climb.baseline, "parameters": 0},
+        metrics=metrics,
+        baseline={
+            "name": climb.baseline,
+            **{f"test/{key}": value for key, value in baseline.metrics.items()},
+        },
+        seconds={"total": climb.seconds},
+        samples_per_second=shown.result.samples_per_second if shown.result else 0.0,
+        seed=int(cfg.seed),
+        git_commit=git_state()[0],
+        notes=[climb.registered],
+        nested=entries(climb),
+    ).write()

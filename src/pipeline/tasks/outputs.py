@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +77,20 @@ class Outputs:
             right = logits.argmax(-1) == targets
         return "accuracy", right.numpy()
 
+    def judged(self) -> tuple[str, np.ndarray]:
+        """What runs are compared by, and its value for each prediction: what the objective is the mean of.
+
+        ``hit_rate_at_K`` (hit or not) where K are recommended, ``bits_per_char`` for texts, else as :meth:`values`.
+        """
+        if self.spec.task != "multiclass" or not (self.spec.top_k or self.spec.per_step):
+            return self.values()
+        logits, targets = self.known()
+        if self.spec.per_step:
+            nats = torch.nn.functional.cross_entropy(logits.double(), targets, reduction="none")
+            return "bits_per_char", (nats / math.log(2)).numpy()
+        hits = logits.topk(min(self.spec.top_k, self.spec.outputs)).indices == targets[:, None]
+        return f"hit_rate_at_{self.spec.top_k}", hits.any(1).numpy()
+
     def interval(self) -> tuple[str, Interval]:
         """The metric of :meth:`values` with its 95 % bootstrap interval."""
         name, values = self.values()
@@ -86,13 +101,23 @@ class Outputs:
         return Outputs(self.model, self.logits[rows], self.targets[rows])
 
 
+def higher_is_better(metric: str) -> bool:
+    """Whether more of what :meth:`Outputs.judged` names is better."""
+    return metric.startswith(("accuracy", "hit_rate"))
+
+
+def paired_values(a: np.ndarray, b: np.ndarray) -> PairedTest:
+    """Does B differ from A on the same samples? By McNemar's test for hits, by random signs for errors."""
+    return compare_hits(a, b) if a.dtype == bool else compare_values(a, b)
+
+
 def paired(a: Outputs, b: Outputs) -> PairedTest:
-    """Is B better or worse than A on the same samples? By McNemar's test for classes, by signs for errors.
+    """Is B better or worse than A on the same samples, by :meth:`Outputs.judged`?
 
     Raises:
         UserError: the samples are not the same.
     """
-    (metric, first), (other, second) = a.values(), b.values()
+    (metric, first), (other, second) = a.judged(), b.judged()
     same = a.targets.shape == b.targets.shape and bool((a.targets.double() == b.targets.double()).all())
     if metric != other or not same:
         raise UserError(
@@ -101,7 +126,7 @@ def paired(a: Outputs, b: Outputs) -> PairedTest:
             f"{'' if len(first) != len(second) or metric != other else ', with other targets'}; "
             "compare runs on the same data with the same test split"
         )
-    return compare_hits(first, second) if metric == "accuracy" else compare_values(first, second)
+    return paired_values(first, second)
 
 
 def outputs_on(model: BaseModule, loader: Any, cfg: DictConfig) -> Outputs:

@@ -191,11 +191,12 @@ def _fit_and_test(
             raise
         _note_fit(fit, model, result)
     result.seconds |= {"startup": (fit.started or time.time()) - started, "fit": fit.seconds, "test": 0.0}
-    if cfg.test and data.test is not None and is_main_process():
+    tested = bool(cfg.test) and hooks.test
+    if tested and data.test is not None and is_main_process():
         _test(fit, data, model, result)
     if is_main_process():
         if hooks.baseline:
-            _baseline(data, result, tested=bool(cfg.test))
+            _baseline(data, result, tested=tested)
         tracked.log_metrics(final_metrics(result))
         if hooks.reports:
             _report(fit, data, model, result, tracked)
