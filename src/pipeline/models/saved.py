@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,13 +33,14 @@ def save(module: BaseModule, encoder: Encoder, directory: Path) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
     save_file(weights, str(directory / FILES[0]))
+    (directory / FILES[2]).write_text(json.dumps(encoder.to_state()), encoding="utf-8")
     description = {
         "class": f"{type(module).__module__}.{type(module).__qualname__}",
         "hyperparameters": dict(module.hparams),
         "format": 1,
+        "sha256": {name: _sha256(directory / name) for name in (FILES[0], FILES[2])},
     }
     (directory / FILES[1]).write_text(json.dumps(description, indent=2), encoding="utf-8")
-    (directory / FILES[2]).write_text(json.dumps(encoder.to_state()), encoding="utf-8")
     return directory
 
 
@@ -55,6 +57,9 @@ def load(directory: str | Path) -> Predictor:
         raise UserError(f"{folder} is not a saved model: it lacks {', '.join(missing)}")
     try:
         description = json.loads((folder / FILES[1]).read_text(encoding="utf-8"))
+        for name, expected in description.get("sha256", {}).items():
+            if name not in FILES or _sha256(folder / name) != expected:
+                raise ValueError(f"the checksum of {name} is wrong")
         module = model_class(description["class"])(**description["hyperparameters"])
         module.load_state_dict(load_file(str(folder / FILES[0])))
         encoder = Encoder.from_state(json.loads((folder / FILES[2]).read_text(encoding="utf-8")))
@@ -64,6 +69,11 @@ def load(directory: str | Path) -> Predictor:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f"the saved model in {folder} is damaged: {reason}") from None
     return Predictor(module.eval(), encoder)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def model_class(name: str) -> type[BaseModule]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import zipfile
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +15,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from pipeline.errors import UserError
+from pipeline.models.base import BaseModule
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -23,6 +25,20 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
     ) -> None:
         target = Path(path)
+        try:
+            self._write(checkpoint, target)
+        except (OSError, RuntimeError) as error:
+            # What the disk said is hidden behind what torch.save makes of it.
+            cause = error if isinstance(error, OSError) else error.__context__
+            if not isinstance(cause, OSError):
+                raise
+            reason = (
+                f"cannot write the checkpoint: {cause.strerror} (the one before it is kept; make room and go on "
+                "with resume=auto)"
+            )
+            raise OSError(cause.errno, reason, str(target)) from error
+
+    def _write(self, checkpoint: dict[str, Any], target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         draft = target.with_name(f".{target.name}.{os.getpid()}.part")
         try:
@@ -54,6 +70,10 @@ def load_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"no checkpoint at {path}; pass the path of a .ckpt file")
     try:
+        # torch.load reads the archive without looking at its checksums.
+        with zipfile.ZipFile(path) as archive:
+            if (damaged := archive.testzip()) is not None:
+                raise ValueError(f"the checksum of {damaged} is wrong")
         checkpoint: dict[str, Any] = torch.load(path, map_location=map_location, weights_only=True)
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -78,6 +98,7 @@ class Checkpoints(Checkpoint):
         mode: ``max`` or ``min``.
         every_n_steps: also save the last state in mid-epoch, after so many optimiser steps.
         every_seconds: write at the end of an epoch at most this often.
+        at_start: also write the state before the first step, for a fit that may have to begin again.
     """
 
     def __init__(
@@ -87,8 +108,10 @@ class Checkpoints(Checkpoint):
         mode: Literal["max", "min"],
         every_n_steps: int | None = None,
         every_seconds: float = 1.0,
+        at_start: bool = False,
     ) -> None:
         super().__init__()
+        self.at_start = at_start
         self.directory, self.monitor, self.mode = directory, monitor, mode
         self.every_n_steps, self.every_seconds = every_n_steps, every_seconds
         self.hurry = False
@@ -110,6 +133,10 @@ class Checkpoints(Checkpoint):
         """Where the best epoch's weights are."""
         return self.directory / "best.ckpt"
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.at_start and not self.last.exists():
+            self.save_last(trainer)
+
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
@@ -129,7 +156,12 @@ class Checkpoints(Checkpoint):
             self.save_last(trainer)
 
     def save_last(self, trainer: pl.Trainer) -> None:
-        """Write the last state now, and the best weights before it if they are not on disk yet."""
+        """Write the last state now, and the best weights before it if they are not on disk yet.
+
+        Raises:
+            Diverged: the weights are no numbers any more; the checkpoint that is there stays.
+        """
+        _check_finite(trainer)
         if not self._best_written and trainer.is_global_zero:
             self._write_best(trainer)
         self._best_written = True
@@ -184,3 +216,14 @@ class Checkpoints(Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best_score, self.best_epoch = state_dict["best_score"], state_dict["best_epoch"]
         self._step_written = state_dict["step_written"]
+
+
+def _check_finite(trainer: pl.Trainer) -> None:
+    """A step can spoil the weights though its loss was finite: the next loss tells, too late for the checkpoint."""
+    module = trainer.lightning_module
+    if not isinstance(module, BaseModule):
+        return
+    module.losses.check()
+    finite = [tensor.isfinite().all() for tensor in module.parameters()]
+    if finite and not bool(torch.stack(finite).all()):
+        raise module.diverged("the weights became NaN or infinite")

@@ -20,6 +20,7 @@ from pipeline.errors import Diverged, UserError
 from pipeline.models.base import BaseModule
 from pipeline.training.building import monitored, plain
 from pipeline.training.checkpoints import Checkpoints, load_checkpoint
+from pipeline.training.memory import BatchParts, is_out_of_memory
 from pipeline.training.profiling import lightning_profiler, profiled
 from pipeline.training.progress import Progress
 from pipeline.training.recorder import Recorder
@@ -39,6 +40,7 @@ class Fit:
         trainer: that ran it.
         recorder: its history.
         checkpoints: its best and last state.
+        on_rewind: called with the checkpoint that the fit goes back to.
         seconds: that it took.
         started: time (seconds since 1970) at which training began.
     """
@@ -46,6 +48,7 @@ class Fit:
     trainer: pl.Trainer
     recorder: Recorder
     checkpoints: Checkpoints
+    on_rewind: Callable[[Path], None] | None = None
     seconds: float = 0.0
     started: float = 0.0
 
@@ -56,8 +59,18 @@ def prepare_fit(
     model: BaseModule,
     directory: Path,
     on_epoch: Callable[[int, dict[str, float]], None] | None = None,
+    on_rewind: Callable[[Path], None] | None = None,
 ) -> Fit:
-    """The trainer and its callbacks for one fit in ``directory``."""
+    """The trainer and its callbacks for one fit in ``directory``.
+
+    Args:
+        cfg: the whole configuration.
+        data: to train on.
+        model: to train.
+        directory: of the run.
+        on_epoch: called after every epoch with its number (from 1) and its metrics.
+        on_rewind: called with the checkpoint that the fit goes back to.
+    """
     settings = cast("dict[str, Any]", plain(cfg.trainer))
     metric, mode = monitored(cfg, data)
     every_n_steps = cfg.checkpoint.every_n_steps
@@ -68,6 +81,7 @@ def prepare_fit(
         mode="max" if mode == "max" else "min",
         every_n_steps=every_n_steps,
         every_seconds=float(cfg.checkpoint.every_seconds),
+        at_start=bool(settings.get("auto_batch_size")),
     )
     settings["profiler"] = lightning_profiler(settings.get("profiler"), directory)
     for split, loader in (("train", data.train), ("val", data.validation), ("test", data.test)):
@@ -76,7 +90,7 @@ def prepare_fit(
     trainer = build_trainer(settings, model, directory, callbacks=callbacks, logger=_loggers(cfg, directory))
     data.chunk = steps_per_call(settings, model, every_n_steps)
     data.trainer = trainer
-    return Fit(trainer, recorder, checkpoints)
+    return Fit(trainer, recorder, checkpoints, on_rewind)
 
 
 def run_fit(
@@ -86,6 +100,7 @@ def run_fit(
 
     Raises:
         Diverged: the loss became NaN or infinite (with ``on_divergence=lower_lr``: once too often).
+        torch.OutOfMemoryError: the batch is too large (with ``auto_batch_size``: a single sample is).
         Interrupted: by Ctrl-C or SIGTERM, after the state was saved.
     """
     signals = Signals(fit.checkpoints)
@@ -93,7 +108,8 @@ def run_fit(
     cast(Any, trainer).callbacks.insert(0, signals)
     fit.started = time.time()
     began = time.perf_counter()
-    lowered = 0
+    slower = LowerRate(fit.checkpoints, model, cfg.trainer.on_divergence == "lower_lr")
+    parts = BatchParts(data, model, bool(cfg.trainer.get("auto_batch_size")))
     try:
         with signals, profiled(cfg, Path(trainer.default_root_dir)):
             while True:
@@ -109,16 +125,48 @@ def run_fit(
                     signals.check()
                     return
                 except Diverged as error:
-                    if cfg.trainer.on_divergence != "lower_lr" or lowered == MAX_LOWERED:
+                    slower.after(error)
+                except Exception as error:
+                    if not is_out_of_memory(error):
                         raise
-                    if not fit.checkpoints.last.exists():
-                        raise Diverged(f"{error} (there is no good checkpoint yet to go back to)") from None
-                    lowered += 1
-                    model.rate_factor = 0.5
-                    resume_from = fit.checkpoints.last
-                    log.warning("%s\nBack to the last good checkpoint with half the learning rate.", error)
+                    parts.halve(error)
+                resume_from = fit.checkpoints.last
+                model.train()
+                if fit.on_rewind:
+                    fit.on_rewind(resume_from)
     finally:
         fit.seconds = time.perf_counter() - began
+
+
+class LowerRate:
+    """After a divergence: back to the last good checkpoint with half the learning rate, three times at most.
+
+    Args:
+        checkpoints: where the last good one is.
+        model: goes on with the lower rate.
+        wanted: ``trainer.on_divergence=lower_lr``.
+    """
+
+    def __init__(self, checkpoints: Checkpoints, model: BaseModule, wanted: bool) -> None:
+        self.checkpoints, self.model, self.wanted = checkpoints, model, wanted
+        self.times = 0
+        self._factor, self._from = 1.0, 0
+
+    def after(self, error: Diverged) -> None:
+        """Prepare the model for another try, or raise ``error``."""
+        if not self.wanted:
+            raise error
+        if self.times == MAX_LOWERED:
+            raise Diverged(f"{error} (the learning rate was halved {MAX_LOWERED} times already)") from None
+        if not self.checkpoints.last.exists():
+            raise Diverged(f"{error} (there is no good checkpoint yet to go back to)") from None
+        self.times += 1
+        written = self.checkpoints.last.stat().st_mtime_ns
+        # A checkpoint written since holds the rate as it was lowered; the same one as before still has the old rate.
+        self._factor = 0.5 if written != self._from else self._factor / 2
+        self._from = written
+        self.model.rate_factor = self._factor
+        log.warning("%s\nBack to the last good checkpoint with half the learning rate.", error)
 
 
 def start_from(model: BaseModule, path: str | Path) -> None:

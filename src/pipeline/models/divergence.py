@@ -1,0 +1,106 @@
+"""Noticing that a loss is no longer a number, also where reading it would make the device wait."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from pipeline.errors import Diverged
+
+EVERY = 25
+"""Losses that are looked at together; at most twice as many steps pass before a bad one is noticed."""
+
+
+def diverged(what: str, step: int, epoch: int, rate: float, last: float | None) -> Diverged:
+    """The error that ends a fit.
+
+    Args:
+        what: happened, in words.
+        step: optimiser step, from 1.
+        epoch: from 1.
+        rate: learning rate of that step.
+        last: the last finite loss before it, None if there was none.
+    """
+    return Diverged(
+        f"{what} at step {step} (epoch {epoch}, learning rate {rate:g}; last finite loss "
+        f"{'none' if last is None else f'{last:.6g}'}). "
+        f"Lower optimizer.lr, clip with trainer.gradient_clip_val, or set trainer.on_divergence=lower_lr"
+    )
+
+
+@dataclass
+class _Group:
+    """Losses that travel to the host together, and what is said if one of them is bad."""
+
+    places: list[tuple[int, int, float]] = field(default_factory=list)
+    losses: list[Tensor] = field(default_factory=list)
+    values: Tensor | None = None
+    arrived: torch.cuda.Event | None = None
+
+    def send(self) -> None:
+        stacked = torch.stack(self.losses)
+        self.losses = []
+        if not stacked.is_cuda:
+            self.values = stacked.cpu()
+            return
+        self.values = torch.empty(stacked.shape, dtype=stacked.dtype, pin_memory=True)
+        self.values.copy_(stacked, non_blocking=True)
+        self.arrived = torch.cuda.Event()
+        self.arrived.record()
+
+    def read(self) -> list[float]:
+        if self.arrived is not None:
+            self.arrived.synchronize()
+        return [] if self.values is None else self.values.tolist()
+
+
+class LossWatch:
+    """Losses stay on their device; every ``EVERY`` steps they are copied to the host, and those of the group before,
+    which have arrived by then, are looked at. So nothing waits.
+    """
+
+    def __init__(self) -> None:
+        self.last: float | None = None
+        self._now = _Group()
+        self._sent = _Group()
+
+    def add(self, loss: Tensor, step: int, epoch: int, rate: float) -> None:
+        """Note one loss.
+
+        Args:
+            loss: detached scalar.
+            step: optimiser step that it leads to, from 1.
+            epoch: from 1.
+            rate: learning rate.
+
+        Raises:
+            Diverged: one of the losses before it was not finite.
+        """
+        self._now.losses.append(loss)
+        self._now.places.append((step, epoch, rate))
+        if len(self._now.losses) == EVERY:
+            self._look(self._sent)
+            self._now.send()
+            self._sent, self._now = self._now, _Group()
+
+    def check(self) -> None:
+        """Look at all of them now, and wait for them.
+
+        Raises:
+            Diverged: one was not finite.
+        """
+        sent, now = self._sent, self._now
+        self._sent, self._now = _Group(), _Group()
+        self._look(sent)
+        if now.losses:
+            now.send()
+            self._look(now)
+
+    def _look(self, group: _Group) -> None:
+        for (step, epoch, rate), value in zip(group.places, group.read(), strict=True):
+            if not math.isfinite(value):
+                raise diverged(f"the loss became {value}", step, epoch, rate, self.last)
+            self.last = value

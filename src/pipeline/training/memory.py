@@ -1,0 +1,84 @@
+"""When memory runs out: say which batch was too large, or take it in smaller parts."""
+
+from __future__ import annotations
+
+import gc
+import logging
+
+import torch
+from pytorch_lightning.utilities.memory import is_oom_error
+
+from pipeline.data.module import DataModule
+from pipeline.models.base import BaseModule
+
+log = logging.getLogger(__name__)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that an accelerator's memory, or this machine's, was too small."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or is_oom_error(error)
+
+
+class BatchParts:
+    """Halves what goes through the model at once; the batch that a step learns from stays what it was.
+
+    A batch in parts gives the gradient of the whole one, up to rounding, for everything that is a mean over samples;
+    statistics of a batch (batch normalisation) are those of the parts.
+
+    Args:
+        data: whose batches they are.
+        model: that they go through.
+        automatic: halve (``trainer.auto_batch_size``), or only say what was too large.
+    """
+
+    def __init__(self, data: DataModule, model: BaseModule, automatic: bool) -> None:
+        self.data, self.model, self.automatic = data, model, automatic
+
+    def halve(self, error: BaseException) -> None:
+        """After ``error``, go on with parts of half the size.
+
+        Raises:
+            torch.OutOfMemoryError: that is not wanted, or one sample is too much already.
+        """
+        evaluating = not self.model.training
+        key, size = (
+            ("data.eval_batch_size", self._evaluated())
+            if evaluating
+            else ("data.batch_size", self._trained())
+        )
+        if not self.automatic or size == 1:
+            raise torch.OutOfMemoryError(self._advice(key, size, error)) from None
+        half = -(-size // 2)
+        if evaluating:
+            self.data.eval_batch_size = half
+        else:
+            self.model.pieces *= 2
+        self._let_go(error)
+        what = "" if evaluating else f", accumulated to batches of {self.data.batch_size}"
+        log.warning("Out of memory with %d samples at once (%s): going on with %d%s.", size, key, half, what)
+
+    def _trained(self) -> int:
+        return -(-self.data.batch_size // self.model.pieces)
+
+    def _evaluated(self) -> int:
+        return self.data.eval_batch_size
+
+    def _advice(self, key: str, size: int, error: BaseException) -> str:
+        lines = str(error).strip().splitlines()
+        reason = f" ({lines[0][:200]})" if lines else ""
+        if size == 1:
+            return (
+                f"out of memory with a single sample at once: take a smaller model or shorter inputs{reason}"
+            )
+        advice = f"lower it ({key}={max(1, size // 2)})"
+        if not self.automatic:
+            advice += ", or set trainer.auto_batch_size=true to take it in parts"
+        return f"out of memory with {key}={size}: {advice}, or take a smaller model{reason}"
+
+    def _let_go(self, error: BaseException) -> None:
+        """The traceback's frames hold the tensors of the step that failed."""
+        error.__traceback__ = None
+        self.model.zero_grad(set_to_none=True)
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
