@@ -35,6 +35,11 @@ from pipeline.errors import UserError
 _OVERRIDE = re.compile(r"(?P<sign>\+{0,2}|~)(?P<key>[\w./$@-]+)(?P<rest>=(?s:.*))?")
 
 
+# Tasks that are about a data set, or about a model that is yet to be trained; the others take up finished runs.
+_OF_DATA = ("prepare", "explore", "baseline", "improve")
+_OF_A_MODEL = ("find_lr", "tune")
+
+
 class Loader(ConfigLoaderImpl):
     """Hydra's loader; every configuration that it composes, for a run or a job of a sweep, is checked."""
 
@@ -238,18 +243,27 @@ def _settle(cfg: DictConfig) -> None:
     where.
     """
     with read_write(cfg), open_dict(cfg):
-        if cfg.get("name", ...) is None:
-            choices = cfg.hydra.runtime.choices
-            parts = (
-                [choices.get("experiment")]
-                if choices.get("experiment")
-                else [choices.get("data"), choices.get("model")]
-            )
-            cfg.name = re.sub(r"[^\w.+-]+", "_", "_".join(str(part) for part in parts))
+        if "name" in cfg:
+            cfg.name = _name(cfg)
         for key in ("data_dir", "experiments_dir"):
             value = OmegaConf.select(cfg, f"paths.{key}", throw_on_missing=False)
             if isinstance(value, str) and value:
                 cfg.paths[key] = str(Path(value).expanduser().absolute())
+
+
+def _name(cfg: DictConfig) -> Any:
+    """What the run is called: as typed; else by its experiment or data and model, after its task's name where it does
+    not train.
+    """
+    choices, task = cfg.hydra.runtime.choices, OmegaConf.select(cfg, "task.name", default="train")
+    typed = any(str(override).startswith("name=") for override in cfg.hydra.overrides.task)
+    if cfg.name is not None and (typed or task == "train" or choices.get("ladder")):
+        return cfg.name
+    trained = cfg.name or choices.get("experiment") or f"{choices.get('data')}_{choices.get('model')}"
+    about = {"train": trained, **dict.fromkeys(_OF_A_MODEL, trained)}
+    about |= dict.fromkeys(_OF_DATA, choices.get("data"))
+    parts = [None if task == "train" else task, about.get(task)]
+    return re.sub(r"[^\w.+-]+", "_", "_".join(str(part) for part in parts if part))
 
 
 def _noun(group: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import csv
 import math
 from collections.abc import Callable
 from dataclasses import asdict
@@ -16,11 +16,13 @@ from torch import Tensor
 
 from pipeline.data.splits import Rows
 from pipeline.errors import UserError
+from pipeline.tasks.delivering import METRICS, MODEL, write_json
 from pipeline.tasks.finished import (
     FinishedRun,
     asked_model,
     asked_run,
     data_of,
+    delivered_run,
     load_predictor,
     open_store,
     typed_overrides,
@@ -30,6 +32,7 @@ from pipeline.tasks.outputs import Outputs, loader_of, outputs_on, result_direct
 if TYPE_CHECKING:
     from pipeline.data.module import DataModule
     from pipeline.models.saved import Predictor
+    from pipeline.tracking.queries import Store
 
 SHIFTS = ("noise", "blur", "shift", "invert")
 STRENGTHS = {"noise": (16, 32, 64, 96), "blur": (1, 2, 3, 4), "shift": (1, 2, 3, 4), "invert": (1,)}
@@ -44,7 +47,7 @@ def run(cfg: DictConfig) -> None:
 
 
 def evaluate(cfg: DictConfig, other_data: bool = False) -> dict[str, Any]:
-    """Test the model that ``task.run_id`` or ``task.model_uri`` names.
+    """Test the model that ``task.run_id``, ``task.model_uri`` or ``task.run_dir`` names.
 
     Args:
         cfg: of this command.
@@ -52,15 +55,13 @@ def evaluate(cfg: DictConfig, other_data: bool = False) -> dict[str, Any]:
 
     Returns:
         What is written as ``evaluation.json``: metrics (with the logged ones beside them), per class, calibration,
-        shifts, drift.
+        shifts, drift. Beside it lie ``metrics.json`` (without the run's id) and ``predictions.csv``.
 
     Raises:
         UserError: no such model, or data that it cannot be tested on.
     """
     _check(cfg)
-    store = open_store(cfg)
-    finished = asked_run(store, cfg)
-    predictor = load_predictor(store, asked_model(store, cfg))
+    finished, predictor, store = _asked(cfg)
     directory = result_directory(cfg)
     own = data_of(finished.cfg)
     data, split = own, test_split(own, finished.title)
@@ -79,10 +80,81 @@ def evaluate(cfg: DictConfig, other_data: bool = False) -> dict[str, Any]:
         from pipeline.tasks.explaining import explain
 
         plots += explain(predictor, own, split, directory)
-    (directory / "evaluation.json").write_text(json.dumps(_plain(result), indent=2) + "\n", encoding="utf-8")
-    for file in (directory / "evaluation.json", *plots):
-        store.log_artifact(finished.record.run_id, file, "evaluation")
+    files = [*_written(result, outputs, directory), *plots]
+    if store is not None:
+        for file in files:
+            store.log_artifact(finished.record.run_id, file, "evaluation")
     return result
+
+
+def _asked(cfg: DictConfig) -> tuple[FinishedRun, Predictor, Store | None]:
+    """The run, its model, and the store that knows it."""
+    if not cfg.task.get("run_dir"):
+        store = open_store(cfg)
+        return asked_run(store, cfg), load_predictor(store, asked_model(store, cfg)), store
+    if cfg.task.get("run_id") or cfg.task.get("model_uri"):
+        raise UserError(
+            "task=evaluate needs one model and got several: task.run_id, task.model_uri or task.run_dir"
+        )
+    from pipeline.models.saved import load
+
+    folder = Path(str(cfg.task.run_dir)).expanduser()
+    finished = delivered_run(folder, cfg)
+    return finished, load(folder / MODEL), _store_that_knows(finished, cfg)
+
+
+def _store_that_knows(finished: FinishedRun, cfg: DictConfig) -> Store | None:
+    """A delivered run may come from another machine: what is found out about it is recorded where it is known."""
+    if not cfg.logger.get("mlflow") or not finished.record.run_id:
+        return None
+    try:
+        store = open_store(cfg)
+        store.run(finished.record.run_id)
+    except UserError:
+        return None
+    return store
+
+
+def _written(result: dict[str, Any], outputs: Outputs, directory: Path) -> list[Path]:
+    """The figures with and without what is never the same twice, and each sample's truth and prediction."""
+    interval, plain = result["interval"], _plain(result)
+    metrics = {
+        **{f"test/{name}": value for name, value in plain["metrics"].items()},
+        "interval": {key: interval[key] for key in ("low", "high")},
+        **({"baseline": plain["baseline"]} if "baseline" in plain else {}),
+        **{key: plain[key] for key in ("calibration", "shift") if plain.get(key)},
+    }
+    files = [
+        write_json(plain, directory / "evaluation.json"),
+        write_json(metrics, directory / METRICS),
+    ]
+    if not outputs.spec.per_step:
+        files.append(_write_predictions(outputs, directory / "predictions.csv"))
+    return files
+
+
+def _write_predictions(outputs: Outputs, path: Path) -> Path:
+    spec = outputs.spec
+    if spec.task == "regression":
+        truth = outputs.targets.reshape(len(outputs.targets), -1)[:, 0].tolist()
+        said = outputs.logits.reshape(len(outputs.logits), -1)[:, 0].tolist()
+    else:
+        names = spec.classes
+        truth = [names[label] for label in outputs.labels()]
+        said = [names[label] for label in _chosen(outputs)]
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["actual", "predicted"])
+        writer.writerows(zip(truth, said, strict=True))
+    return path
+
+
+def _chosen(outputs: Outputs) -> np.ndarray:
+    """The class that the model gives each sample: what its accuracy is counted from."""
+    if outputs.spec.task == "binary":
+        return (outputs.logits.reshape(-1) > outputs.model.threshold()).long().numpy()
+    chosen: np.ndarray = outputs.logits.argmax(-1).numpy()
+    return chosen
 
 
 def _check(cfg: DictConfig) -> None:
@@ -104,8 +176,13 @@ def _figures(outputs: Outputs, finished: FinishedRun, own: DataModule, other_dat
     if not other_data:
         logged = {key.removeprefix("test/"): value for key, value in finished.record.metrics.items()}
         result["logged"] = {key: logged[key] for key in metrics if f"test/{key}" in finished.record.metrics}
-        result["identical"] = all(_same(metrics[key], value) for key, value in result["logged"].items())
+        same = [_same(metrics[key], value) for key, value in result["logged"].items()]
+        result["identical"] = bool(same) and all(same)
         result["data_digest"] = own.digest
+        if own.test is not None:
+            # The first is common sense.
+            baseline = next(iter(own.baselines().values()))
+            result["baseline"] = baseline(own.train, own.test, own.spec)
     if outputs.spec.task != "regression":
         from pipeline.statistics import calibration_error
 
@@ -364,6 +441,9 @@ def in_words(result: dict[str, Any]) -> list[str]:
     lines += [f"{name}: {value:.6g}" for name, value in result["metrics"].items()]
     interval = result["interval"]
     lines.append(f"{interval['metric']}, 95 % interval: {interval['low']:.4f} to {interval['high']:.4f}")
+    if "baseline" in result:
+        shared = [name for name in result["metrics"] if name in result["baseline"]]
+        lines.append("common sense: " + ", ".join(f"{n} {result['baseline'][n]:.4g}" for n in shared))
     if result.get("logged"):
         if result["identical"]:
             lines.append("Identical, bit for bit, to what the run logged.")

@@ -35,6 +35,32 @@ class FinishedRun:
         return f"{self.record.name} ({self.record.run_id})"
 
 
+def delivered_run(directory: Path, cfg: DictConfig) -> FinishedRun:
+    """The run that wrote ``directory`` (``task=train task.output=…``), without a tracking store.
+
+    Raises:
+        UserError: it is not all there.
+    """
+    from pipeline.tasks.delivering import read_delivered
+    from pipeline.tracking.queries import RunRecord
+
+    found = read_delivered(directory)
+    record = RunRecord(
+        run_id=str(found.run.get("run_id") or ""),
+        key="",
+        name=str(found.cfg.get("name")),
+        experiment=str(found.cfg.get("name")),
+        status="FINISHED",
+        params={},
+        metrics=found.metrics,
+        tags={},
+        directory=None,
+        config_path=None,
+    )
+    text = OmegaConf.to_yaml(found.cfg)
+    return FinishedRun(record, _recorded_config(text, cfg, record))
+
+
 def open_store(cfg: DictConfig) -> Store:
     """The tracking store of this command.
 

@@ -63,6 +63,7 @@ def open_run(cfg: DictConfig, directory: Path, hooks: Hooks, name: str, resume: 
         "mlflow.source.git.commit": commit or "",
         "git.dirty": str(dirty).lower(),
         **{f"tag.{word}": "true" for word in cfg.get("tags") or []},
+        **{f"dvc.{name}": value for name, value in dvc_experiment().items()},
         **hooks.tags,
     }
     run = Run.start(
@@ -79,6 +80,12 @@ def open_run(cfg: DictConfig, directory: Path, hooks: Hooks, name: str, resume: 
         run.log_params(config_values(cfg))
         run.log_text(OmegaConf.to_yaml(cfg, resolve=True), "config.yaml")
     return run
+
+
+def dvc_experiment() -> dict[str, str]:
+    """The stage and the experiment of DVC that this process works for; empty outside DVC."""
+    names = {"stage": "DVC_STAGE", "experiment": "DVC_EXP_NAME", "baseline": "DVC_EXP_BASELINE_REV"}
+    return {name: os.environ[variable] for name, variable in names.items() if os.environ.get(variable)}
 
 
 def config_values(cfg: DictConfig) -> dict[str, Any]:

@@ -37,6 +37,10 @@ log = logging.getLogger(__name__)
 def run(cfg: DictConfig) -> None:
     """The task behind ``python -m pipeline``: train as configured and show what came of it."""
     result = train(cfg)
+    if cfg.task.get("output") and is_main_process():
+        from pipeline.tasks.delivering import deliver
+
+        deliver(result, cfg, Path(str(cfg.task.output)).expanduser())
     if is_main_process():
         from pipeline.reports.summary import opening_command, print_summary
 

@@ -1,0 +1,40 @@
+"""What common sense reaches before anything is trained: the bar for every model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig
+
+from pipeline.errors import UserError
+from pipeline.tasks.delivering import METRICS, write_json
+from pipeline.tasks.finished import data_of
+from pipeline.tasks.outputs import result_directory
+
+if TYPE_CHECKING:
+    from pipeline.data.module import DataModule
+
+
+def run(cfg: DictConfig) -> None:
+    """The task behind ``task=baseline``."""
+    directory = result_directory(cfg)
+    found = baselines(data_of(cfg))
+    path = write_json(found, directory / METRICS)
+    for name, metrics in found.items():
+        print(f"{name}: " + ", ".join(f"{metric} {value:.4f}" for metric, value in metrics.items()))
+    print(f"written: {path}")
+
+
+def baselines(data: DataModule) -> dict[str, dict[str, float]]:
+    """The validation metrics of each baseline of a data set, by its name; the common-sense one first.
+
+    Raises:
+        UserError: no validation data was held out.
+    """
+    held_out = data.validation
+    if held_out is None or len(held_out) == 0:
+        raise UserError("task=baseline is judged on validation data; set data.validation_fraction above 0")
+    return {
+        name: {f"val/{metric}": value for metric, value in baseline(data.train, held_out, data.spec).items()}
+        for name, baseline in data.baselines().items()
+    }

@@ -1,0 +1,82 @@
+"""Search better settings on validation data, then train the winner."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from pipeline.errors import UserError
+from pipeline.tasks.delivering import deliver
+from pipeline.tasks.finished import typed_overrides
+from pipeline.tasks.hooks import Hooks
+from pipeline.tasks.train import output_directory, train
+
+SECTIONS = (
+    *(
+        "name",
+        "experiment",
+        "data",
+        "model",
+        "optimizer",
+        "scheduler",
+        "trainer",
+        "callbacks",
+        "logger",
+        "seed",
+    ),
+    *("checkpoint", "objective", "paths", "test", "tags"),
+)
+
+
+def run(cfg: DictConfig) -> None:
+    """The task behind ``task=tune``."""
+    directory = output_directory()
+    winner = search(cfg, typed_overrides(*SECTIONS), directory)
+    result = train(winner, Hooks(directory=directory / "best"))
+    target = Path(str(cfg.task.output)).expanduser() if cfg.task.get("output") else directory
+    deliver(result, winner, target)
+    if target != directory:
+        for path in ("optimization_results.yaml", "experiment/best.yaml"):
+            shutil.copy(directory / "sweep" / path, target)
+    shown = ", ".join(
+        f"{name} {value:.4f}" for name, value in result.metrics.items() if name.startswith("val/")
+    )
+    print(f"winner: {shown}\nwritten: {target}")
+
+
+def search(cfg: DictConfig, typed: list[str], directory: Path) -> DictConfig:
+    """The configuration that a sweep finds best.
+
+    Args:
+        cfg: of this command.
+        typed: overrides that hold for every trial.
+        directory: of the run; the sweep lies in it.
+
+    Raises:
+        UserError: the space does not fit the model, or no trial was completed.
+    """
+    from hydra._internal.callbacks import Callbacks
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import HydraContext, RunMode
+
+    from pipeline.config.loading import compose, loader
+    from pipeline.sweeps.space import as_override
+    from pipeline.sweeps.sweeper import optimise
+
+    space = cfg.task.get("sweep") or HydraConfig.get().runtime.choices.get("model")
+    # A study of its own: what an earlier one found was found with the code and the data of then.
+    own = [f"hydra.sweep.dir={directory / 'sweep'}", f"hydra.sweeper.study_name={cfg.name}-{directory.name}"]
+    loads = loader()
+    config = loads.load_configuration(
+        "config",
+        [*typed, f"sweep={space}", f"hydra.sweeper.n_trials={cfg.task.trials}", *own],
+        RunMode.MULTIRUN,
+    )
+    context: Any = HydraContext(config_loader=loads, callbacks=Callbacks(config))
+    finished = optimise(config, context, [str(word) for word in config.hydra.overrides.task])
+    if not finished.best:
+        raise UserError("no trial of the sweep was completed; its table above says why")
+    return compose([*typed, *(as_override(key, value) for key, value in finished.best[0].params.items())])
