@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import Diverged, Interrupted, UserError
@@ -31,6 +35,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         else.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    # A log file that cannot be written (a full disk) is no reason for a traceback on the terminal.
+    logging.raiseExceptions = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    with _terminable():
+        return _main(words)
+
+
+def _main(words: list[str]) -> int:
     try:
         if _asks_for_help(words):
             from pipeline.config.overview import overview
@@ -46,6 +57,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except (KeyboardInterrupt, Interrupted, Exception) as error:
         return _report(error)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends the command as Ctrl-C does, whatever it is at; a fit saves its state first, by a handler of its
+    own.
+    """
+
+    def terminated(number: int, frame: FrameType | None) -> None:
+        raise Interrupted(143)
+
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, terminated)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def run_task(cfg: DictConfig) -> Any:
@@ -294,9 +325,13 @@ def _report(error: BaseException) -> int:
         print(f"Error: {mask(str(error))}", file=sys.stderr)
         return UserError.exit_code
     where = getattr(error, "__notes__", None) or ["HYDRA_FULL_ERROR=1 shows the traceback"]
-    said = str(error).strip().splitlines() or [""]
+    said = str(error).strip().splitlines() or [_UNSAID.get(type(error), "")]
     print(f"Error: {type(error).__name__}: {mask(said[0])}\n{where[-1]}", file=sys.stderr)
     return 1
+
+
+_UNSAID: dict[type[BaseException], str] = {MemoryError: "this machine's memory is too small for it"}
+"""What errors mean that come without a word."""
 
 
 def _is_hydras_own(error: BaseException) -> bool:

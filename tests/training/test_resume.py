@@ -138,6 +138,79 @@ def test_the_best_weights_survive_a_cut_before_they_were_due_on_disk(
     )
 
 
+def test_carried_state_goes_on_where_it_was(tmp_path: Path, cut_at: Callable[..., None]) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("Gregor opened the door, and then the door was shut again. " * 60, encoding="utf-8")
+    words = ["experiment=kafka_char_lstm", f"data.path={text}", "data.characters=3000", "data.batch_size=4"]
+    words += ["data.steps=20", "model.hidden_units=8", "trainer.max_epochs=3", "checkpoint.every_n_steps=4"]
+    words += ["callbacks.samples=null", "callbacks.progress=null", "logger=none", "trainer=cpu"]
+    words += [f"paths.experiments_dir={tmp_path}"]
+    whole = run(tmp_path / "whole", compose(words))
+    cut_at(step=42)
+    with pytest.raises(Cut):
+        run(tmp_path / "runs/cut", compose(words))
+    cut_at()
+    assert_same(run(tmp_path / "runs/cut", compose([*words, "resume=auto"])), whole)
+
+
+@pytest.mark.parametrize("where", [{"step": 20}, {"step": 40}])
+def test_folds_that_were_finished_are_not_trained_again(
+    tmp_path: Path, cut_at: Callable[..., None], where: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["data.folds=2", "checkpoint.every_n_steps=3", "trainer.max_epochs=2"]
+    whole = run(tmp_path / "whole", settings(tmp_path, *words))
+    directory = tmp_path / "runs/cut"
+    if where["step"] == 40:
+        # The first fold is whole (36 steps), the second is cut off.
+        done = []
+        original = fit_room.run_fit
+
+        def second_is_cut(*arguments: Any, **more: Any) -> None:
+            if done:
+                cut_at(step=20)
+                arguments[1].trainer.callbacks.append(CutAt(step=20))
+            done.append(1)
+            original(*arguments, **more)
+
+        monkeypatch.setattr(fit_room, "run_fit", second_is_cut)
+    else:
+        cut_at(**where)
+    with pytest.raises(Cut):
+        run(directory, settings(tmp_path, *words))
+    monkeypatch.undo()
+    cut_at()
+    first = directory / "fold-0/result.json"
+    before = first.stat().st_mtime_ns if first.exists() else None
+    resumed = settings(tmp_path, *words, "resume=auto")
+    assert find_resumable(resumed) == directory
+    found = run(directory, resumed)
+    assert {k: v for k, v in found.metrics.items() if "per_second" not in k} == {
+        k: v for k, v in whole.metrics.items() if "per_second" not in k
+    }
+    for fold in ("fold-0", "fold-1"):
+        kept, expected = (RunResult.read(place / fold) for place in (directory, tmp_path / "whole"))
+        assert_same(kept, expected)
+    if where["step"] == 40:
+        assert first.stat().st_mtime_ns == before
+    assert find_resumable(resumed) is None
+
+
+def test_a_fit_that_had_stopped_early_does_not_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["callbacks.early_stopping.patience=0", "trainer.max_epochs=30", "checkpoint.every_seconds=0"]
+    whole = run(tmp_path / "whole", settings(tmp_path, *words))
+    assert len(whole.history["val/loss"]) < 30
+    from pipeline.tasks import train as task
+
+    def cut(*_: Any) -> None:
+        raise Cut
+
+    # The fit is over, what follows it is cut off.
+    with monkeypatch.context() as patch, pytest.raises(Cut):
+        patch.setattr(task, "_note_fit", cut)
+        run(tmp_path / "runs/cut", settings(tmp_path, *words))
+    assert_same(run(tmp_path / "runs/cut", settings(tmp_path, *words, "resume=auto")), whole)
+
+
 def test_only_an_unfinished_run_of_the_same_configuration_is_taken_up(
     tmp_path: Path, cut_at: Callable[..., None]
 ) -> None:

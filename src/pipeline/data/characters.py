@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pipeline.data import sources
+from pipeline.data.memory import check_memory
 from pipeline.data.module import DataModule
 from pipeline.data.spec import Spec
 from pipeline.data.splits import Streams
@@ -104,7 +105,10 @@ class TextFile(DataModule):
     def _text(self, download: bool) -> str:
         if self.path is not None:
             self.source = str(self.path)
-            text = read_text(Path(self.path))
+            if (path := Path(self.path)).is_file():
+                # The text, and 8 bytes a character for its numbers.
+                check_memory(10 * path.stat().st_size, str(path), "split it, or train on a part of it")
+            text = read_text(path)
             if not text.strip():
                 raise UserError(f"{self.path} holds no text")
             return text

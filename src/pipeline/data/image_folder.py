@@ -18,6 +18,7 @@ from torch import Tensor
 
 from pipeline.data.cache import cached
 from pipeline.data.encoder import ImageEncoder
+from pipeline.data.memory import check_memory
 from pipeline.data.module import DataModule
 from pipeline.data.spec import Spec
 from pipeline.data.splits import Rows
@@ -128,8 +129,12 @@ class ImageFolder(DataModule):
         files = [(path, label) for label, name in enumerate(classes) for path in image_files(root, name)]
         if not files:
             raise UserError(f"{root}: no images in its folders (looked for {', '.join(sorted(SUFFIXES))})")
-        needed = len(files) * math.prod(self.shape)
-        _check_memory(needed, len(files), self.shape)
+        check_memory(
+            # Twice while they are prepared.
+            2 * len(files) * math.prod(self.shape),
+            f"{len(files):,} images of {'×'.join(map(str, self.shape))}",
+            "lower data.image_size",
+        )
         key = content_digest(root, [path for path, _ in files], [self.shape, classes])
         arrays, unreadable = cached(self.data_dir, f"image_folder-{key}", lambda: self._decode(root, files))
         if unreadable:
@@ -340,14 +345,3 @@ def _to_bytes(values: np.ndarray) -> np.ndarray:
     numbers = np.nan_to_num(values.astype(np.float64))
     top = 65_535.0 if numbers.max(initial=0) > 255 else 255.0 if numbers.max(initial=0) > 1 else 1.0
     return np.asarray(np.clip(numbers * (255.0 / max(top, numbers.max(initial=0))), 0, 255).astype(np.uint8))
-
-
-def _check_memory(needed: int, count: int, shape: Sequence[int]) -> None:
-    import psutil
-
-    free = psutil.virtual_memory().available
-    if 2 * needed > free:
-        raise UserError(
-            f"{count:,} images of {'×'.join(map(str, shape))} take {2 * needed / 1e9:.1f} GB of memory while they are "
-            f"prepared, {free / 1e9:.1f} GB are free; lower data.image_size"
-        )

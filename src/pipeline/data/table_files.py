@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from pipeline.data.memory import check_memory
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
@@ -360,15 +361,11 @@ def _read_json_lines(path: Path, how: TableFormat, kind: str) -> pa.Table:
 
 
 def _check_memory(needed: int, path: Path) -> None:
-    """Refuse before allocating what the machine does not have."""
-    import psutil
-
-    free = psutil.virtual_memory().available
-    if needed > free:
-        raise UserError(
-            f"{path} needs about {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free; write it as "
-            "memory-mapped arrays (python -m pipeline.data.memmap --help) and train with data=memmap"
-        )
+    check_memory(
+        needed,
+        str(path),
+        "write it as memory-mapped arrays (python -m pipeline.data.memmap --help) and train with data=memmap",
+    )
 
 
 def convert(column: pa.ChunkedArray | pa.Array) -> Column:

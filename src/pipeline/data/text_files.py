@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.data.corpus import TEST, TRAIN, Corpus, Document
 from pipeline.data.documents import Documents
+from pipeline.data.memory import check_memory
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
@@ -169,6 +170,7 @@ def _labelled(directory: Path, part: int) -> list[tuple[Path, str, int]]:
 
 def _content(path: Path) -> bytes:
     try:
+        check_memory(4 * path.stat().st_size, str(path), "split it, or train on a part of it")
         return path.read_bytes()
     except OSError as error:
         raise UserError(

@@ -17,7 +17,7 @@ from pipeline.errors import UserError
 from pipeline.run_result import RunResult
 from pipeline.tasks.hooks import Hooks
 from pipeline.tasks.recording import NoRun, git_state, is_main_process, open_run, recorded
-from pipeline.tasks.state import process_start
+from pipeline.tasks.state import RunState, process_start, read
 
 log = logging.getLogger(__name__)
 
@@ -98,9 +98,12 @@ def train_many(
     """
     started = process_start() if hooks.parent is None else time.time()
     directory.mkdir(parents=True, exist_ok=True)
-    parent = open_run(cfg, directory, hooks, str(cfg.name))
+    state = RunState(directory)
+    resuming = cfg.resume is not None and bool(read(directory))
+    parent = open_run(cfg, directory, hooks, str(cfg.name), resume=resuming)
+    state.begin(cfg)
     results: list[RunResult] = []
-    with recorded(parent):
+    with recorded(parent), state.ended_by():
         parent.set_tags({"fits": str(len(fits))})
         for number, part in enumerate(fits):
             log.info("Fit %d of %d: %s", number + 1, len(fits), part.name)
@@ -111,7 +114,9 @@ def train_many(
                 tags={**hooks.tags, "mlflow.runName": f"{cfg.name}-{part.name}", "fit": part.name},
                 reports=hooks.reports and len(fits) <= 12,
             )
-            result = _one(cfg, part, inner, train_one)
+            result = _finished(directory / part.name) if resuming else None
+            if result is None:
+                result = _one(cfg, part, inner, train_one)
             results.append(result)
             if hooks.on_fold:
                 hooks.on_fold(number, result.metrics)
@@ -131,7 +136,18 @@ def train_many(
     total.seconds["total"] = time.time() - started
     if is_main_process():
         total.write()
+    state.finish()
     return total
+
+
+def _finished(directory: Path) -> RunResult | None:
+    """The result of a fit that was complete when its run was cut off."""
+    if read(directory).get("status") != "finished":
+        return None
+    result = RunResult.read(directory)
+    # JSON has no NaN.
+    result.metrics = {name: math.nan if value is None else value for name, value in result.metrics.items()}
+    return result
 
 
 def _one(cfg: DictConfig, part: Part, hooks: Hooks, train_one: TrainOne) -> RunResult:

@@ -199,6 +199,8 @@ def _array(path: Path, place: str, size: int) -> Iterator[Samples]:
         values = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
         raise UserError(f"task.input={place} is no .npy file of numbers: {error}") from None
+    if not isinstance(values, np.ndarray):
+        raise UserError(f"task.input={place} holds several arrays; expected a .npy file with one")
     if values.ndim == 0:
         raise UserError(f"task.input={place} holds a single number; expected an array with a row a sample")
     return (Samples(np.asarray(values[start : start + size])) for start in range(0, len(values), size))

@@ -108,12 +108,20 @@ def recorded(run: AnyRun) -> Iterator[None]:
 
 
 def _finish(run: AnyRun, status: Any, error: str | None) -> None:
+    try:
+        _keep_logs(run)
+        run.finish(status, error if status == "FAILED" else None)
+    except OSError as full:
+        # The error that ended the run is told all the same; without a last record the run counts as killed.
+        log.warning("The end of the run could not be recorded: %s", full)
+
+
+def _keep_logs(run: AnyRun) -> None:
     for handler in logging.getLogger().handlers:
         file = getattr(handler, "baseFilename", None)
         if file and Path(file).is_file():
             handler.flush()
             run.log_artifact(Path(file), "logs")
-    run.finish(status, error if status == "FAILED" else None)
 
 
 def requirements() -> list[str]:

@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,9 @@ class RunState:
         try:
             yield
         except BaseException:
-            self._write("interrupted")
+            # On a full disk it stays "running": as good, once the process is gone.
+            with suppress(OSError):
+                self._write("interrupted")
             raise
 
     def finish(self) -> None:
@@ -61,8 +63,11 @@ class RunState:
             return
         values = {**read(self.directory), **more, "status": status, "pid": os.getpid()}
         draft = self.directory / f".{FILE}.part"
-        draft.write_text(json.dumps(values), encoding="utf-8")
-        draft.replace(self.directory / FILE)
+        try:
+            draft.write_text(json.dumps(values), encoding="utf-8")
+            draft.replace(self.directory / FILE)
+        finally:
+            draft.unlink(missing_ok=True)
 
 
 def read(directory: Path) -> dict[str, Any]:
@@ -107,7 +112,7 @@ def find_resumable(cfg: DictConfig) -> Path | None:
             if (state := read(path.parent)).get("fingerprint") == wanted
             and state.get("status") != "finished"
             and not _alive(state)
-            and (path.parent / "checkpoints" / "last.ckpt").is_file()
+            and _has_something(path.parent)
         ]
         return max(found)[1] if found else None
     from pipeline.tracking import find_directory
@@ -129,6 +134,16 @@ def find_resumable(cfg: DictConfig) -> Path | None:
             f"resume={cfg.resume}: the run in {directory} is still running as process {state['pid']}"
         )
     return directory
+
+
+def _has_something(directory: Path) -> bool:
+    """Whether there is anything to go on from: a saved state of the run, or of one of its fits."""
+    if (directory.parent / FILE).is_file():
+        # A fit of a run of several, which is taken up as a whole.
+        return False
+    return any(
+        next(directory.glob(place), None) for place in ("checkpoints/last.ckpt", "*/checkpoints/last.ckpt")
+    )
 
 
 def _alive(state: dict[str, Any]) -> bool:

@@ -122,6 +122,7 @@ class Checkpoints(Checkpoint):
         self._best_written = True
         self._written_at = 0.0
         self._step_written = 0
+        self._ended_early = False
 
     @property
     def last(self) -> Path:
@@ -134,6 +135,8 @@ class Checkpoints(Checkpoint):
         return self.directory / "best.ckpt"
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # Cut off after the last epoch: a fit that had ended early has ended.
+        trainer.should_stop = trainer.should_stop or self._ended_early
         if self.at_start and not self.last.exists():
             self.save_last(trainer)
 
@@ -162,6 +165,7 @@ class Checkpoints(Checkpoint):
             Diverged: the weights are no numbers any more; the checkpoint that is there stays.
         """
         _check_finite(trainer)
+        self._ended_early = trainer.should_stop
         if not self._best_written and trainer.is_global_zero:
             self._write_best(trainer)
         self._best_written = True
@@ -211,11 +215,13 @@ class Checkpoints(Checkpoint):
             "best_score": self.best_score,
             "best_epoch": self.best_epoch,
             "step_written": self._step_written,
+            "ended_early": self._ended_early,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best_score, self.best_epoch = state_dict["best_score"], state_dict["best_epoch"]
         self._step_written = state_dict["step_written"]
+        self._ended_early = state_dict.get("ended_early", False)
 
 
 def _check_finite(trainer: pl.Trainer) -> None:
