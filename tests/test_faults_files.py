@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -160,8 +161,10 @@ def test_the_limit_of_a_container_counts(tmp_path: Path, monkeypatch: pytest.Mon
     assert memory.free_memory() > 3000
 
 
-def test_a_real_limit_of_memory_ends_with_one_message(tmp_path: Path) -> None:
+def test_a_real_limit_of_memory_ends_with_one_message(tmp_path: Path, long_form: bool) -> None:
     """More than the process may have: refused by the numbers, or reported by the system, never a stack."""
+    if not long_form:
+        pytest.skip("in the long form (--long)")
     rows = "\n".join(",".join(["1.5"] * 40 + [str(i % 2)]) for i in range(2000))
     header = ",".join([f"c{i}" for i in range(40)] + ["y"])
     (tmp_path / "t.csv").write_text(f"{header}\n{rows}\n", encoding="utf-8")
@@ -198,3 +201,13 @@ sys.exit(main(sys.argv[1:]))
     assert done.returncode == 1, (done.returncode, done.stderr)
     assert "Traceback (most" not in done.stderr
     assert "data.batch_size=2000" in done.stderr, done.stderr
+
+
+def test_every_test_that_the_documentation_names_is_there() -> None:
+    root = Path(__file__).resolve().parents[1]
+    named = set(re.findall(r"`(test_\w+)`", (root / "docs/reliability.md").read_text(encoding="utf-8")))
+    there: set[str] = set()
+    for path in (root / "tests").rglob("test_*.py"):
+        there |= set(re.findall(r"^def (test_\w+)", path.read_text(encoding="utf-8"), re.MULTILINE))
+    assert len(named) > 40
+    assert sorted(named - there) == []

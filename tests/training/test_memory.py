@@ -119,10 +119,13 @@ def test_a_batch_that_is_accumulated_already_is_taken_in_parts(tmp_path: Path, r
     assert_close(run(tmp_path / "parts", *words, "trainer.auto_batch_size=true"), whole)
 
 
-def test_evaluation_is_halved_by_itself(tmp_path: Path, room: Room) -> None:
-    whole = run(tmp_path / "whole")
+@pytest.mark.parametrize("words", [[], ["data.validation_fraction=0"]])
+def test_evaluation_is_halved_by_itself(tmp_path: Path, room: Room, words: list[str]) -> None:
+    whole = run(tmp_path / "whole", *words)
     room.evaluation = 60
-    parts = run(tmp_path / "parts", "trainer.auto_batch_size=true")
+    with pytest.raises(torch.OutOfMemoryError, match=r"data\.eval_batch_size=1000"):
+        run(tmp_path / "refused", *words)
+    parts = run(tmp_path / "parts", *words, "trainer.auto_batch_size=true")
     for name, tensor in weights(whole).items():
         assert torch.equal(weights(parts)[name], tensor)
     assert parts.metrics["test/accuracy"] == whole.metrics["test/accuracy"]

@@ -160,6 +160,7 @@ def _fit_and_test(
 ) -> RunResult:
     from pipeline.training.building import parameters
     from pipeline.training.fit import prepare_fit, run_fit, start_from
+    from pipeline.training.memory import BatchParts
 
     _record_data(data, model, tracked)
     if cfg.ckpt_path:
@@ -170,7 +171,10 @@ def _fit_and_test(
         if hooks.on_epoch:
             hooks.on_epoch(epoch, metrics)
 
-    fit = prepare_fit(cfg, data, model, directory, on_epoch)
+    def on_rewind(checkpoint: Path) -> None:
+        tracked.rewind(resumed_epoch(checkpoint))
+
+    fit = prepare_fit(cfg, data, model, directory, on_epoch, on_rewind)
     result = RunResult(
         directory=directory,
         run_id=tracked.run_id,
@@ -197,7 +201,8 @@ def _fit_and_test(
     result.seconds |= {"startup": (fit.started or time.time()) - started, "fit": fit.seconds, "test": 0.0}
     tested = bool(cfg.test) and hooks.test
     if tested and data.test is not None and is_main_process():
-        _test(fit, data, model, result)
+        parts = BatchParts(data, model, bool(cfg.trainer.get("auto_batch_size")))
+        parts.within(lambda: _test(fit, data, model, result))
     if is_main_process():
         if hooks.baseline:
             _baseline(data, result, tested=tested)

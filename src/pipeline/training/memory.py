@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import logging
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from pytorch_lightning.utilities.memory import is_oom_error
@@ -17,6 +19,9 @@ log = logging.getLogger(__name__)
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error means that an accelerator's memory, or this machine's, was too small."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or is_oom_error(error)
+
+
+Result = TypeVar("Result")
 
 
 class BatchParts:
@@ -56,6 +61,20 @@ class BatchParts:
         self._let_go(error)
         what = "" if evaluating else f", accumulated to batches of {self.data.batch_size}"
         log.warning("Out of memory with %d samples at once (%s): going on with %d%s.", size, key, half, what)
+
+    def within(self, attempt: Callable[[], Result]) -> Result:
+        """What ``attempt`` gives, tried with smaller and smaller parts while memory runs out.
+
+        Raises:
+            torch.OutOfMemoryError: see :meth:`halve`.
+        """
+        while True:
+            try:
+                return attempt()
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                self.halve(error)
 
     def _trained(self) -> int:
         return -(-self.data.batch_size // self.model.pieces)
