@@ -14,6 +14,8 @@ from pipeline.tasks.rungs import amount, chance
 if TYPE_CHECKING:
     from pipeline.tasks.rungs import Climb, Rung
 
+_MEANING = {"majority": "always the most frequent class", "mean": "always the mean"}
+
 COLUMNS = ("rung", "parameters", "validation", "test (95 % interval)", "gain over the rung below", "seconds")
 
 
@@ -47,7 +49,7 @@ def entries(climb: Climb) -> list[dict[str, Any]]:
 def conclusion(climb: Climb) -> str:
     """Which rung was chosen, in words."""
     if not climb.final:
-        return f"Keep the baseline ({climb.baseline}): no model predicts better by {climb.metric} on validation data."
+        return f"Keep the baseline ({_baseline(climb)}): no model predicts better by {climb.metric} on validation data."
     tests = ", ".join(f"{rung.test.value:.4f}" for rung in climb.final if rung.test is not None)
     trained = (
         f"Trained again on training and validation data for {climb.length}, with {len(climb.final)} seeds: "
@@ -57,8 +59,8 @@ def conclusion(climb: Climb) -> str:
     assert test is not None
     if not climb.confirmed:
         return (
-            f"Keep the baseline ({climb.baseline}): {climb.chosen.name} was better on validation data, but not on test "
-            f"data ({chance(test)}). {trained}"
+            f"Keep the baseline ({_baseline(climb)}): {climb.chosen.name} was better on validation data, but not on "
+            f"test data ({chance(test)}). {trained}"
         )
     return (
         f"Chosen: {climb.chosen.name}. {trained} The first beats the baseline by {amount(climb, test)} "
@@ -111,11 +113,13 @@ def in_service(climb: Climb) -> str:
     rung = climb.final[0] if climb.confirmed else climb.rungs[0]
     source = next((step.result for step in [*climb.final, *climb.rungs] if step.result), None)
     unit = str(source.data.get("unit") or "") if source else ""
-    who = "the model" if climb.confirmed else f"the baseline ({climb.baseline})"
+    who = "the model" if climb.confirmed else f"the baseline ({_baseline(climb)})"
     said = f"On samples that nothing was fitted to or chosen by, {who} {_says(climb.metric, rung, unit)}"
     if not climb.confirmed:
         return f"{said}. No model that was tried does better."
-    return f"{said}; without learning ({climb.baseline}) it would be {_figure(climb.metric, climb.rungs[0])}."
+    return (
+        f"{said}; without learning ({_baseline(climb)}) it would be {_figure(climb.metric, climb.rungs[0])}."
+    )
 
 
 def _says(metric: str, rung: Rung, unit: str) -> str:
@@ -154,36 +158,71 @@ def _reading(climb: Climb) -> list[str]:
 
 
 def draw(climb: Climb, path: Path) -> Path:
-    """Test figures with their intervals, validation figures beside them, a line a rung."""
+    """Test figures with their intervals, validation figures beside them, a line a rung.
+
+    The baseline is only pointed to where it lies so far away that the models could not be told apart beside it.
+    """
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    from pipeline.reports.plots import STYLE, TRAIN, VALIDATION
+    from pipeline.reports.plots import STYLE
 
     shown = [rung for rung in [*climb.rungs, *climb.final] if rung.test is not None]
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(8.2, 0.9 + 0.36 * len(shown)), layout="constrained")
+        figure = Figure(figsize=(8.2, 1.1 + 0.36 * len(shown)), layout="constrained")
         axis = figure.add_subplot()
+        left, right = _limits(climb, shown)
+        axis.set_xlim(left, right)
         for place, rung in enumerate(shown):
             assert rung.test is not None
-            axis.plot([rung.test.low, rung.test.high], [place, place], color=TRAIN, linewidth=5, alpha=0.35)
-            axis.plot(rung.test.value, place, "o", color=TRAIN, label="" if place else "test, 95 % interval")
-            if rung.validation == rung.validation:
-                axis.plot(
-                    rung.validation,
-                    place,
-                    "o",
-                    color=VALIDATION,
-                    fillstyle="none",
-                    label="" if place else "validation",
+            if left <= rung.test.value <= right:
+                _draw_rung(axis, place, rung)
+            else:
+                low = rung.test.value < left
+                axis.annotate(
+                    f"← {rung.test.value:.4g}" if low else f"{rung.test.value:.4g} →",
+                    (left if low else right, place),
+                    xytext=(6 if low else -6, 0),
+                    textcoords="offset points",
+                    ha="left" if low else "right",
+                    va="center",
                 )
         axis.set_yticks(range(len(shown)), [_name(climb, rung) for rung in shown])
-        axis.invert_yaxis()
+        axis.set_ylim(len(shown) - 0.5, -0.5)
         axis.grid(axis="y", visible=False)
         axis.set_xlabel(f"{climb.metric} ({'higher' if climb.higher else 'lower'} is better)")
-        axis.legend(loc="best")
+        handles, labels = axis.get_legend_handles_labels()
+        first = {label: handle for handle, label in zip(handles, labels, strict=True)}
+        figure.legend(list(first.values()), list(first), loc="outside upper right", ncols=2)
         figure.savefig(path, facecolor="white")
     return path
+
+
+def _limits(climb: Climb, shown: list[Rung]) -> tuple[float, float]:
+    """The part of the axis that the models take, and the baseline where it is near them."""
+    models = [rung for rung in shown if rung.result is not None]
+    ends = [end for rung in models for end in _ends(rung)]
+    baseline = _ends(climb.rungs[0])
+    if not ends or max(abs(a - b) for a in ends for b in baseline) < 4 * (max(ends) - min(ends)):
+        ends += baseline
+    margin = 0.05 * (max(ends) - min(ends)) or 0.01
+    return min(ends) - margin, max(ends) + margin
+
+
+def _ends(rung: Rung) -> list[float]:
+    assert rung.test is not None
+    validation = [rung.validation] if rung.validation == rung.validation else []
+    return [rung.test.low, rung.test.high, *validation]
+
+
+def _draw_rung(axis: Any, place: int, rung: Rung) -> None:
+    from pipeline.reports.plots import TRAIN, VALIDATION
+
+    assert rung.test is not None
+    axis.plot([rung.test.low, rung.test.high], [place, place], color=TRAIN, linewidth=5, alpha=0.35)
+    axis.plot(rung.test.value, place, "o", color=TRAIN, label="test, 95 % interval")
+    if rung.validation == rung.validation:
+        axis.plot(rung.validation, place, "o", color=VALIDATION, fillstyle="none", label="validation")
 
 
 def model_card(climb: Climb, cfg: DictConfig, winner: Rung, run_id: str) -> str:
@@ -200,7 +239,7 @@ def model_card(climb: Climb, cfg: DictConfig, winner: Rung, run_id: str) -> str:
             f"**Intended use**: predict {data['target']}{_in(data)} of single samples like those, from raw input as "
             "in the model's signature; it answers with labels and probabilities, or with a number.",
             f"**Test {climb.metric}**: {winner.test}; other seeds of the same training: {seeds}. "
-            f"Baseline ({climb.baseline}): {climb.rungs[0].test}. Gain {amount(climb, winner.gain)}, "
+            f"Baseline ({_baseline(climb)}): {climb.rungs[0].test}. Gain {amount(climb, winner.gain)}, "
             f"{winner.gain.method}, {chance(winner.gain)}. Chosen among {climb.tried} fits on validation data; "
             f"trained for {climb.length}.",
             "**Limits**: measured on samples of the same source alone; inputs unlike the training data get an answer "
@@ -227,7 +266,7 @@ def _row(climb: Climb, rung: Rung) -> list[str]:
     test, gain = rung.test, ""
     if rung.gain is not None:
         gain = f"{climb.gain(rung.gain):+.4f}, {chance(rung.gain)}"
-        gain = f"{gain} (baseline)" if rung in climb.final else gain
+        gain = f"{gain} (over the baseline)" if rung in climb.final else gain
     return [
         _name(climb, rung),
         f"{rung.parameters:,}" if rung.result is not None else "",
@@ -247,6 +286,10 @@ def _html_row(climb: Climb, rung: Rung) -> list[Any]:
 
 def _name(climb: Climb, rung: Rung) -> str:
     return f"{rung.name} (chosen)" if rung is climb.chosen else rung.name
+
+
+def _baseline(climb: Climb) -> str:
+    return _MEANING.get(climb.baseline, climb.baseline)
 
 
 def _others(climb: Climb) -> str:

@@ -106,12 +106,14 @@ def _picture(study: optuna.Study, function: str, arguments: dict[str, Any], path
     import numpy as np
     import optuna.visualization.matplotlib as drawing
 
-    axes = getattr(drawing, function)(study, **arguments)
-    figure = np.ravel(axes)[0].figure
-    try:
-        figure.savefig(path, dpi=100, bbox_inches="tight")
-    finally:
-        plt.close(figure)
+    # Optuna chooses a style for the whole process, which is not over with the sweep.
+    with mpl.rc_context():
+        axes = getattr(drawing, function)(study, **arguments)
+        figure = np.ravel(axes)[0].figure
+        try:
+            figure.savefig(path, dpi=100, bbox_inches="tight")
+        finally:
+            plt.close(figure)
     return path
 
 

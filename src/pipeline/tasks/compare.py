@@ -10,10 +10,11 @@ import numpy as np
 from omegaconf import DictConfig
 
 from pipeline.errors import UserError
-from pipeline.statistics import PairedTest, compare_hits
+from pipeline.statistics import PairedTest, bootstrap_mean, compare_hits
 from pipeline.tasks.finished import FinishedRun, data_of, find_run, load_predictor, open_store
 from pipeline.tasks.outputs import (
     Outputs,
+    higher_is_better,
     loader_of,
     outputs_on,
     paired,
@@ -65,12 +66,12 @@ def compared(runs: list[FinishedRun], tested: list[Outputs]) -> dict[str, Any]:
     """The paired test of two runs' answers, and the effect on each class."""
     a, b = tested
     test = paired(a, b)
-    metric = a.values()[0]
+    metric, values = a.judged()
     return {
         "metric": metric,
-        "samples": len(a.values()[1]),
+        "samples": len(values),
         "runs": [
-            {"run_id": run.record.run_id, "name": run.record.name, **asdict(one.interval()[1])}
+            {"run_id": run.record.run_id, "name": run.record.name, **asdict(bootstrap_mean(one.judged()[1]))}
             for run, one in zip(runs, tested, strict=True)
         ],
         "difference": asdict(test.difference),
@@ -93,7 +94,7 @@ def verdict(metric: str, test: PairedTest, a: str, b: str) -> str:
     )
     if not test.significant():
         return f"No significant difference between {a} and {b}: {measured}."
-    better = (difference.value > 0) == (metric == "accuracy")
+    better = (difference.value > 0) == higher_is_better(metric)
     return f"{b} is significantly {'better' if better else 'worse'} than {a}: {measured}."
 
 

@@ -139,7 +139,7 @@ def _climbed(
         started = time.time()
         rung = Rung(name, directory / name, [*ladder["base"], *overrides, *after])
         if name == "tuned" and ladder["sweep"]:
-            rung.overrides += _best_settings(cfg, ladder, rung.overrides, directory, parent)
+            rung.overrides += _best_settings(cfg, ladder, rung, after, parent)
         rung.cfg = _composed(rung.overrides)
         climb.rungs.append(rung)
         try:
@@ -168,7 +168,7 @@ def _baseline(cfg: DictConfig, directory: Path, parent: AnyRun) -> Climb:
     rung.judged = data.baseline_values(data.validation).numpy()
     metric = _metric_of(data)
     rung.validation = float(rung.judged.mean())
-    rung.showed = f"{metric} {rung.validation:.4f} without learning ({name})"
+    rung.showed = f"{metric} {rung.validation:.4f} without learning anything ({name})"
     rung.seconds = time.time() - started
     run = open_run(cfg, directory, _hooks(rung, parent), f"{cfg.name}-baseline")
     with recorded(run):
@@ -217,29 +217,59 @@ def _validate(rung: Rung) -> None:
 
 
 def _best_settings(
-    cfg: DictConfig, ladder: dict[str, Any], overrides: list[str], directory: Path, parent: AnyRun
+    cfg: DictConfig, ladder: dict[str, Any], rung: Rung, after: Sequence[str], parent: AnyRun
 ) -> list[str]:
-    """The best settings that the sweeper finds on validation data, as overrides."""
+    """The best settings that the sweeper finds on validation data, as overrides.
+
+    The rung's own settings of what the space varies are where the search begins; typed ones (``after``) are not varied.
+    """
     from hydra._internal.callbacks import Callbacks
     from hydra.types import HydraContext, RunMode
+    from omegaconf import open_dict, read_write
 
     from pipeline.config.loading import loader, user_directory
     from pipeline.sweeps.space import as_override
     from pipeline.sweeps.sweeper import optimise
 
-    loads = loader(user_directory())
-    words = [*overrides, *ladder.get("trial", []), f"sweep={ladder['sweep']}"]
-    words += [f"hydra.sweeper.n_trials={cfg.task.trials}", f"hydra.sweep.dir={directory / 'sweep'}"]
+    loads, trial = loader(user_directory()), [*ladder.get("trial", []), *after]
+    words = [*rung.overrides, *trial, f"sweep={ladder['sweep']}"]
+    words += [
+        f"hydra.sweeper.n_trials={cfg.task.trials}",
+        f"hydra.sweep.dir={rung.directory.parent / 'sweep'}",
+    ]
     # A ladder that is climbed again searches again.
     words.append(f"hydra.sweeper.study_name={cfg.name}-{parent.key[:8] or time.time_ns()}")
     config = loads.load_configuration("config", words, RunMode.MULTIRUN)
+    varied = set(config.hydra.sweeper.params or {}) - {_key(word) for word in trial}
+    arguments = [str(word) for word in config.hydra.overrides.task if _key(str(word)) not in varied]
+    with read_write(config), open_dict(config):
+        config.hydra.sweeper.seed_trials = _first_trial(rung, config, arguments, loads)
     context = HydraContext(config_loader=loads, callbacks=Callbacks(config))
-    typed = [str(word) for word in config.hydra.overrides.task]
-    finished = optimise(config, context, typed, nested_under=parent.reference)
+    finished = optimise(config, context, arguments, nested_under=parent.reference)
     if not finished.best:
         log.warning("No trial of the sweep was completed: the tuning rung keeps its own settings")
         return []
     return [as_override(key, value) for key, value in finished.best[0].params.items()]
+
+
+def _first_trial(
+    rung: Rung, config: DictConfig, arguments: Sequence[str], loads: Any
+) -> list[dict[str, Any]] | None:
+    """The rung's own settings, where the search space contains them."""
+    from pipeline.sweeps.space import own_settings, plain_key, read_space
+
+    params: Any = OmegaConf.to_container(config.hydra.sweeper.params, resolve=True)
+    space, own = read_space(params, arguments, loads), _composed(rung.overrides)
+    outside = own_settings(space, own)[1]
+    if outside:
+        log.info("The search does not begin with the rung's own settings: %s", "; ".join(outside))
+        return None
+    values: Any = {key: OmegaConf.select(own, plain_key(key)) for key in space.distributions}
+    return [OmegaConf.to_container(OmegaConf.create(values))]  # type: ignore[list-item]
+
+
+def _key(word: str) -> str:
+    return word.lstrip("+~").partition("=")[0]
 
 
 def _retrain(cfg: DictConfig, climb: Climb, directory: Path, parent: AnyRun) -> None:
@@ -248,6 +278,7 @@ def _retrain(cfg: DictConfig, climb: Climb, directory: Path, parent: AnyRun) -> 
     assert chosen.cfg is not None and chosen.result is not None
     scheduler, best_epoch = chosen.cfg.get("scheduler") or {}, chosen.result.best_epoch
     fixed = ["data.train_on_all=true", "checkpoint.monitor=null", "callbacks.early_stopping.patience=null"]
+    climb.length = f"{chosen.cfg.trainer.max_epochs} epochs"
     if "T_max" in scheduler or "total_steps" in scheduler:
         climb.length = f"{chosen.cfg.trainer.max_epochs} epochs, to the end of the learning rate's schedule"
     elif best_epoch:
