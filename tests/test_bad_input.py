@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -290,6 +290,7 @@ def test_commands_end_well_or_with_one_message(
     make_inputs(tmp_path)
     before = digest(tmp_path)
     codes: list[int] = []
+    bad: list[Any] = []
     base = ["experiment=digits_mlp", "trainer=cpu", "trainer.max_epochs=2", "trainer.limit_train_batches=3"]
 
     def command(words: list[str]) -> subprocess.CompletedProcess[str]:
@@ -302,7 +303,7 @@ def test_commands_end_well_or_with_one_message(
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
 
-    @examples(2, 50, long_form)
+    @settings(examples(2, 50, long_form), phases=[Phase.generate])
     @given(st.one_of(run_words(), run_words(), overrides()))
     def check(words: list[str]) -> None:
         if any(word.startswith(("hydra", "+hydra", "++hydra", "~", "-")) or "\0" in word for word in words):
@@ -314,16 +315,17 @@ def test_commands_end_well_or_with_one_message(
             # A busy machine is slow once, a hang always.
             began = time.monotonic()
             done = command(words)
-        assert time.monotonic() - began < LONGEST, words
-        assert done.returncode in (0, 2, 3), (words, done.returncode, done.stderr)
-        assert "Traceback" not in done.stdout + done.stderr, (words, done.stderr)
-        if done.returncode:
-            said = done.stderr.split("Error: ", 1)
-            assert len(said) == 2, (words, done.stderr)
+        said = done.stderr.split("Error: ", 1)
+        if time.monotonic() - began > LONGEST or done.returncode not in (0, 2, 3):
+            bad.append((words, done.returncode, done.stderr[-600:]))
+        elif "Traceback" in done.stdout + done.stderr or (done.returncode and len(said) != 2):
+            bad.append((words, done.returncode, done.stderr[-600:]))
+        elif done.returncode:
             assert_clear(said[1], words)
         codes.append(done.returncode)
 
     check()
+    assert bad == []
     assert drain(tmp_path / "experiments", 60)
     states = list(tmp_path.rglob("state.json"))
     assert not [path for path in states if '"running"' in path.read_text(encoding="utf-8")]

@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPl
 
 from pipeline.data.spec import Spec
 from pipeline.models.base import Optimisation
+from pipeline.models.layers import BatchNorm1d, BatchNorm2d
 from pipeline.models.mlp import MLP
 
 SPEC = Spec("multiclass", "vector", (5,), 3, ("a", "b", "c"))
@@ -210,3 +211,18 @@ def test_training_metrics_are_means_over_samples_not_over_batches(vectors: Vecto
     # The last batch has two samples only.
     assert float(found["train/loss"]) == pytest.approx(float(F.cross_entropy(logits, y[:50])), rel=1e-6)
     assert float(found["train/accuracy"]) == pytest.approx(float((logits.argmax(1) == y[:50]).float().mean()))
+
+
+@pytest.mark.parametrize("shape", [(1, 5), (1, 5, 1, 1)])
+def test_a_single_sample_goes_through_batch_normalisation_as_in_evaluation(shape: tuple[int, ...]) -> None:
+    """A last batch of one sample has no statistics of its own; PyTorch's layer ends the run."""
+    ours, plain = (
+        (BatchNorm1d(5), nn.BatchNorm1d(5)) if len(shape) == 2 else (BatchNorm2d(5), nn.BatchNorm2d(5))
+    )
+    for x in torch.randn(40, *shape[1:], generator=torch.Generator().manual_seed(0)).split(8):
+        assert torch.equal(ours(x), plain(x))
+    one, before = torch.randn(shape), ours.state_dict()
+    assert torch.equal(ours(one), plain.eval()(one))
+    assert all(torch.equal(ours.state_dict()[name], value) for name, value in before.items())
+    with pytest.raises(ValueError, match="more than 1 value"):
+        plain.train()(one)

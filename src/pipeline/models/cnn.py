@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from pipeline.data.spec import Spec
 from pipeline.errors import UserError
 from pipeline.models.base import BaseModule
+from pipeline.models.layers import BatchNorm2d, output_layer
 from pipeline.models.layers import activation as make_activation
-from pipeline.models.layers import output_layer
 
 
 class CNN(BaseModule):
@@ -52,7 +52,7 @@ class CNN(BaseModule):
         for outputs in channels:
             blocks.append(nn.Conv2d(inputs, outputs, kernel_size, padding="same"))
             if batch_norm:
-                blocks.append(nn.BatchNorm2d(outputs))
+                blocks.append(BatchNorm2d(outputs))
             pool: list[nn.Module] = []
             if min(height, width) >= 2:
                 pool.append(nn.MaxPool2d(2))

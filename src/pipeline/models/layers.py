@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from pipeline.data.spec import Spec
 from pipeline.errors import UserError
@@ -42,6 +43,33 @@ def widths(hidden_units: int | Sequence[int], layers: int | None) -> list[int]:
             "give one width (model.hidden_units=64) or drop model.layers"
         )
     return list(hidden_units)
+
+
+class _BatchNorm:
+    """Batch normalisation that a batch of a single value per channel goes through as in evaluation.
+
+    It has no statistics of its own, and PyTorch refuses it: a last batch of one sample would end the run.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        if self.training and input.numel() == input.shape[1]:  # type: ignore[attr-defined]
+            return F.batch_norm(
+                input,
+                self.running_mean,
+                self.running_var,
+                self.weight,
+                self.bias,
+                eps=self.eps,  # type: ignore[attr-defined]
+            )
+        return super().forward(input)  # type: ignore[misc,no-any-return]
+
+
+class BatchNorm1d(_BatchNorm, nn.BatchNorm1d):
+    """For vectors, see above."""
+
+
+class BatchNorm2d(_BatchNorm, nn.BatchNorm2d):
+    """For images, see above."""
 
 
 class Standardised(nn.Linear):

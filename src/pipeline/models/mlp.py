@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from pipeline.data.spec import Spec
 from pipeline.errors import UserError
 from pipeline.models.base import BaseModule
+from pipeline.models.layers import BatchNorm1d, output_layer, widths
 from pipeline.models.layers import activation as make_activation
-from pipeline.models.layers import output_layer, widths
 
 
 class MLP(BaseModule):
@@ -44,7 +44,7 @@ class MLP(BaseModule):
         for width in widths(hidden_units, layers):
             blocks.append(nn.Linear(size, width))
             if batch_norm:
-                blocks.append(nn.BatchNorm1d(width))
+                blocks.append(BatchNorm1d(width))
             blocks.append(make_activation(activation))
             if dropout:
                 blocks.append(nn.Dropout(dropout))
