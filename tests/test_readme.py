@@ -41,7 +41,9 @@ def commands() -> list[str]:
 
 
 def pipeline_commands() -> list[str]:
-    return [command for command in commands() if shlex.join(shlex.split(command)) not in _not_run()]
+    # tests/test_dvc.py gives DVC's.
+    ours = [command for command in commands() if not command.startswith("dvc ")]
+    return [command for command in ours if shlex.join(shlex.split(command)) not in _not_run()]
 
 
 def _not_run() -> set[str]:

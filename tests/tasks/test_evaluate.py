@@ -15,13 +15,16 @@ from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
 
 from pipeline.data.encoder import VectorEncoder
 from pipeline.data.spec import Spec
+from pipeline.data.splits import Rows
+from pipeline.data.text_encoders import TokensEncoder
 from pipeline.errors import UserError
 from pipeline.models.linear import Linear
 from pipeline.models.mlp import MLP
+from pipeline.models.recurrent import Recurrent
 from pipeline.models.saved import Predictor
 from pipeline.run_result import RunResult
 from pipeline.tasks import evaluate as task
-from pipeline.tasks.explaining import integrated_gradients
+from pipeline.tasks.explaining import embedded_gradients, explain, explained_texts, integrated_gradients
 
 Command = Callable[..., DictConfig]
 
@@ -111,6 +114,33 @@ def test_contributions_add_up_to_the_change_of_the_output() -> None:
     logits = model(x).detach()
     expected = (logits - model(torch.zeros(1, 4)).detach()).gather(1, logits.argmax(1, keepdim=True))[:, 0]
     torch.testing.assert_close(integrated_gradients(model, x).sum(1), expected, atol=0.05, rtol=0.05)
+
+
+def test_words_contribute_as_much_as_the_output_changes(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    words = ["dull", "fine", "grand", "plot"]
+    spec = Spec("binary", "tokens", (0,), 1, ("no", "yes"), vocabulary=len(words) + 2)
+    model = Recurrent(spec, hidden_units=4, embedding=3).eval()
+    ids = torch.tensor([[4, 5, 2, 0], [3, 1, 0, 0], [2, 3, 4, 5]])
+    given = embedded_gradients(model, ids)
+    assert given.shape == ids.shape
+    # A text of nothing but padding, as long as each of them.
+    with torch.no_grad():
+        assert model.embedding is not None
+        padding = model.embedding(torch.zeros_like(ids))
+        nothing = model.output(model._gathered_last(padding, (ids != 0).sum(1)))[:, 0]
+        expected = model(ids)[:, 0] - nothing
+    torch.testing.assert_close(given.sum(1), expected, atol=0.01, rtol=0.05)
+    assert given[0, 3] == 0 == given[1, 2]
+
+    rows = Rows(ids, torch.tensor([1.0, 0.0, 1.0]))
+    predictor = Predictor(model, TokensEncoder(words))
+    first, second, _ = explained_texts(predictor, rows)
+    assert first.words == ["grand", "plot", "dull"]
+    assert second.words == ["fine", "<?>"]
+    assert (first.true, second.true) == ("yes", "no")
+    files = explain(predictor, None, rows, tmp_path)  # type: ignore[arg-type]
+    assert [file.name for file in files] == ["explanation.png", "explanation_words.png"]
 
 
 def test_unknown_shifts_and_runs_that_are_not_there_are_refused(

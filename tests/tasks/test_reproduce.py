@@ -12,7 +12,9 @@ from pipeline.errors import UserError
 from pipeline.models.mlp import MLP
 from pipeline.run_result import RunResult
 from pipeline.tasks import reproduce as task
-from pipeline.tasks.finished import FinishedRun, find_run
+from pipeline.tasks.finished import FinishedRun, find_run, open_store
+from pipeline.tasks.hooks import Hooks
+from pipeline.tasks.train import train
 
 Command = Callable[..., DictConfig]
 
@@ -62,6 +64,48 @@ def test_a_difference_is_located_and_explained(
     }
     assert {"data digest", "torch"} <= set(found.causes)
     assert "data digest" in "\n".join(task.in_words(found))
+
+
+def test_outside_a_repository_nothing_is_said_about_the_code(
+    tmp_path: Path, finished: dict[str, RunResult], command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(task, "git_state", lambda: (None, False))
+    typed = [f"task.run_id={finished['linear'].run_id}", f"task.output={tmp_path}", "logger=none"]
+    found = task.reproduce(command("task=reproduce", *typed))
+    assert found.identical
+    (unknown,) = found.unknown
+    assert unknown.startswith("code: no git commit is known of")
+    assert f"unknown: {unknown}" in task.in_words(found)
+    # Had it differed, it would not have been said that the code is the same.
+    found.metrics["test/loss"] = (1.0, 2.0)
+    assert "code" not in task.in_words(found)[-1]
+    found.causes["hydra-lightning-pipeline"] = ("0.1.0", "0.2.0")
+    assert "  hydra-lightning-pipeline: 0.1.0 → 0.2.0" in task.in_words(found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["+experiment=help_lstm"],
+        ["+experiment=boston_housing_mlp", "trainer.max_epochs=2", "data.folds=2"],
+    ],
+    ids=["characters", "folds"],
+)
+def test_other_kinds_of_runs_are_identical_too(
+    overrides: list[str], tmp_path: Path, command: Command
+) -> None:
+    first = train(command(*overrides), Hooks(directory=tmp_path / "first", quiet=True))
+    assert first.run_id is not None
+    found = task.reproduce(
+        command("task=reproduce", f"task.run_id={first.run_id}", f"task.output={tmp_path}/second")
+    )
+    assert found.identical, task.in_words(found)
+    assert not [entry for entry in found.unknown if "versions" in entry]
+    # The repetition is a run of its own that the store took.
+    store = open_store(command("task=reproduce", "task.run_id=x"))
+    assert store.run(str(found.again)).name.endswith("-again")
+    assert found.compared >= 2
 
 
 def _spec(finished: dict[str, RunResult]) -> dict[str, object]:

@@ -256,7 +256,9 @@ def _name(cfg: DictConfig) -> Any:
     not train.
     """
     choices, task = cfg.hydra.runtime.choices, OmegaConf.select(cfg, "task.name", default="train")
-    typed = any(str(override).startswith("name=") for override in cfg.hydra.overrides.task)
+    # What was typed may hold references that only the check is to look at.
+    overrides: Any = OmegaConf.to_container(cfg.hydra.overrides.task, resolve=False)
+    typed = any(str(override).startswith("name=") for override in overrides)
     if cfg.name is not None and (typed or task == "train" or choices.get("ladder")):
         return cfg.name
     trained = cfg.name or choices.get("experiment") or f"{choices.get('data')}_{choices.get('model')}"

@@ -259,6 +259,8 @@ RULES: dict[str, Rule] = {
     "task.model_uri": Text("a model's address, like models:/mnist@champion", r"\S+", null=True),
     "task.input": PATH,
     "task.output": PATH_OR_NULL,
+    "task.run_dir": PATH_OR_NULL,
+    "task.sweep": Text("the name of a search space in conf/sweep", r"[\w\-]+", null=True),
     "task.runs": Texts("two run ids, like [A,B]", least=2, most=2),
     "task.explain": Flag(),
     "task.calibrate": Flag(),

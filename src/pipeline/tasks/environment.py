@@ -14,7 +14,10 @@ def environment() -> dict[str, str]:
     """Versions and hardware as names and values."""
     import torch
 
-    found = {"python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}"}
+    from pipeline import __version__
+
+    found = {"hydra-lightning-pipeline": __version__}
+    found |= {"python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}"}
     for name in PACKAGES:
         try:
             found[name] = version(name)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import logging
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,15 +15,16 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 
+from pipeline.data.columns import Category, columns_of, some_rows
 from pipeline.data.splits import Rows
-from pipeline.reports.html import Page
+from pipeline.reports.exploration import write_report
 from pipeline.tasks.finished import data_of
 from pipeline.tasks.outputs import result_directory
 
 if TYPE_CHECKING:
     from pipeline.data.module import DataModule
 
-MOST_LOOKED_AT, MOST_FITTED = 20_000, 3_000
+MOST_FITTED = 3_000
 OUTLIER = 6.0
 """Standard deviations from the mean beyond which a value is called an outlier."""
 
@@ -33,20 +36,26 @@ class Findings:
     Args:
         sizes: samples of each split.
         targets: samples of each class, or quantiles of the numbers to predict (training split).
-        inputs: a row for each column, or for each statistic of images and texts.
+        inputs: a row for each column of numbers, in its own units, or for each statistic of images and texts.
+        categories: the columns of words.
+        words: in how many training texts the most frequent words occur.
         duplicates: how many samples of a split occur in another one, or twice in the same.
         contradictions: training samples with the same input and different targets.
         suspects: rows of the training split whose label a simple model finds very unlikely.
         warnings: in words.
+        notes: what was said while the data was read (columns left out, files skipped).
     """
 
     sizes: dict[str, int] = field(default_factory=dict)
     targets: dict[str, float] = field(default_factory=dict)
     inputs: list[dict[str, Any]] = field(default_factory=list)
+    categories: list[Category] = field(default_factory=list)
+    words: dict[str, int] = field(default_factory=dict)
     duplicates: dict[str, int] = field(default_factory=dict)
     contradictions: int = 0
     suspects: list[dict[str, Any]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def run(cfg: DictConfig) -> None:
@@ -55,10 +64,12 @@ def run(cfg: DictConfig) -> None:
     from pipeline.tasks.recording import open_run, recorded
 
     directory = result_directory(cfg)
-    data = data_of(cfg)
+    with _noted() as notes:
+        data = data_of(cfg)
     findings = explore(data)
+    findings.notes = notes
     files = write_report(data, findings, directory)
-    tracked = open_run(cfg, directory, Hooks(), f"{data.used}-explore")
+    tracked = open_run(cfg, Path(cfg.paths.run_dir), Hooks(), f"{data.used}-explore")
     with recorded(tracked):
         tracked.set_tags({"data.requested": data.requested, "data.used": data.used})
         tracked.log_metrics({f"explore/{name}": count for name, count in findings.sizes.items()})
@@ -69,6 +80,20 @@ def run(cfg: DictConfig) -> None:
     sizes = ", ".join(f"{count:,} {name}" for name, count in findings.sizes.items())
     print("\n".join([f"{data.used}: {sizes}", *(f"WARNING: {warning}" for warning in findings.warnings)]))
     print(f"report: {files[0]}")
+
+
+@contextmanager
+def _noted() -> Iterator[list[str]]:
+    """Collects what is said about the data while it is read."""
+    notes: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: notes.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("pipeline.data")
+    logger.addHandler(handler)
+    try:
+        yield notes
+    finally:
+        logger.removeHandler(handler)
 
 
 def explore(data: DataModule) -> Findings:
@@ -129,7 +154,9 @@ def _look_for_duplicates(splits: dict[str, Rows], findings: Findings) -> None:
         seen.setdefault(value, set()).add(float(target))
     findings.contradictions = sum(len(targets) > 1 for targets in seen.values())
     if findings.contradictions:
-        findings.warnings.append(f"{findings.contradictions} inputs occur in training with different targets")
+        findings.warnings.append(
+            f"the same input occurs in training with different targets: {findings.contradictions} inputs"
+        )
 
 
 def sample_hashes(split: Rows) -> list[bytes]:
@@ -149,36 +176,62 @@ def _look_at_inputs(data: DataModule, findings: Findings) -> None:
     spec = data.spec
     if spec.per_step:
         return
-    x = _sample(data.train, MOST_LOOKED_AT)
     if spec.input == "vector":
-        names = list(getattr(data.encoder, "columns", []))
-        names = names if len(names) == x.shape[1] else [f"input {i}" for i in range(x.shape[1])]
-        for name, column in zip(names, x.double().numpy().T, strict=True):
-            findings.inputs.append(_described(name, column))
-        flat = [row["input"] for row in findings.inputs if row["deviation"] == 0]
-        if flat:
-            findings.warnings.append(f"the same value everywhere: {', '.join(flat[:10])}")
+        _look_at_columns(data, findings)
     elif spec.input == "image":
-        pixels = x.double().flatten(1).numpy()
+        pixels = data.train.take(some_rows(data.train))[0].double().flatten(1).numpy()
         findings.inputs = [_described("brightness", pixels.mean(1)), _described("contrast", pixels.std(1))]
     elif spec.input in ("tokens", "bag"):
-        findings.inputs = [
-            _described("different words" if spec.input == "bag" else "words", (x > 0).sum(1).numpy())
-        ]
-        findings.inputs += [{"input": f"word: {word}", "texts": n} for word, n in frequent_words(data, x)]
+        lengths, words = _words(data)
+        what = "different known words" if spec.input == "bag" else "words"
+        findings.inputs = [_described(what, lengths)]
+        findings.words = dict(words)
+        if empty := int((lengths == 0).sum()):
+            findings.warnings.append(f"{empty} training texts hold no word that the model knows")
 
 
-def frequent_words(data: DataModule, x: torch.Tensor, most: int = 20) -> list[tuple[str, int]]:
-    """Words with the number of texts that hold them, most frequent first."""
+def _look_at_columns(data: DataModule, findings: Findings) -> None:
+    """Statistics in the columns' own units."""
+    columns = columns_of(data, data.train.take(some_rows(data.train))[0].double().numpy())
+    findings.categories = list(columns.categories)
+    findings.inputs = [_described(name, values) for name, values in columns.numbers.items()]
+    rows = len(some_rows(data.train))
+    if flat := [
+        row["input"] for row in findings.inputs if row["deviation"] < 1e-9 * abs(row["mean"]) + 1e-12
+    ]:
+        findings.warnings.append(f"the same value everywhere: {', '.join(flat[:10])}")
+    gaps = {row["input"]: row["missing"] for row in findings.inputs}
+    gaps |= {column.name: column.missing for column in findings.categories}
+    if gappy := [f"{name} ({count / rows:.0%})" for name, count in gaps.items() if count > 0.2 * rows]:
+        findings.warnings.append(f"many values are missing: {', '.join(gappy[:10])}")
+    for row in findings.inputs:
+        if row["input"] in columns.dates:
+            row |= {key: _date(row[key]) for key in ("mean", "minimum", "maximum")}
+            row["deviation"] = f"{row['deviation']:.0f} days"
+
+
+def _date(days: float) -> str:
+    return str(np.datetime64("1970-01-01") + np.timedelta64(int(days), "D"))
+
+
+def _words(data: DataModule, most: int = 20) -> tuple[np.ndarray, list[tuple[str, int]]]:
+    """Words of each text, and in how many texts the most frequent ones occur."""
     words: list[str] = list(getattr(data.encoder, "words", []))
-    if data.spec.input == "bag":
-        counts = Counter(dict(enumerate(x.sum(0).int().tolist())))
-        offset = 0
-    else:
-        counts = Counter(word for row in x.tolist() for word in set(row))
-        offset = 2
-    named = [(words[i - offset], n) for i, n in counts.most_common(most + 2) if 0 <= i - offset < len(words)]
-    return named[:most]
+    offset = 0 if data.spec.input == "bag" else 2
+    texts: Counter[int] = Counter()
+    lengths = []
+    # Bags are wide: a thousand at a time are some ten megabytes.
+    for rows in some_rows(data.train).split(1000):
+        x = data.train.take(rows)[0]
+        lengths.append((x > 0).sum(1).numpy())
+        if data.spec.input == "bag":
+            texts.update(dict(enumerate((x > 0).sum(0).tolist())))
+        else:
+            texts.update(word for row in x.tolist() for word in set(row))
+    named = [
+        (words[i - offset], n) for i, n in texts.most_common(most + offset) if 0 <= i - offset < len(words)
+    ]
+    return np.concatenate(lengths), named[:most]
 
 
 def _described(name: str, values: np.ndarray) -> dict[str, Any]:
@@ -199,103 +252,42 @@ def _described(name: str, values: np.ndarray) -> dict[str, Any]:
 
 def _look_for_wrong_labels(data: DataModule, findings: Findings) -> None:
     """Samples whose label a cross-validated linear classifier gives less than two percent."""
-    from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
 
-    rows = _rows(data.train, MOST_FITTED)
+    rows = some_rows(data.train, MOST_FITTED)
     x, y = data.train.take(rows)
     labels = y.reshape(-1).long().numpy()
-    inputs = x.float().flatten(1).numpy()
     counts = np.bincount(labels)
-    if (
-        data.spec.input == "tokens"
-        or inputs.shape[1] > 2_000
-        or min(counts[counts > 0]) < 3
-        or (counts > 0).sum() < 2
-    ):
+    if data.spec.input == "tokens" or (counts > 0).sum() < 2:
         return
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.05, max_iter=200))
+    # Each fold needs some of every class; of a rarer one nothing could be said.
+    kept = np.flatnonzero(counts[labels] >= 3)
+    rows, labels = rows[torch.from_numpy(kept)], labels[kept]
+    if len(np.unique(labels)) < 2:
+        return
+    model, inputs = _simple_classifier(data, x.flatten(1)[torch.from_numpy(kept)])
     folds = StratifiedKFold(3, shuffle=True, random_state=0)
     p = cross_val_predict(model, inputs, labels, cv=folds, method="predict_proba")
-    place = np.searchsorted(np.unique(labels), labels)
-    own = p[np.arange(len(labels)), place]
+    known, names = np.unique(labels), data.spec.classes
+    own = p[np.arange(len(labels)), np.searchsorted(known, labels)]
     for i in np.argsort(own)[:25]:
         if own[i] < 0.02 and p[i].max() > 0.9:
-            said = np.unique(labels)[p[i].argmax()]
-            names = data.spec.classes
-            found = {"row": int(rows[i]), "label": names[labels[i]], "looks like": names[said]}
+            found = {
+                "row": int(rows[i]),
+                "label": names[labels[i]],
+                "looks like": names[known[p[i].argmax()]],
+            }
             findings.suspects.append({**found, "probability of the label": float(own[i])})
 
 
-def _rows(split: Rows, most: int) -> torch.Tensor:
-    return torch.arange(len(split)) if len(split) <= most else torch.linspace(0, len(split) - 1, most).long()
+def _simple_classifier(data: DataModule, x: torch.Tensor) -> tuple[Any, Any]:
+    """A linear classifier and its inputs; bags of words stay sparse."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
 
+    if data.spec.input == "bag":
+        from scipy.sparse import csr_matrix
 
-def _sample(split: Rows, most: int) -> torch.Tensor:
-    return split.take(_rows(split, most))[0]
-
-
-def write_report(data: DataModule, findings: Findings, directory: Path) -> list[Path]:
-    """The report as HTML, and the findings as JSON."""
-    page = Page(f"What is in {data.used}")
-    for warning in findings.warnings:
-        page.warning(warning)
-    page.text(f"Task: {data.spec.task}. Input: {data.spec.input} of shape {data.spec.input_shape}.")
-    page.table(["split", "samples"], list(findings.sizes.items()))
-    page.heading(f"Target: {data.spec.target_name}")
-    page.table(
-        ["class" if data.spec.classes else "quantile", "training split"], list(findings.targets.items())[:100]
-    )
-    page.image(_target_plot(data, findings, directory / "targets.png"), "distribution of the target")
-    if findings.inputs:
-        page.heading("Inputs (training split)")
-        columns = list(findings.inputs[0])
-        statistics = [row for row in findings.inputs if list(row) == columns]
-        page.table(columns, [list(row.values()) for row in statistics])
-        if words := [row for row in findings.inputs if "texts" in row]:
-            page.table(["frequent words", "texts"], [list(row.values()) for row in words])
-    if data.spec.input == "image":
-        page.image(_images(data, directory / "samples.png"), "some training images")
-    page.heading("Duplicates")
-    page.table(["where", "samples"], list(findings.duplicates.items()) or [["none", 0]])
-    if findings.suspects:
-        page.heading("Labels to look at")
-        page.text("A simple model, trained on the other samples, finds these labels very unlikely.")
-        page.table(list(findings.suspects[0]), [list(row.values()) for row in findings.suspects])
-    path = directory / "findings.json"
-    path.write_text(json.dumps(vars(findings), indent=2) + "\n", encoding="utf-8")
-    return [page.write(directory / "explore.html"), path]
-
-
-def _target_plot(data: DataModule, findings: Findings, path: Path) -> Path:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 3), layout="constrained")
-    axis = figure.add_subplot()
-    if data.spec.classes:
-        shown = sorted(findings.targets.items(), key=lambda item: -item[1])[:40]
-        axis.bar([name[:16] for name, _ in shown], [count for _, count in shown], color="#4878a8")
-        axis.tick_params(axis="x", rotation=90 if len(shown) > 12 else 0)
-    else:
-        axis.hist(data.train.y.reshape(-1).double().numpy(), bins=40, color="#4878a8")
-        axis.set_xlabel(f"{data.spec.target_name} {data.spec.target_unit}".strip())
-    axis.set_ylabel("training samples")
-    figure.savefig(path, dpi=110)
-    return path
-
-
-def _images(data: DataModule, path: Path) -> Path:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 2.4), layout="constrained")
-    axes: Any = figure.subplots(2, 8)
-    images, y = data.train.take(torch.arange(min(16, len(data.train))))
-    for axis in axes.flat:
-        axis.set_axis_off()
-    for axis, image, label in zip(axes.flat, images.numpy(), y.tolist(), strict=False):
-        axis.imshow(image[0], cmap="gray_r", vmin=0, vmax=255)
-        axis.set_title(data.spec.classes[int(label)], fontsize=8)
-    figure.savefig(path, dpi=110)
-    return path
+        return LogisticRegression(C=0.3, max_iter=200), csr_matrix(x.numpy())
+    return make_pipeline(StandardScaler(), LogisticRegression(C=0.05, max_iter=200)), x.float().numpy()

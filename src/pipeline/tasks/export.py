@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,6 +89,19 @@ def largest_difference(model: nn.Module, exported: Answer, x: Tensor) -> float:
     )
 
 
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """The exporters tell every step of their work in log lines: only what is wrong is for the user."""
+    before = logging.root.manager.disable
+    logging.disable(logging.INFO)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
 def write_onnx(predictor: Predictor, x: Tensor, path: Path) -> Answer:
     """One file with named input, output and free batch; classes and encoder as metadata. Answers by onnxruntime."""
     try:
@@ -96,8 +111,7 @@ def write_onnx(predictor: Predictor, x: Tensor, path: Path) -> Answer:
         raise UserError(
             f"task.format=onnx needs {error.name}: pip install 'hydra-lightning-pipeline[export]'"
         ) from None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _quietly():
         program = torch.onnx.export(
             _Inference(predictor.module),
             (x[:4],),
@@ -110,7 +124,8 @@ def write_onnx(predictor: Predictor, x: Tensor, path: Path) -> Answer:
     assert program is not None
     for name, value in description(predictor).items():
         program.model.metadata_props[name] = value
-    program.save(str(path), external_data=False)
+    with _quietly():
+        program.save(str(path), external_data=False)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
     def answer(inputs: Tensor) -> Tensor:
@@ -121,10 +136,11 @@ def write_onnx(predictor: Predictor, x: Tensor, path: Path) -> Answer:
 
 def write_pt2(predictor: Predictor, x: Tensor, path: Path) -> Answer:
     """A program that ``torch.export.load`` opens. That unpickles: load only files of your own."""
-    program = torch.export.export(
-        _Inference(predictor.module), (x[:4],), dynamic_shapes={"x": free_axes(predictor)}, strict=False
-    )
-    torch.export.save(program, str(path), extra_files=description(predictor))
+    with _quietly():
+        program = torch.export.export(
+            _Inference(predictor.module), (x[:4],), dynamic_shapes={"x": free_axes(predictor)}, strict=False
+        )
+        torch.export.save(program, str(path), extra_files=description(predictor))
     loaded: nn.Module = torch.export.load(str(path)).module()
     return lambda inputs: loaded(inputs).float()
 

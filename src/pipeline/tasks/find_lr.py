@@ -46,7 +46,7 @@ def run(cfg: DictConfig) -> None:
     result = find_lr(cfg)
     directory = result_directory(cfg)
     path = draw(result, directory / "find_lr.png")
-    tracked = open_run(cfg, directory, Hooks(), f"{cfg.name}-find_lr")
+    tracked = open_run(cfg, Path(cfg.paths.run_dir), Hooks(), f"{cfg.name}-find_lr")
     with recorded(tracked):
         for step, (rate, loss) in enumerate(zip(result.rates, result.losses, strict=True)):
             tracked.log_metrics({"find_lr/rate": rate, "find_lr/loss": loss}, step=step)
@@ -174,6 +174,10 @@ def draw(result: RangeTest, path: Path) -> Path:
     axis.plot(result.rates, smooth_both_ways(result.losses), color="#4878a8", label="smoothed")
     if result.suggestion is not None:
         axis.axvline(result.suggestion, color="#d1611f", label=f"suggestion {result.suggestion:g}")
+    # What follows on divergence would press all else into a line.
+    top, highest = 2 * max(smooth_both_ways(result.losses)[0], 0.0), max(result.losses)
+    if 0 < top < highest:
+        axis.set_ylim(min(0.0, min(result.losses)), top)
     axis.set(xscale="log", xlabel="learning rate", ylabel="training loss")
     axis.legend()
     figure.savefig(path, dpi=130)

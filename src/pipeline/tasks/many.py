@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import statistics
@@ -15,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from pipeline.errors import UserError
 from pipeline.run_result import RunResult
+from pipeline.tasks.environment import environment
 from pipeline.tasks.hooks import Hooks
 from pipeline.tasks.recording import NoRun, git_state, is_main_process, open_run, recorded
 from pipeline.tasks.state import RunState, process_start, read
@@ -105,6 +107,8 @@ def train_many(
     results: list[RunResult] = []
     with recorded(parent), state.ended_by():
         parent.set_tags({"fits": str(len(fits))})
+        # What a later reproduction is compared with.
+        parent.log_text(json.dumps(environment(), indent=2), "environment.json")
         for number, part in enumerate(fits):
             log.info("Fit %d of %d: %s", number + 1, len(fits), part.name)
             inner = replace(

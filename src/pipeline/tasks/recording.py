@@ -69,7 +69,8 @@ def open_run(cfg: DictConfig, directory: Path, hooks: Hooks, name: str, resume: 
     run = Run.start(
         directory,
         experiment=str(cfg.logger.experiment_name),
-        name=name,
+        # MLflow refuses a name beside another one in this tag.
+        name=hooks.tags.get("mlflow.runName", name),
         tracking_uri=cfg.logger.get("tracking_uri"),
         experiments_dir=Path(cfg.paths.experiments_dir),
         parent=hooks.parent,

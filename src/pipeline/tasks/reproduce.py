@@ -35,6 +35,7 @@ class Comparison:
         compared: how many metrics were compared.
         weights: name → largest absolute difference, of those that differ; None where the run kept no model.
         causes: what is not as it was (data, code, versions, hardware): name → (then, now).
+        unknown: what cannot be said to be as it was, and why.
     """
 
     run: str
@@ -43,6 +44,7 @@ class Comparison:
     compared: int = 0
     weights: dict[str, float] | None = None
     causes: dict[str, tuple[str, str]] = field(default_factory=dict)
+    unknown: list[str] = field(default_factory=list)
 
     @property
     def identical(self) -> bool:
@@ -81,6 +83,7 @@ def reproduce(cfg: DictConfig) -> Comparison:
     _compare_metrics(comparison, original, result)
     comparison.weights = _compare_weights(store, original, result.directory / "model")
     comparison.causes = _causes(store, original, result)
+    comparison.unknown = _unknown(store, original)
     values = {**vars(comparison), "identical": comparison.identical}
     (directory / "reproduction.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     return comparison
@@ -135,6 +138,19 @@ def _causes(store: Store, original: FinishedRun, result: RunResult) -> dict[str,
     }
 
 
+def _unknown(store: Store, original: FinishedRun) -> list[str]:
+    """Whether the code is the same is known only between two clean states of a repository."""
+    found = [] if _environment_of(store, original) else ["versions and hardware: the run did not record them"]
+    commit, dirty = git_state()
+    then = original.record.tags.get("mlflow.source.git.commit")
+    if not then or not commit:
+        when = "then and now" if not then and not commit else "now" if then else "then"
+        found.append(f"code: no git commit is known of {when}")
+    elif dirty and then == commit and original.record.tags.get("git.dirty") == "true":
+        found.append("code: there were uncommitted changes then and there are now")
+    return found
+
+
 def _environment_of(store: Store, original: FinishedRun) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -151,7 +167,8 @@ def in_words(comparison: Comparison) -> list[str]:
     if comparison.identical:
         lines = [f"IDENTICAL to run {comparison.run}: {comparison.compared} metrics and {kept}, bit for bit."]
         changed = [f"{name}: {then} → {now}" for name, (then, now) in comparison.causes.items()]
-        return lines + ([f"although these changed: {'; '.join(changed)}"] if changed else [])
+        lines += [f"although these changed: {'; '.join(changed)}"] if changed else []
+        return lines + [f"unknown: {entry}" for entry in comparison.unknown]
     lines = [f"NOT identical to run {comparison.run}."]
     for name, (then, now) in comparison.metrics.items():
         lines.append(f"{name}: {then:.8g} → {now:.8g} ({now - then:+.3g})")
@@ -161,9 +178,13 @@ def in_words(comparison: Comparison) -> list[str]:
     if comparison.causes:
         lines.append("What is not as it was then:")
         lines += [f"  {name}: {then} → {now}" for name, (then, now) in comparison.causes.items()]
-    else:
+    lines += [f"unknown: {entry}" for entry in comparison.unknown]
+    if not comparison.causes:
+        known = not comparison.unknown
+        same = "Data, code, versions and hardware are" if known else "All else that was recorded is"
+        other = "an" if known else "either that changed, or an"
         lines.append(
-            "Data, code, versions and hardware are the same: an operation of this model is not deterministic here; "
+            f"{same} the same: {other} operation of this model is not deterministic here; "
             "try trainer.deterministic=true"
         )
     return lines
