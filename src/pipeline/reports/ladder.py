@@ -266,7 +266,7 @@ def _row(climb: Climb, rung: Rung) -> list[str]:
     test, gain = rung.test, ""
     if rung.gain is not None:
         gain = f"{climb.gain(rung.gain):+.4f}, {chance(rung.gain)}"
-        gain = f"{gain} (over the baseline)" if rung in climb.final else gain
+        gain = f"{gain} (baseline)" if rung in climb.final else gain
     return [
         _name(climb, rung),
         f"{rung.parameters:,}" if rung.result is not None else "",
@@ -278,7 +278,8 @@ def _row(climb: Climb, rung: Rung) -> list[str]:
 
 
 def _html_row(climb: Climb, rung: Rung) -> list[Any]:
-    row: list[Any] = list(_row(climb, rung))
+    # A figure and its interval stay on one line.
+    row: list[Any] = [cell.replace(" ", "\u00a0") for cell in _row(climb, rung)]
     row[1] = rung.parameters if rung.result is not None else ""
     row[-1] = round(rung.seconds)
     return row

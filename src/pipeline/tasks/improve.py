@@ -162,6 +162,7 @@ def _baseline(cfg: DictConfig, directory: Path, parent: AnyRun) -> Climb:
         raise UserError(f"data.folds={cfg.data.folds}: a ladder climbs by one validation split; leave it out")
     if data.validation is None or len(data.validation) == 0:
         raise UserError("a ladder needs validation data to climb by; set data.validation_fraction above 0")
+    test_split(data, f"data={data.name}")
     name, baseline = next(iter(data.baselines().items()))
     metrics = baseline(data.train, data.validation, data.spec)
     rung = Rung("baseline", directory, cfg=cfg)
@@ -310,18 +311,20 @@ def _read_test(climb: Climb, parent: AnyRun) -> Outputs | None:
     predictors = {name: of(data.train, split, data.spec) for name, of in data.baselines().items()}
     baseline.metrics = predictors.pop(climb.baseline)
     climb.others = {name: found[climb.metric] for name, found in predictors.items() if climb.metric in found}
-    below = common = data.baseline_values(split).numpy()
-    baseline.test = bootstrap_mean(common)
+    below = data.baseline_values(split).numpy()
+    baseline.test = bootstrap_mean(below)
     first: Outputs | None = None
     for rung in [*climb.rungs[1:], *climb.final]:
         if rung.result is None or rung.cfg is None:
             continue
         data = data_of(rung.cfg)
-        answers = _answers(rung, data, test_split(data, f"data={data.name}"))
+        split = test_split(data, f"data={data.name}")
+        answers = _answers(rung, data, split)
         values = answers.judged()[1]
         rung.metrics, rung.test = answers.metrics(), bootstrap_mean(values)
         if rung in climb.final:
-            rung.gain = paired_values(common, values)
+            # The baseline has had the validation data, too.
+            rung.gain = paired_values(data.baseline_values(split).numpy(), values)
             first = first or answers
         else:
             rung.gain, below = paired_values(below, values), values

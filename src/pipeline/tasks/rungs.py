@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
     Values = NDArray[Any]
 
-# How far training and validation part in the last epoch before one says that a model overfits; a smaller gap counts
-# where the validation figure has also been better.
-_GAP_OF_SHARES, _FALL_OF_SHARES = 0.02, 0.005
-_RATIO_OF_ERRORS = 1.1
+# A model overfits that makes so many times fewer mistakes on what it has learnt than on what it has not, and does so
+# by more than a few samples.
+_RATIO_OF_WRONG, _GAP_OF_WRONG = 2.0, 0.005
+_RATIO_OF_ERRORS = 1.25
 
 
-@dataclass
+@dataclass(eq=False)
 class Rung:
     """One step of the ladder.
 
@@ -123,8 +123,12 @@ def judge(climb: Climb, rung: Rung, level: float) -> bool:
     if below.result is not None:
         if better:
             rung.showed = f"better than {below.name} ({against}, {chance(test)})"
+        elif climb.gain(test) == 0 and rung.parameters < below.parameters:
+            better = True
+            rung.showed = f"as good as {below.name} ({against}) with fewer parameters"
         else:
-            rung.showed = f"not better than {below.name} ({against}): kept the simpler one"
+            kept = "the simpler one" if below.parameters < rung.parameters else below.name
+            rung.showed = f"not better than {below.name} ({against}, {chance(test)}): kept {kept}"
     elif better and test.p_value < level:
         rung.showed = f"beats the baseline by {amount(climb, test)} ({against}, {chance(test)}): " + (
             "the inputs do predict the target"
@@ -162,8 +166,7 @@ def overfitting(rung: Rung, metric: str) -> str:
     learnt, (last_epoch, last) = train[-1][1], validation[-1]
     best_epoch, best = (max if higher else min)(validation, key=lambda point: point[1])
     if higher:
-        gap, fall = learnt - last, best - last
-        apart = gap > _GAP_OF_SHARES or min(gap, fall) > _FALL_OF_SHARES
+        apart = 1 - last > _RATIO_OF_WRONG * (1 - learnt) and learnt - last > _GAP_OF_WRONG
     else:
         apart = last > _RATIO_OF_ERRORS * learnt
     if not apart:
