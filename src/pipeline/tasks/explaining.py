@@ -121,7 +121,8 @@ def explained_texts(predictor: Predictor, split: Rows, most: int = TEXTS) -> lis
     column = "prediction" if spec.task == "regression" else "label"
     found = []
     for row, (numbers, given) in enumerate(zip(ids.tolist(), attributions.numpy(), strict=True)):
-        length = sum(number != 0 for number in numbers)
+        # Of an empty text its padding is shown: a word that nobody knows.
+        length = max(1, sum(number != 0 for number in numbers))
         words = ["<?>" if number < 2 else vocabulary[number - 2] for number in numbers[:length]]
         true = targets.reshape(len(ids), -1)[row, 0].item()
         shown = spec.classes[int(true)] if spec.classes else f"{true:.4g}"
@@ -221,7 +222,12 @@ def _coloured(texts: list[ExplainedText], path: Path, favours: str) -> Path:
         for place, line in enumerate(lines):
             for column, word, value in line:
                 box = {"facecolor": colours(0.5 + value / bound / 2.5), "edgecolor": "none", "pad": 1.0}
-                style: dict[str, Any] = {"fontsize": 8, "family": "monospace", "va": "center"}
+                style: dict[str, Any] = {
+                    "fontsize": 8,
+                    "family": "monospace",
+                    "va": "center",
+                    "parse_math": False,
+                }
                 axis.text(column, place + 0.5, word, bbox=box, **style)
     figure.suptitle(f"Red speaks for {favours}, blue against it", fontsize=10)
     figure.savefig(path, dpi=130)
@@ -261,7 +267,7 @@ def _word_bars(texts: list[ExplainedText], path: Path, favours: str) -> Path:
     figure = Figure(figsize=(7, 0.3 * len(top) + 1.2), layout="constrained")
     axis = figure.add_subplot()
     axis.barh(
-        [word[:30] for word, _ in top],
+        [word[:30].replace("$", r"\$") for word, _ in top],
         [value for _, value in top],
         color=["#b2182b" if value > 0 else "#2166ac" for _, value in top],
     )
