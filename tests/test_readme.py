@@ -25,6 +25,11 @@ NOT_RUN = {
     "make run": "installs; its target is looked up below",
     "make test": "is what runs this test",
     "make ui": "starts a server; its target is looked up below",
+    "MLFLOW_TRACKING_URI=sqlite:///experiments/mlflow.db mlflow models serve -m models:/digits@champion "
+    "--env-manager local --port 5001": "tests/test_serving.py starts it",
+    "curl http://127.0.0.1:5001/invocations -H 'Content-Type: application/json' -d @digit.json": (
+        "tests/test_serving.py asks the same"
+    ),
     "python -m build --wheel": "tests/test_packaging.py builds the wheel",
     "pip install dist/hydra_lightning_pipeline-*.whl": "tests/test_packaging.py looks into the wheel",
 }
