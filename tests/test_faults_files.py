@@ -165,7 +165,9 @@ def test_a_real_limit_of_memory_ends_with_one_message(tmp_path: Path, long_form:
     """More than the process may have: refused by the numbers, or reported by the system, never a stack."""
     if not long_form:
         pytest.skip("in the long form (--long)")
-    rows = "\n".join(",".join(["1.5"] * 40 + [str(i % 2)]) for i in range(2000))
+    rows = "\n".join(
+        ",".join([str((i * 7 + c * 13) % 101 / 4) for c in range(40)] + [str(i % 2)]) for i in range(2000)
+    )
     header = ",".join([f"c{i}" for i in range(40)] + ["y"])
     (tmp_path / "t.csv").write_text(f"{header}\n{rows}\n", encoding="utf-8")
     program = """

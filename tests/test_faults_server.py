@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.run_result import RunResult
+from pipeline.tracking.sender_link import is_delivered
 from pipeline.tracking.store import open_client
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
@@ -103,7 +104,12 @@ def test_a_server_that_is_away_for_a_minute_costs_neither_a_record_nor_the_run(
     server.start()
     _, error = process.communicate(timeout=200)
     assert process.returncode == 0, error
+    # What was still on its way when the command ended is delivered behind it.
     (result,) = [RunResult.read(path) for path in tmp_path.glob("experiments/runs/*/*/result.json")]
+    deadline = time.monotonic() + 120
+    while not is_delivered(result.directory):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
     client = open_client(server.address)
     (run,) = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
     assert run.info.status == "FINISHED"

@@ -24,6 +24,7 @@ from pipeline.config.masking import holds_secret, mask
 from pipeline.data.cache import cached
 from pipeline.data.encoder import ImageEncoder
 from pipeline.data.memmap import open_table, write_table
+from pipeline.data.text_files import TextFolder
 from pipeline.errors import UserError
 from pipeline.models.saved import load
 from pipeline.run_result import RunResult
@@ -131,6 +132,24 @@ def test_a_pickle_in_arrays_from_outside(tmp_path: Path, planted: Planted) -> No
     with pytest.raises(UserError, match="no table of memory-mapped arrays"):
         open_table(tmp_path / "table")
     assert not planted.ran
+
+
+def test_texts_are_not_read_through_links_out_of_their_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "texts"
+    for name in ("good", "bad"):
+        (folder / name).mkdir(parents=True)
+        for number in range(10):
+            (folder / name / f"{number}.txt").write_text(f"a {name} film, number {number}", encoding="utf-8")
+    (folder / "good/again.txt").symlink_to(folder / "good/0.txt")
+    data = TextFolder(path=str(folder), data_dir=tmp_path / "data")
+    data.setup()
+    secret = tmp_path / "secret.txt"
+    secret.write_text("secret", encoding="utf-8")
+    for place, target in ((folder / "bad/link.txt", secret), (folder / "third", tmp_path)):
+        place.symlink_to(target)
+        with pytest.raises(UserError, match="is a link out of"):
+            TextFolder(path=str(folder), data_dir=tmp_path / "data").setup()
+        place.unlink()
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "encoder.json", "model.json"])
@@ -305,6 +324,40 @@ def test_nothing_that_an_allowed_module_has_imported_can_be_named() -> None:
 def test_odd_spellings_lead_nowhere(name: str) -> None:
     with pytest.raises(UserError):
         resolve(name, "callbacks.x._target_")
+
+
+HYDRAS_OWN = {
+    "callbacks": "callbacks: {x: {_target_: os.system, command: touch MARK}}",
+    "a plugin's callback": "callbacks: {x: {_target_: hydra.experimental.callbacks.PickleJobInfoCallback}}",
+    "launcher": "launcher: {_target_: os.system, command: touch MARK}",
+    "sweeper": "sweeper: {_target_: os.system, command: touch MARK}",
+    "job_logging": "job_logging: {version: 1, handlers: {x: {class: os.system, command: touch MARK}}}",
+    "hydra_logging": "hydra_logging: {version: 1, formatters: {x: {(): os.system, command: touch MARK}}}",
+    "log file": "job_logging: {handlers: {file: {class: logging.FileHandler, filename: /etc/profile}}}",
+    "environment": "job: {env_set: {LD_PRELOAD: MARK.so}}",
+    "secrets": "job: {env_copy: [AWS_SECRET_ACCESS_KEY]}",
+    "search path": "searchpath: ['pkg://evil']",
+}
+
+
+@pytest.mark.parametrize("part", HYDRAS_OWN)
+@pytest.mark.parametrize("flags", [[], ["-m", "seed=1,2"]], ids=["run", "multirun"])
+def test_what_hydra_would_act_on_is_refused_in_a_configuration_from_someone_else(
+    part: str,
+    flags: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "theirs/experiment").mkdir(parents=True)
+    text = HYDRAS_OWN[part].replace("MARK", str(tmp_path / "it-ran"))
+    experiment = f"# @package _global_\nhydra:\n  {text}\n"
+    (tmp_path / "theirs/experiment/x.yaml").write_text(experiment, encoding="utf-8")
+    assert main(["--config-dir", "theirs", "+experiment=x", *flags]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("Error: ") and "Traceback" not in error
+    assert [path.name for path in tmp_path.iterdir()] == ["theirs"]
 
 
 SECRETS = ["hunter2-Pa55", "hunter2-T0ken", "hunter2-5torage"]

@@ -157,6 +157,9 @@ def _labelled(directory: Path, part: int) -> list[tuple[Path, str, int]]:
     folders = sorted(
         folder for folder in directory.iterdir() if folder.is_dir() and not folder.name.startswith(".")
     )
+    for place in (*folders, *(file for folder in folders for file in folder.iterdir())):
+        if place.is_symlink() and not place.resolve().is_relative_to(directory.resolve()):
+            raise UserError(f"{place} is a link out of {directory}: put the files themselves there")
     files = [
         (file, folder.name, part)
         for folder in folders

@@ -107,12 +107,12 @@ def find_resumable(cfg: DictConfig) -> Path | None:
     if cfg.resume == "auto":
         wanted = fingerprint(cfg)
         found = [
-            (float(state.get("started", 0)), path.parent)
-            for path in runs.rglob(FILE)
-            if (state := read(path.parent)).get("fingerprint") == wanted
+            (float(state.get("started", 0)), directory)
+            for directory in _runs(runs)
+            if (state := read(directory)).get("fingerprint") == wanted
             and state.get("status") != "finished"
             and not _alive(state)
-            and _has_something(path.parent)
+            and _has_something(directory)
         ]
         return max(found)[1] if found else None
     from pipeline.tracking import find_directory
@@ -136,11 +136,17 @@ def find_resumable(cfg: DictConfig) -> Path | None:
     return directory
 
 
+def _runs(directory: Path) -> Iterator[Path]:
+    """Every run below a directory; the fits of a run of several are taken up as a whole with it."""
+    # What other runs delete meanwhile is passed over, where a pattern of pathlib would raise.
+    for place, folders, files in os.walk(directory):
+        if FILE in files:
+            folders.clear()
+            yield Path(place)
+
+
 def _has_something(directory: Path) -> bool:
     """Whether there is anything to go on from: a saved state of the run, or of one of its fits."""
-    if (directory.parent / FILE).is_file():
-        # A fit of a run of several, which is taken up as a whole.
-        return False
     return any(
         next(directory.glob(place), None) for place in ("checkpoints/last.ckpt", "*/checkpoints/last.ckpt")
     )
