@@ -45,31 +45,30 @@ def widths(hidden_units: int | Sequence[int], layers: int | None) -> list[int]:
     return list(hidden_units)
 
 
-class _BatchNorm:
-    """Batch normalisation that a batch of a single value per channel goes through as in evaluation.
+def _normalised(layer: nn.BatchNorm1d | nn.BatchNorm2d, input: Tensor) -> Tensor | None:
+    """The output for a batch of a single value per channel, as in evaluation; None for any other batch.
 
     It has no statistics of its own, and PyTorch refuses it: a last batch of one sample would end the run.
     """
+    if not layer.training or input.numel() != input.shape[1]:
+        return None
+    return F.batch_norm(input, layer.running_mean, layer.running_var, layer.weight, layer.bias, eps=layer.eps)
+
+
+class BatchNorm1d(nn.BatchNorm1d):
+    """Of vectors; takes a batch of one sample too."""
 
     def forward(self, input: Tensor) -> Tensor:
-        if self.training and input.numel() == input.shape[1]:  # type: ignore[attr-defined]
-            return F.batch_norm(
-                input,
-                self.running_mean,
-                self.running_var,
-                self.weight,
-                self.bias,
-                eps=self.eps,  # type: ignore[attr-defined]
-            )
-        return super().forward(input)  # type: ignore[misc,no-any-return]
+        single = _normalised(self, input)
+        return super().forward(input) if single is None else single
 
 
-class BatchNorm1d(_BatchNorm, nn.BatchNorm1d):
-    """For vectors, see above."""
+class BatchNorm2d(nn.BatchNorm2d):
+    """Of images; takes a batch of one sample too."""
 
-
-class BatchNorm2d(_BatchNorm, nn.BatchNorm2d):
-    """For images, see above."""
+    def forward(self, input: Tensor) -> Tensor:
+        single = _normalised(self, input)
+        return super().forward(input) if single is None else single
 
 
 class Standardised(nn.Linear):
