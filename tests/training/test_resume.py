@@ -211,6 +211,11 @@ def test_a_fit_that_had_stopped_early_does_not_go_on(tmp_path: Path, monkeypatch
     assert_same(run(tmp_path / "runs/cut", settings(tmp_path, *words, "resume=auto")), whole)
 
 
+def test_a_sanity_check_before_the_first_epoch_changes_nothing(tmp_path: Path) -> None:
+    checked = run(tmp_path / "checked", settings(tmp_path, "trainer.num_sanity_val_steps=-1"))
+    assert_same(checked, run(tmp_path / "plain", settings(tmp_path)))
+
+
 def test_only_an_unfinished_run_of_the_same_configuration_is_taken_up(
     tmp_path: Path, cut_at: Callable[..., None]
 ) -> None:

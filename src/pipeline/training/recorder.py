@@ -31,6 +31,8 @@ class Recorder(Checkpoint):
         self.seconds = 0.0
         self._on_epoch = on_epoch
         self._started = 0.0
+        # Lightning's sanity check validates before any epoch.
+        self._validation_seconds = 0.0
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._started = time.perf_counter()
