@@ -57,9 +57,12 @@ def fit(tmp_path: Path) -> Fit:
         chunk: int = 1,
         precision: str = "32-true",
         callbacks: Any = None,
+        batch_size: int = 8,
+        logger: Any = False,
     ) -> DataModule:
         module.optimisation = plan
         data = Toy(x, y, module.spec)
+        data.batch_size = batch_size
         data.chunk = chunk
         settings = {
             "accelerator": "cpu",
@@ -68,7 +71,7 @@ def fit(tmp_path: Path) -> Fit:
             "precision": precision,
             "num_sanity_val_steps": 0,
         }
-        trainer = build_trainer(settings, module, tmp_path, logger=False, callbacks=callbacks)
+        trainer = build_trainer(settings, module, tmp_path, logger=logger, callbacks=callbacks)
         data.trainer = trainer
         trainer.fit(module, data.train_dataloader(), data.val_dataloader())
         return data

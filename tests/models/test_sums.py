@@ -96,3 +96,14 @@ def test_ranking_equals_scikit_learn() -> None:
     two = ranking(p[:, :2], y.clamp(max=1))
     assert two["roc_auc"] == pytest.approx(sk.roc_auc_score(y.clamp(max=1), p[:, 1]))
     assert ranking(p, torch.zeros(80)) == {}
+
+
+def test_one_sample_at_a_time_sums_up_as_tensors_do() -> None:
+    spec = Spec("regression", "vector", (4,), 1)
+    logits, y = random(200, 1) * 10, random(200, 1, seed=1)
+    alone, first, second = Sums(spec), 0.0, 0.0
+    for row in range(200):
+        alone.add(torch.zeros(()), logits[row : row + 1], y[row : row + 1], 0.0)
+        error = logits[row] - y[row]
+        first, second = first + float(error.abs().sum()), second + float(error.square().sum())
+    assert (alone.first, alone.second, alone.count) == (first, second, 200)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+import csv
 from collections.abc import Callable
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.loggers import CSVLogger
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPlateau, StepLR
@@ -92,6 +95,52 @@ def test_equals_a_plain_loop(vectors: Vectors, fit: Fit, name: str, chunk: int) 
     plain_loop(plain, vectors, OPTIMIZERS[name](plain.parameters()))
     fit(module, *vectors, plan=Optimisation(OPTIMIZERS[name]), chunk=chunk)
     assert_same(module, plain)
+
+
+@pytest.mark.parametrize("chunk", [1, 16])
+def test_steps_on_single_samples_equal_a_plain_loop(vectors: Vectors, fit: Fit, chunk: int) -> None:
+    x, y = vectors[0], vectors[0].sum(1, keepdim=True)
+    torch.manual_seed(3)
+    module = MLP(Spec("regression", "vector", (5,), 1), hidden_units=[8])
+    plain = layers(module)
+    optimizer = torch.optim.SGD(plain.parameters(), lr=0.01)
+    errors = torch.zeros(50, dtype=torch.float64)
+    for epoch in range(3):
+        for row in range(50):
+            logits = plain(x[row : row + 1])
+            if epoch == 2:
+                errors[row] = (logits - y[row]).item()
+            F.mse_loss(logits, y[row : row + 1]).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    fit(
+        module,
+        x,
+        y,
+        plan=Optimisation(lambda p: torch.optim.SGD(p, lr=0.01)),
+        chunk=chunk,
+        batch_size=1,
+    )
+    assert_same(module, plain)
+    found = module.trainer.callback_metrics
+    assert float(found["train/mae"]) == pytest.approx(float(errors.abs().mean()), rel=1e-6)
+    assert float(found["train/mse"]) == pytest.approx(float(errors.square().mean()), rel=1e-6)
+
+
+def test_loggers_of_lightning_get_the_metrics_that_callbacks_see(
+    vectors: Vectors, fit: Fit, tmp_path: Path
+) -> None:
+    seen = []
+    for logger in (False, CSVLogger(tmp_path / "csv", name="", version="")):
+        torch.manual_seed(3)
+        module = MLP(SPEC.to_dict(), hidden_units=[8])
+        fit(module, *vectors, plan=Optimisation(OPTIMIZERS["adam"]), logger=logger)
+        seen.append({name: float(value) for name, value in module.trainer.callback_metrics.items()})
+    assert seen[0] == seen[1]
+    with (tmp_path / "csv" / "metrics.csv").open(newline="") as file:
+        logged = [float(row["val/loss"]) for row in csv.DictReader(file) if row["val/loss"]]
+    assert len(logged) == 3
+    assert logged[-1] == pytest.approx(seen[0]["val/loss"])
 
 
 @pytest.mark.parametrize("chunk", [1, 4, 100])

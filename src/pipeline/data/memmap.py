@@ -24,7 +24,7 @@ from torch import Tensor
 from pipeline.data.encoder import VectorEncoder
 from pipeline.data.module import DataModule
 from pipeline.data.spec import Spec
-from pipeline.data.splits import Batch, Rows
+from pipeline.data.splits import Batch, Rows, chosen
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
@@ -89,8 +89,8 @@ class BlockRows(Rows):
 
     def take(self, rows: Tensor) -> Batch:
         place = self.blocks[rows // self.block] * self.block + rows % self.block
-        values = (self.whole_x[place] - self.shift) / self.scale
-        return values.nan_to_num_(0.0), self.whole_y[place]
+        values = (chosen(self.whole_x, place) - self.shift) / self.scale
+        return values.nan_to_num_(0.0), chosen(self.whole_y, place)
 
     def _inputs(self, rows: Tensor) -> Tensor:
         return self.take(rows)[0]

@@ -108,17 +108,20 @@ class Weights(pl.Callback):
     def __init__(self, every_n_epochs: int = 10) -> None:
         super().__init__()
         self.every_n_epochs = every_n_epochs
+        self._names: list[str] = []
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        values = {
-            "/".join(["weights", name, *map(str, index)]): float(parameter.detach()[index])
-            for name, parameter in pl_module.named_parameters()
-            for index in np.ndindex(*parameter.shape)
-        }
         if (trainer.current_epoch + 1) % self.every_n_epochs == 0:
+            values = {
+                "/".join(["weights", name, *map(str, index)]): float(parameter.detach()[index])
+                for name, parameter in pl_module.named_parameters()
+                for index in np.ndindex(*parameter.shape)
+            }
+            self._names = list(values)
             log_now(trainer, values)
         else:
-            forget(trainer, list(values))
+            forget(trainer, self._names)
+            self._names = []
 
 
 class SmoothedLoss(pl.Callback):
