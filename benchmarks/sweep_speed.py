@@ -1,9 +1,10 @@
-"""Sweeps of real MNIST, as a user starts them: ``python benchmarks/sweep_speed.py [--only NAME]``.
+"""Sweeps of real MNIST, as a user starts them: ``python -m benchmarks.sweep_speed [--only NAME]``.
 
 Every time is that of the whole command, from start to exit, in a fresh experiments directory with tracking on. The
 data has to be on PIPELINE_DATA_PATH or in ``data/``.
 
 eight    eight fixed settings (conf/sweep/eight.yaml), two epochs each, one process
+hand     the training of those eight alone, in a hand-written loop
 start    what a trial takes beside its fit, from the same sweep: the second trial on
 pruning  40 trials of up to 10 epochs with the default pruner, and the same without
 workers  16 trials of 3 epochs with two worker processes, and with one
@@ -72,6 +73,21 @@ def eight(repetitions: int) -> None:
             starts.append(row["seconds"] - fit)
     print(f"eight    {statistics.median(seconds):6.1f} s   {_all(seconds)}")
     print(f"start    {statistics.median(starts):6.2f} s   a trial beside its fit, the second trial on")
+
+
+def hand(repetitions: int) -> None:
+    """The eight settings in a hand-written loop: training and validation, nothing else."""
+    from benchmarks.fit import by_hand
+    from pipeline.config import compose
+
+    settings = yaml.safe_load((HERE / "conf" / "sweep" / "eight.yaml").read_text())["hydra"]["sweeper"]
+    loops = []
+    for trial in settings["seed_trials"]:
+        overrides = [f"{key}={value}".replace(" ", "") for key, value in trial.items()]
+        loops.append(by_hand(compose(["+experiment=mnist_mlp", "trainer.max_epochs=2", *overrides])))
+    samples = 2 * 55_000
+    seconds = [sum(samples / loop() for loop in loops) for _ in range(repetitions)]
+    print(f"hand     {statistics.median(seconds):6.1f} s   {_all(seconds)}")
 
 
 def pruning(repetitions: int) -> None:
@@ -161,6 +177,7 @@ def _all(seconds: list[float]) -> str:
 
 MEASUREMENTS: dict[str, Callable[[int], None]] = {
     "eight": eight,
+    "hand": hand,
     "pruning": pruning,
     "workers": workers,
     "kills": kills,
