@@ -303,7 +303,7 @@ def test_commands_end_well_or_with_one_message(
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
 
-    @settings(examples(2, 50, long_form), phases=[Phase.generate])
+    @settings(examples(1, 50, long_form), phases=[Phase.generate])
     @given(st.one_of(run_words(), run_words(), overrides()))
     def check(words: list[str]) -> None:
         if any(word.startswith(("hydra", "+hydra", "++hydra", "~", "-")) or "\0" in word for word in words):
