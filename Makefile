@@ -13,8 +13,8 @@ STAMP := $(VENV)/.installed
 ARGS ?=
 PORT ?= 5000
 
-# Each worker has one thread; one more than there are cores, since many tests wait for processes of their own.
-TEST_WORKERS ?= 3
+# Tests run on as many workers as there are cores, each with one thread.
+TEST_WORKERS ?= 2
 TEST_THREADS ?= 1
 
 export MLFLOW_DISABLE_TELEMETRY := true
