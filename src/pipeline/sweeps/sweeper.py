@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from hydra.core.config_loader import ConfigLoader
 from hydra.types import HydraContext
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from optuna.trial import TrialState
@@ -116,6 +117,24 @@ def optimise(
     plan = _with(plan, study_name=settings.get("study_name") or f"{base.name}-{_digest(now)}")
     seeds = study.read_seed_trials(_plain(settings.get("seed_trials")), found)
     return _run(config, context, plan, now, own=own, seeds=seeds, nested_under=nested_under)
+
+
+def best_settings(
+    config: DictConfig, loads: ConfigLoader, arguments: Sequence[str], nested_under: Reference | None = None
+) -> list[str] | None:
+    """The best settings of a sweep that another task starts, as overrides; None where no trial was completed.
+
+    Args:
+        config: as ``loads`` composed it for a multirun, Hydra's part included.
+        loads: composes the trials.
+        arguments: see :func:`optimise`.
+        nested_under: likewise.
+    """
+    from hydra._internal.callbacks import Callbacks
+
+    context = HydraContext(config_loader=loads, callbacks=Callbacks(config))
+    best = optimise(config, context, arguments, nested_under).best
+    return [space.as_override(key, value) for key, value in best[0].params.items()] if best else None
 
 
 def multirun(config: DictConfig, context: HydraContext, arguments: Sequence[str]) -> Finished:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
 from pipeline.sweeps.running import Context, Outcome, Pruned, TooLarge, as_outcome
 from pipeline.tasks.hooks import Hooks
-from pipeline.tracking import Run
+from pipeline.tasks.recording import reopen_run
 
 TRIAL = "pipeline.sweeps.trials.train_trial"
 JOB = "pipeline.sweeps.trials.run_job"
@@ -55,7 +53,8 @@ def train_trial(config: DictConfig, context: Context) -> Outcome:
     try:
         result = train(config, hooks)
     except Pruned:
-        _tag(config, output_directory(), {"sweep.state": "pruned"})
+        if config.logger.get("mlflow"):
+            reopen_run(config, output_directory(), {"sweep.state": "pruned"}).finish("FINISHED")
         raise
     outcome = as_outcome(result)
     outcome.metrics |= {**sizes, "fit_seconds": float(result.seconds.get("fit", 0.0))}
@@ -73,20 +72,3 @@ def run_job(config: DictConfig, context: Context) -> Outcome:
     config.trainer.enable_progress_bar = False
     hooks = Hooks(parent=context.parent, tags=dict(context.tags), quiet=True)
     return as_outcome(train(config, hooks))
-
-
-def _tag(config: DictConfig, directory: Path, tags: Mapping[str, str]) -> None:
-    """Add tags to a run that has ended."""
-    if not config.logger.get("mlflow"):
-        return
-    run = Run.start(
-        directory,
-        experiment=str(config.logger.experiment_name),
-        name="",
-        tracking_uri=config.logger.get("tracking_uri"),
-        experiments_dir=Path(config.paths.experiments_dir),
-        tags=tags,
-        resume=True,
-        system_metrics=False,
-    )
-    run.finish("FINISHED")

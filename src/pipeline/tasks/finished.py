@@ -165,6 +165,13 @@ def data_of(cfg: DictConfig) -> DataModule:
     return build_data(cfg)
 
 
+TRAINING = (
+    *("experiment", "data", "model", "optimizer", "scheduler", "trainer", "callbacks", "logger"),
+    *("seed", "tags", "checkpoint", "objective", "paths"),
+)
+"""Sections whose typed settings hold for every fit of a task that makes several."""
+
+
 def typed_overrides(*sections: str) -> list[str]:
     """What was typed on the command line for some sections of the configuration (``data=…``, ``data.seed=…``)."""
     from hydra.core.hydra_config import HydraConfig

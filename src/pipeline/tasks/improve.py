@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from pipeline.errors import Diverged, UserError
 from pipeline.run_result import RunResult
 from pipeline.statistics import bootstrap_mean
-from pipeline.tasks.finished import data_of, typed_overrides
+from pipeline.tasks.finished import TRAINING, data_of, typed_overrides
 from pipeline.tasks.hooks import Hooks
 from pipeline.tasks.outputs import (
     Outputs,
@@ -24,7 +24,7 @@ from pipeline.tasks.outputs import (
     result_directory,
     test_split,
 )
-from pipeline.tasks.recording import AnyRun, NoRun, git_state, open_run, recorded
+from pipeline.tasks.recording import AnyRun, NoRun, git_state, open_run, recorded, reopen_run
 from pipeline.tasks.registering import register
 from pipeline.tasks.rungs import Climb, Rung, judge
 
@@ -34,24 +34,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-TYPED = (
-    "experiment",
-    "data",
-    "model",
-    "optimizer",
-    "scheduler",
-    "trainer",
-    "callbacks",
-    "logger",
-    "seed",
-    "tags",
-    "checkpoint",
-    "objective",
-    "paths",
-    "debug",
-)
-"""What may be typed for every rung."""
-
 _OWN = ("name", "task", "ladder", "seed", "tags", "logger", "paths")
 
 
@@ -60,7 +42,7 @@ def run(cfg: DictConfig) -> None:
     from pipeline.reports.ladder import in_words
 
     directory = result_directory(cfg)
-    climb = improve(cfg, typed_overrides(*TYPED))
+    climb = improve(cfg, typed_overrides(*TRAINING, "debug"))
     print("\n".join([*in_words(climb), f"report: {directory / 'ladder.html'}"]))
 
 
@@ -224,13 +206,11 @@ def _best_settings(
 
     The rung's own settings of what the space varies are where the search begins; typed ones (``after``) are not varied.
     """
-    from hydra._internal.callbacks import Callbacks
-    from hydra.types import HydraContext, RunMode
+    from hydra.types import RunMode
     from omegaconf import open_dict, read_write
 
     from pipeline.config.loading import loader, user_directory
-    from pipeline.sweeps.space import as_override
-    from pipeline.sweeps.sweeper import optimise
+    from pipeline.sweeps.sweeper import best_settings
 
     loads, trial = loader(user_directory()), [*ladder.get("trial", []), *after]
     words = [*rung.overrides, *trial, f"sweep={ladder['sweep']}"]
@@ -245,12 +225,10 @@ def _best_settings(
     arguments = [str(word) for word in config.hydra.overrides.task if _key(str(word)) not in varied]
     with read_write(config), open_dict(config):
         config.hydra.sweeper.seed_trials = _first_trial(rung, config, arguments, loads)
-    context = HydraContext(config_loader=loads, callbacks=Callbacks(config))
-    finished = optimise(config, context, arguments, nested_under=parent.reference)
-    if not finished.best:
+    best = best_settings(config, loads, arguments, nested_under=parent.reference)
+    if best is None:
         log.warning("No trial of the sweep was completed: the tuning rung keeps its own settings")
-        return []
-    return [as_override(key, value) for key, value in finished.best[0].params.items()]
+    return best or []
 
 
 def _first_trial(
@@ -335,8 +313,6 @@ def _read_test(climb: Climb, parent: AnyRun) -> Outputs | None:
 
 def _note_test(rung: Rung, parent: AnyRun) -> None:
     """A rung's test figures go to its own run, which has ended, and into its ``result.json``."""
-    from pipeline.tracking import Run
-
     assert rung.cfg is not None
     metrics = {f"test/{name}": value for name, value in rung.metrics.items()}
     if rung.result is not None:
@@ -344,18 +320,8 @@ def _note_test(rung: Rung, parent: AnyRun) -> None:
         rung.result.write()
     if isinstance(parent, NoRun) or not metrics:
         return
-    cfg = rung.cfg
-    run = Run.start(
-        rung.directory,
-        experiment=str(cfg.logger.experiment_name),
-        name="",
-        tracking_uri=cfg.logger.get("tracking_uri"),
-        experiments_dir=Path(cfg.paths.experiments_dir),
-        resume=True,
-        system_metrics=False,
-    )
+    run = reopen_run(rung.cfg, rung.directory, {"showed": rung.showed} if rung.showed else {})
     run.log_metrics(metrics)
-    run.set_tags({"showed": rung.showed} if rung.showed else {})
     run.finish("FINISHED")
 
 

@@ -89,6 +89,20 @@ def dvc_experiment() -> dict[str, str]:
     return {name: os.environ[variable] for name, variable in names.items() if os.environ.get(variable)}
 
 
+def reopen_run(cfg: DictConfig, directory: Path, tags: Mapping[str, str]) -> Run:
+    """The tracked run in ``directory``, which has ended, to add to what it recorded; finish it again."""
+    return Run.start(
+        directory,
+        experiment=str(cfg.logger.experiment_name),
+        name="",
+        tracking_uri=cfg.logger.get("tracking_uri"),
+        experiments_dir=Path(cfg.paths.experiments_dir),
+        tags=tags,
+        resume=True,
+        system_metrics=False,
+    )
+
+
 def config_values(cfg: DictConfig) -> dict[str, Any]:
     """The resolved configuration as plain values, without what only says where files lie."""
     values: Any = OmegaConf.to_container(cfg, resolve=True)

@@ -4,37 +4,20 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig
 
 from pipeline.errors import UserError
 from pipeline.tasks.delivering import deliver
-from pipeline.tasks.finished import typed_overrides
+from pipeline.tasks.finished import TRAINING, typed_overrides
 from pipeline.tasks.hooks import Hooks
 from pipeline.tasks.train import output_directory, train
-
-SECTIONS = (
-    *(
-        "name",
-        "experiment",
-        "data",
-        "model",
-        "optimizer",
-        "scheduler",
-        "trainer",
-        "callbacks",
-        "logger",
-        "seed",
-    ),
-    *("checkpoint", "objective", "paths", "test", "tags"),
-)
 
 
 def run(cfg: DictConfig) -> None:
     """The task behind ``task=tune``."""
     directory = output_directory()
-    winner = search(cfg, typed_overrides(*SECTIONS), directory)
+    winner = search(cfg, typed_overrides(*TRAINING, "name", "test"), directory)
     result = train(winner, Hooks(directory=directory / "best"))
     target = Path(str(cfg.task.output)).expanduser() if cfg.task.get("output") else directory
     deliver(result, winner, target)
@@ -58,13 +41,11 @@ def search(cfg: DictConfig, typed: list[str], directory: Path) -> DictConfig:
     Raises:
         UserError: the space does not fit the model, or no trial was completed.
     """
-    from hydra._internal.callbacks import Callbacks
     from hydra.core.hydra_config import HydraConfig
-    from hydra.types import HydraContext, RunMode
+    from hydra.types import RunMode
 
     from pipeline.config.loading import compose, loader
-    from pipeline.sweeps.space import as_override
-    from pipeline.sweeps.sweeper import optimise
+    from pipeline.sweeps.sweeper import best_settings
 
     space = cfg.task.get("sweep") or HydraConfig.get().runtime.choices.get("model")
     # A study of its own: what an earlier one found was found with the code and the data of then.
@@ -75,8 +56,7 @@ def search(cfg: DictConfig, typed: list[str], directory: Path) -> DictConfig:
         [*typed, f"sweep={space}", f"hydra.sweeper.n_trials={cfg.task.trials}", *own],
         RunMode.MULTIRUN,
     )
-    context: Any = HydraContext(config_loader=loads, callbacks=Callbacks(config))
-    finished = optimise(config, context, [str(word) for word in config.hydra.overrides.task])
-    if not finished.best:
+    best = best_settings(config, loads, [str(word) for word in config.hydra.overrides.task])
+    if best is None:
         raise UserError("no trial of the sweep was completed; its table above says why")
-    return compose([*typed, *(as_override(key, value) for key, value in finished.best[0].params.items())])
+    return compose([*typed, *best])
