@@ -48,7 +48,7 @@ types: $(STAMP)  ## mypy, strict on src/
 	$(BIN)/mypy
 
 unit: $(STAMP)  ## pytest with coverage of src/pipeline
-	OMP_NUM_THREADS=$(TEST_THREADS) $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile \
+	OMP_NUM_THREADS=$(TEST_THREADS) $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal \
 		--cov --cov-report=term --cov-fail-under=90 $(ARGS)
 
 test-faults: $(STAMP)  ## the long form of the fault tests, with a table of what was survived

@@ -61,17 +61,23 @@ def fresh() -> Path:
     return Path(tempfile.mkdtemp(prefix="sweep-"))
 
 
+_FUSED = "+optimizer.fused=true"
+
+
 def eight(repetitions: int) -> None:
-    """Eight fixed settings, and what each trial takes beside its fit."""
-    seconds, starts = [], []
+    """Eight fixed settings, and what each trial takes beside its fit; the same with PyTorch's fused Adam."""
+    words = ["--config-dir", str(HERE / "conf"), "+experiment=mnist_mlp", "+sweep=eight"]
+    starts = []
+    seconds: dict[str, list[float]] = {"": [], _FUSED: []}
     for _ in range(repetitions):
-        directory = fresh()
-        words = ["--config-dir", str(HERE / "conf"), "+experiment=mnist_mlp", "+sweep=eight"]
-        seconds.append(timed(command(directory, *words)))
-        for row in trials(directory)[1:]:
-            fit = json.loads((Path(row["directory"]) / "result.json").read_text())["seconds"]["fit"]
-            starts.append(row["seconds"] - fit)
-    print(f"eight    {statistics.median(seconds):6.1f} s   {_all(seconds)}")
+        for extra, found in seconds.items():
+            directory = fresh()
+            found.append(timed(command(directory, *words, *filter(None, [extra]))))
+            for row in trials(directory)[1:]:
+                fit = json.loads((Path(row["directory"]) / "result.json").read_text())["seconds"]["fit"]
+                starts.append(row["seconds"] - fit)
+    for extra, found in seconds.items():
+        print(f"eight    {statistics.median(found):6.1f} s   {_all(found)} {extra}")
     print(f"start    {statistics.median(starts):6.2f} s   a trial beside its fit, the second trial on")
 
 
@@ -81,13 +87,16 @@ def hand(repetitions: int) -> None:
     from pipeline.config import compose
 
     settings = yaml.safe_load((HERE / "conf" / "sweep" / "eight.yaml").read_text())["hydra"]["sweeper"]
-    loops = []
-    for trial in settings["seed_trials"]:
-        overrides = [f"{key}={value}".replace(" ", "") for key, value in trial.items()]
-        loops.append(by_hand(compose(["+experiment=mnist_mlp", "trainer.max_epochs=2", *overrides])))
     samples = 2 * 55_000
-    seconds = [sum(samples / loop() for loop in loops) for _ in range(repetitions)]
-    print(f"hand     {statistics.median(seconds):6.1f} s   {_all(seconds)}")
+    for extra in ([], [_FUSED]):
+        loops = []
+        for trial in settings["seed_trials"]:
+            overrides = [f"{key}={value}".replace(" ", "") for key, value in trial.items()]
+            loops.append(
+                by_hand(compose(["+experiment=mnist_mlp", "trainer.max_epochs=2", *overrides, *extra]))
+            )
+        seconds = [sum(samples / loop() for loop in loops) for _ in range(repetitions)]
+        print(f"hand     {statistics.median(seconds):6.1f} s   {_all(seconds)} {''.join(extra)}")
 
 
 def pruning(repetitions: int) -> None:

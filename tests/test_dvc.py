@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import shlex
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
+from pipeline.__main__ import main
 from pipeline.config.loading import compose
 
 pytest.importorskip("dvc")
@@ -79,6 +81,20 @@ def test_a_stage_depends_on_every_parameter_that_its_command_holds(name: str) ->
     used = set(re.findall(r"\$\{([\w.]+)\}", str(stage["cmd"])))
     assert all(any(key == entry or key.startswith(f"{entry}.") for entry in declared) for key in used)
     assert all(entry.split(".")[0] in params for entry in declared)
+
+
+def test_the_commands_of_the_chain_end_in_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    short = {"train": ["trainer.max_epochs=1"], "sweep": ["trainer.max_epochs=1", "task.trials=2"]}
+    for name, stage in read("dvc.yaml")["stages"].items():
+        for command in commands(stage):
+            assert main([*shlex.split(command)[3:], *short.get(name, []), "logger=none"]) == 0, command
+        missing = [path for path in outputs(stage) if not (tmp_path / path).exists()]
+        assert not missing
+    report = json.loads((tmp_path / "results/report/metrics.json").read_text(encoding="utf-8"))
+    assert report["chosen"] in ("train", "sweep")
+    page = (tmp_path / "results/report/report.html").read_text(encoding="utf-8")
+    assert "Chosen on validation data" in page and f"{report['test/accuracy']:.4f}" in page
 
 
 def test_what_is_read_is_written_by_an_earlier_stage_or_is_in_the_repository() -> None:

@@ -105,6 +105,27 @@ print(model.predict(np.load(sys.argv[3])).to_json(orient="split"))
     np.testing.assert_allclose([row[2:] for row in table["data"]], expected, atol=1e-5)
 
 
+def test_a_resumed_run_records_the_same_model_once(
+    start_run: Start, deliver: Deliver, bundle: Path, tmp_path: Path
+) -> None:
+    def record(run: Run) -> None:
+        signature = {
+            "inputs": [signatures.tensor("uint8", [-1, 4, 4])],
+            "outputs": signatures.class_outputs(CLASSES),
+        }
+        run.log_model(bundle, signature=signature, input_example=[[[0] * 4] * 4], requirements=["mlflow"])
+
+    run = start_run()
+    record(run)
+    record(run)
+    (bundle / "model.json").write_text((bundle / "model.json").read_text() + " ")
+    record(run)
+    run.finish()
+    deliver(run)
+    models = [path for path in (tmp_path / "experiments/artifacts").rglob("MLmodel") if path.is_file()]
+    assert len(models) == 2
+
+
 def test_nothing_logged_is_a_pickle(logged: Run, store: Store, tmp_path: Path) -> None:
     files = [path for path in (tmp_path / "experiments" / "artifacts").rglob("*") if path.is_file()]
     assert {"weights.safetensors", "MLmodel"} <= {path.name for path in files}

@@ -27,6 +27,7 @@ _PLOTS = (
 )
 # A contour of every pair of many parameters takes minutes and cannot be read.
 _CONTOUR_PARAMETERS = 4
+_LEGEND_LINES = 12
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <style>body{{font-family:sans-serif;margin:2em auto;max-width:1100px}}</style></head>
@@ -108,13 +109,28 @@ def _picture(study: optuna.Study, function: str, arguments: dict[str, Any], path
 
     # Optuna chooses a style for the whole process, which is not over with the sweep.
     with mpl.rc_context():
-        axes = getattr(drawing, function)(study, **arguments)
-        figure = np.ravel(axes)[0].figure
+        axes = np.atleast_2d(getattr(drawing, function)(study, **arguments))
+        figure = axes[0, 0].figure
         try:
+            _make_legible(axes)
             figure.savefig(path, dpi=100, bbox_inches="tight")
         finally:
             plt.close(figure)
     return path
+
+
+def _make_legible(axes: Any) -> None:
+    """Room for each of several panels (rows × columns), and no legend that is longer than the plot is high."""
+    rows, columns = axes.shape
+    if axes.size > 1:
+        axes[0, 0].figure.set_size_inches(3.5 * columns, max(3.5 * rows, 4.5))
+    for panel in axes.flat:
+        if axes.size > 1:
+            panel.label_outer()
+            panel.tick_params("x", which="both", rotation=45)
+        legend = panel.get_legend()
+        if legend is not None and len(legend.get_texts()) > _LEGEND_LINES:
+            legend.remove()
 
 
 def _section(study: optuna.Study, function: str, arguments: dict[str, Any], title: str, first: bool) -> str:

@@ -44,13 +44,13 @@ def search(cfg: DictConfig, typed: list[str], directory: Path) -> DictConfig:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from pipeline.config.loading import compose, loader
+    from pipeline.config.loading import compose, loader, user_directory
     from pipeline.sweeps.sweeper import best_settings
 
     space = cfg.task.get("sweep") or HydraConfig.get().runtime.choices.get("model")
     # A study of its own: what an earlier one found was found with the code and the data of then.
     own = [f"hydra.sweep.dir={directory / 'sweep'}", f"hydra.sweeper.study_name={cfg.name}-{directory.name}"]
-    loads = loader()
+    loads = loader(user_directory())
     config = loads.load_configuration(
         "config",
         [*typed, f"sweep={space}", f"hydra.sweeper.n_trials={cfg.task.trials}", *own],
@@ -59,4 +59,4 @@ def search(cfg: DictConfig, typed: list[str], directory: Path) -> DictConfig:
     best = best_settings(config, loads, [str(word) for word in config.hydra.overrides.task])
     if best is None:
         raise UserError("no trial of the sweep was completed; its table above says why")
-    return compose([*typed, *best])
+    return compose([*typed, *best], config_dir=user_directory())

@@ -1,6 +1,7 @@
 """Recording one run: every call appends to a journal on the local disk and returns; a sender delivers it."""
 
 import getpass
+import hashlib
 import json
 import math
 import os
@@ -224,6 +225,9 @@ class Run:
     ) -> None:
         """Record a model that `mlflow.pyfunc.load_model` opens and `mlflow models serve` serves.
 
+        The same model under the same name is recorded once: a run that was killed after that computes it again when
+        it is resumed.
+
         Args:
             bundle_dir: what `pipeline.models.saved.save` wrote.
             registered_name: also make it a version of this registered model.
@@ -234,6 +238,11 @@ class Run:
             name: the model's name within the run.
             metadata: plain values kept with the model.
         """
+        # The description of a saved model holds the checksums of its other files.
+        digest = hashlib.sha256((bundle_dir / "model.json").read_bytes()).hexdigest()
+        for earlier, _ in journal.read(self._writer.path):
+            if earlier.get("t") == "model" and earlier.get("digest") == digest and earlier["name"] == name:
+                return
         example = input_example
         if isinstance(input_example, Path):
             example = {"npy": self._keep(input_example, False)}
@@ -244,6 +253,7 @@ class Run:
                 "t": "model",
                 "time": _now(),
                 "bundle": self._keep(bundle_dir, False),
+                "digest": digest,
                 "name": name,
                 "registered_name": registered_name,
                 "signature": dict(signature),
