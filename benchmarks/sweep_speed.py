@@ -7,7 +7,7 @@ eight    eight fixed settings (conf/sweep/eight.yaml), two epochs each, one proc
 hand     the training of those eight alone, in a hand-written loop
 start    what a trial takes beside its fit, from the same sweep: the second trial on
 pruning  40 trials of up to 10 epochs with the default pruner, and the same without
-workers  16 trials of 3 epochs with two worker processes, and with one
+workers  16 trials of 10 epochs with two worker processes, and with one
 kills    12 trials with two workers, of which one is killed with SIGKILL three times
 """
 
@@ -120,7 +120,7 @@ def pruning(repetitions: int) -> None:
 
 def workers(repetitions: int) -> None:
     """Two worker processes against one."""
-    words = ["+experiment=mnist_mlp", "+sweep=mlp", "trainer.max_epochs=3", "hydra.sweeper.n_trials=16"]
+    words = ["+experiment=mnist_mlp", "+sweep=mlp", "trainer.max_epochs=10", "hydra.sweeper.n_trials=16"]
     words += ["hydra/sweeper/pruner=none", "hydra/sweeper/sampler=random"]
     seconds: dict[int, list[float]] = {1: [], 2: []}
     for _ in range(repetitions):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,34 @@ def _has_gpu() -> bool:
     import torch
 
     return torch.cuda.is_available()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _libraries_untraced() -> Iterator[None]:
+    """Hydra composes and Matplotlib draws hundreds of times: coverage, which traces every line, stays out of them.
+
+    Nothing of ours runs inside.
+    """
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from matplotlib.figure import Figure
+
+    with pytest.MonkeyPatch.context() as patch:
+        for owner, name in ((ConfigLoaderImpl, "load_configuration"), (Figure, "savefig")):
+            patch.setattr(owner, name, _untraced(getattr(owner, name)))
+        yield
+
+
+def _untraced(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def call(*arguments: Any, **named: Any) -> Any:
+        tracer = sys.gettrace()
+        sys.settrace(None)
+        try:
+            return function(*arguments, **named)
+        finally:
+            sys.settrace(tracer)
+
+    return call
 
 
 @pytest.fixture(autouse=True)

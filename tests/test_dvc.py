@@ -84,8 +84,19 @@ def test_a_stage_depends_on_every_parameter_that_its_command_holds(name: str) ->
 
 
 def test_the_commands_of_the_chain_end_in_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipeline.sweeps import engine
+
     monkeypatch.chdir(tmp_path)
-    short = {"train": ["trainer.max_epochs=1"], "sweep": ["trainer.max_epochs=1", "task.trials=2"]}
+    monkeypatch.setattr(engine, "write_plots", lambda *_: [])
+    # The search is to find an experiment of the user's own.
+    (tmp_path / "mine/experiment").mkdir(parents=True)
+    (tmp_path / "mine/experiment/own.yaml").write_text(
+        "# @package _global_\ntrainer:\n  max_epochs: 1\n", encoding="utf-8"
+    )
+    short = {
+        "train": ["trainer.max_epochs=1"],
+        "sweep": ["--config-dir=mine", "experiment=own", "trainer.max_epochs=1", "task.trials=2"],
+    }
     for name, stage in read("dvc.yaml")["stages"].items():
         for command in commands(stage):
             assert main([*shlex.split(command)[3:], *short.get(name, []), "logger=none"]) == 0, command

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,16 @@ from omegaconf import DictConfig
 from pipeline.run_result import RunResult
 
 RUNS = {"linear": ["+experiment=digits_linear"], "mlp": ["+experiment=digits_mlp", "model.hidden_units=[32]"]}
+
+
+@pytest.fixture(autouse=True, scope="package")
+def _no_study_plots() -> Iterator[None]:
+    """Sweeps inside of tasks draw nothing: it takes seconds each, and tests/sweeps looks at the plots."""
+    from pipeline.sweeps import engine
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "write_plots", lambda *_: [])
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -95,18 +95,3 @@ def test_what_was_not_delivered_is_named(tmp_path: Path, command: Command, deliv
     with pytest.raises(UserError, match="got several"):
         evaluate.evaluate(command("task=evaluate", f"task.run_dir={delivered}", "task.run_id=x"))
     assert "paths" not in OmegaConf.load(delivered / "config.yaml")
-
-
-def test_tuning_finds_an_experiment_of_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipeline.__main__ import main
-
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "mine/experiment").mkdir(parents=True)
-    (tmp_path / "mine/experiment/own.yaml").write_text(
-        "# @package _global_\ndefaults:\n  - override /data: digits\n  - override /model: linear\nname: own\n",
-        encoding="utf-8",
-    )
-    words = ["+experiment=own", "task=tune", "task.trials=2", "task.output=tuned", "trainer.max_epochs=1"]
-    assert main(["--config-dir", "mine", *words, "logger=none"]) == 0
-    assert (tmp_path / "tuned/best.yaml").is_file()
-    assert json.loads((tmp_path / "tuned/metrics.json").read_text(encoding="utf-8"))["val/accuracy"] > 0.2
