@@ -325,7 +325,7 @@ def test_commands_end_well_or_with_one_message(
         codes.append(done.returncode)
 
     check()
-    assert bad == []
+    assert not bad, bad
     assert drain(tmp_path / "experiments", 60)
     states = list(tmp_path.rglob("state.json"))
     assert not [path for path in states if '"running"' in path.read_text(encoding="utf-8")]

@@ -191,6 +191,8 @@ def test_what_does_not_exist_is_met_with_the_nearest_names(override: str, said: 
         ("trainer.precision=8", "one of auto"),
         ("trainer.limit_train_batches=-0.1", "a number of at least 0"),
         ("trainer.limit_train_batches=1.5", "a fraction up to 1, or a whole number"),
+        ("trainer.limit_test_batches=0", "test=false"),
+        ("callbacks.early_stopping=1.5", "null or its settings"),
         ("trainer.accumulate_grad_batches=0", "a whole number of at least 1"),
         ("trainer.gradient_clip_val=-1", "a number of at least 0, or null"),
         ("trainer.gradient_clip_algorithm=norn", "Did you mean norm?"),

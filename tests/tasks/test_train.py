@@ -269,6 +269,7 @@ def test_debug_runs_have_a_folder_of_their_own() -> None:
         (["trainer.max_steps=7"], 7),
         (["trainer.limit_train_batches=5"], 2 * 5),
         (["trainer.limit_train_batches=0.1"], 2 * 3),
+        (["trainer.overfit_batches=0.5"], 2 * 19),
         (["data.batch_size=100"], 2 * 13),
         (["trainer.precision=bf16-mixed", "model.dropout=0.1"], 2 * 39),
         (["+callbacks.mine._target_=pytorch_lightning.callbacks.LearningRateMonitor", "logger=csv"], 2 * 39),

@@ -114,6 +114,12 @@ class Machine:
         return self.directory / "experiments"
 
     @property
+    def is_finished(self) -> bool:
+        """Whether the run has come to its end: the next command would begin another one."""
+        states = [json.loads(path.read_text()) for path in self.experiments.glob("runs/*/*/state.json")]
+        return any(state["status"] == "finished" for state in states)
+
+    @property
     def result(self) -> RunResult:
         """Of the finished run; there is one."""
         found = list(self.experiments.glob("runs/*/*/result.json"))

@@ -248,6 +248,11 @@ def _check_callback_keys(callbacks: Any) -> None:
         if isinstance(settings, dict) and "_target_" in settings:
             _check_arguments(_dotted(path), settings, frozenset())
         elif name in ours:
+            if settings is not None and not isinstance(settings, dict):
+                raise UserError(
+                    f"{_dotted(path)}={settings}: expected null or its settings, like"
+                    f" {_dotted(path)}.{next(iter(ours[name]))}=VALUE"
+                )
             _refuse_unknown(path, settings, set(ours[name] or ()))
         elif settings is not None:
             raise UserError(
@@ -325,6 +330,10 @@ def _check_together(plain: dict[str, Any]) -> None:
         )
     if trainer:
         _check_length(trainer)
+        if trainer.get("limit_test_batches") == 0 and plain.get("test", True):
+            raise UserError(
+                "trainer.limit_test_batches=0: expected more than 0; to leave the test out use test=false"
+            )
         _check_strategy(trainer.get("strategy", "auto"))
     task = plain.get("task") or {}
     if {"min_lr", "max_lr"} <= set(task) and task["min_lr"] >= task["max_lr"]:

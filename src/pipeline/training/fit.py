@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytorch_lightning as pl
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
 from pytorch_lightning.callbacks import Callback, EarlyStopping
 
@@ -86,6 +87,10 @@ def prepare_fit(
     settings["profiler"] = lightning_profiler(settings.get("profiler"), directory)
     for split, loader in (("train", data.train), ("val", data.validation), ("test", data.test)):
         _at_least_one_batch(settings, split, loader, data)
+    share = settings.get("overfit_batches")
+    if isinstance(share, float) and 0 < share < 1:
+        # Of the training split: Lightning would take the share of each split, and refuse less than a batch.
+        settings["overfit_batches"] = max(1, int(share * data.train.batches(data.batch_size)))
     callbacks: list[Callback] = [*_callbacks(cfg, data), recorder, checkpoints]
     trainer = build_trainer(settings, model, directory, callbacks=callbacks, logger=_loggers(cfg, directory))
     data.chunk = steps_per_call(settings, model, every_n_steps)
@@ -126,6 +131,8 @@ def run_fit(
                     return
                 except Diverged as error:
                     slower.after(error)
+                except MisconfigurationException as error:
+                    raise UserError(f"Lightning refuses these settings: {error}") from error
                 except Exception as error:
                     if not is_out_of_memory(error):
                         raise
