@@ -218,6 +218,7 @@ def _check_keys(plain: dict[str, Any]) -> None:
     known = _shipped("config")
     groups = {path.name for path in config_directory().iterdir() if path.is_dir()}
     _refuse_unknown((), plain, set(known) | groups | {"hydra"})
+    _check_sections(plain)
     for section in ("logger", "checkpoint", "objective"):
         _refuse_unknown((section,), plain.get(section), set(known.get(section) or ()))
     _refuse_unknown(("paths",), plain.get("paths"), set(_shipped("paths/default")))
@@ -226,6 +227,24 @@ def _check_keys(plain: dict[str, Any]) -> None:
     _check_trainer_keys(plain.get("trainer"))
     for section, ours in _OUR_KEYS.items():
         _check_arguments(section, plain.get(section), ours)
+
+
+def _check_sections(plain: dict[str, Any]) -> None:
+    """Single values where settings with names of their own belong."""
+    for section in ("checkpoint", "objective", "logger", "paths", "data", "model", "optimizer", "trainer"):
+        if section in plain and not isinstance(plain[section], dict):
+            raise UserError(f"{section}={plain[section]}: expected its settings, like {section}.KEY=VALUE")
+    for section in ("scheduler", "callbacks", "success"):
+        if not isinstance(plain.get(section), dict | None):
+            raise UserError(
+                f"{section}={plain[section]}: expected null or its settings, like {section}.KEY=VALUE"
+            )
+    variants = plain.get("variants") or {}
+    if not (isinstance(variants, dict) and all(isinstance(lines, list) for lines in variants.values())):
+        raise UserError(
+            f"variants={plain['variants']}: expected names with lists of settings, like"
+            " 'variants={small: [model.hidden_units=8], large: [model.hidden_units=512]}'"
+        )
 
 
 def _check_task_keys(task: Any) -> None:
