@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import http.client
 import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from benchmarks.proxy import Proxy
 from benchmarks.rows import Row, alternate
 
 DELAY = 0.2
@@ -53,10 +51,10 @@ def slow_server(folder: Path) -> Iterator[str]:
         server = subprocess.Popen([sys.executable, "-m", "mlflow", *words, *store], stdout=log, stderr=log)
     try:
         _wait_for(f"http://127.0.0.1:{port}/health")
-        proxy = ThreadingHTTPServer(("127.0.0.1", 0), _handler(f"127.0.0.1:{port}"))
-        threading.Thread(target=proxy.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{proxy.server_address[1]}"
-        proxy.shutdown()
+        proxy = Proxy(f"http://127.0.0.1:{port}", DELAY)
+        proxy.fault = "slow"
+        yield proxy.address
+        proxy.close()
     finally:
         server.terminate()
         server.wait()
@@ -70,27 +68,3 @@ def _wait_for(address: str) -> None:
         except OSError:
             time.sleep(0.1)
     raise RuntimeError(f"{address} does not answer")
-
-
-def _handler(host: str) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        def _pass_on(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            time.sleep(DELAY)
-            upstream = http.client.HTTPConnection(host, timeout=60)
-            upstream.request(self.command, self.path, body, {**dict(self.headers), "Host": host})
-            answer = upstream.getresponse()
-            content = answer.read()
-            upstream.close()
-            self.send_response(answer.status)
-            self.send_header("Content-Type", answer.headers.get("Content-Type", "application/json"))
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _pass_on
-
-        def log_message(self, *arguments: object) -> None:
-            pass
-
-    return Handler
