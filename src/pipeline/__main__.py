@@ -18,6 +18,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import Diverged, Interrupted, UserError
+from pipeline.process_life import run_process
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
@@ -340,4 +341,4 @@ def _is_hydras_own(error: BaseException) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_process(main)

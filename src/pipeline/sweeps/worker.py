@@ -26,6 +26,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from pipeline.config.masking import mask
 from pipeline.errors import Diverged, Interrupted
+from pipeline.process_life import run_process
 from pipeline.sweeps.algorithms import WILCOXON, build_pruner, build_sampler
 from pipeline.sweeps.composing import Composer
 from pipeline.sweeps.plan import Plan
@@ -428,4 +429,4 @@ def _terminate(*_: Any) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_process(main)

@@ -1,0 +1,46 @@
+"""How the processes of the pipeline begin and end."""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import logging
+import os
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+_COLLECT_EVERY = 50_000
+
+
+def run_process(main: Callable[[], int]) -> NoReturn:
+    """Run a process's main function, and end the process with the exit code that it returns.
+
+    Whatever has to happen at the end happens: threads are waited for, exit handlers run, what was printed is flushed.
+    Only the interpreter's own end is left out, which takes torch and Lightning apart object by object: 1.2 s.
+    """
+    # Importing them makes hundreds of thousands of objects that stay. Looking through those for garbage every 700
+    # objects, as Python 3.11 does, takes a tenth of the imports' time.
+    gc.set_threshold(_COLLECT_EVERY, 20, 20)
+    codes: list[int] = []
+    # The last registered runs first: this one after all that are still to come.
+    atexit.register(_end, codes)
+    codes.append(main())
+    sys.exit(codes[0])
+
+
+def _end(codes: list[int]) -> None:
+    if not codes:
+        # An exception that nobody expected: the interpreter shows it.
+        return
+    logging.shutdown()
+    code = codes[0]
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            # Whoever read the output (head, less) has seen enough.
+            pass
+        except (OSError, ValueError):
+            code = code or 1
+    os._exit(code)

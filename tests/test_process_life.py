@@ -1,0 +1,62 @@
+"""A process of the pipeline ends at once, and nothing that has to happen at its end is left out."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BEGINNING = """
+import atexit, logging, sys, threading, time
+from pipeline.process_life import run_process
+
+class Loud:
+    def __del__(self):
+        # Reached when the interpreter takes itself apart.
+        import os
+        os.write(2, b"taken apart")
+
+kept = Loud()
+
+def main():
+    atexit.register(lambda: print("handler"))
+    threading.Thread(target=lambda: (time.sleep(0.3), print("thread"))).start()
+    logging.basicConfig(filename="log.txt", level=logging.INFO)
+    logging.info("logged")
+    print("main")
+"""
+
+
+def run(tmp_path: Path, rest: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", BEGINNING + rest],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_threads_handlers_and_output_come_before_the_end(tmp_path: Path, code: int) -> None:
+    done = run(tmp_path, f"    return {code}\nrun_process(main)\n")
+    assert (done.returncode, done.stdout, done.stderr) == (code, "main\nthread\nhandler\n", "")
+    assert "logged" in (tmp_path / "log.txt").read_text()
+
+
+def test_an_unexpected_exception_is_shown_by_the_interpreter(tmp_path: Path) -> None:
+    done = run(tmp_path, "    raise ValueError('unexpected')\nrun_process(main)\n")
+    assert done.returncode == 1
+    assert "ValueError: unexpected" in done.stderr
+    assert done.stdout == "main\nthread\nhandler\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_output_that_cannot_be_written_is_a_failure(tmp_path: Path) -> None:
+    program = "from pipeline.process_life import run_process\nrun_process(lambda: print('x') or 0)\n"
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([sys.executable, "-c", program], stdout=full, check=False, timeout=60)
+    assert done.returncode == 1
