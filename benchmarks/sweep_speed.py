@@ -61,34 +61,28 @@ def fresh() -> Path:
     return Path(tempfile.mkdtemp(prefix="sweep-"))
 
 
-_FUSED = "+optimizer.fused=true"
-
-
 def eight(repetitions: int) -> None:
-    """Eight fixed settings, and what each trial takes beside its fit; the same with PyTorch's fused Adam."""
+    """Eight fixed settings, and what each trial takes beside its fit."""
     words = ["--config-dir", str(HERE / "conf"), "+experiment=mnist_mlp", "+sweep=eight"]
-    starts = []
-    seconds: dict[str, list[float]] = {"": [], _FUSED: []}
+    starts, seconds = [], []
     for _ in range(repetitions):
-        for extra, found in seconds.items():
-            directory = fresh()
-            found.append(timed(command(directory, *words, *filter(None, [extra]))))
-            for row in trials(directory)[1:]:
-                fit = json.loads((Path(row["directory"]) / "result.json").read_text())["seconds"]["fit"]
-                starts.append(row["seconds"] - fit)
-    for extra, found in seconds.items():
-        print(f"eight    {statistics.median(found):6.1f} s   {_all(found)} {extra}")
+        directory = fresh()
+        seconds.append(timed(command(directory, *words)))
+        for row in trials(directory)[1:]:
+            fit = json.loads((Path(row["directory"]) / "result.json").read_text())["seconds"]["fit"]
+            starts.append(row["seconds"] - fit)
+    print(f"eight    {statistics.median(seconds):6.1f} s   {_all(seconds)}")
     print(f"start    {statistics.median(starts):6.2f} s   a trial beside its fit, the second trial on")
 
 
 def hand(repetitions: int) -> None:
-    """The eight settings in a hand-written loop: training and validation, nothing else."""
+    """The training of the eight in a hand-written loop: with the pipeline's form of Adam and with PyTorch's default."""
     from benchmarks.fit import by_hand
     from pipeline.config import compose
 
     settings = yaml.safe_load((HERE / "conf" / "sweep" / "eight.yaml").read_text())["hydra"]["sweeper"]
     samples = 2 * 55_000
-    for extra in ([], [_FUSED]):
+    for extra in ([], ["+optimizer.fused=false"]):
         loops = []
         for trial in settings["seed_trials"]:
             overrides = [f"{key}={value}".replace(" ", "") for key, value in trial.items()]

@@ -236,6 +236,7 @@ RUN_VALUES: dict[str, list[str]] = {
     "trainer.limit_test_batches": ["0", "1", "0.5"],
     "trainer.overfit_batches": ["1", "0.5"],
     "trainer.steps_per_call": ["1", "16", "1000"],
+    "trainer.threads": ["1", "2", "auto"],
     "trainer.on_divergence": ["lower_lr", "stop"],
     "trainer.auto_batch_size": ["true"],
     "+trainer.val_check_interval": ["1", "0.5", "2.0"],

@@ -200,6 +200,7 @@ def test_what_does_not_exist_is_met_with_the_nearest_names(override: str, said: 
         ("trainer.gradient_clip_val=-1", "a number of at least 0, or null"),
         ("trainer.gradient_clip_algorithm=norn", "Did you mean norm?"),
         ("trainer.steps_per_call=0", "a whole number of at least 1, or auto"),
+        ("trainer.threads=0", "a whole number of at least 1, or auto"),
         ("trainer.max_time=90", "DD:HH:MM:SS"),
         ("callbacks.early_stopping.patience=-1", "a whole number of at least 0, or null"),
         ("train=maybe", "true or false"),

@@ -26,6 +26,7 @@ SPEC = Spec("multiclass", "vector", (5,), 3, ("a", "b", "c"))
 OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
     "sgd": lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9),
     "adam": lambda parameters: torch.optim.Adam(parameters, lr=0.01),
+    "fused": lambda parameters: torch.optim.Adam(parameters, lr=0.01, fused=True),
 }
 Vectors = tuple[Tensor, Tensor]
 Fit = Callable[..., Any]
@@ -88,7 +89,7 @@ def assert_same(module: MLP, plain: nn.Module) -> None:
 
 
 @pytest.mark.parametrize("chunk", [1, 4])
-@pytest.mark.parametrize("name", ["sgd", "adam"])
+@pytest.mark.parametrize("name", ["sgd", "adam", "fused"])
 def test_equals_a_plain_loop(vectors: Vectors, fit: Fit, name: str, chunk: int) -> None:
     module = make()
     plain = layers(module)

@@ -75,6 +75,9 @@ class BaseModule(pl.LightningModule):
     prefers_bfloat16 = False
     """Whether bfloat16 arithmetic pays for this architecture where the hardware is fast at it."""
 
+    uses_weights_once = False
+    """Whether a sample meets every weight once, so that a step's work follows from parameters and batch size."""
+
     def __init__(
         self,
         spec: Spec | dict[str, Any],

@@ -21,6 +21,8 @@ class Linear(BaseModule):
         **shared: what every model takes, see :class:`BaseModule`.
     """
 
+    uses_weights_once = True
+
     def __init__(self, spec: Spec | dict[str, Any], dropout: float = 0.0, **shared: Any) -> None:
         super().__init__(spec, **shared)
         self.dropout = nn.Dropout(dropout)

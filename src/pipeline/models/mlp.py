@@ -28,6 +28,8 @@ class MLP(BaseModule):
         **shared: what every model takes, see :class:`BaseModule`.
     """
 
+    uses_weights_once = True
+
     def __init__(
         self,
         spec: Spec | dict[str, Any],

@@ -56,6 +56,7 @@ _NOT_THE_EXPERIMENT = (
     "trainer.num_nodes",
     "trainer.enable_progress_bar",
     "trainer.steps_per_call",
+    "trainer.threads",
 )
 _LAUNCHING = ("ddp", "fsdp", "deepspeed", "xla")
 

@@ -26,7 +26,7 @@ from pipeline.training.profiling import lightning_profiler, profiled
 from pipeline.training.progress import Progress
 from pipeline.training.recorder import Recorder
 from pipeline.training.signals import Signals
-from pipeline.training.trainer import build_trainer, steps_per_call
+from pipeline.training.trainer import build_trainer, steps_per_call, threads
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +116,11 @@ def run_fit(
     slower = LowerRate(fit.checkpoints, model, cfg.trainer.on_divergence == "lower_lr")
     parts = BatchParts(data, model, bool(cfg.trainer.get("auto_batch_size")))
     try:
-        with signals, profiled(cfg, Path(trainer.default_root_dir)):
+        with (
+            signals,
+            profiled(cfg, Path(trainer.default_root_dir)),
+            threads(cfg.trainer, model, data.batch_size),
+        ):
             while True:
                 try:
                     trainer.fit(
