@@ -68,6 +68,8 @@ def four_threads() -> Any:
         ("auto", MLP(WIDE, hidden_units=[300, 300]), 512, 4),
         # Recurrent weights are used at every step of a sequence.
         ("auto", Recurrent(Spec("regression", "series", (10, 1), 1)), 1, 4),
+        # Every word of the vocabulary becomes a number.
+        ("auto", Linear(Spec("regression", "bag", (1000,), 1)), 32, 4),
         (2, Linear(WIDE), 32, 2),
         (3, MLP(WIDE, hidden_units=[300, 300]), 512, 3),
     ],

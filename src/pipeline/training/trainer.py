@@ -126,15 +126,16 @@ def steps_per_call(settings: Mapping[str, Any], model: torch.nn.Module, every_n_
 def threads(settings: Mapping[str, Any], model: BaseModule, batch_size: int) -> Iterator[None]:
     """Compute with ``trainer.threads`` threads on the processor, afterwards with as many as before.
 
-    ``auto`` is one thread where a step is so small that sharing it out takes as long as it saves. Such a step is done
-    sooner by one thread than by two that wait for each other: five times sooner where another process takes turns on
-    one of two cores.
+    ``auto`` is one thread where a step is so small that sharing it out takes as long as it saves. Nothing is lost then,
+    and a lot is won where another process takes turns on one of the cores: threads that wait for each other made such
+    steps five times slower.
     """
     asked, before = settings.get("threads", "auto"), torch.get_num_threads()
     if asked == "auto":
         # Forward, and twice as much backward; a multiplication and an addition each.
         operations = 6 * batch_size * sum(parameter.numel() for parameter in model.parameters())
-        small = model.uses_weights_once and operations < _ONE_THREAD_OPERATIONS
+        # Words and items become a row of all there are, batch by batch, which is work of its own.
+        small = model.uses_weights_once and model.spec.input != "bag" and operations < _ONE_THREAD_OPERATIONS
         asked = 1 if small else before
     torch.set_num_threads(int(asked))
     try:
