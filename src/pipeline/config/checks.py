@@ -232,19 +232,23 @@ def _check_keys(plain: dict[str, Any]) -> None:
 def _check_sections(plain: dict[str, Any]) -> None:
     """Single values where settings with names of their own belong."""
     for section in ("checkpoint", "objective", "logger", "paths", "data", "model", "optimizer", "trainer"):
-        if section in plain and not isinstance(plain[section], dict):
-            raise UserError(f"{section}={plain[section]}: expected its settings, like {section}.KEY=VALUE")
+        if section in plain:
+            _refuse_value(section, plain[section])
     for section in ("scheduler", "callbacks", "success"):
-        if not isinstance(plain.get(section), dict | None):
-            raise UserError(
-                f"{section}={plain[section]}: expected null or its settings, like {section}.KEY=VALUE"
-            )
+        if plain.get(section) is not None:
+            _refuse_value(section, plain[section], "null or its settings")
     variants = plain.get("variants") or {}
     if not (isinstance(variants, dict) and all(isinstance(lines, list) for lines in variants.values())):
         raise UserError(
             f"variants={plain['variants']}: expected names with lists of settings, like"
             " 'variants={small: [model.hidden_units=8], large: [model.hidden_units=512]}'"
         )
+
+
+def _refuse_value(key: str, value: Any, expected: str = "its settings", example: str = "KEY") -> None:
+    """A single value where settings belong."""
+    if not isinstance(value, dict):
+        raise UserError(f"{key}={value}: expected {expected}, like {key}.{example}=VALUE")
 
 
 def _check_task_keys(task: Any) -> None:
@@ -267,11 +271,8 @@ def _check_callback_keys(callbacks: Any) -> None:
         if isinstance(settings, dict) and "_target_" in settings:
             _check_arguments(_dotted(path), settings, frozenset())
         elif name in ours:
-            if settings is not None and not isinstance(settings, dict):
-                raise UserError(
-                    f"{_dotted(path)}={settings}: expected null or its settings, like"
-                    f" {_dotted(path)}.{next(iter(ours[name]))}=VALUE"
-                )
+            if settings is not None:
+                _refuse_value(_dotted(path), settings, "null or its settings", next(iter(ours[name])))
             _refuse_unknown(path, settings, set(ours[name] or ()))
         elif settings is not None:
             raise UserError(
