@@ -145,13 +145,16 @@ VALUES = [
 
 
 def overrides() -> st.SearchStrategy[list[str]]:
-    """Sets of overrides: known keys with values of every kind, and a few of free text."""
+    """Sets of overrides: known keys with values of every kind, a few that are right, and a few of free text."""
     free = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\n\r"), max_size=12)
     value = st.one_of(st.sampled_from(VALUES), st.sampled_from(VALUES), st.floats().map(repr), free)
     sign = st.sampled_from(["", "", "", "", "+", "++", "~"])
     equals = st.sampled_from(["=", "=", "=", "=", "=", ""])
     one = st.builds("{}{}{}{}".format, sign, st.sampled_from(KEYS), equals, value)
-    return st.lists(st.one_of(one, one, one, one, free), min_size=1, max_size=4)
+    right = st.sampled_from(
+        ["seed=3", "name=x", "optimizer.lr=0.1", "trainer.threads=2", "model.dropout=0.5"]
+    )
+    return st.lists(st.one_of(one, one, one, right, free), min_size=1, max_size=4)
 
 
 def examples(short: int, long: int, long_form: bool) -> Any:
