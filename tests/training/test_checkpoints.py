@@ -53,6 +53,20 @@ def test_checkpoints_load_without_pickle_and_through_the_class(finished: RunResu
     assert state["pytorch-lightning_version"]
 
 
+@pytest.mark.parametrize("end", ["trainer.max_epochs=4", "trainer.max_steps=3"])
+@pytest.mark.parametrize("batch_size", [100, 2000])
+def test_where_nothing_is_held_out_the_last_epoch_is_the_best(
+    tmp_path: Path, end: str, batch_size: int
+) -> None:
+    # Nothing is written between the first epoch and the end of the fit.
+    waiting = "checkpoint.every_seconds=1000"
+    run(tmp_path, "data.validation_fraction=0.0", waiting, f"data.batch_size={batch_size}", end)
+    best, last = (load_checkpoint(tmp_path / f"checkpoints/{name}.ckpt") for name in ("best", "last"))
+    assert (best["epoch"], best["global_step"]) == (last["epoch"], last["global_step"])
+    for name, tensor in last["state_dict"].items():
+        assert torch.equal(best["state_dict"][name], tensor), name
+
+
 def test_the_weights_of_the_best_epoch_are_tested(tmp_path: Path) -> None:
     # The rate explodes after the first epoch: later weights are worse.
     worse = ["scheduler=step", "scheduler.step_size=1", "scheduler.gamma=1000"]

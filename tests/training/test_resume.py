@@ -96,12 +96,18 @@ CASES = {
         "trainer.steps_per_call=1",
     ],
     "accumulating": ["trainer.accumulate_grad_batches=4"],
+    "nothing_held_out": ["data.validation_fraction=0.0"],
+    "one_step_an_epoch": ["data.validation_fraction=0.0", "data.batch_size=2000", "trainer.max_epochs=8"],
     "early_stopping": ["callbacks.early_stopping.patience=1", "optimizer.lr=0.00001", "trainer.max_epochs=6"],
 }
 
 
 @pytest.mark.parametrize(
-    ("case", "where"), [*((case, {"step": 7}) for case in CASES), ("scheduler", {"epoch": 2})]
+    ("case", "where"),
+    [
+        *((case, {"step": 7}) for case in CASES),
+        *((case, {"epoch": 2}) for case in ("scheduler", "nothing_held_out", "one_step_an_epoch")),
+    ],
 )
 def test_a_resumed_run_is_the_uninterrupted_one(
     tmp_path: Path, case: str, where: dict[str, int], cut_at: Callable[..., None]

@@ -76,6 +76,7 @@ class Loader:
         self.epoch = 0
         self.first_chunk = 0
         self.device: torch.device | None = None
+        self._in_order: list[Tensor] | None = None
 
     def move(self, device: torch.device) -> None:
         """Put the whole split on ``device`` if it fits in a third of its free memory, else move each batch."""
@@ -95,7 +96,14 @@ class Loader:
 
     def rows(self, epoch: int) -> list[Tensor]:
         """The row numbers of each batch of ``epoch``, for this process."""
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch) if self.shuffle else None
+        if self.shuffle:
+            return self._rows(torch.Generator().manual_seed(self.seed * 1_000_003 + epoch))
+        if self._in_order is None:
+            # The same in every epoch: where a batch is the whole split, making it takes as long as taking it.
+            self._in_order = self._rows(None)
+        return self._in_order
+
+    def _rows(self, generator: torch.Generator | None) -> list[Tensor]:
         batches = self.split.order(self.batch_size * self.world_size, generator)
         if self.world_size == 1:
             return batches

@@ -17,6 +17,8 @@ Record = dict[str, Any]
 JOURNAL = "journal.jsonl"
 SYSTEM_JOURNAL = "system.jsonl"
 CURSOR = "cursor.json"
+# json.dumps makes an encoder for every call.
+_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 _NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
@@ -49,7 +51,7 @@ class Writer:
 
     def append(self, record: Record) -> None:
         """Write one record. On a full disk nothing of it stays behind and the OSError names the journal."""
-        line = json.dumps(record, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+        line = _encode(record).encode() + b"\n"
         with self._lock:
             written = 0
             try:

@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -326,6 +327,7 @@ class Run:
         return str(path.relative_to(registry.tracking_folder(self.directory)))
 
 
+@lru_cache(maxsize=1024)
 def clean_name(name: str) -> str:
     """A name as MLflow accepts it: other characters than letters, digits and `_-. :/` become underscores."""
     return _BAD_IN_NAME.sub("_", name)[:_MAX_KEY]

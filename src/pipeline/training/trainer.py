@@ -12,6 +12,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.trainer.states import RunningStage
 
 from pipeline.errors import UserError
 from pipeline.models.base import BaseModule
@@ -23,6 +24,25 @@ OURS = ("steps_per_call", "accumulate_grad_batches", "gradient_clip_val", "gradi
 _FIT_ONLY = ("auto_batch_size", "on_divergence", "threads")
 _ONE_THREAD_OPERATIONS = 200_000_000
 _COUNTS_BATCHES = ("limit_train_batches", "overfit_batches", "fast_dev_run", "val_check_interval")
+
+
+class QuickTrainer(pl.Trainer):
+    """Lightning's Trainer, which asks itself some thirty times an epoch whether it is training.
+
+    Its own answer compares two strings in lower case, 0.02 ms an epoch: a tenth of a step of a tiny model.
+    """
+
+    @property
+    def training(self) -> bool:
+        """Whether the fit is at a training step (not in its validation)."""
+        return self.state.stage is RunningStage.TRAINING
+
+    @training.setter
+    def training(self, value: bool) -> None:
+        if value:
+            self.state.stage = RunningStage.TRAINING
+        elif self.training:
+            self.state.stage = None
 
 
 def build_trainer(
@@ -49,7 +69,7 @@ def build_trainer(
 
         arguments["strategy"] = DDPStrategy(process_group_backend="gloo")
     try:
-        return pl.Trainer(
+        return QuickTrainer(
             default_root_dir=str(directory),
             plugins=[AtomicCheckpointIO()],
             enable_checkpointing=True,
