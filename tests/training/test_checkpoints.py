@@ -67,6 +67,29 @@ def test_where_nothing_is_held_out_the_last_epoch_is_the_best(
         assert torch.equal(best["state_dict"][name], tensor), name
 
 
+def test_an_epoch_without_validation_has_no_validation_metrics(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [
+        "trainer.check_val_every_n_epoch=2",
+        "trainer.max_epochs=5",
+        "callbacks.progress={refresh_seconds: 1e-9}",
+    ]
+    result = run(tmp_path, *words)
+    assert [epoch for epoch, _ in result.history["train/loss"]] == [1, 2, 3, 4, 5]
+    assert [epoch for epoch, _ in result.history["val/loss"]] == [2, 4]
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("epoch ")]
+    assert ["val/loss" in line for line in lines] == [False, True, False, True, False]
+
+
+def test_a_plateau_is_looked_for_in_validated_epochs_only(tmp_path: Path) -> None:
+    # A loss that falls is never as large as the first one was: the rate falls after each validation but the first.
+    words = ["scheduler=plateau", "scheduler.patience=0", "scheduler.mode=max"]
+    seldom = run(tmp_path, *words, "trainer.check_val_every_n_epoch=2", "trainer.max_epochs=6")
+    rates = [rate for _, rate in seldom.history["train/lr"]]
+    assert rates[0] == rates[3] > rates[4] == rates[5]
+
+
 def test_the_weights_of_the_best_epoch_are_tested(tmp_path: Path) -> None:
     # The rate explodes after the first epoch: later weights are worse.
     worse = ["scheduler=step", "scheduler.step_size=1", "scheduler.gamma=1000"]

@@ -98,6 +98,8 @@ CASES = {
     "accumulating": ["trainer.accumulate_grad_batches=4"],
     "nothing_held_out": ["data.validation_fraction=0.0"],
     "one_step_an_epoch": ["data.validation_fraction=0.0", "data.batch_size=2000", "trainer.max_epochs=8"],
+    "max_steps": ["trainer.max_steps=50"],
+    "seldom_validated": ["trainer.check_val_every_n_epoch=2"],
     "early_stopping": ["callbacks.early_stopping.patience=1", "optimizer.lr=0.00001", "trainer.max_epochs=6"],
 }
 
@@ -106,7 +108,10 @@ CASES = {
     ("case", "where"),
     [
         *((case, {"step": 7}) for case in CASES),
-        *((case, {"epoch": 2}) for case in ("scheduler", "nothing_held_out", "one_step_an_epoch")),
+        *(
+            (case, {"epoch": 2})
+            for case in ("scheduler", "nothing_held_out", "one_step_an_epoch", "max_steps")
+        ),
     ],
 )
 def test_a_resumed_run_is_the_uninterrupted_one(

@@ -313,6 +313,7 @@ class BaseModule(pl.LightningModule):
         )
 
     def on_train_epoch_start(self) -> None:
+        self.epoch_metrics.clear()
         self.sums.reset()
         self.batches_done = 0
         self.state = None
@@ -448,9 +449,10 @@ class BaseModule(pl.LightningModule):
         if plan.scheduler is not None and plan.interval == "epoch":
             scheduler = cast(Any, self.lr_schedulers())
             if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
-                watched = self.trainer.callback_metrics.get(plan.monitor or "val/loss")
-                if watched is not None:
-                    scheduler.step(float(watched))
+                watched = plan.monitor or "val/loss"
+                # An epoch without validation has nothing to watch; Lightning still has the value of an earlier one.
+                if watched in self.epoch_metrics:
+                    scheduler.step(float(self.trainer.callback_metrics[watched]))
             else:
                 scheduler.step()
         # The step keeps the training sums until here: validation has sums of its own.

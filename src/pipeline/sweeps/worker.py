@@ -272,9 +272,12 @@ class Worker:
             attempt.steps = step + 1
             if len(self._plan.metrics) > 1 or self._plan.jobs is not None:
                 return
+            self._pulse.check(attempt.claim)
+            if self._plan.metrics[0].startswith("val/") and self._plan.metrics[0] not in metrics:
+                # An epoch without validation.
+                return
             value = objective_values(metrics, self._plan.metrics)[0]
             seen.append(value)
-            self._pulse.check(attempt.claim)
             # Wilcoxon compares fold with fold; the others compare where two trials stand.
             trial.report(sum(seen) / len(seen) if running_mean else value, step)
             self._on_change()
