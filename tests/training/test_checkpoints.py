@@ -82,6 +82,14 @@ def test_an_epoch_without_validation_has_no_validation_metrics(
     assert ["val/loss" in line for line in lines] == [False, True, False, True, False]
 
 
+def test_a_validation_between_two_steps_leaves_accumulated_gradients(tmp_path: Path) -> None:
+    # 13 batches an epoch: the validation in the middle comes after the sixth, with two waiting for their step.
+    words = ["data.batch_size=100", "trainer.accumulate_grad_batches=4", "trainer.steps_per_call=1"]
+    often = run(tmp_path / "often", *words, "+trainer.val_check_interval=0.5")
+    once = run(tmp_path / "once", *words)
+    assert often.history["train/loss"] == once.history["train/loss"]
+
+
 def test_a_plateau_is_looked_for_in_validated_epochs_only(tmp_path: Path) -> None:
     # A loss that falls is never as large as the first one was: the rate falls after each validation but the first.
     words = ["scheduler=plateau", "scheduler.patience=0", "scheduler.mode=max"]

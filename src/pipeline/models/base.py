@@ -458,6 +458,11 @@ class BaseModule(pl.LightningModule):
         # The step keeps the training sums until here: validation has sums of its own.
         self.sums.reset()
 
+    def on_validation_model_zero_grad(self) -> None:
+        """Lightning frees the gradients before a validation: not those that wait for more of their step."""
+        if not self._waiting:
+            super().on_validation_model_zero_grad()
+
     def on_validation_epoch_start(self) -> None:
         self._start_evaluation()
 
