@@ -41,6 +41,36 @@ def test_every_kind_of_tar_gives_its_files(tmp_path: Path, mode: str) -> None:
     assert dict(read_members(whole_tar(tmp_path / "x.tar", mode))) == FILES
 
 
+@pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_names_of_every_kind_are_read_in_order(tmp_path: Path, format: int) -> None:
+    # Long names, names that are not ASCII and times with a fraction take headers of their own; plain ones lie between.
+    names = ["plain/a.txt", "d/" * 60 + "long.txt", "x" * 100, "é.txt", "./dotted//b.txt", "last"]
+    with tarfile.open(tmp_path / "x.tar", "w", format=format) as archive:
+        for number, name in enumerate(names):
+            member = tarfile.TarInfo(name)
+            member.size, member.mtime = number * 400, number + (0.5 if name == "last" else 0)
+            archive.addfile(member, io.BytesIO(bytes([number]) * member.size))
+    expected = [
+        (name.replace("./", "").replace("//", "/"), bytes([number]) * number * 400)
+        for number, name in enumerate(names)
+    ]
+    assert list(read_members(tmp_path / "x.tar")) == expected
+
+
+@pytest.mark.parametrize("length", [100, 511, 513, 1000, 1025, 1500])
+def test_a_tar_cut_anywhere_reads_as_tarfile_reads_it(tmp_path: Path, length: int) -> None:
+    path = write_tar(
+        tmp_path / "x.tar", [(tarfile.TarInfo("a"), b"1" * 400), (tarfile.TarInfo("b"), b"2")], "w"
+    )
+    path.write_bytes(path.read_bytes()[:length])
+    # A header cut short ends the archive, unless it is the first; content cut short never passes.
+    if length > 1024:
+        assert list(read_members(path)) == [("a", b"1" * 400)]
+    else:
+        with pytest.raises(Damaged, match="not a whole archive"):
+            list(read_members(path))
+
+
 def test_zip_gives_its_files(tmp_path: Path) -> None:
     assert dict(read_members(whole_zip(tmp_path / "x.zip"))) == FILES
 

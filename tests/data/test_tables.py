@@ -382,6 +382,17 @@ def test_quotes_line_ends_within_values_and_a_byte_order_mark(tmp_path: Path) ->
     assert table.column("note").words == ('a "b",\nline 0', 'a "b",\nline 1')
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("last", ["plain", f'"{"a" * 10}\nb"'])
+def test_quotes_around_the_names_alone_or_far_behind_them(tmp_path: Path, end: str, last: str) -> None:
+    path = tmp_path / "q.csv"
+    rows = [f"{i},note" for i in range(200_000)] + [f"1,{last}"]
+    path.write_bytes((end.join(['"x","a, b"', *rows]) + end).encode())
+    table = read_table(path, TableFormat())
+    assert (table.names, len(table)) == (["x", "a, b"], len(rows))
+    assert table.column("a, b").words == ("note", last.strip('"'))
+
+
 def test_other_encodings_delimiters_and_decimal_marks(tmp_path: Path) -> None:
     path = tmp_path / "d.csv"
     path.write_bytes("größe;ort\n1,5;Köln\n2,5;Köln\n".encode("latin-1"))

@@ -178,18 +178,20 @@ def different_words(tokens: np.ndarray, starts: np.ndarray, words: int) -> tuple
         words: number of words.
     """
     bits = max(1, int(words - 1).bit_length())
-    size = 256
+    size = 128
     # (text, word) pairs as one number each: small ones sort twice as fast.
     kind = np.int32 if size << bits < 2**31 else np.int64
     members, lengths = [], []
-    for rows in portions(np.arange(len(starts) - 1), size):
-        values, row = gathered(tokens, *spans(starts, rows))
-        pairs = np.left_shift(row.astype(kind), bits) | values
+    for first_row in range(0, len(starts) - 1, size):
+        bounds = starts[first_row : first_row + size + 1]
+        rows = len(bounds) - 1
+        pairs = np.repeat(np.left_shift(np.arange(rows, dtype=kind), bits), np.diff(bounds))
+        pairs |= tokens[bounds[0] : bounds[-1]]
         pairs.sort()
         first = np.ones(len(pairs), dtype=bool)
         np.not_equal(pairs[1:], pairs[:-1], out=first[1:])
         pairs = pairs[first]
         members.append((pairs & ((1 << bits) - 1)).astype(np.int32))
-        lengths.append(np.bincount(pairs >> bits, minlength=len(rows)))
+        lengths.append(np.bincount(pairs >> bits, minlength=rows))
     member_starts, flat = joined(lengths, members)
     return flat, member_starts

@@ -248,14 +248,14 @@ def _parse_csv(path: Path, how: TableFormat, delimiter: str, types: dict[str, An
     import pyarrow as pa
     from pyarrow import csv
 
-    quotes = _has_quotes(path)
+    quotes, in_values = _has_quotes(path)
     with pa.OSFile(str(path)) as file:
         table: pa.Table = csv.read_csv(
             file,
             read_options=csv.ReadOptions(block_size=BLOCK_BYTES, encoding=how.encoding),
             # Looking for quotation marks and line ends inside of them costs a fifth of the time.
             parse_options=csv.ParseOptions(
-                delimiter=delimiter, newlines_in_values=quotes, quote_char='"' if quotes else False
+                delimiter=delimiter, newlines_in_values=in_values, quote_char='"' if quotes else False
             ),
             convert_options=csv.ConvertOptions(
                 strings_can_be_null=True,
@@ -271,9 +271,16 @@ def _parse_csv(path: Path, how: TableFormat, delimiter: str, types: dict[str, An
     return table
 
 
-def _has_quotes(path: Path) -> bool:
+def _has_quotes(path: Path) -> tuple[bool, bool]:
+    """Whether there are quotation marks, and whether any are behind the first line, which names the columns."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return content.find(b'"') >= 0
+        if content.find(b'"') < 0:
+            return False, False
+        line = content.find(b"\n")
+        before = content.find(b"\r", 0, line)
+        end = line if before < 0 else before
+        # If this line end is inside of quotation marks, the closing one is behind it.
+        return True, end < 0 or content.find(b'"', end) >= 0
 
 
 def _is_binary(kind: pa.DataType) -> bool:
@@ -402,7 +409,9 @@ def _floats(column: Any) -> np.ndarray:
     import pyarrow.compute as pc
 
     cast = pc.cast(column, pa.float64(), safe=False)
-    values = np.array(cast.to_numpy(zero_copy_only=False) if isinstance(cast, pa.Array) else cast.to_numpy())
+    values = cast.to_numpy(zero_copy_only=False) if isinstance(cast, pa.Array) else cast.to_numpy()
+    # What is read-only is Arrow's own memory.
+    values = np.asarray(values if values.flags.writeable else values.copy())
     if pa.types.is_floating(column.type):
         values[np.isinf(values)] = np.nan
     return values
