@@ -155,7 +155,7 @@ def test_seeds_run_under_one_parent_and_a_failed_job_stops_nothing(
     ]
     assert main(command) == 1
     output = capsys.readouterr().out
-    assert "job 1 failed: RuntimeError" in output
+    assert "job 1 failed: diverged" in output
     found = study(tmp_path).trials
     assert [trial.state.name for trial in found] == ["COMPLETE", "FAIL", "COMPLETE", "FAIL"]
     [good, bad] = yaml.safe_load((sweep_directory(tmp_path) / "multirun_results.yaml").read_text())
