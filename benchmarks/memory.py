@@ -9,17 +9,28 @@ import tempfile
 
 from benchmarks.rows import Row
 
-RUN = """
-import resource, sys
+# Not `ru_maxrss`: a new process begins with what the process that started it had.
+PEAK = """
+def peak():
+    lines = open("/proc/self/status").read().splitlines()
+    return next(line for line in lines if line.startswith("VmHWM")).split()[1]
+"""
+
+RUN = (
+    PEAK
+    + """
+import sys
 from pipeline.__main__ import main
 before = set(sys.modules)
 assert main(["+experiment=imdb_mlp", "trainer.max_epochs=2", "paths.experiments_dir=" + sys.argv[1]]) == 0
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print("RESULT", peak, *(name for name in sys.modules if name not in before and name != "__main__"))
+print("RESULT", peak(), *(name for name in sys.modules if name not in before and name != "__main__"))
 """
+)
 
-IMPORTS = """
-import importlib, resource, sys, warnings
+IMPORTS = (
+    PEAK
+    + """
+import importlib, sys, warnings
 warnings.simplefilter("ignore")
 from pipeline.__main__ import main
 for name in sys.stdin.read().split():
@@ -27,8 +38,9 @@ for name in sys.stdin.read().split():
         importlib.import_module(name)
     except BaseException:
         pass
-print("RESULT", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print("RESULT", peak())
 """
+)
 
 
 def measure(repetitions: int) -> list[Row]:
