@@ -60,7 +60,7 @@ def by_hand(cfg: Any) -> Callable[[], float]:
     from torch import nn
 
     from pipeline.training.building import build_data, build_model
-    from pipeline.training.trainer import threads
+    from pipeline.training.trainer import Threads
 
     torch.manual_seed(0)
     data = build_data(cfg)
@@ -75,7 +75,7 @@ def by_hand(cfg: Any) -> Callable[[], float]:
     steps = epochs * data.train.batches(size)
 
     def run() -> float:
-        with threads(cfg.trainer, model, size):
+        with Threads(cfg.trainer, model, size):
             return loop()
 
     def loop() -> float:

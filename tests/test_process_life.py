@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -58,5 +59,28 @@ def test_an_unexpected_exception_is_shown_by_the_interpreter(tmp_path: Path) -> 
 def test_output_that_cannot_be_written_is_a_failure(tmp_path: Path) -> None:
     program = "from pipeline.process_life import run_process\nrun_process(lambda: print('x') or 0)\n"
     with Path("/dev/full").open("w") as full:
-        done = subprocess.run([sys.executable, "-c", program], stdout=full, check=False, timeout=60)
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            stdout=full,
+            env={**os.environ, "PYTHONUNBUFFERED": ""},
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=60,
+        )
     assert done.returncode == 1
+    assert done.stderr.startswith("Error: the output could not be written: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_process_without_a_standard_output_ends_as_well(tmp_path: Path) -> None:
+    program = "from pipeline.process_life import run_process; run_process(lambda: 4)"
+    done = subprocess.run(
+        f"{sys.executable} -c '{program}' >&-",
+        shell=True,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (4, "")

@@ -14,7 +14,7 @@ from pipeline.models.linear import Linear
 from pipeline.models.mlp import MLP
 from pipeline.models.recurrent import Recurrent
 from pipeline.training.building import optimisation
-from pipeline.training.trainer import threads
+from pipeline.training.trainer import Threads
 
 WIDE = Spec("regression", "vector", (1000,), 1)
 
@@ -76,13 +76,13 @@ def four_threads() -> Any:
 )
 @pytest.mark.usefixtures("four_threads")
 def test_small_steps_run_on_one_thread(asked: Any, model: Any, batch_size: int, expected: int) -> None:
-    with threads({"threads": asked}, model, batch_size):
+    with Threads({"threads": asked}, model, batch_size):
         assert torch.get_num_threads() == expected
     assert torch.get_num_threads() == 4
 
 
 @pytest.mark.usefixtures("four_threads")
 def test_an_error_gives_the_threads_back() -> None:
-    with pytest.raises(RuntimeError, match="stop"), threads({}, Linear(WIDE), 1):
+    with pytest.raises(RuntimeError, match="stop"), Threads({}, Linear(WIDE), 1):
         raise RuntimeError("stop")
     assert torch.get_num_threads() == 4

@@ -283,6 +283,8 @@ class BaseModule(pl.LightningModule):
         if self._resumed is not None:
             self.sums.load(self._resumed["sums"])
             self.batches_done = self._resumed["batches_done"]
+            self.epoch_metrics = dict(self._resumed.get("metrics") or {})
+            self._set_callback_metrics(self.epoch_metrics)
             self.state = _to(self._resumed["state"], self.device)
             self._take_up_gradients(self._resumed.get("gradients") or {}, self._resumed.get("waiting", 0))
             if (loader := self._loader()) is not None:
@@ -313,6 +315,9 @@ class BaseModule(pl.LightningModule):
         )
 
     def on_train_epoch_start(self) -> None:
+        # Lightning keeps the last validation's values, which an epoch without one would pass for its own.
+        for name in [name for name in self.trainer.callback_metrics if name.startswith("val/")]:
+            del self.trainer.callback_metrics[name]
         self.epoch_metrics.clear()
         self.sums.reset()
         self.batches_done = 0
@@ -449,10 +454,9 @@ class BaseModule(pl.LightningModule):
         if plan.scheduler is not None and plan.interval == "epoch":
             scheduler = cast(Any, self.lr_schedulers())
             if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
-                watched = plan.monitor or "val/loss"
-                # An epoch without validation has nothing to watch; Lightning still has the value of an earlier one.
-                if watched in self.epoch_metrics:
-                    scheduler.step(float(self.trainer.callback_metrics[watched]))
+                watched = self.trainer.callback_metrics.get(plan.monitor or "val/loss")
+                if watched is not None:
+                    scheduler.step(float(watched))
             else:
                 scheduler.step()
         # The step keeps the training sums until here: validation has sums of its own.
@@ -514,6 +518,9 @@ class BaseModule(pl.LightningModule):
             return
         # Where log_dict leads without loggers. Its way there takes 0.4 ms a metric, several times as long as all
         # of a tiny epoch's other machinery.
+        self._set_callback_metrics(metrics)
+
+    def _set_callback_metrics(self, metrics: dict[str, float]) -> None:
         # By way of NumPy, since torch.tensor takes three times as long for a number.
         self.trainer.callback_metrics.update(
             {name: torch.from_numpy(np.asarray(value, np.float32)) for name, value in metrics.items()}
@@ -529,6 +536,7 @@ class BaseModule(pl.LightningModule):
             "class": f"{type(self).__module__}.{type(self).__qualname__}",
             "sums": self.sums.dump(),
             "batches_done": 0 if finished else self.batches_done,
+            "metrics": dict(self.epoch_metrics),
             "state": None if finished else _to(self.state, torch.device("cpu")),
             "waiting": self._waiting,
             "gradients": waiting,

@@ -7,6 +7,7 @@ The sweep's own process is one where `n_jobs` is 1; otherwise this module is run
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import shutil
@@ -273,8 +274,8 @@ class Worker:
             if len(self._plan.metrics) > 1 or self._plan.jobs is not None:
                 return
             self._pulse.check(attempt.claim)
-            if self._plan.metrics[0].startswith("val/") and self._plan.metrics[0] not in metrics:
-                # An epoch without validation.
+            validated = any(name.startswith("val/") for name in metrics)
+            if self._plan.metrics[0].startswith("val/") and not validated:
                 return
             value = objective_values(metrics, self._plan.metrics)[0]
             seen.append(value)
@@ -396,6 +397,7 @@ def _unexpected(error: BaseException) -> bool:
 def _free_memory(error: BaseException) -> None:
     """Let go of what a trial that ran out of memory held: the traceback's frames keep the tensors alive."""
     error.__traceback__ = None
+    gc.collect()
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
         torch.cuda.empty_cache()

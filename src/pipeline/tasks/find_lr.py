@@ -71,6 +71,7 @@ def find_lr(cfg: DictConfig) -> RangeTest:
 
     from pipeline.tasks.finished import data_of
     from pipeline.training.building import build_model
+    from pipeline.training.trainer import Threads
 
     low, high, steps = float(cfg.task.min_lr), float(cfg.task.max_lr), int(cfg.task.steps)
     data = data_of(cfg)
@@ -81,16 +82,17 @@ def find_lr(cfg: DictConfig) -> RangeTest:
     rates = np.geomspace(low, high, steps).tolist()
     losses = []
     smooth, best = 0.0, math.inf
-    for step, loss in enumerate(_losses(model, data, rates), start=1):
-        if not math.isfinite(loss):
-            break
-        losses.append(loss)
-        smooth = SMOOTHING * smooth + (1 - SMOOTHING) * loss
-        # Without its bias towards the zero it began with.
-        corrected = smooth / (1 - SMOOTHING**step)
-        best = min(best, corrected)
-        if step > steps // 20 and corrected > STOP_AT * best:
-            break
+    with Threads(cfg.trainer, model, data.batch_size):
+        for step, loss in enumerate(_losses(model, data, rates), start=1):
+            if not math.isfinite(loss):
+                break
+            losses.append(loss)
+            smooth = SMOOTHING * smooth + (1 - SMOOTHING) * loss
+            # Without its bias towards the zero it began with.
+            corrected = smooth / (1 - SMOOTHING**step)
+            best = min(best, corrected)
+            if step > steps // 20 and corrected > STOP_AT * best:
+                break
     return RangeTest(rates[: len(losses)], losses, suggest(rates[: len(losses)], losses))
 
 

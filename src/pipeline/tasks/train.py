@@ -278,9 +278,10 @@ def _note_fit(fit: Fit, model: BaseModule, result: RunResult) -> None:
     best = fit.checkpoints.best_epoch
     result.best_epoch = None if best is None or fit.checkpoints.monitor is None else best + 1
     for name, points in recorder.history.items():
-        chosen = [value for epoch, value in points if epoch == result.best_epoch] or [points[-1][1]]
-        if name.startswith(("train/", "val/")):
-            result.metrics[name] = chosen[-1]
+        # Where not every epoch is validated, the best one's values may be those of the epoch before.
+        until = [value for epoch, value in points if epoch <= (result.best_epoch or epoch)]
+        if until and name.startswith(("train/", "val/")):
+            result.metrics[name] = until[-1]
 
 
 def _test(fit: Fit, data: DataModule, model: BaseModule, result: RunResult) -> None:

@@ -26,7 +26,7 @@ from pipeline.training.profiling import lightning_profiler, profiled
 from pipeline.training.progress import Progress
 from pipeline.training.recorder import Recorder
 from pipeline.training.signals import Signals
-from pipeline.training.trainer import build_trainer, steps_per_call, threads
+from pipeline.training.trainer import Threads, build_trainer, steps_per_call
 
 log = logging.getLogger(__name__)
 
@@ -110,17 +110,14 @@ def run_fit(
     """
     signals = Signals(fit.checkpoints)
     trainer = fit.trainer
-    cast(Any, trainer).callbacks.insert(0, signals)
+    threads = Threads(cfg.trainer, model, data.batch_size)
+    cast(Any, trainer).callbacks[:0] = [signals, threads]
     fit.started = time.time()
     began = time.perf_counter()
     slower = LowerRate(fit.checkpoints, model, cfg.trainer.on_divergence == "lower_lr")
     parts = BatchParts(data, model, bool(cfg.trainer.get("auto_batch_size")))
     try:
-        with (
-            signals,
-            profiled(cfg, Path(trainer.default_root_dir)),
-            threads(cfg.trainer, model, data.batch_size),
-        ):
+        with signals, threads, profiled(cfg, Path(trainer.default_root_dir)):
             while True:
                 try:
                     trainer.fit(

@@ -58,9 +58,9 @@ class Progress(Checkpoint):
             return
         self._printed_at = now
         shown = [
-            f"{name} {value:.4f}"
+            f"{name} {float(value):.4f}"
             for name in ("train/loss", "train/accuracy", "train/mae", "val/loss", "val/accuracy", "val/mae")
-            if (value := getattr(pl_module, "epoch_metrics", {}).get(name)) is not None
+            if (value := trainer.callback_metrics.get(name)) is not None
         ]
         self._draw("")
         print(

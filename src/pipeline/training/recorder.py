@@ -54,12 +54,7 @@ class Recorder(Checkpoint):
         samples = samples_in_epoch(trainer)
         self.samples += samples
         self.seconds += seconds
-        metrics = {
-            name: float(value)
-            for name, value in trainer.callback_metrics.items()
-            # Lightning keeps the values of the last validation, which may be those of an earlier epoch.
-            if not name.startswith("val/")
-        }
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         if isinstance(pl_module, BaseModule):
             metrics |= pl_module.epoch_metrics
         # Of this epoch: the schedule has moved on by now.

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.trainer.states import RunningStage
 
 from pipeline.errors import UserError
@@ -149,23 +149,45 @@ def steps_per_call(settings: Mapping[str, Any], model: torch.nn.Module, every_n_
     return steps
 
 
-@contextmanager
-def threads(settings: Mapping[str, Any], model: BaseModule, batch_size: int) -> Iterator[None]:
-    """Compute with ``trainer.threads`` threads on the processor, afterwards with as many as before.
+class Threads(Callback):
+    """Has a fit compute with ``trainer.threads`` threads on the processor; afterwards there are as many as before.
 
-    ``auto`` is one thread where a step is so small that sharing it out takes as long as it saves. Nothing is lost then,
-    and a lot is won where another process takes turns on one of the cores: threads that wait for each other made such
-    steps five times slower.
+    Used as a context manager around the fit, and given to the trainer as a callback.
+
+    ``auto`` is one thread where a step is so small that sharing it out saves little: for the MLP on MNIST, one was
+    within 6 % of two, on two cores. Beside another busy process, threads that wait for each other took five times as
+    long.
+
+    Args:
+        settings: the ``trainer`` config.
+        model: to train.
+        batch_size: of the training.
     """
-    asked, before = settings.get("threads", "auto"), torch.get_num_threads()
-    if asked == "auto":
-        # Forward, and twice as much backward; a multiplication and an addition each.
-        operations = 6 * batch_size * sum(parameter.numel() for parameter in model.parameters())
-        # Words and items become a row of all there are, batch by batch, which is work of its own.
-        small = model.uses_weights_once and model.spec.input != "bag" and operations < _ONE_THREAD_OPERATIONS
-        asked = 1 if small else before
-    torch.set_num_threads(int(asked))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+
+    def __init__(self, settings: Mapping[str, Any], model: BaseModule, batch_size: int) -> None:
+        asked = settings.get("threads", "auto")
+        self.count = int(asked) if asked != "auto" else 1 if _is_small(model, batch_size) else None
+        self._before = torch.get_num_threads()
+
+    def __enter__(self) -> Threads:
+        self._before = torch.get_num_threads()
+        self._set()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        torch.set_num_threads(self._before)
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # What starts several processes has set a number of its own in each.
+        self._set()
+
+    def _set(self) -> None:
+        if self.count is not None:
+            torch.set_num_threads(self.count)
+
+
+def _is_small(model: BaseModule, batch_size: int) -> bool:
+    # Forward, and twice as much backward; a multiplication and an addition each.
+    operations = 6 * batch_size * sum(parameter.numel() for parameter in model.parameters())
+    # Words and items become a row of all there are, batch by batch, which is work of its own.
+    return model.uses_weights_once and model.spec.input != "bag" and operations < _ONE_THREAD_OPERATIONS
