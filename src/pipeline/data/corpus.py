@@ -145,8 +145,9 @@ class Corpus:
         return joined(lengths, values)
 
 
-def portions(rows: np.ndarray, size: int = 2048) -> Iterator[np.ndarray]:
+def portions(rows: np.ndarray) -> Iterator[np.ndarray]:
     """``rows`` in pieces: working on all at once would take several times the corpus in memory."""
+    size = 2048
     for first in range(0, len(rows), size):
         yield rows[first : first + size]
 
