@@ -46,8 +46,8 @@ def measure(experiment: str, repetitions: int, precision: str = "32-true") -> Ro
 
 def with_pipeline(cfg: Any) -> float:
     """Samples a second of a tracked fit, everything between its start and its end counted."""
-    from pipeline.tasks.hooks import Hooks
-    from pipeline.tasks.train import train
+    from pipeline.runs.hooks import Hooks
+    from pipeline.runs.train import train
 
     with tempfile.TemporaryDirectory(dir=cfg.paths.experiments_dir) as folder:
         result = train(cfg, Hooks(directory=Path(folder), reports=False, baseline=False))
@@ -117,7 +117,7 @@ def batches(data: Any, model: Any, training: bool) -> Callable[[], Iterator[tupl
     """Ready tensors of one epoch, in a new order each time it is called for training."""
     import torch
 
-    from pipeline.data.splits import Rows
+    from pipeline.data.core.splits import Rows
 
     split = data.train if training else data.validation
     size = data.batch_size if training else data.eval_batch_size

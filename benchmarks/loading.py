@@ -13,8 +13,8 @@ from benchmarks.rows import Row, alternate
 def reviews(repetitions: int) -> list[Row]:
     """The archive of film reviews against one loop that reads and tokenises it; then from the cache."""
     from pipeline.config import compose
-    from pipeline.data import sources
-    from pipeline.data.text import tokenise_fast
+    from pipeline.data.sources import finding as sources
+    from pipeline.data.text.words import tokenise_fast
     from pipeline.training import building
 
     archive = sources.locate(sources.IMDB, Path("data"), sources.search_path(), download=False)
@@ -63,7 +63,7 @@ def large_csv(repetitions: int, rows: int = 1_000_000, columns: int = 30) -> lis
     from pyarrow import csv
 
     from pipeline.config import compose
-    from pipeline.data import table_files
+    from pipeline.data.tables.table import files as table_files
     from pipeline.training import building
 
     generator = np.random.default_rng(0)

@@ -56,7 +56,7 @@ def _full_pass(rows: int, where: Path | None) -> tuple[float, float, int]:
 
 def _settings(folder: Path, rows: int, epochs: int) -> Any:
     from pipeline.config import compose
-    from pipeline.data.memmap import write_table
+    from pipeline.data.tables.memmap import write_table
 
     write_table(folder / str(rows), _chunks(rows), [f"x{number}" for number in range(COLUMNS)])
     return compose(
@@ -84,8 +84,8 @@ def _chunks(rows: int) -> Iterator[tuple[Any, Any]]:
 
 
 def _fit(cfg: Any, folder: Path) -> float:
-    from pipeline.tasks.hooks import Hooks
-    from pipeline.tasks.train import train
+    from pipeline.runs.hooks import Hooks
+    from pipeline.runs.train import train
 
     with tempfile.TemporaryDirectory(dir=folder) as run:
         cfg.paths.experiments_dir = run

@@ -21,8 +21,8 @@ DELAY = 0.2
 def measure(repetitions: int) -> list[Row]:
     """Seconds of the fit alone; the server is a real one behind a proxy that waits."""
     from pipeline.config import compose
-    from pipeline.tasks.hooks import Hooks
-    from pipeline.tasks.train import train
+    from pipeline.runs.hooks import Hooks
+    from pipeline.runs.train import train
 
     def fit(*words: str) -> float:
         with tempfile.TemporaryDirectory(dir=folder) as run:

@@ -23,8 +23,8 @@ from pipeline.config import build
 from pipeline.config.loading import compose
 from pipeline.config.rules import RULES
 from pipeline.errors import UserError
+from pipeline.evaluation.inputs import chunks
 from pipeline.models.linear import Linear
-from pipeline.tasks.predict_inputs import chunks
 from pipeline.tracking import drain
 from pipeline.tracking.queries import Store
 from pipeline.training.building import plain
@@ -471,7 +471,7 @@ def damaged_file(kind: str, directory: Path) -> DamagedFile:
         read = module_of("data=image_folder", f"data.path={directory / 'images'}")
         return DamagedFile(path, [*wholes, image_bytes("JPEG", "L"), image_bytes("TIFF", "L")], read)
     if kind == "predicted":
-        from pipeline.data.encoder import ImageEncoder
+        from pipeline.data.core.encoder import ImageEncoder
 
         path = directory / "image.png"
         encoder = ImageEncoder([1, 8, 8], [0.0], [1.0])
@@ -480,7 +480,7 @@ def damaged_file(kind: str, directory: Path) -> DamagedFile:
             list(chunks(str(path), encoder, 8))
 
         return DamagedFile(path, [image_bytes("PNG", "L"), image_bytes("JPEG", "L")], predicted)
-    from pipeline.data.spec import Spec
+    from pipeline.data.core.spec import Spec
 
     path = directory / "last.ckpt"
     model = Linear(Spec("binary", "vector", (3,), 1, ("a", "b")))

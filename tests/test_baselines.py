@@ -9,9 +9,9 @@ from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics import f1_score, mean_absolute_error, mean_squared_error
 
-from pipeline import baselines
-from pipeline.data.spec import Spec
-from pipeline.data.splits import Rows
+from pipeline.data.core import baselines
+from pipeline.data.core.spec import Spec
+from pipeline.data.core.splits import Rows
 
 X, OTHER = torch.randn(40, 3, generator=torch.Generator().manual_seed(0)), torch.randn(20, 3)
 

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from pipeline.config.loading import compose
-from pipeline.data.spec import Spec
+from pipeline.data.core.spec import Spec
 from pipeline.errors import UserError
 from pipeline.models.recurrent import Recurrent
 from pipeline.models.saved import load, save
-from pipeline.run_result import RunResult
-from pipeline.tasks.hooks import Hooks
-from pipeline.tasks.train import train
+from pipeline.runs.hooks import Hooks
+from pipeline.runs.result import RunResult
+from pipeline.runs.train import train
 
 TEXTS = ["a wonderful film.", "dull and awful", "", "words that nobody has seen: qwzx"]
 

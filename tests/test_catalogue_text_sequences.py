@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from pipeline.config.loading import compose
-from pipeline.data.splits import Streams
+from pipeline.data.core.splits import Streams
 from pipeline.models.base import BaseModule
-from pipeline.run_result import RunResult
-from pipeline.tasks.hooks import Hooks
-from pipeline.tasks.train import train
+from pipeline.runs.hooks import Hooks
+from pipeline.runs.result import RunResult
+from pipeline.runs.train import train
 from pipeline.training.watching import predicted_text
 
 

@@ -287,9 +287,9 @@ def test_hydra_full_error_shows_the_traceback(
 def test_a_task_that_is_not_installed_says_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import pipeline.__main__
+    import pipeline.tasks
 
-    monkeypatch.setattr(pipeline.__main__, "find_spec", lambda name: None)
+    monkeypatch.setattr(pipeline.tasks, "find_spec", lambda name: None)
     assert main(["task=sync"]) == 2
     assert "task=sync: this task is not part of the installed version" in capsys.readouterr().err
 

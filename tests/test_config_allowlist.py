@@ -40,8 +40,8 @@ FORBIDDEN = [
     "pytorch_lightning.callbacks.model_checkpoint.Path",
     "optuna.samplers",
     "optuna.create_study",
-    "pipeline.data.module.os.system",
-    "pipeline.data.sources.os.system",
+    "pipeline.data.core.module.os.system",
+    "pipeline.data.sources.finding.os.system",
     "pipeline.config.allowlist.import_module",
     "pipeline.config.resolvers.os.system",
     "pipeline.models.saved.load",
@@ -71,7 +71,7 @@ ALLOWED = [
     "pytorch_lightning.plugins.TorchCheckpointIO",
     "optuna.samplers.TPESampler",
     "optuna.pruners.HyperbandPruner",
-    "pipeline.data.module.DataModule",
+    "pipeline.data.core.module.DataModule",
     "pipeline.models.mlp.MLP",
     "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
 ]
@@ -264,3 +264,16 @@ def test_a_checked_configuration_still_cannot_be_changed_into_an_attack() -> Non
         check(cfg)
     with pytest.raises(UserError, match=r"optimizer\._target_=os\.system"):
         build(cfg.optimizer, key="optimizer")
+
+
+@pytest.mark.parametrize(
+    ("then", "now"),
+    [
+        ("pipeline.data.images.Images", "pipeline.data.images.published.Images"),
+        ("pipeline.data.tables.TableData", "pipeline.data.tables.table.TableData"),
+        ("pipeline.data.sequences.Echo", "pipeline.data.teaching.systems.Echo"),
+    ],
+)
+def test_names_that_earlier_versions_recorded_lead_to_the_same_classes(then: str, now: str) -> None:
+    found = resolve(then, "data._target_")
+    assert f"{found.__module__}.{found.__qualname__}" == now

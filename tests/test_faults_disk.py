@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.run_result import RunResult
+from pipeline.runs.result import RunResult
 from pipeline.tracking import drain
 from pipeline.tracking.queries import Store
 from pipeline.training.checkpoints import AtomicCheckpointIO, load_checkpoint

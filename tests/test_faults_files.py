@@ -15,13 +15,13 @@ from PIL import Image
 
 from pipeline.__main__ import main
 from pipeline.config.loading import compose
-from pipeline.data import memory
-from pipeline.data.image_folder import ImageFolder
-from pipeline.data.text_files import read_text
+from pipeline.data.core import memory
+from pipeline.data.images.folder import ImageFolder
+from pipeline.data.text.files import read_text
 from pipeline.errors import UserError
 from pipeline.models.saved import load
-from pipeline.tasks.hooks import Hooks
-from pipeline.tasks.train import train
+from pipeline.runs.hooks import Hooks
+from pipeline.runs.train import train
 from pipeline.tracking import drain
 from pipeline.tracking.queries import Store
 
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.faults
 FaultRecorder = Callable[[str, int, int, int], None]
 PREPARE = """
 import sys
-from pipeline.data.image_folder import ImageFolder
+from pipeline.data.images.folder import ImageFolder
 data = ImageFolder(path=sys.argv[1], data_dir=sys.argv[2], image_size=8)
 data.prepare_data()
 data.setup()

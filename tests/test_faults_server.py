@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.run_result import RunResult
+from pipeline.runs.result import RunResult
 from pipeline.tracking.sender_link import is_delivered
 from pipeline.tracking.store import open_client
 

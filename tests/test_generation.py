@@ -7,9 +7,9 @@ from collections import Counter
 import pytest
 import torch
 
-from pipeline.data.spec import Spec
+from pipeline.data.core.spec import Spec
 from pipeline.errors import UserError
-from pipeline.generation import generate
+from pipeline.models.generation import generate
 from pipeline.models.linear import Linear
 from pipeline.models.recurrent import Recurrent
 

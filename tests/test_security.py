@@ -21,17 +21,17 @@ from pipeline.__main__ import main
 from pipeline.config.allowlist import ALLOWED_MODULES, resolve
 from pipeline.config.loading import compose
 from pipeline.config.masking import holds_secret, mask
-from pipeline.data.cache import cached
-from pipeline.data.encoder import ImageEncoder
-from pipeline.data.memmap import open_table, write_table
-from pipeline.data.text_files import TextFolder
+from pipeline.data.core.cache import cached
+from pipeline.data.core.encoder import ImageEncoder
+from pipeline.data.tables.memmap import open_table, write_table
+from pipeline.data.text.files import TextFolder
 from pipeline.errors import UserError
+from pipeline.evaluation.inputs import chunks
 from pipeline.models.saved import load
-from pipeline.run_result import RunResult
-from pipeline.tasks.hooks import Hooks
-from pipeline.tasks.predict_inputs import chunks
-from pipeline.tasks.state import RunState
-from pipeline.tasks.train import train
+from pipeline.runs.hooks import Hooks
+from pipeline.runs.result import RunResult
+from pipeline.runs.state import RunState
+from pipeline.runs.train import train
 from pipeline.tracking.queries import Store
 
 SMALL = ["experiment=digits_linear", "callbacks.progress=null", "trainer=cpu", "trainer.max_epochs=1"]

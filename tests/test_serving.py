@@ -23,9 +23,9 @@ import pytest
 
 from pipeline.__main__ import main
 from pipeline.config.loading import compose
-from pipeline.run_result import RunResult
-from pipeline.tasks.hooks import Hooks
-from pipeline.tasks.train import train
+from pipeline.runs.hooks import Hooks
+from pipeline.runs.result import RunResult
+from pipeline.runs.train import train
 from pipeline.tracking.queries import Store
 
 PROGRAM = """
@@ -63,7 +63,7 @@ def tracked(tmp_path_factory: pytest.TempPathFactory) -> RunResult:
 def test_a_fresh_process_predicts_with_exactly_the_logged_accuracy(
     tracked: RunResult, tmp_path: Path
 ) -> None:
-    from pipeline.data.images import Images
+    from pipeline.data.images.published import Images
 
     experiments = tracked.directory.parent / "experiments"
     store = Store(None, experiments)
@@ -182,7 +182,7 @@ def _asked(number: int, content: Any, method: str = "POST", path: str = "/invoca
 
 
 def _test_images(samples: int) -> np.ndarray:
-    from pipeline.data.images import Images
+    from pipeline.data.images.published import Images
 
     data = Images(name="digits")
     data.setup()

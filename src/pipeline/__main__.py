@@ -11,11 +11,10 @@ import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
-from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline.errors import Diverged, Interrupted, UserError
 from pipeline.process_life import run_process
@@ -78,26 +77,6 @@ def _terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def run_task(cfg: DictConfig) -> Any:
-    """Run the task that a checked configuration asks for: ``run(cfg)`` of the module of that name in
-    pipeline.tasks.
-    """
-    from importlib import import_module
-
-    name = cfg.task.name
-    if find_spec("pipeline.tasks") is None or find_spec(f"pipeline.tasks.{name}") is None:
-        raise UserError(f"task={name}: this task is not part of the installed version")
-    # What is recorded names the directory itself, not how it was found.
-    cfg.paths.run_dir = cfg.paths.run_dir
-    try:
-        return import_module(f"pipeline.tasks.{name}").run(cfg)
-    except (UserError, Diverged):
-        raise
-    except Exception as error:
-        error.add_note(_keep_traceback(error))
-        raise
 
 
 def _command(words: list[str]) -> int:
@@ -183,6 +162,8 @@ def _run_once(hydra: Hydra, name: str, cfg: DictConfig) -> int:
     from hydra.core.utils import JobStatus, configure_log, run_job
     from hydra.types import HydraContext, RunMode
 
+    from pipeline.tasks import run_task
+
     cfg.hydra.mode = RunMode.RUN
     _take_up(cfg)
     configure_log(cfg.hydra.hydra_logging, cfg.hydra.verbose)
@@ -207,7 +188,7 @@ def _take_up(cfg: DictConfig) -> None:
     """With ``resume``: the run goes on in the directory that it has, where Hydra's files stay as they were."""
     if cfg.get("resume") is None:
         return
-    from pipeline.tasks.state import find_resumable
+    from pipeline.runs.state import find_resumable
 
     directory = find_resumable(cfg)
     if directory is not None:
@@ -220,6 +201,8 @@ def _run_many(hydra: Hydra, name: str, cfg: DictConfig) -> int:
     from hydra.core.plugins import Plugins
     from hydra.core.utils import configure_log
     from hydra.types import HydraContext
+
+    from pipeline.tasks import run_task
 
     configure_log(cfg.hydra.hydra_logging, cfg.hydra.verbose)
     callbacks = Callbacks(cfg)
@@ -295,20 +278,6 @@ def _user_directory(words: list[str]) -> Path | None:
                 raise UserError(f"--config-dir {given}: there is no such directory")
             return given
     return None
-
-
-def _keep_traceback(error: BaseException) -> str:
-    """Write the traceback beside the run's log and say where it is."""
-    from hydra.core.hydra_config import HydraConfig
-
-    from pipeline.config.masking import mask
-
-    path = Path(HydraConfig.get().runtime.output_dir) / "traceback.txt"
-    try:
-        path.write_text(mask("".join(traceback.format_exception(error))), encoding="utf-8")
-    except OSError:
-        return "The traceback could not be written; HYDRA_FULL_ERROR=1 shows it"
-    return f"Traceback: {path}"
 
 
 def _report(error: BaseException) -> int:

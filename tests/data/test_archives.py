@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.data.archives import Damaged, read_gzip, read_members, unpack
+from pipeline.data.sources.archives import Damaged, read_gzip, read_members, unpack
 
 FILES = {"a/one.txt": b"1", "a/b/two.txt": b"22" * 5000, "empty": b""}
 

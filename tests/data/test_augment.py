@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.data.augment import augmentation, mirrored, shifted
-from pipeline.data.images import Images
+from pipeline.data.images.augment import augmentation, mirrored, shifted
+from pipeline.data.images.published import Images
 from pipeline.errors import UserError
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.data.cache import cached
+from pipeline.data.core.cache import cached
 
 ARRAYS = {"x": np.arange(12, dtype=np.uint8).reshape(3, 4), "names": np.array(["a", "ß"])}
 
@@ -87,7 +87,7 @@ def test_two_processes_build_it_once(tmp_path: Path) -> None:
     program = f"""
 import time, numpy as np
 from pathlib import Path
-from pipeline.data.cache import cached
+from pipeline.data.core.cache import cached
 def build():
     with open({str(tmp_path / "log")!r}, "a") as file:
         file.write("built\\n")

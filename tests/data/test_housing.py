@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.data.housing import COLUMNS, Housing
+from pipeline.data.tables.housing import COLUMNS, Housing
 from pipeline.errors import UserError
 
 

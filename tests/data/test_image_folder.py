@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.data import image_folder
-from pipeline.data.encoder import Encoder
-from pipeline.data.image_folder import ImageFolder, ResizingImageEncoder, read_image
+from pipeline.data.encoders import restored
+from pipeline.data.images.folder import ImageFolder, ResizingImageEncoder, read_image
+from pipeline.data.images.published import folder as image_folder
 from pipeline.errors import UserError
 
 
@@ -206,7 +206,7 @@ def test_directories_without_classes_or_images(tmp_path: Path) -> None:
 
 def test_the_encoder_takes_images_of_any_size(tmp_path: Path) -> None:
     data = load(folder(tmp_path / "pets"), tmp_path)
-    encoder = Encoder.from_state(json.loads(json.dumps(data.encoder.to_state())))
+    encoder = restored(json.loads(json.dumps(data.encoder.to_state())))
     assert isinstance(encoder, ResizingImageEncoder)
     image = Image.open(tmp_path / "pets" / "cat" / "0.png")
     expected = torch.tensor(read_image(tmp_path / "pets" / "cat" / "0.png", [3, 8, 12]))

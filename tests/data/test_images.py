@@ -11,8 +11,8 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from pipeline.data.images import Images
-from pipeline.data.splits import Rows
+from pipeline.data.core.splits import Rows
+from pipeline.data.images.published import Images
 from pipeline.errors import UserError
 
 

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 import torch
 
-from pipeline.data.loader import Loader
-from pipeline.data.memmap import MemoryMapped, main, open_table, write_table
+from pipeline.data.core.loader import Loader
+from pipeline.data.tables.memmap import MemoryMapped, main, open_table, write_table
 from pipeline.errors import UserError
 
 ROWS, BLOCK = 1030, 16

@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 import torch
 
-from pipeline.data.encoder import Encoder
-from pipeline.data.orders import CHAI_DRINKER, Orders, OrdersEncoder, generate_orders
+from pipeline.data.core.sums import Sums
+from pipeline.data.encoders import restored
+from pipeline.data.orders.orders import CHAI_DRINKER, Orders, OrdersEncoder, generate_orders
 from pipeline.errors import UserError
-from pipeline.models.sums import Sums
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_history_is_what_the_customer_had_ordered_before_and_kept(orders: pd.Dat
 def test_the_encoder_survives_json_and_takes_what_is_missing_or_unknown(
     orders: pd.DataFrame, data: Orders
 ) -> None:
-    encoder = Encoder.from_state(json.loads(json.dumps(data.encoder.to_state())))
+    encoder = restored(json.loads(json.dumps(data.encoder.to_state())))
     assert isinstance(encoder, OrdersEncoder)
     raw = [
         {"customer": CHAI_DRINKER, "area": "area 1", "time": "2024-12-31T08:15"},

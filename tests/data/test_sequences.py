@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.data.sequences import Clusters, Echo, Line, Points, Word
-from pipeline.data.splits import Streams
+from pipeline.data.core.splits import Streams
+from pipeline.data.teaching.systems import Clusters, Echo, Line, Points, Word
 from pipeline.errors import UserError
 
 

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.data import sources
-from pipeline.data.archives import Damaged
-from pipeline.data.sources import DataUnavailable, Source, digest, locate, search_path, verify
+from pipeline.data.sources import finding as sources
+from pipeline.data.sources.archives import Damaged
+from pipeline.data.sources.finding import DataUnavailable, Source, digest, locate, search_path, verify
 from pipeline.errors import UserError
 
 CONTENT = bytes(range(256)) * 4000
@@ -302,7 +302,7 @@ def test_a_slow_check_is_done_once_for_each_content(tmp_path: Path) -> None:
 LOCATE = """
 import sys
 from pathlib import Path
-from pipeline.data.sources import Source, locate
+from pipeline.data.sources.finding import Source, locate
 url, checksum, directory = sys.argv[1:]
 source = Source("numbers", ("sub/numbers.bin",), (url,), (checksum,))
 print(len(locate(source, Path(directory)).read_bytes()))

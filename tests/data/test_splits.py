@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.data.splits import RaggedRows, Rows, SparseRows, Streams
+from pipeline.data.core.splits import RaggedRows, Rows, SparseRows, Streams
 
 SETS = [[3, 0], [], [1], [2, 4, 0]]
 SEQUENCES = [[5, 6], [7], [8, 9, 4, 3], [2, 2, 2]]

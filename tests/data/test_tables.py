@@ -15,10 +15,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.data.encoder import Encoder
-from pipeline.data.table_encoder import TableEncoder
-from pipeline.data.table_files import TableFormat, read_table
-from pipeline.data.tables import TableData
+from pipeline.data.encoders import restored
+from pipeline.data.tables.encoder import TableEncoder
+from pipeline.data.tables.files import TableFormat, read_table
+from pipeline.data.tables.table import TableData
 from pipeline.errors import UserError
 
 
@@ -165,8 +165,8 @@ def test_every_format_gives_the_same_inputs(tmp_path: Path, name: str) -> None:
 def test_the_encoder_takes_rows_of_the_file_in_any_form(tmp_path: Path) -> None:
     frame = people()
     data = load(written(tmp_path, frame), "price", test_fraction=0.0, validation_fraction=0.0)
-    restored = Encoder.from_state(json.loads(json.dumps(data.encoder.to_state())))
-    assert isinstance(restored, TableEncoder)
+    again = restored(json.loads(json.dumps(data.encoder.to_state())))
+    assert isinstance(again, TableEncoder)
     expected = everything(data.train)[0]
     features = frame.drop(columns="price")
     as_text = features.astype({"rooms": str, "member": str}).assign(since=features.since.astype(str))
@@ -179,13 +179,13 @@ def test_the_encoder_takes_rows_of_the_file_in_any_form(tmp_path: Path) -> None:
         as_text,
         pd.read_csv(tmp_path / "table.csv"),
     ):
-        np.testing.assert_allclose(restored.encode(raw).numpy(), expected, atol=1e-6)
-    one = restored.encode(
+        np.testing.assert_allclose(again.encode(raw).numpy(), expected, atol=1e-6)
+    one = again.encode(
         {"age": None, "rooms": 3, "city": "Oslo", "member": True, "since": dt.date(2021, 5, 5)}
     )
     assert one.shape == (1, data.spec.input_shape[0])
-    assert torch.isfinite(restored.encode(restored.example())).all()
-    columns = {column["name"]: column["dtype"] for column in restored.signature()["columns"]}
+    assert torch.isfinite(again.encode(again.example())).all()
+    columns = {column["name"]: column["dtype"] for column in again.signature()["columns"]}
     assert columns == {"age": "any", "rooms": "any", "city": "string", "member": "any", "since": "any"}
 
 

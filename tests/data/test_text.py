@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchtext.data.utils import get_tokenizer
 
-from pipeline.data.corpus import Corpus, Document
-from pipeline.data.encoder import Encoder
-from pipeline.data.text import number_words, tokenise, tokenise_fast, vocabulary
-from pipeline.data.text_encoders import BagEncoder, CharacterEncoder, TokensEncoder, padded
+from pipeline.data.encoders import restored
+from pipeline.data.text.corpus import Corpus, Document
+from pipeline.data.text.encoders import BagEncoder, CharacterEncoder, TokensEncoder, padded
+from pipeline.data.text.words import number_words, tokenise, tokenise_fast, vocabulary
 from pipeline.errors import UserError
 
 TEXTS = ["A good film.", "A bad, bad film!", "", "Ünïcode — 好 <br />good?"]
@@ -79,7 +79,7 @@ def test_a_corpus_needs_two_classes(documents: list[Document]) -> None:
 
 def test_a_bag_holds_the_known_words_and_survives_its_own_state() -> None:
     encoder = BagEncoder(["film", "bad", "好"])
-    again = Encoder.from_state(encoder.to_state())
+    again = restored(encoder.to_state())
     for one in (encoder, again):
         assert one.encode(TEXTS).tolist() == [[1, 0, 0], [1, 1, 0], [0, 0, 0], [0, 0, 1]]
     assert encoder.signature() == {"type": "text", "column": "text"}
@@ -90,7 +90,7 @@ def test_tokens_are_cut_padded_and_unknown_words_marked() -> None:
     encoder = TokensEncoder(["film", "bad"], max_length=3, keep="last")
     assert encoder.encode(TEXTS[:3]).tolist() == [[1, 2, 1], [3, 2, 1], [0, 0, 0]]
     first = TokensEncoder(["film", "bad"], max_length=3, keep="first")
-    assert Encoder.from_state(first.to_state()).encode(TEXTS[1:2]).tolist() == [[1, 3, 1]]
+    assert restored(first.to_state()).encode(TEXTS[1:2]).tolist() == [[1, 3, 1]]
     assert TokensEncoder(["film"], max_length=None).encode(["film a film a"]).tolist() == [[2, 1, 2, 1]]
 
 
@@ -105,7 +105,7 @@ def test_characters_outside_training_become_id_0(training: str, other: str) -> N
 
 def test_character_state_is_json_and_rebuilds_the_encoder() -> None:
     encoder = CharacterEncoder.fit("Gregor ü")
-    again = Encoder.from_state(encoder.to_state())
+    again = restored(encoder.to_state())
     assert torch.equal(again.encode(["Gre", "gü?"]), encoder.encode(["Gre", "gü?"]))
     assert encoder.encode(["Gre", "g"]).shape == (2, 3)
 

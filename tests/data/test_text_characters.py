@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.baselines_text import bigram, most_frequent_character
-from pipeline.data.characters import TextFile, python_topics
-from pipeline.data.sources import DataUnavailable
-from pipeline.data.splits import Streams
+from pipeline.data.core.splits import Streams
+from pipeline.data.sources.finding import DataUnavailable
+from pipeline.data.text.baselines import bigram, most_frequent_character
+from pipeline.data.text.characters import TextFile, python_topics
 from pipeline.errors import UserError
 
 TEXT = "One morning, as Gregor Samsa was waking up — ünruhig — from anxious dreams. " * 20

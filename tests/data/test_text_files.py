@@ -16,15 +16,15 @@ import pandas as pd
 import pytest
 import torch
 
-from pipeline.data import imdb, sources
-from pipeline.data.archives import Damaged
-from pipeline.data.documents import Documents
-from pipeline.data.encoder import Encoder
-from pipeline.data.generated_text import generated_reviews
-from pipeline.data.imdb import Imdb
-from pipeline.data.reuters import Reuters, story_text
-from pipeline.data.text import tokenise, tokenise_fast
-from pipeline.data.text_files import TextFolder, TextTable
+from pipeline.data.encoders import restored
+from pipeline.data.sources import finding as sources
+from pipeline.data.sources.archives import Damaged
+from pipeline.data.text.documents import Documents
+from pipeline.data.text.files import TextFolder, TextTable
+from pipeline.data.text.generated import generated_reviews
+from pipeline.data.text.imdb import Imdb
+from pipeline.data.text.reuters import Reuters, story_text
+from pipeline.data.text.words import imdb, tokenise, tokenise_fast
 from pipeline.errors import UserError
 
 REVIEWS = {"pos": ["a good film", "good fun"], "neg": ["a bad film", "bad, sad"]}
@@ -95,7 +95,7 @@ def test_the_encoder_gives_the_splits_own_input(tmp_path: Path) -> None:
     frame = pd.read_csv(table(tmp_path / "t.csv"))
     for settings in ({"input": "bag"}, {"input": "tokens", "max_length": 3}, {"input": "bag", "ngrams": 2}):
         data = ready(TextTable(str(tmp_path / "t.csv"), data_dir=tmp_path, **settings))
-        encoder = Encoder.from_state(json.loads(json.dumps(data.encoder.to_state())))
+        encoder = restored(json.loads(json.dumps(data.encoder.to_state())))
         assert data.test is not None
         rows = {tuple(row) for row in encoder.encode(frame["text"]).tolist()}
         assert {tuple(row) for row in inputs(data.test).tolist()} <= rows

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.data.module import DataModule
-from pipeline.data.spec import Spec
-from pipeline.data.splits import Rows
+from pipeline.data.core.module import DataModule
+from pipeline.data.core.spec import Spec
+from pipeline.data.core.splits import Rows
 from pipeline.models.base import BaseModule, Optimisation
 from pipeline.training.trainer import build_trainer
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.data.spec import Spec
+from pipeline.data.core.spec import Spec
 from pipeline.errors import UserError
 from pipeline.models.cnn import CNN
 from pipeline.models.layers import ACTIVATIONS

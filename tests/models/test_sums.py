@@ -9,8 +9,8 @@ import pytest
 import torch
 from sklearn import metrics as sk
 
-from pipeline.data.spec import Spec
-from pipeline.models.sums import Sums
+from pipeline.data.core.spec import Spec
+from pipeline.data.core.sums import Sums
 from pipeline.training.evaluating import ranking
 
 CLASSES = Spec("multiclass", "vector", (4,), 4, ("a", "b", "c", "d"), top_k=2)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPlateau, StepLR
 
-from pipeline.data.spec import Spec
+from pipeline.data.core.spec import Spec
 from pipeline.models.base import Optimisation
 from pipeline.models.layers import BatchNorm1d, BatchNorm2d
 from pipeline.models.mlp import MLP

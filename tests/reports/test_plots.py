@@ -11,7 +11,8 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from pipeline.reports import plots
+from pipeline.data.teaching import plots as teaching_plots
+from pipeline.reports import curves, plots
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ def test_learning_curves_show_every_value_and_the_best_epoch(tmp_path: Path, fig
         "val/accuracy": [(1, 0.5), (2, 0.8), (3, 0.7)],
         "learning_rate": [(1, 0.1)],
     }
-    path = plots.learning_curves(history, 2, tmp_path / "sub" / "curves.png", title="a run")
+    path = curves.learning_curves(history, 2, tmp_path / "sub" / "curves.png", title="a run")
     assert decoded(path).std() > 0
     loss, accuracy = figures[0].axes
     assert (loss.get_title(), accuracy.get_title()) == ("loss", "accuracy")
@@ -61,23 +62,25 @@ def test_learning_curves_show_every_value_and_the_best_epoch(tmp_path: Path, fig
 
 
 def test_learning_curves_of_an_interrupted_run(tmp_path: Path, figures: list[Figure]) -> None:
-    plots.learning_curves({}, None, tmp_path / "none.png")
+    curves.learning_curves({}, None, tmp_path / "none.png")
     assert "no epoch was finished" in texts(figures[0])
-    plots.learning_curves({"train/loss": [(1, math.nan), (2, 1.0)], "val/loss": []}, 5, tmp_path / "half.svg")
+    curves.learning_curves(
+        {"train/loss": [(1, math.nan), (2, 1.0)], "val/loss": []}, 5, tmp_path / "half.svg"
+    )
     assert (tmp_path / "half.svg").read_text().startswith("<?xml")
 
 
 def test_rates_are_no_learning_curves(tmp_path: Path, figures: list[Figure]) -> None:
     recorded = ("train/lr", "train/samples_per_second", "train/loss", "train/accuracy")
-    plots.learning_curves({name: [(1, 1.0)] for name in (*recorded, "val/f1")}, None, tmp_path / "x.png")
+    curves.learning_curves({name: [(1, 1.0)] for name in (*recorded, "val/f1")}, None, tmp_path / "x.png")
     assert [axis.get_title() for axis in figures[0].axes] == ["loss", "f1"]
-    plots.learning_curves({name: [(1, 1.0)] for name in recorded}, None, tmp_path / "x.png")
+    curves.learning_curves({name: [(1, 1.0)] for name in recorded}, None, tmp_path / "x.png")
     assert [axis.get_title() for axis in figures[1].axes] == ["loss", "accuracy"]
 
 
 def test_comparison_has_a_curve_for_each_variant(tmp_path: Path, figures: list[Figure]) -> None:
     curves = {f"variant {number}": [(1, 0.1 * number), (2, 0.2 * number)] for number in range(12)}
-    plots.comparison_curves({**curves, "empty": []}, "val/accuracy", tmp_path / "x.png", baseline=0.4)
+    curves.comparison_curves({**curves, "empty": []}, "val/accuracy", tmp_path / "x.png", baseline=0.4)
     axis = figures[0].axes[0]
     for number in range(12):
         drawn = line(axis, f"variant {number} ({0.2 * number:.4g})")
@@ -90,14 +93,14 @@ def test_comparison_has_a_curve_for_each_variant(tmp_path: Path, figures: list[F
 
 def test_folds_are_averaged_over_the_epochs_all_have(tmp_path: Path, figures: list[Figure]) -> None:
     folds = {0: [(1, 4.0), (2, 2.0), (3, 1.0)], 1: [(1, 6.0), (2, 3.0)]}
-    plots.fold_curves(folds, "val/mae", tmp_path / "x.png")
+    curves.fold_curves(folds, "val/mae", tmp_path / "x.png")
     axis = figures[0].axes[0]
     assert line(axis, "average").get_xydata().tolist() == [[1, 5.0], [2, 2.5]]
     assert line(axis, "best average: 2.5, epoch 2").get_ydata().tolist() == [2.5]
     assert line(axis, "fold 0").get_xydata().tolist() == [[1, 4.0], [2, 2.0], [3, 1.0]]
-    plots.fold_curves(folds, "val/accuracy", tmp_path / "y.png", lower_is_better=False)
+    curves.fold_curves(folds, "val/accuracy", tmp_path / "y.png", lower_is_better=False)
     assert line(figures[1].axes[0], "best average: 5, epoch 1")
-    plots.fold_curves({}, "val/mae", tmp_path / "z.png")
+    curves.fold_curves({}, "val/mae", tmp_path / "z.png")
     assert "no epoch" in texts(figures[2])
 
 
@@ -173,7 +176,7 @@ def test_weights_are_shown_on_one_symmetric_scale(tmp_path: Path, figures: list[
 
 def test_decision_boundary_shows_points_and_who_is_right(tmp_path: Path, figures: list[Figure]) -> None:
     points = np.array([[0.0, 1.0], [0.2, 2.0], [3.0, 0.0], [1.0, 0.5]])
-    plots.decision_boundary(
+    teaching_plots.decision_boundary(
         points, [0, 0, 1, 0], lambda x: (x[:, 0] > x[:, 1]).astype(int), tmp_path / "x.png"
     )
     axis = figures[0].axes[0]
@@ -183,13 +186,15 @@ def test_decision_boundary_shows_points_and_who_is_right(tmp_path: Path, figures
     }
     assert np.allclose(scatters["class 0"], points[[0, 1, 3]])
     assert np.allclose(scatters["class 1"], points[[2]])
-    plots.decision_boundary(points, [0, 0, 0, 0], lambda x: np.zeros(len(x)), tmp_path / "y.png", ["only"])
+    teaching_plots.decision_boundary(
+        points, [0, 0, 0, 0], lambda x: np.zeros(len(x)), tmp_path / "y.png", ["only"]
+    )
 
 
 def test_echo_marks_the_wrong_bits(tmp_path: Path, figures: list[Figure]) -> None:
     inputs, echo = np.array([1, 0, 1, 1, 0]), np.array([0, 0, 0, 1, 0])
     prediction = np.array([0.1, 0.7, 0.2, 0.9, 0.4])
-    plots.series_echo(inputs, echo, prediction, tmp_path / "x.png", delay=3)
+    teaching_plots.series_echo(inputs, echo, prediction, tmp_path / "x.png", delay=3)
     top, middle, bottom = figures[0].axes
     assert top.get_title() == "echo, 3 steps later: 1 of 5 bits wrong (▼)"
     assert [axis.lines[0].get_ydata().tolist() for axis in (top, middle, bottom)] == [
@@ -215,7 +220,7 @@ def test_regression_scatter_states_the_error(tmp_path: Path, figures: list[Figur
 def test_calibration_compares_confidence_with_what_is_right(tmp_path: Path, figures: list[Figure]) -> None:
     confidence = np.array([0.62, 0.64, 0.95, 0.95, 1.0, 0.93])
     correct = np.array([1, 0, 1, 1, 1, 0])
-    plots.calibration_curve(confidence, correct, tmp_path / "x.png")
+    curves.calibration_curve(confidence, correct, tmp_path / "x.png")
     axis, below = figures[0].axes
     assert np.allclose(line(axis, "model").get_xydata(), [[0.63, 0.5], [0.9575, 0.75]])
     by_hand = (2 * abs(0.63 - 0.5) + 4 * abs(0.9575 - 0.75)) / 6
@@ -225,12 +230,12 @@ def test_calibration_compares_confidence_with_what_is_right(tmp_path: Path, figu
 
 def test_areas_under_curves(tmp_path: Path, figures: list[Figure]) -> None:
     positive, score = np.array([0, 0, 1, 1]), np.array([0.1, 0.4, 0.35, 0.8])
-    plots.roc_curve(positive, score, tmp_path / "roc.png")
+    curves.roc_curve(positive, score, tmp_path / "roc.png")
     # Of the four pairs of a positive and a negative sample, three are in order.
     assert figures[0].axes[0].get_title() == "area under the curve 0.7500"
-    plots.precision_recall_curve(positive, score, tmp_path / "pr.png")
+    curves.precision_recall_curve(positive, score, tmp_path / "pr.png")
     assert figures[1].axes[0].get_title() == f"average precision {(1 + 2 / 3) / 2:.4f}"
     assert line(figures[1].axes[0], "chance").get_ydata().tolist() == [0.5, 0.5]
-    for plot in (plots.roc_curve, plots.precision_recall_curve):
+    for plot in (curves.roc_curve, curves.precision_recall_curve):
         plot(np.ones(3), np.ones(3), tmp_path / "one.png")
     assert all("only one class" in texts(figure) for figure in figures[2:])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig
 
-from pipeline.run_result import RunResult
+from pipeline.runs.result import RunResult
 
 RUNS = {"linear": ["+experiment=digits_linear"], "mlp": ["+experiment=digits_mlp", "model.hidden_units=[32]"]}
 
@@ -33,8 +33,8 @@ def experiments(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished(experiments: Path) -> dict[str, RunResult]:
     """A linear model and an MLP, trained for three epochs each and delivered to the tracking store."""
     from pipeline.config.loading import compose
-    from pipeline.tasks.hooks import Hooks
-    from pipeline.tasks.train import train
+    from pipeline.runs.hooks import Hooks
+    from pipeline.runs.train import train
 
     results = {}
     for name, overrides in RUNS.items():

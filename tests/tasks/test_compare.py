@@ -13,13 +13,13 @@ from scipy import stats
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from pipeline.data.spec import Spec
+from pipeline.data.core.spec import Spec
 from pipeline.errors import UserError
+from pipeline.evaluation.outputs import Outputs, paired
 from pipeline.models.linear import Linear
 from pipeline.models.saved import load
-from pipeline.run_result import RunResult
+from pipeline.runs.result import RunResult
 from pipeline.tasks import compare as task
-from pipeline.tasks.outputs import Outputs, paired
 
 Command = Callable[..., DictConfig]
 

@@ -11,9 +11,9 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from pipeline.errors import UserError
-from pipeline.run_result import RunResult
-from pipeline.tasks import evaluate
-from pipeline.tasks.delivering import deliver, read_delivered
+from pipeline.evaluation import evaluate
+from pipeline.runs.handover import deliver, read_delivered
+from pipeline.runs.result import RunResult
 
 Command = Callable[..., DictConfig]
 

@@ -13,18 +13,18 @@ import torch
 from omegaconf import DictConfig
 from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
 
-from pipeline.data.encoder import VectorEncoder
-from pipeline.data.spec import Spec
-from pipeline.data.splits import Rows
-from pipeline.data.text_encoders import TokensEncoder
+from pipeline.data.core.encoder import VectorEncoder
+from pipeline.data.core.spec import Spec
+from pipeline.data.core.splits import Rows
+from pipeline.data.text.encoders import TokensEncoder
 from pipeline.errors import UserError
+from pipeline.evaluation import evaluate as task
+from pipeline.evaluation.explaining import embedded_gradients, explain, explained_texts, integrated_gradients
 from pipeline.models.linear import Linear
 from pipeline.models.mlp import MLP
 from pipeline.models.recurrent import Recurrent
 from pipeline.models.saved import Predictor
-from pipeline.run_result import RunResult
-from pipeline.tasks import evaluate as task
-from pipeline.tasks.explaining import embedded_gradients, explain, explained_texts, integrated_gradients
+from pipeline.runs.result import RunResult
 
 Command = Callable[..., DictConfig]
 

@@ -10,13 +10,13 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from pipeline.data.encoder import VectorEncoder
-from pipeline.data.module import DataModule
-from pipeline.data.spec import Spec
-from pipeline.data.splits import Rows
-from pipeline.reports.exploration import write_report
-from pipeline.tasks import explore as task
-from pipeline.tasks.finished import data_of
+from pipeline.data.core.encoder import VectorEncoder
+from pipeline.data.core.module import DataModule
+from pipeline.data.core.spec import Spec
+from pipeline.data.core.splits import Rows
+from pipeline.exploring import explore as task
+from pipeline.exploring.report import write_report
+from pipeline.runs.finished import data_of
 
 
 class Planted(DataModule):

@@ -14,14 +14,14 @@ import torch
 from omegaconf import DictConfig
 from safetensors.numpy import load_file
 
-from pipeline.data.encoder import SeriesEncoder
-from pipeline.data.spec import Spec
-from pipeline.data.text_encoders import TokensEncoder
+from pipeline.data.core.encoder import SeriesEncoder
+from pipeline.data.core.spec import Spec
+from pipeline.data.text.encoders import TokensEncoder
 from pipeline.errors import UserError
 from pipeline.models.cnn import CNN
 from pipeline.models.recurrent import Recurrent
 from pipeline.models.saved import Predictor, load
-from pipeline.run_result import RunResult
+from pipeline.runs.result import RunResult
 from pipeline.tasks import export as task
 
 Command = Callable[..., DictConfig]

@@ -11,7 +11,7 @@ import pytest
 from omegaconf import DictConfig
 
 from pipeline.errors import UserError
-from pipeline.tasks import find_lr as task
+from pipeline.runs import find_lr as task
 
 Command = Callable[..., DictConfig]
 

@@ -18,15 +18,15 @@ from omegaconf import DictConfig
 from pipeline.__main__ import main
 from pipeline.config import config_directory
 from pipeline.config.loading import compose, loader
-from pipeline.data.images import Images
-from pipeline.data.splits import Batch, Rows
-from pipeline.reports.ladder import conclusion, in_words
-from pipeline.run_result import RunResult
-from pipeline.tasks import improve as task
-from pipeline.tasks.finished import data_of, find_run, load_predictor, open_store
-from pipeline.tasks.outputs import loader_of, outputs_on
-from pipeline.tasks.registering import alias_of
-from pipeline.tasks.rungs import Climb, Rung, judge
+from pipeline.data.core.splits import Batch, Rows
+from pipeline.data.images.published import Images
+from pipeline.evaluation.outputs import loader_of, outputs_on
+from pipeline.ladder import improve as task
+from pipeline.ladder.registering import alias_of
+from pipeline.ladder.report import conclusion, in_words
+from pipeline.ladder.rungs import Climb, Rung, judge
+from pipeline.runs.finished import data_of, find_run, load_predictor, open_store
+from pipeline.runs.result import RunResult
 from pipeline.tracking.queries import Store
 from pipeline.training import building
 

@@ -15,13 +15,13 @@ import torch
 from omegaconf import DictConfig
 from PIL import Image
 
-from pipeline.data.encoder import VectorEncoder
-from pipeline.data.spec import Spec
-from pipeline.data.text_encoders import BagEncoder
+from pipeline.data.core.encoder import VectorEncoder
+from pipeline.data.core.spec import Spec
+from pipeline.data.text.encoders import BagEncoder
 from pipeline.errors import UserError
 from pipeline.models.linear import Linear
 from pipeline.models.saved import Predictor, load
-from pipeline.run_result import RunResult
+from pipeline.runs.result import RunResult
 from pipeline.tasks import predict as task
 
 Command = Callable[..., DictConfig]

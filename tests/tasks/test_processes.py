@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipeline.run_result import RunResult
+from pipeline.runs.result import RunResult
 from pipeline.tracking import drain
 from pipeline.tracking.queries import RunRecord, Store
 
@@ -121,8 +121,8 @@ def test_two_processes_are_one_run_as_good_as_one_with_twice_the_batch(start: St
     assert record.metrics["test/accuracy"] == pytest.approx(together.metrics["test/accuracy"])
 
     from pipeline.config.loading import compose
-    from pipeline.tasks.hooks import Hooks
-    from pipeline.tasks.train import train
+    from pipeline.runs.hooks import Hooks
+    from pipeline.runs.train import train
 
     words = [
         *SMALL,

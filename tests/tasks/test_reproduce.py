@@ -10,11 +10,11 @@ from omegaconf import DictConfig
 
 from pipeline.errors import UserError
 from pipeline.models.mlp import MLP
-from pipeline.run_result import RunResult
+from pipeline.runs.finished import FinishedRun, find_run, open_store
+from pipeline.runs.hooks import Hooks
+from pipeline.runs.result import RunResult
+from pipeline.runs.train import train
 from pipeline.tasks import reproduce as task
-from pipeline.tasks.finished import FinishedRun, find_run, open_store
-from pipeline.tasks.hooks import Hooks
-from pipeline.tasks.train import train
 
 Command = Callable[..., DictConfig]
 

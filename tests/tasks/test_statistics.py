@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pipeline import statistics
+from pipeline.evaluation import statistics
 
 
 @pytest.mark.parametrize(("only_a", "only_b"), [(0, 0), (0, 5), (3, 3), (10, 25), (0, 1), (900, 1000)])

@@ -16,13 +16,13 @@ from PIL import Image
 from sklearn.metrics import f1_score
 
 from pipeline.config.loading import compose, loader
-from pipeline.data.images import Images
-from pipeline.data.loader import Loader
-from pipeline.data.splits import Rows
+from pipeline.data.core.loader import Loader
+from pipeline.data.core.splits import Rows
+from pipeline.data.images.published import Images
 from pipeline.errors import Diverged, UserError
-from pipeline.run_result import RunResult
-from pipeline.tasks.hooks import Hooks
-from pipeline.tasks.train import train
+from pipeline.runs.hooks import Hooks
+from pipeline.runs.result import RunResult
+from pipeline.runs.train import train
 from pipeline.tracking import drain
 from pipeline.tracking.queries import Store
 

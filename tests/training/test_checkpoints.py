@@ -13,13 +13,13 @@ import pytest
 import torch
 
 from pipeline.config.loading import compose
-from pipeline.data.spec import Spec
+from pipeline.data.core.spec import Spec
 from pipeline.errors import UserError
 from pipeline.models.linear import Linear
 from pipeline.models.mlp import MLP
-from pipeline.run_result import RunResult
-from pipeline.tasks.hooks import Hooks
-from pipeline.tasks.train import train
+from pipeline.runs.hooks import Hooks
+from pipeline.runs.result import RunResult
+from pipeline.runs.train import train
 from pipeline.training.checkpoints import AtomicCheckpointIO, load_checkpoint
 from pipeline.training.evaluating import outputs_of
 
@@ -109,7 +109,7 @@ def test_the_weights_of_the_best_epoch_are_tested(tmp_path: Path) -> None:
     assert best["epoch"] + 1 == result.best_epoch
     assert best["monitor"]["value"] == pytest.approx(max(accuracy))
     assert not torch.equal(best["state_dict"]["output.weight"], last["state_dict"]["output.weight"])
-    from pipeline.data.images import Images
+    from pipeline.data.images.published import Images
 
     data = Images(name="digits", validation_fraction=0.15)
     data.setup()
@@ -192,7 +192,7 @@ def test_ckpt_path_starts_from_given_weights(finished: RunResult, tmp_path: Path
 def test_outputs_come_in_the_order_of_the_rows(finished: RunResult) -> None:
     import pytorch_lightning as pl
 
-    from pipeline.data.images import Images
+    from pipeline.data.images.published import Images
 
     data = Images(name="digits", validation_fraction=0.15, eval_batch_size=100)
     data.setup()

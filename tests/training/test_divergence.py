@@ -13,9 +13,9 @@ from pipeline.config.loading import compose
 from pipeline.errors import Diverged
 from pipeline.models import base
 from pipeline.models.divergence import EVERY, LossWatch
-from pipeline.run_result import RunResult
-from pipeline.tasks.hooks import Hooks
-from pipeline.tasks.train import train
+from pipeline.runs.hooks import Hooks
+from pipeline.runs.result import RunResult
+from pipeline.runs.train import train
 from pipeline.training import fit as fit_room
 from pipeline.training.checkpoints import load_checkpoint
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.run_result import RunResult
+from pipeline.runs.result import RunResult
 from pipeline.tracking import absolute_uri, drain
 from pipeline.tracking.queries import Store
 from pipeline.tracking.store import open_client

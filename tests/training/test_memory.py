@@ -13,9 +13,9 @@ from torch import Tensor
 from pipeline.config.loading import compose
 from pipeline.models.mlp import MLP
 from pipeline.models.recurrent import Recurrent
-from pipeline.run_result import RunResult
-from pipeline.tasks.hooks import Hooks
-from pipeline.tasks.train import train
+from pipeline.runs.hooks import Hooks
+from pipeline.runs.result import RunResult
+from pipeline.runs.train import train
 from pipeline.training.memory import is_out_of_memory
 
 SMALL = [

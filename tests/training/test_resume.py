@@ -12,10 +12,10 @@ import torch
 
 from pipeline.config.loading import compose
 from pipeline.errors import UserError
-from pipeline.run_result import RunResult
-from pipeline.tasks.hooks import Hooks
-from pipeline.tasks.state import find_resumable
-from pipeline.tasks.train import train
+from pipeline.runs.hooks import Hooks
+from pipeline.runs.result import RunResult
+from pipeline.runs.state import find_resumable
+from pipeline.runs.train import train
 from pipeline.training import fit as fit_room
 
 TIMELESS = ("train/samples_per_second",)
@@ -211,7 +211,7 @@ def test_a_fit_that_had_stopped_early_does_not_go_on(tmp_path: Path, monkeypatch
     words = ["callbacks.early_stopping.patience=0", "trainer.max_epochs=30", "checkpoint.every_seconds=0"]
     whole = run(tmp_path / "whole", settings(tmp_path, *words))
     assert len(whole.history["val/loss"]) < 30
-    from pipeline.tasks import train as task
+    from pipeline.runs import train as task
 
     def cut(*_: Any) -> None:
         raise Cut

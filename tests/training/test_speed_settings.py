@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from pipeline.config import compose
-from pipeline.data.spec import Spec
+from pipeline.data.core.spec import Spec
 from pipeline.models.linear import Linear
 from pipeline.models.mlp import MLP
 from pipeline.models.recurrent import Recurrent

@@ -9,9 +9,9 @@ import torch
 
 from pipeline.config.loading import compose
 from pipeline.models.base import BaseModule
-from pipeline.run_result import RunResult
-from pipeline.tasks.hooks import Hooks
-from pipeline.tasks.train import train
+from pipeline.runs.hooks import Hooks
+from pipeline.runs.result import RunResult
+from pipeline.runs.train import train
 
 SMALL = [
     "data.characters=3000",

@@ -8,10 +8,9 @@ when it is used, so that help and errors answer at once.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import UserError
+from pipeline.config.shipped import config_directory
 
 if TYPE_CHECKING:
     from pipeline.config.allowlist import build, resolve
@@ -21,17 +20,6 @@ if TYPE_CHECKING:
 __all__ = ["build", "check", "compose", "config_directory", "resolve"]
 
 _HOMES = {"build": "allowlist", "resolve": "allowlist", "check": "checks", "compose": "loading"}
-
-
-def config_directory() -> Path:
-    """The shipped configuration's directory: inside an installed package, at the top of a working copy."""
-    package = Path(__file__).resolve().parents[1]
-    for directory in (package / "conf", package.parents[1] / "conf"):
-        if (directory / "config.yaml").is_file():
-            return directory
-    raise UserError(
-        f"the configuration is missing: no conf/config.yaml in {package} nor in {package.parents[1]}"
-    )
 
 
 def __getattr__(name: str) -> Any:

@@ -16,6 +16,7 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from pipeline.config.nearest import suggest
+from pipeline.config.renamed import current
 from pipeline.config.resolvers import allowed_names
 from pipeline.config.signatures import classes, definition
 from pipeline.errors import UserError
@@ -170,7 +171,7 @@ def _built(value: Any, key: str) -> Any:
 def _dotted(name: object, key: str) -> str:
     if not isinstance(name, str) or not all(part.isidentifier() for part in name.split(".")):
         raise UserError(f"{key}={name!r}: expected the dotted name of a class, like torch.optim.Adam")
-    return name
+    return current(name)
 
 
 def _check_place(module: str, name: str, kind: str, dotted: str, key: str) -> None:

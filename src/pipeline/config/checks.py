@@ -14,13 +14,13 @@ import yaml
 from omegaconf import DictConfig, ListConfig
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
-from pipeline.config import config_directory
 from pipeline.config.allowlist import SECTIONS, check_name, check_shape, resolve
 from pipeline.config.devices import check_devices
 from pipeline.config.masking import holds_secret, mask
 from pipeline.config.nearest import suggest
 from pipeline.config.resolvers import READABLE_VARIABLES, allowed_names, refusal
 from pipeline.config.rules import STRATEGIES, complaint
+from pipeline.config.shipped import config_directory
 from pipeline.config.signatures import arguments
 from pipeline.errors import UserError
 

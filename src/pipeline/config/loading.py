@@ -26,10 +26,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from pipeline.config import config_directory
 from pipeline.config.checks import check, check_overrides
 from pipeline.config.nearest import suggest
 from pipeline.config.resolvers import refusal, register
+from pipeline.config.shipped import config_directory
 from pipeline.errors import UserError
 
 _OVERRIDE = re.compile(r"(?P<sign>\+{0,2}|~)(?P<key>[\w./$@-]+)(?P<rest>=(?s:.*))?")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.config import config_directory
+from pipeline.config.shipped import config_directory
 
 # Groups whose options are shown with a line each, in this order; the others are listed by name.
 _DESCRIBED = {

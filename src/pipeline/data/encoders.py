@@ -1,21 +1,26 @@
-"""Importing this module registers every kind of encoder, so that any saved state can be read."""
+"""Reading a fitted encoder's state: importing this module registers every kind that the package has."""
 
-from pipeline.data.encoder import ImageEncoder, SeriesEncoder, VectorEncoder
-from pipeline.data.image_folder import ResizingImageEncoder
-from pipeline.data.memmap import MappedEncoder
-from pipeline.data.orders import OrdersEncoder
-from pipeline.data.table_encoder import TableEncoder
-from pipeline.data.text_encoders import BagEncoder, CharacterEncoder, TokensEncoder
+from __future__ import annotations
 
-__all__ = [
-    "BagEncoder",
-    "CharacterEncoder",
-    "ImageEncoder",
-    "MappedEncoder",
-    "OrdersEncoder",
-    "ResizingImageEncoder",
-    "SeriesEncoder",
-    "TableEncoder",
-    "TokensEncoder",
-    "VectorEncoder",
-]
+from typing import Any
+
+import pipeline.data.images.folder
+import pipeline.data.orders.orders
+import pipeline.data.tables.encoder
+import pipeline.data.tables.memmap
+import pipeline.data.text.encoders  # noqa: F401
+from pipeline.data.core.encoder import Encoder
+from pipeline.errors import UserError
+
+
+def restored(state: dict[str, Any]) -> Encoder:
+    """The fitted encoder whose :meth:`~pipeline.data.core.encoder.Encoder.to_state` was ``state``.
+
+    Raises:
+        UserError: no encoder class of that kind is loaded.
+    """
+    state = dict(state)
+    kind = state.pop("kind")
+    if kind not in Encoder.kinds:
+        raise UserError(f"unknown encoder kind {kind!r}; expected one of {sorted(Encoder.kinds)}")
+    return Encoder.kinds[kind](**state)

@@ -21,11 +21,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.data.loader import Chunk, Loader
-from pipeline.data.spec import Spec
+from pipeline.data.core.loader import Chunk, Loader
+from pipeline.data.core.spec import Spec
+from pipeline.data.core.sums import Sums
 from pipeline.errors import Diverged, UserError
 from pipeline.models.divergence import LossWatch, diverged
-from pipeline.models.sums import Sums
 
 State = Any
 
@@ -326,7 +326,7 @@ class BaseModule(pl.LightningModule):
             loader.epoch = self.trainer.current_epoch
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
-        """Train on every batch of a chunk: see :class:`pipeline.data.loader.Chunk`."""
+        """Train on every batch of a chunk: see :class:`pipeline.data.core.loader.Chunk`."""
         if self._resumed is not None:
             # Only now: whatever Lightning drew while it started up is forgotten.
             set_random_state(self._resumed["random"])

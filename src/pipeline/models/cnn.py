@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.data.spec import Spec
+from pipeline.data.core.spec import Spec
 from pipeline.errors import UserError
 from pipeline.models.base import BaseModule
 from pipeline.models.layers import BatchNorm2d, output_layer

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from pipeline.data.spec import Spec
+from pipeline.data.core.spec import Spec
 from pipeline.models.base import BaseModule
 from pipeline.models.layers import output_layer
 from pipeline.models.mlp import flat_inputs

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.data.encoder import Encoder
-from pipeline.data.spec import Spec
+from pipeline.data.core.encoder import Encoder
+from pipeline.data.core.spec import Spec
+from pipeline.data.encoders import restored
 from pipeline.errors import UserError
 from pipeline.models.base import BaseModule
 
@@ -62,7 +63,7 @@ def load(directory: str | Path) -> Predictor:
                 raise ValueError(f"the checksum of {name} is wrong")
         module = model_class(description["class"])(**description["hyperparameters"])
         module.load_state_dict(load_file(str(folder / FILES[0])))
-        encoder = Encoder.from_state(json.loads((folder / FILES[2]).read_text(encoding="utf-8")))
+        encoder = restored(json.loads((folder / FILES[2]).read_text(encoding="utf-8")))
     except UserError:
         raise
     except Exception as error:

@@ -22,7 +22,7 @@ from pipeline.sweeps.display import Display
 from pipeline.sweeps.parent import NoParent, Parent
 from pipeline.sweeps.plan import Plan
 from pipeline.sweeps.plots import write_plots
-from pipeline.sweeps.running import Runner, load_runner
+from pipeline.sweeps.running import Runner, load_function
 from pipeline.sweeps.space import Value
 from pipeline.sweeps.storage import SweepStorage, open_storage
 from pipeline.sweeps.study import (
@@ -166,7 +166,7 @@ def _run_trials(
         return
     with Display(plan, study, console) as display:
         if plan.n_jobs == 1:
-            runner = run or load_runner(plan.runner)
+            runner = run or load_function(plan.runner)
             with _terminating():
                 Worker(plan, storage, composer, runner, on_change=display.update).work()
             return

@@ -98,10 +98,10 @@ def objective_values(metrics: Mapping[str, float], names: list[str]) -> list[flo
     return values
 
 
-def load_runner(dotted: str) -> Runner:
-    """The function that runs a trial, from its dotted name (given by the program, never by a configuration)."""
+def load_function(dotted: str) -> Callable[..., Any]:
+    """The function of a dotted name (given by the program, never by a configuration)."""
     module, _, name = dotted.rpartition(".")
-    return cast(Runner, getattr(importlib.import_module(module), name))
+    return cast("Callable[..., Any]", getattr(importlib.import_module(module), name))
 
 
 def as_outcome(result: Any) -> Outcome:

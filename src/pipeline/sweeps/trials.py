@@ -6,12 +6,14 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from pipeline.sweeps.running import Context, Outcome, Pruned, TooLarge, as_outcome
-from pipeline.tasks.hooks import Hooks
-from pipeline.tasks.recording import reopen_run
+from pipeline.runs.hooks import Hooks
+from pipeline.runs.recording import reopen_run
+from pipeline.sweeps.running import Context, Outcome, Pruned, TooLarge, as_outcome, load_function
 
 TRIAL = "pipeline.sweeps.trials.train_trial"
 JOB = "pipeline.sweeps.trials.run_job"
+RUN_TASK = "pipeline.tasks.run_task"
+"""The tasks stand on a floor above this one, so that what runs any of them is known by its name."""
 
 
 def train_trial(config: DictConfig, context: Context) -> Outcome:
@@ -21,7 +23,7 @@ def train_trial(config: DictConfig, context: Context) -> Outcome:
         Pruned: after its run was tagged.
         TooLarge: the model breaks the sweep's limit.
     """
-    from pipeline.tasks.train import output_directory, train
+    from pipeline.runs.train import output_directory, train
 
     config.trainer.enable_progress_bar = False
     sizes: dict[str, float] = {}
@@ -64,10 +66,8 @@ def train_trial(config: DictConfig, context: Context) -> Outcome:
 def run_job(config: DictConfig, context: Context) -> Outcome:
     """One job of a plain multirun: the whole task, as it would run alone."""
     if config.task.name != "train":
-        from pipeline.__main__ import run_task
-
-        return as_outcome(run_task(config))
-    from pipeline.tasks.train import train
+        return as_outcome(load_function(RUN_TASK)(config))
+    from pipeline.runs.train import train
 
     config.trainer.enable_progress_bar = False
     hooks = Hooks(parent=context.parent, tags=dict(context.tags), quiet=True)

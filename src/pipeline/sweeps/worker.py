@@ -40,7 +40,7 @@ from pipeline.sweeps.running import (
     TooLarge,
     as_outcome,
     fresh_subdirectory,
-    load_runner,
+    load_function,
     objective_values,
     read_search_space_function,
 )
@@ -417,7 +417,7 @@ def main(arguments: list[str] | None = None) -> int:
         plan,
         storage,
         Composer(plan),
-        load_runner(plan.runner),
+        load_function(plan.runner),
         orphaned=lambda: os.kill(os.getpid(), signal.SIGTERM),
     )
     try:

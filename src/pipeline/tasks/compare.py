@@ -10,9 +10,7 @@ import numpy as np
 from omegaconf import DictConfig
 
 from pipeline.errors import UserError
-from pipeline.statistics import PairedTest, bootstrap_mean, compare_hits
-from pipeline.tasks.finished import FinishedRun, data_of, find_run, load_predictor, open_store
-from pipeline.tasks.outputs import (
+from pipeline.evaluation.outputs import (
     Outputs,
     higher_is_better,
     loader_of,
@@ -22,6 +20,8 @@ from pipeline.tasks.outputs import (
     split_digest,
     test_split,
 )
+from pipeline.evaluation.statistics import PairedTest, bootstrap_mean, compare_hits
+from pipeline.runs.finished import FinishedRun, data_of, find_run, load_predictor, open_store
 
 
 def run(cfg: DictConfig) -> None:

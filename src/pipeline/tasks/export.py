@@ -17,11 +17,11 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from pipeline.errors import UserError
-from pipeline.tasks.finished import asked_model, asked_run, data_of, load_predictor, open_store
-from pipeline.tasks.outputs import result_directory
+from pipeline.evaluation.outputs import result_directory
+from pipeline.runs.finished import asked_model, asked_run, data_of, load_predictor, open_store
 
 if TYPE_CHECKING:
-    from pipeline.data.module import DataModule
+    from pipeline.data.core.module import DataModule
     from pipeline.models.saved import Predictor
 
 FORMATS = {"onnx": ".onnx", "pt2": ".pt2", "safetensors": ".safetensors"}

@@ -19,8 +19,8 @@ from pipeline.errors import UserError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from pipeline.evaluation.inputs import Samples
     from pipeline.models.saved import Predictor
-    from pipeline.tasks.predict_inputs import Samples
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ BATCHES_A_CHUNK = 8
 
 def run(cfg: DictConfig) -> None:
     """The task behind ``task=predict``."""
-    from pipeline.tasks.finished import asked_model, load_predictor, open_store
+    from pipeline.runs.finished import asked_model, load_predictor, open_store
 
     check_output(cfg)
     store = open_store(cfg)
@@ -72,7 +72,7 @@ def predict(
     Raises:
         UserError: the input is missing or not what the model takes.
     """
-    from pipeline.tasks.predict_inputs import chunks
+    from pipeline.evaluation.inputs import chunks
 
     form = output_format or ("jsonl" if Path(target).suffix in (".jsonl", ".ndjson", ".json") else "csv")
     count = 0
@@ -120,7 +120,7 @@ def _predicted(predictor: Predictor, some: Samples, batch_size: int) -> pd.DataF
 
 
 def _texts(raw: Any) -> list[str]:
-    from pipeline.data.text_encoders import strings
+    from pipeline.data.text.encoders import strings
 
     return strings(raw)
 

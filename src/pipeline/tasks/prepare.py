@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from pipeline.tasks.delivering import write_json
-from pipeline.tasks.finished import data_of
-from pipeline.tasks.outputs import result_directory
+from pipeline.evaluation.outputs import result_directory
+from pipeline.runs.finished import data_of
+from pipeline.runs.handover import write_json
 
 if TYPE_CHECKING:
-    from pipeline.data.module import DataModule
+    from pipeline.data.core.module import DataModule
 
 
 def run(cfg: DictConfig) -> None:

@@ -12,10 +12,10 @@ import numpy as np
 from omegaconf import DictConfig
 
 from pipeline.errors import UserError
+from pipeline.evaluation.outputs import result_directory
+from pipeline.evaluation.statistics import PairedTest, compare_hits, compare_values
 from pipeline.reports.html import Page
-from pipeline.statistics import PairedTest, compare_hits, compare_values
-from pipeline.tasks.delivering import HISTORY, METRICS, Delivered, read_delivered, read_json, write_json
-from pipeline.tasks.outputs import result_directory
+from pipeline.runs.handover import HISTORY, METRICS, Delivered, read_delivered, read_json, write_json
 
 MODELS = {"train": "as configured", "sweep": "tuned by the sweep"}
 LOWER_IS_BETTER = ("mae", "mse", "rmse", "loss", "bits_per_char")
@@ -200,7 +200,7 @@ def _ids(candidate: Candidate) -> list[str]:
 
 
 def _curves(candidate: Candidate, directory: Path) -> Path | None:
-    from pipeline.reports.plots import learning_curves
+    from pipeline.reports.curves import learning_curves
 
     path = candidate.delivered.directory / HISTORY
     if not path.is_file():

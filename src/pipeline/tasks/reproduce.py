@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from pipeline.errors import UserError
-from pipeline.run_result import RunResult
-from pipeline.tasks.environment import environment
-from pipeline.tasks.finished import FinishedRun, find_run, open_store
-from pipeline.tasks.hooks import Hooks
-from pipeline.tasks.outputs import result_directory
-from pipeline.tasks.recording import git_state
-from pipeline.tasks.train import final_metrics
+from pipeline.evaluation.outputs import result_directory
+from pipeline.runs.environment import environment
+from pipeline.runs.finished import FinishedRun, find_run, open_store
+from pipeline.runs.hooks import Hooks
+from pipeline.runs.recording import git_state
+from pipeline.runs.result import RunResult
+from pipeline.runs.train import final_metrics
 
 if TYPE_CHECKING:
     from pipeline.tracking.queries import Store
@@ -72,7 +72,7 @@ def reproduce(cfg: DictConfig) -> Comparison:
     Raises:
         UserError: there is no such run, or what it needs is not there any more.
     """
-    from pipeline.tasks.train import train
+    from pipeline.runs.train import train
 
     store = open_store(cfg)
     original = find_run(store, str(cfg.task.run_id), cfg)

@@ -8,10 +8,10 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from pipeline.errors import UserError
-from pipeline.tasks.delivering import deliver
-from pipeline.tasks.finished import TRAINING, typed_overrides
-from pipeline.tasks.hooks import Hooks
-from pipeline.tasks.train import output_directory, train
+from pipeline.runs.finished import TRAINING, typed_overrides
+from pipeline.runs.handover import deliver
+from pipeline.runs.hooks import Hooks
+from pipeline.runs.train import output_directory, train
 
 
 def run(cfg: DictConfig) -> None:

@@ -10,7 +10,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from pipeline.config import build
-from pipeline.data.module import DataModule
+from pipeline.data.core.module import DataModule
 from pipeline.errors import UserError
 from pipeline.models.base import BaseModule, Optimisation
 

@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from pipeline.data.loader import Loader
+from pipeline.data.core.loader import Loader
 from pipeline.models.base import BaseModule
 
 
@@ -41,7 +41,7 @@ def outputs_of(trainer: pl.Trainer, model: BaseModule, loader: Any) -> tuple[Ten
 
 def scores(model: BaseModule, logits: Tensor, targets: Tensor) -> dict[str, float]:
     """The task's metrics, with those that need every output at once: ROC-AUC, average precision, R²."""
-    from pipeline.models.sums import Sums
+    from pipeline.data.core.sums import Sums
 
     sums = Sums(model.spec, confusion=True)
     sums.add(

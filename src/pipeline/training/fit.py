@@ -15,8 +15,8 @@ from omegaconf import DictConfig
 from pytorch_lightning.callbacks import Callback, EarlyStopping
 
 from pipeline.config import build
-from pipeline.data.module import DataModule
-from pipeline.data.splits import Rows
+from pipeline.data.core.module import DataModule
+from pipeline.data.core.splits import Rows
 from pipeline.errors import Diverged, UserError
 from pipeline.models.base import BaseModule
 from pipeline.training.building import monitored, plain

@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 from pytorch_lightning.utilities.memory import is_oom_error
 
-from pipeline.data.module import DataModule
+from pipeline.data.core.module import DataModule
 from pipeline.models.base import BaseModule
 
 log = logging.getLogger(__name__)

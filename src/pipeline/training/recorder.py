@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Checkpoint
 
-from pipeline.data.loader import Loader
+from pipeline.data.core.loader import Loader
 from pipeline.models.base import BaseModule
 
 History = dict[str, list[tuple[int, float]]]

@@ -11,8 +11,8 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
-from pipeline.data.loader import Chunk
-from pipeline.data.text_encoders import CharacterEncoder
+from pipeline.data.core.loader import Chunk
+from pipeline.data.text.encoders import CharacterEncoder
 from pipeline.models.base import BaseModule
 
 WRITTEN = "written.txt"
@@ -26,7 +26,7 @@ class Samples(pl.Callback):
         every_n_steps: optimiser steps between two texts; a last one is written at the end.
         length: characters of each text.
         prompt: what the model reads first; empty begins with a character drawn at random.
-        temperature: see :func:`pipeline.generation.generate`.
+        temperature: see :func:`pipeline.models.generation.generate`.
         top_k: likewise.
         seed: likewise.
     """
@@ -60,7 +60,7 @@ class Samples(pl.Callback):
             self._write(trainer, pl_module)
 
     def _write(self, trainer: pl.Trainer, model: pl.LightningModule) -> None:
-        from pipeline.generation import generate
+        from pipeline.models.generation import generate
 
         assert isinstance(model, BaseModule)
         if trainer.is_global_zero:

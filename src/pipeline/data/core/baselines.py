@@ -1,0 +1,98 @@
+"""Common-sense baselines: what a model has to beat before it has learnt anything.
+
+A baseline is a function of the training split, the split to predict and the spec; it gives metrics under the names
+that models' metrics have. A data module may bring its own (``DataModule.baselines``).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from pipeline.data.core.spec import Spec
+from pipeline.data.core.splits import Rows
+from pipeline.data.core.sums import macro_f1
+
+Baseline = Callable[[Rows, Rows, Spec], dict[str, float]]
+
+
+def defaults(spec: Spec) -> dict[str, Baseline]:
+    """The baselines for a kind of task; the first one is the common-sense one."""
+    return {"mean": mean} if spec.task == "regression" else {"majority": majority}
+
+
+def majority(train: Rows, evaluate: Rows, spec: Spec) -> dict[str, float]:
+    """Always the class most frequent in training; its loss is that of predicting the training frequencies."""
+    classes = 2 if spec.task == "binary" else spec.outputs
+    known, targets = _labels(train.y), _labels(evaluate.y)
+    counts = torch.bincount(known, minlength=classes).double()
+    predicted = int(counts.argmax())
+    # A class that never occurs in training still gets a chance (Laplace), or the loss would be infinite.
+    log_p = ((counts + 1) / (counts.sum() + classes)).log()
+    confusion = torch.zeros(classes, classes)
+    confusion[:, predicted] = torch.bincount(targets, minlength=classes).float()
+    loss = float(-log_p[targets].mean())
+    metrics = {
+        "accuracy": float((targets == predicted).double().mean()),
+        "loss": loss,
+        "f1": macro_f1(confusion),
+    }
+    if spec.per_step and spec.task == "multiclass":
+        metrics["bits_per_char"] = loss / math.log(2)
+    return metrics
+
+
+def values(train: Rows, evaluate: Rows, spec: Spec) -> Tensor:
+    """What the first of :func:`defaults` scores on each prediction, for paired tests.
+
+    Returns:
+        (predictions,) whether the most frequent class is right, the error of the mean, or for a class at each step
+        the bits that its frequency in training leaves.
+    """
+    if spec.task == "regression":
+        known, targets = (split.y.double().reshape(-1, spec.outputs) for split in (train, evaluate))
+        return (targets - known.mean(0)).abs().mean(1)
+    known, targets = _labels(train.y), _labels(evaluate.y)
+    counts = torch.bincount(known, minlength=2 if spec.task == "binary" else spec.outputs).double()
+    if spec.per_step and spec.task == "multiclass":
+        return -((counts + 1) / (counts + 1).sum()).log2()[targets]
+    return targets == int(counts.argmax())
+
+
+def mean(train: Rows, evaluate: Rows, spec: Spec) -> dict[str, float]:
+    """Always the mean of the training targets."""
+    error = evaluate.y.double() - train.y.double().mean(0)
+    mse = float(error.square().mean())
+    return {
+        "mae": float(error.abs().mean()),
+        "mse": mse,
+        "rmse": math.sqrt(mse),
+        "loss": mse / spec.target_std**2,
+    }
+
+
+def linear_regression(train: Rows, evaluate: Rows, spec: Spec) -> dict[str, float]:
+    """Ordinary least squares on the inputs as the model sees them."""
+    inputs, targets = _design(train), train.y.double().view(len(train), -1)
+    weights = torch.linalg.lstsq(inputs, targets, driver="gelsd").solution
+    error = _design(evaluate) @ weights - evaluate.y.double().view(len(evaluate), -1)
+    mse = float(error.square().mean())
+    return {
+        "mae": float(error.abs().mean()),
+        "mse": mse,
+        "rmse": math.sqrt(mse),
+        "loss": mse / spec.target_std**2,
+    }
+
+
+def _design(split: Rows) -> Tensor:
+    x = split.take(torch.arange(len(split)))[0].double().flatten(1)
+    return torch.cat([x, torch.ones(len(x), 1, dtype=torch.float64)], dim=1)
+
+
+def _labels(y: Tensor) -> Tensor:
+    flat = y.reshape(-1)
+    return flat[flat >= 0].long()

@@ -1,0 +1,225 @@
+"""Fitted preprocessing: raw input in, model input out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+
+from pipeline.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Encoder(ABC):
+    """What was learnt from the training split to turn raw input into what the model takes.
+
+    A subclass is registered under its ``kind``; its state is JSON, so that it can be logged with the model and
+    read again without running anything.
+    """
+
+    kind: ClassVar[str]
+    kinds: ClassVar[dict[str, type[Encoder]]] = {}
+    """Every encoder class that is loaded, by its kind."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "kind" in cls.__dict__:
+            Encoder.kinds[cls.kind] = cls
+
+    @abstractmethod
+    def encode(self, raw: Any) -> torch.Tensor:
+        """A batch of raw samples as one tensor of model input.
+
+        Raises:
+            UserError: the raw input has not the form this encoder was fitted on.
+        """
+
+    @abstractmethod
+    def state(self) -> dict[str, Any]:
+        """Everything that was fitted, as JSON values."""
+
+    @abstractmethod
+    def example(self) -> Any:
+        """Two raw samples of the form that :meth:`encode` takes (logged as the model's input example)."""
+
+    def signature(self) -> dict[str, Any]:
+        """The raw input in words that MLflow's model signature is made from.
+
+        ``{"type": "tensor", "dtype": ..., "shape": [-1, ...]}``, ``{"type": "text", "column": ...}`` or
+        ``{"type": "columns", "columns": [{"name": ..., "dtype": ..., "required": ...}, ...]}``.
+        """
+        raise NotImplementedError
+
+    def to_state(self) -> dict[str, Any]:
+        """:meth:`state` with the kind that :func:`pipeline.data.encoders.restored` looks up."""
+        return {"kind": self.kind, **self.state()}
+
+
+class ImageEncoder(Encoder):
+    """Raw pixels 0–255 to ``uint8`` images; the model itself normalises them on its device.
+
+    Args:
+        shape: channels, height, width.
+        mean: of each channel over the training split, in pixel units.
+        std: likewise.
+    """
+
+    kind = "image"
+
+    def __init__(self, shape: list[int], mean: list[float], std: list[float]) -> None:
+        self.shape, self.mean, self.std = list(shape), list(mean), list(std)
+
+    @classmethod
+    def fit(cls, images: torch.Tensor) -> ImageEncoder:
+        """Channel statistics of ``uint8`` images of shape (samples, channels, height, width)."""
+        mean, std = [], []
+        for channel in range(images.shape[1]):
+            # A histogram of 256 bins is exact, and needs no float copy of the whole split.
+            counts = torch.bincount(images[:, channel].reshape(-1), minlength=256).double()
+            values = torch.arange(256, dtype=torch.float64)
+            average = float((counts * values).sum() / counts.sum())
+            variance = float((counts * (values - average) ** 2).sum() / counts.sum())
+            mean.append(average)
+            std.append(max(variance**0.5, 1.0))
+        return cls(list(images.shape[1:]), mean, std)
+
+    def encode(self, raw: Any) -> torch.Tensor:
+        channels, height, width = self.shape
+        try:
+            values = np.asarray(raw)
+            if values.dtype == object:
+                values = np.stack([np.asarray(image) for image in values])
+        except ValueError as error:
+            raise UserError(f"images of different sizes; expected {height}×{width} each: {error}") from None
+        if values.ndim == 2 and values.shape[1] == channels * height * width:
+            values = values.reshape(-1, channels, height, width)
+        elif values.ndim == 3 and channels == 1:
+            values = values[:, None]
+        elif values.ndim == 4 and values.shape[-1] == channels and values.shape[1] != channels:
+            values = values.transpose(0, 3, 1, 2)
+        if values.ndim != 4 or list(values.shape[1:]) != self.shape:
+            raise UserError(
+                f"got images of shape {tuple(np.shape(raw))}, expected (samples, {height}, {width})"
+                f"{'' if channels == 1 else f' with {channels} channels'} and pixel values 0–255"
+            )
+        if not np.issubdtype(values.dtype, np.number) or (
+            values.size and (values.min() < 0 or values.max() > 255)
+        ):
+            raise UserError("pixel values must be numbers from 0 to 255")
+        return torch.from_numpy(np.ascontiguousarray(values.astype(np.uint8)))
+
+    def state(self) -> dict[str, Any]:
+        return {"shape": self.shape, "mean": self.mean, "std": self.std}
+
+    def example(self) -> np.ndarray:
+        channels, height, width = self.shape
+        images = np.zeros(
+            (2, height, width) if channels == 1 else (2, channels, height, width), dtype=np.uint8
+        )
+        images[1] = 255
+        return images
+
+    def signature(self) -> dict[str, Any]:
+        shape = self.shape[1:] if self.shape[0] == 1 else self.shape
+        return {"type": "tensor", "dtype": "uint8", "shape": [-1, *shape]}
+
+
+class VectorEncoder(Encoder):
+    """Numeric features as float32, shifted and scaled by the training split's statistics where asked for.
+
+    Args:
+        columns: feature names.
+        shift: subtracted from each feature.
+        scale: each feature is divided by it.
+    """
+
+    kind = "vector"
+
+    def __init__(
+        self, columns: list[str], shift: list[float] | None = None, scale: list[float] | None = None
+    ) -> None:
+        self.columns = list(columns)
+        self.shift = list(shift) if shift else [0.0] * len(self.columns)
+        self.scale = list(scale) if scale else [1.0] * len(self.columns)
+
+    @classmethod
+    def fit(cls, values: np.ndarray, columns: list[str], standardise: bool = True) -> VectorEncoder:
+        """Mean and standard deviation of each column of ``values`` (samples, features)."""
+        if not standardise:
+            return cls(columns)
+        std = values.std(axis=0)
+        std[std == 0] = 1.0
+        return cls(columns, values.mean(axis=0).tolist(), std.tolist())
+
+    def encode(self, raw: Any) -> torch.Tensor:
+        values = self._columns(raw)
+        if values.ndim != 2 or values.shape[1] != len(self.columns):
+            raise UserError(
+                f"got input of shape {values.shape}, expected rows of {len(self.columns)}: {self.columns}"
+            )
+        return torch.from_numpy(((values - np.array(self.shift)) / np.array(self.scale)).astype(np.float32))
+
+    def _columns(self, raw: Any) -> np.ndarray:
+        if hasattr(raw, "columns"):
+            frame: pd.DataFrame = raw
+            if missing := [column for column in self.columns if column not in frame.columns]:
+                raise UserError(f"the input lacks the columns {missing}; expected {self.columns}")
+            raw = frame[self.columns]
+        try:
+            return np.asarray(raw, dtype=np.float64)
+        except (TypeError, ValueError):
+            raise UserError(f"the columns {self.columns} must be numbers") from None
+
+    def state(self) -> dict[str, Any]:
+        return {"columns": self.columns, "shift": self.shift, "scale": self.scale}
+
+    def example(self) -> pd.DataFrame:
+        import pandas as pd
+
+        return pd.DataFrame(
+            [self.shift, [a + b for a, b in zip(self.shift, self.scale, strict=True)]], columns=self.columns
+        )
+
+    def signature(self) -> dict[str, Any]:
+        # Whole numbers too, which MLflow would refuse for a "double".
+        columns = [{"name": name, "dtype": "any", "required": True} for name in self.columns]
+        return {"type": "columns", "columns": columns}
+
+
+class SeriesEncoder(Encoder):
+    """A numeric series as it stands: (samples, steps) or (samples, steps, features) to float32.
+
+    Args:
+        features: number of values a step.
+    """
+
+    kind = "series"
+
+    def __init__(self, features: int = 1) -> None:
+        self.features = features
+
+    def encode(self, raw: Any) -> torch.Tensor:
+        try:
+            values = np.asarray(raw, dtype=np.float32)
+        except (TypeError, ValueError):
+            raise UserError("a series must be numbers, every row with the same number of steps") from None
+        if values.ndim == 2 and self.features == 1:
+            values = values[:, :, None]
+        if values.ndim != 3 or values.shape[2] != self.features:
+            raise UserError(
+                f"got a series of shape {values.shape}, expected (samples, steps, {self.features})"
+            )
+        return torch.from_numpy(np.ascontiguousarray(values))
+
+    def state(self) -> dict[str, Any]:
+        return {"features": self.features}
+
+    def example(self) -> np.ndarray:
+        return np.zeros((2, 8, self.features), dtype=np.float32)
+
+    def signature(self) -> dict[str, Any]:
+        return {"type": "tensor", "dtype": "float32", "shape": [-1, -1, self.features]}

@@ -1,0 +1,122 @@
+"""The loader that a trainer reads: whole batches from a split in memory, several to a Lightning step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from pipeline.data.core.splits import Batch, Rows
+
+Augment = Callable[[Tensor], Tensor]
+
+
+class Chunk:
+    """The batches of one Lightning step, taken from the split one by one when they are needed.
+
+    Args:
+        split: where the batches come from.
+        rows: the row numbers of each batch.
+        device: where the batches go (None: where the split is).
+        augment: applied to the inputs of each batch.
+    """
+
+    def __init__(
+        self,
+        split: Rows,
+        rows: list[Tensor],
+        device: torch.device | None = None,
+        augment: Augment | None = None,
+    ) -> None:
+        self.split, self.rows, self.device, self.augment = split, rows, device, augment
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for rows in self.rows:
+            x, y = self.split.take(rows)
+            if self.device is not None:
+                x, y = x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
+            yield (self.augment(x) if self.augment else x), y
+
+
+class Loader:
+    """An epoch of a split as chunks of batches.
+
+    The order of an epoch depends on ``seed`` and the epoch's number alone, so that a run that was interrupted in the
+    middle of one goes on with the batches that an uninterrupted run would have seen.
+
+    Args:
+        split: the samples.
+        batch_size: samples in a batch (of this process).
+        shuffle: a new order each epoch.
+        seed: of the order.
+        chunk: batches in a Lightning step.
+        rank: number of this process among ``world_size`` that share the samples.
+        world_size: number of processes.
+        augment: applied to the inputs of each batch.
+    """
+
+    def __init__(
+        self,
+        split: Rows,
+        batch_size: int,
+        *,
+        shuffle: bool = False,
+        seed: int = 0,
+        chunk: int = 1,
+        rank: int = 0,
+        world_size: int = 1,
+        augment: Augment | None = None,
+    ) -> None:
+        self.split, self.batch_size, self.shuffle, self.seed = split, batch_size, shuffle, seed
+        self.chunk, self.rank, self.world_size, self.augment = chunk, rank, world_size, augment
+        self.epoch = 0
+        self.first_chunk = 0
+        self.device: torch.device | None = None
+        self._in_order: list[Tensor] | None = None
+
+    def move(self, device: torch.device) -> None:
+        """Put the whole split on ``device`` if it fits in a third of its free memory, else move each batch."""
+        if device.type == "cpu" or self.device == device:
+            return
+        if device.type == "cuda" and self.split.nbytes < torch.cuda.mem_get_info(device)[0] / 3:
+            self.split = self.split.to(device)
+        self.device = device
+
+    @property
+    def batches(self) -> int:
+        """Batches in an epoch."""
+        return self.split.batches(self.batch_size * self.world_size)
+
+    def __len__(self) -> int:
+        return -(-self.batches // self.chunk)
+
+    def rows(self, epoch: int) -> list[Tensor]:
+        """The row numbers of each batch of ``epoch``, for this process."""
+        if self.shuffle:
+            return self._rows(torch.Generator().manual_seed(self.seed * 1_000_003 + epoch))
+        if self._in_order is None:
+            # The same in every epoch: where a batch is the whole split, making it takes as long as taking it.
+            self._in_order = self._rows(None)
+        return self._in_order
+
+    def _rows(self, generator: torch.Generator | None) -> list[Tensor]:
+        batches = self.split.order(self.batch_size * self.world_size, generator)
+        if self.world_size == 1:
+            return batches
+        # Every process needs the same number of samples, or the last gradient exchange would wait for ever:
+        # the last batch is filled up from the beginning of the epoch.
+        batches = list(batches)
+        last, missing = batches[-1], -len(batches[-1]) % self.world_size
+        batches[-1] = torch.cat([last, torch.cat(batches)[:missing]])
+        return [batch[self.rank :: self.world_size] for batch in batches]
+
+    def __iter__(self) -> Iterator[Chunk]:
+        # Read when the first batch is asked for: Lightning creates the iterator before it says which epoch it is.
+        first, self.first_chunk = self.first_chunk, 0
+        rows = self.rows(self.epoch)
+        for start in range(first * self.chunk, len(rows), self.chunk):
+            yield Chunk(self.split, rows[start : start + self.chunk], self.device, self.augment)

@@ -1,0 +1,223 @@
+"""What every data set shares: splits by seed, folds, a fitted encoder, loaders over memory."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from abc import abstractmethod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from pipeline.data.core.encoder import Encoder
+from pipeline.data.core.loader import Augment, Loader
+from pipeline.data.core.spec import Spec
+from pipeline.data.core.splits import Rows
+from pipeline.errors import UserError
+
+if TYPE_CHECKING:
+    from pipeline.data.core.baselines import Baseline
+
+log = logging.getLogger(__name__)
+
+
+class DataModule(pl.LightningDataModule):
+    """A data set in memory.
+
+    A subclass reads its source in :meth:`prepare_data` (which may touch the network) and builds ``spec``, ``encoder``,
+    ``train``, ``validation`` and ``test`` in :meth:`setup` (which may not). Splits depend on ``seed`` alone.
+
+    Args:
+        name: of the data set, shown and tagged.
+        batch_size: samples in a training batch.
+        eval_batch_size: samples in a batch of validation or test.
+        seed: of the split into training and validation, and of the folds.
+        shuffle: whether the training order changes every epoch.
+        validation_fraction: share of the training data that is held out for validation.
+        folds: number of folds of a cross-validation, None for a single split.
+        fold: which fold is held out (0 … folds − 1).
+        fallback: name of the embedded stand-in used where the data is not to be had, None makes that an error.
+        augment: ``none``, ``light`` or ``strong`` (images, training batches alone).
+        balance: ``none``, ``oversample`` or ``class_weights`` (statistics of the training split).
+        data_dir: the user's data directory.
+        train_on_all: train on the validation samples too (for a last fit whose settings are final).
+    """
+
+    spec: Spec
+    encoder: Encoder
+    train: Rows
+    validation: Rows | None
+    test: Rows | None
+
+    batch_size_shapes_splits = False
+    """Whether ``batch_size`` decides how the splits are laid out (parallel streams), not only how they are read."""
+
+    def __init__(
+        self,
+        name: str,
+        batch_size: int = 128,
+        eval_batch_size: int = 1024,
+        seed: int = 0,
+        shuffle: bool = True,
+        validation_fraction: float = 0.1,
+        folds: int | None = None,
+        fold: int | None = None,
+        fallback: str | None = None,
+        augment: str = "none",
+        balance: str = "none",
+        data_dir: str | Path = "data",
+        train_on_all: bool = False,
+    ) -> None:
+        super().__init__()
+        self.name, self.batch_size, self.eval_batch_size = name, batch_size, eval_batch_size
+        self.seed, self.shuffle, self.validation_fraction = seed, shuffle, validation_fraction
+        self.folds, self.fold, self.fallback = folds, fold, fallback
+        self.augment, self.balance, self.data_dir = augment, balance, Path(data_dir)
+        self.train_on_all = train_on_all
+        self.requested = self.used = name
+        self.chunk = 1
+        self.run_seed = seed
+        self.source = ""
+
+    @abstractmethod
+    def setup(self, stage: str | None = None) -> None:
+        """Build the spec, the encoder and the splits from what :meth:`prepare_data` left on disk."""
+
+    def announce_stand_in(self, error: Exception) -> None:
+        """Say loudly that the data was not to be had (``error``) and what is trained on instead."""
+        log.warning(
+            "%s\nTraining on the embedded stand-in %r instead of %s.", error, self.fallback, self.name
+        )
+
+    def split_rows(self, targets: Tensor, stratify: bool) -> tuple[Tensor, Tensor]:
+        """Row numbers for training and for validation, by ``seed`` alone.
+
+        With ``folds`` the fold number ``fold`` is the validation part. Each class keeps its share where ``stratify``.
+
+        Raises:
+            UserError: fewer samples than parts.
+        """
+        n = len(targets)
+        parts = self.folds if self.folds else 2
+        if n < parts:
+            raise UserError(
+                f"{n} samples cannot be split into {parts} parts; lower data.folds or bring more data"
+            )
+        if self.folds is None and self.validation_fraction == 0:
+            return torch.arange(n), torch.arange(0)
+        generator = np.random.default_rng(self.seed)
+        order = generator.permutation(n)
+        if stratify:
+            labels = targets.numpy()[order]
+            order = order[np.argsort(labels, kind="stable")]
+        if self.folds:
+            # Dealing out rows sorted by class, one to each fold in turn, gives every fold its share of each class.
+            held_out = np.zeros(n, dtype=bool)
+            held_out[order[(self.fold or 0) :: self.folds]] = True
+        else:
+            held_out = np.zeros(n, dtype=bool)
+            count = max(1, round(n * self.validation_fraction))
+            held_out[
+                order[np.linspace(0, n - 1, count).round().astype(int)] if stratify else order[:count]
+            ] = True
+        return torch.from_numpy(np.flatnonzero(~held_out)), torch.from_numpy(np.flatnonzero(held_out))
+
+    def class_weights(self, targets: Tensor, classes: int) -> tuple[float, ...]:
+        """Weights inversely proportional to the classes' frequencies in training, with mean 1 over the samples."""
+        if self.balance != "class_weights":
+            return ()
+        counts = torch.bincount(targets.long(), minlength=classes).double().clamp(min=1)
+        return tuple((len(targets) / (classes * counts)).tolist())
+
+    def oversampled(self, split: Rows) -> Rows:
+        """``split`` with the samples of rarer classes repeated until every class is as large as the largest."""
+        if self.balance != "oversample":
+            return split
+        labels = split.y.long()
+        counts = torch.bincount(labels)
+        generator = torch.Generator().manual_seed(self.seed)
+        rows = [torch.arange(len(labels))]
+        for label in range(len(counts)):
+            members = torch.nonzero(labels == label)[:, 0]
+            missing = int(counts.max()) - len(members)
+            if len(members) and missing:
+                rows.append(members[torch.randint(len(members), (missing,), generator=generator)])
+        return split.subset(torch.cat(rows))
+
+    def baselines(self) -> dict[str, Baseline]:
+        """What a model has to beat, by name; the first is the common-sense baseline."""
+        from pipeline.data.core.baselines import defaults
+
+        return defaults(self.spec)
+
+    def baseline_values(self, split: Rows) -> Tensor:
+        """What the common-sense baseline scores on each prediction of ``split``."""
+        from pipeline.data.core.baselines import values
+
+        return values(self.train, split, self.spec)
+
+    def plots(self, model: Any, folder: Path) -> list[Path]:
+        """Plots of this data set's own for a trained model, drawn into ``folder``."""
+        return []
+
+    @property
+    def digest(self) -> str:
+        """A short hash of the training and validation samples and of how they were split."""
+        state = hashlib.sha256()
+        for split in (self.train, self.validation):
+            if split is not None:
+                for tensor in self._tensors(split):
+                    array = np.ascontiguousarray(
+                        tensor if isinstance(tensor, np.ndarray) else tensor.cpu().numpy()
+                    )
+                    state.update(str((array.shape, array.dtype)).encode())
+                    # A memory map of many gigabytes is identified by its ends: reading it all would cost a pass.
+                    whole = array.nbytes < 1 << 30
+                    state.update(array.data if whole else np.concatenate([array[:1000], array[-1000:]]).data)
+        return state.hexdigest()[:16]
+
+    def _tensors(self, split: Rows) -> list[Any]:
+        names = ("x", "indptr", "indices", "tokens", "y")
+        return [getattr(split, name) for name in names if hasattr(split, name)]
+
+    def _loader(self, split: Rows, training: bool) -> Loader:
+        trainer = self.trainer
+        world_size = trainer.world_size if trainer is not None else 1
+        return Loader(
+            split,
+            self.batch_size if training else self.eval_batch_size,
+            shuffle=training and self.shuffle,
+            seed=self.run_seed,
+            chunk=self.chunk if training else 1,
+            rank=trainer.global_rank if trainer is not None and training else 0,
+            world_size=world_size if training else 1,
+            augment=self._augmentation() if training else None,
+        )
+
+    def _augmentation(self) -> Augment | None:
+        if self.augment == "none":
+            return None
+        from pipeline.data.images.augment import augmentation
+
+        made: Augment = augmentation(self.augment)
+        return made
+
+    def train_dataloader(self) -> Loader:
+        """Shuffled training batches, several to a step."""
+        return self._loader(self.train, training=True)
+
+    def val_dataloader(self) -> Loader | list[Any]:
+        """Validation batches in order; none if nothing was held out."""
+        return (
+            []
+            if self.validation is None or len(self.validation) == 0
+            else self._loader(self.validation, False)
+        )
+
+    def test_dataloader(self) -> Loader | list[Any]:
+        """Test batches in order. Nothing but ``trainer.test`` and an evaluation asks for them."""
+        return [] if self.test is None else self._loader(self.test, False)

@@ -1,0 +1,1 @@
+"""Images: published sets and folders of files."""

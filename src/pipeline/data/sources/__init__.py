@@ -1,0 +1,1 @@
+"""Where files come from: found, downloaded, verified, unpacked."""

@@ -1,0 +1,452 @@
+"""Where data comes from: the data directory, the search path, the published address; each file verified.
+
+    path = locate(IMDB, data_dir=Path("data"), search_path=search_path())
+
+Nothing here knows what is in the files beyond what tells a whole one from a damaged one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies
+
+from pipeline.data.sources.archives import Damaged, read_gzip, read_members, sync_and_rename
+from pipeline.errors import UserError
+
+log = logging.getLogger(__name__)
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+CONNECT_SECONDS = 6.0
+READ_SECONDS = 30.0
+LOCK_SECONDS = 1800.0
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file that a data set needs.
+
+    Args:
+        name: what it is, for messages.
+        filenames: relative names it is looked for under, with `/`; a download lands under the first.
+        urls: published addresses (https), tried in order.
+        checksums: `algorithm:hex` of whole files; a file with one of them is accepted at once.
+        content: `algorithm:hex` of the uncompressed content, for files that mirrors compress differently.
+        check: looks into a file that no checksum vouches for and raises `Damaged` when it is not the data
+            set; None means that only the checksums count.
+        max_bytes: a download larger than this is broken off.
+    """
+
+    name: str
+    filenames: tuple[str, ...]
+    urls: tuple[str, ...] = ()
+    checksums: tuple[str, ...] = ()
+    content: str | None = None
+    check: Callable[[Path], None] | None = None
+    max_bytes: int = 256 * 1024**2
+
+
+class DataUnavailable(UserError):
+    """A file is nowhere to be had; the message says what was tried and the three ways to provide it.
+
+    Args:
+        source: what was looked for.
+        data_dir: the directory it may be put in.
+        tried: one line for each place that did not have it.
+    """
+
+    def __init__(self, source: Source, data_dir: Path, tried: Sequence[str]) -> None:
+        self.source = source
+        self.tried = tuple(tried)
+        address = source.urls[0] if source.urls else "its published address"
+        filename = source.filenames[0]
+        super().__init__(
+            f"{source.name} could not be found.\n"
+            + "".join(f"  tried {line}\n" for line in tried)
+            + "Three ways to provide it:\n"
+            f"  1. put the file at {data_dir / filename} (or set paths.data_dir to a directory that has it)\n"
+            f"  2. set PIPELINE_DATA_PATH to a directory (or several, separated by "
+            f"{os.pathsep!r}) with {filename} in it\n"
+            f"  3. run once with a network: it is fetched from {address}"
+        )
+
+
+def search_path() -> list[Path]:
+    """The directories of PIPELINE_DATA_PATH, absolute; read from, never written to."""
+    return [
+        Path(part).expanduser().absolute()
+        for part in os.environ.get("PIPELINE_DATA_PATH", "").split(os.pathsep)
+        if part
+    ]
+
+
+def locate(source: Source, data_dir: Path, search_path: Sequence[Path] = (), download: bool = True) -> Path:
+    """Find a file in the data directory, on the search path or at its published address, and verify it.
+
+    Safe to call from several processes at once: one downloads, the others wait for it.
+
+    Args:
+        source: the file.
+        data_dir: where a download lands; a damaged copy here is moved aside (`.damaged`) and fetched again.
+        search_path: further directories, never written to; a damaged copy there is skipped with a warning.
+        download: False looks at this machine alone (`setup` may not touch the network).
+
+    Raises:
+        DataUnavailable: none of the places has it.
+    """
+    tried: list[str] = []
+    found = _find_own(source, data_dir, tried)
+    for directory in () if found else search_path:
+        found = found or _find_shared(source, directory, data_dir, tried)
+    if found:
+        return found
+    if not download:
+        raise DataUnavailable(source, data_dir, tried)
+    return _download_once(source, data_dir, tried)
+
+
+def digest(path: Path) -> str:
+    """The file's SHA-256, in hexadecimal."""
+    return _hash_file(path, "sha256")
+
+
+def verify(source: Source, path: Path, records: Path | None = None) -> None:
+    """Raise `Damaged` unless a file is what the source says.
+
+    Args:
+        source: what it should be.
+        path: the file.
+        records: a directory that remembers, by content, which files stood the slow checks.
+    """
+    hashes = {name: _hash_file(path, name) for name in {"sha256", *(_algorithm(c) for c in source.checksums)}}
+    if any(hashes[_algorithm(checksum)] == _value(checksum) for checksum in source.checksums):
+        return
+    if not source.content and not source.check:
+        raise Damaged(path, "its checksum is not the published one")
+    seen = hashlib.sha256(f"{source.name}|{source.content}|{hashes['sha256']}".encode()).hexdigest()
+    if records and (records / seen).exists():
+        return
+    if source.content:
+        content = hashlib.new(
+            _algorithm(source.content), read_gzip(path, source.max_bytes), usedforsecurity=False
+        )
+        if content.hexdigest() != _value(source.content):
+            raise Damaged(path, "the checksum of its content is not the published one")
+    if source.check:
+        source.check(path)
+    if records:
+        _remember(records, seen)
+
+
+def _find_own(source: Source, data_dir: Path, tried: list[str]) -> Path | None:
+    """The copy in the data directory; a damaged one is moved aside, so that it is fetched again."""
+    for path in _present(source, data_dir):
+        try:
+            verify(source, path, data_dir / ".verified")
+            return path
+        except Damaged as damaged:
+            tried.append(f"{path}: damaged ({damaged.reason})")
+        except OSError as error:
+            tried.append(f"{path}: {error.strerror or error}")
+    if tried:
+        return _find_or_move_aside(source, data_dir, tried)
+    tried.append(f"{data_dir}: no {source.filenames[0]}")
+    return None
+
+
+def _find_or_move_aside(source: Source, data_dir: Path, tried: list[str]) -> Path | None:
+    """Look again under the lock: another process may have put a whole copy where the damaged one was."""
+    try:
+        with _lock(source, data_dir):
+            for path in _present(source, data_dir):
+                try:
+                    verify(source, path, data_dir / ".verified")
+                    return path
+                except Damaged as damaged:
+                    aside = path.with_name(f"{path.name}.damaged")
+                    path.replace(aside)
+                    log.warning("%s is damaged (%s): moved to %s", path, damaged.reason, aside.name)
+    except OSError as error:
+        log.warning("%s; it cannot be moved aside: %s", tried[-1], error)
+    return None
+
+
+def _find_shared(source: Source, directory: Path, data_dir: Path, tried: list[str]) -> Path | None:
+    """The copy in a directory of the search path, which is left as it is whatever is found."""
+    paths = _present(source, directory)
+    if not paths:
+        tried.append(f"{directory} (PIPELINE_DATA_PATH): no {source.filenames[0]}")
+    for path in paths:
+        try:
+            verify(source, path, data_dir / ".verified")
+            return path
+        except Damaged as damaged:
+            log.warning("%s is skipped: damaged (%s)", path, damaged.reason)
+            tried.append(f"{path} (PIPELINE_DATA_PATH): {damaged.reason}")
+        except OSError as error:
+            tried.append(f"{path} (PIPELINE_DATA_PATH): {error.strerror or error}")
+    return None
+
+
+def _download_once(source: Source, data_dir: Path, tried: list[str]) -> Path:
+    """Download under a lock; who waited for it finds the file that the other one fetched."""
+    if os.environ.get("PIPELINE_OFFLINE"):
+        raise DataUnavailable(source, data_dir, [*tried, "the network: switched off by PIPELINE_OFFLINE"])
+    try:
+        with _lock(source, data_dir) as partial:
+            for path in _present(source, data_dir):
+                with suppress(Damaged):
+                    verify(source, path, data_dir / ".verified")
+                    return path
+            return _download(source, data_dir, partial, tried)
+    except OSError as error:
+        tried.append(f"{data_dir}: cannot be used ({error.strerror or error})")
+    raise DataUnavailable(source, data_dir, tried)
+
+
+@contextmanager
+def _lock(source: Source, data_dir: Path) -> Iterator[Path]:
+    """Hold the lock of one file of a data directory; gives the place for a download that is not finished."""
+    from filelock import FileLock
+
+    downloads = data_dir / ".downloads"
+    downloads.mkdir(parents=True, exist_ok=True)
+    key = hashlib.sha256(source.filenames[0].encode()).hexdigest()[:12]
+    with FileLock(downloads / f"{key}.lock", timeout=LOCK_SECONDS):
+        yield downloads / key
+
+
+def _download(source: Source, data_dir: Path, partial: Path, tried: list[str]) -> Path:
+    import pooch
+
+    pooch.get_logger().setLevel(logging.WARNING)
+    target = data_dir / source.filenames[0]
+    for url in (*_mirror(source), *source.urls):
+        # Whatever an interrupted download left behind; nobody else is in here while the lock is held.
+        shutil.rmtree(partial, ignore_errors=True)
+        fetch = _Download(source.max_bytes)
+        try:
+            log.info("downloading %s from %s", source.name, url)
+            file = Path(
+                pooch.retrieve(url, known_hash=None, fname=target.name, path=partial, downloader=fetch)
+            )
+            verify(source, file, data_dir / ".verified")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            sync_and_rename(file, target)
+            return target
+        except Damaged as damaged:
+            tried.append(f"{url}: what came is damaged ({damaged.reason})")
+        except _failures() as error:
+            tried.append(f"{url}: {_in_short(error)}")
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        log.warning("%s could not be fetched from %s", source.name, tried[-1])
+    raise DataUnavailable(source, data_dir, tried)
+
+
+@dataclass
+class _Download:
+    """Pooch's downloader: encrypted all the way, bounded in time and size, bytes as the server has them."""
+
+    max_bytes: int
+    headers: dict[str, str] = field(default_factory=lambda: {"Accept-Encoding": "identity"})
+
+    def __call__(self, url: str, output_file: str, pooch: object) -> None:
+        import requests
+
+        _require_https(url)
+        _require_reachable(url)
+        with requests.get(
+            url, stream=True, timeout=(CONNECT_SECONDS, READ_SECONDS), headers=self.headers
+        ) as response:
+            for step in (*response.history, response):
+                _require_https(step.url)
+            response.raise_for_status()
+            with Path(output_file).open("wb") as file:
+                # Undecoded: some servers label a .gz file as a compressed transfer of something else.
+                for chunk in response.raw.stream(1 << 20, decode_content=False):
+                    file.write(chunk)
+                    if file.tell() > self.max_bytes:
+                        raise _Refused(f"more than {self.max_bytes} bytes")
+
+
+class _Refused(Exception):
+    """A download that is not begun or broken off on purpose."""
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    import requests
+    import urllib3
+
+    return (requests.RequestException, urllib3.exceptions.HTTPError, _Refused)
+
+
+def _require_https(url: str) -> None:
+    parts = urlsplit(url)
+    if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in LOOPBACK):
+        raise _Refused("only https addresses are fetched")
+
+
+def _require_reachable(url: str) -> None:
+    """Give up on a network that swallows packets after one time limit, not after one for each address."""
+    if getproxies():
+        return
+    parts = urlsplit(url)
+    deadline = time.monotonic() + CONNECT_SECONDS
+    error: OSError = TimeoutError("no answer")
+    try:
+        addresses = socket.getaddrinfo(parts.hostname, parts.port or 443, type=socket.SOCK_STREAM)
+    except OSError as unknown:
+        raise _Refused(f"no such host or no network ({unknown.strerror})") from unknown
+    for family, kind, protocol, _, address in addresses:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            break
+        try:
+            with socket.socket(family, kind, protocol) as probe:
+                probe.settimeout(left)
+                probe.connect(address)
+            return
+        except OSError as failed:
+            error = failed
+    raise _Refused(f"no connection ({error.strerror or error})") from error
+
+
+def _mirror(source: Source) -> tuple[str, ...]:
+    """A mirror of one's own (an institute's, say), asked before the published addresses."""
+    base = os.environ.get("PIPELINE_DATA_MIRROR", "").rstrip("/")
+    return (f"{base}/{source.filenames[0]}",) if base else ()
+
+
+def _in_short(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+def _present(source: Source, directory: Path) -> list[Path]:
+    return [path for name in source.filenames if (path := directory / name).is_file()]
+
+
+def _remember(records: Path, seen: str) -> None:
+    try:
+        records.mkdir(parents=True, exist_ok=True)
+        (records / seen).touch()
+    except OSError:
+        log.debug("%s is read-only: slow checks are repeated at every start", records)
+
+
+def _hash_file(path: Path, algorithm: str) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
+
+
+def _algorithm(checksum: str) -> str:
+    return checksum.partition(":")[0]
+
+
+def _value(checksum: str) -> str:
+    return checksum.partition(":")[2]
+
+
+def _mnist(stem: str, content: str) -> Source:
+    return Source(
+        name=f"MNIST ({stem})",
+        filenames=(f"MNIST/raw/{stem}-ubyte.gz", f"MNIST/raw/{stem}-ubyte"),
+        urls=(
+            f"https://ossci-datasets.s3.amazonaws.com/mnist/{stem}-ubyte.gz",
+            f"https://storage.googleapis.com/cvdf-datasets/mnist/{stem}-ubyte.gz",
+        ),
+        content=content,
+    )
+
+
+MNIST = {
+    "train_images": _mnist("train-images-idx3", "md5:6bbc9ace898e44ae57da46a324031adb"),
+    "train_labels": _mnist("train-labels-idx1", "md5:a25bea736e30d166cdddb491f175f624"),
+    "test_images": _mnist("t10k-images-idx3", "md5:2646ac647ad5339dbf082846283269ea"),
+    "test_labels": _mnist("t10k-labels-idx1", "md5:27ae3e4e09519cfbb04c329615203637"),
+}
+
+
+def _check_imdb(path: Path) -> None:
+    folders = [f"aclImdb/{split}/{label}" for split in ("train", "test") for label in ("pos", "neg")]
+    counts = dict.fromkeys(folders, 0)
+    for name, _ in read_members(path, wanted=lambda name: name.endswith(".txt")):
+        folder = name.rpartition("/")[0]
+        if folder in counts:
+            counts[folder] += 1
+    for folder, count in counts.items():
+        if count != 12_500:
+            raise Damaged(path, f"{count} reviews in {folder}, not 12500")
+
+
+IMDB = Source(
+    name="the Large Movie Review Dataset (IMDB)",
+    filenames=("aclImdb_v1.tar.gz",),
+    urls=("https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz",),
+    checksums=("md5:7c2ac02c03563afcf9b574c7e56c153a",),
+    check=_check_imdb,
+)
+
+
+def _check_reuters(path: Path) -> None:
+    parts = [content for _, content in read_members(path, wanted=lambda name: name.endswith(".sgm"))]
+    records = sum(content.count(b"<REUTERS ") for content in parts)
+    if (len(parts), records) != (22, 21_578):
+        raise Damaged(path, f"{records} records in {len(parts)} files, not 21578 in 22")
+
+
+REUTERS = Source(
+    name="Reuters-21578",
+    filenames=("reuters21578.tar.gz",),
+    urls=(
+        "https://kdd.ics.uci.edu/databases/reuters21578/reuters21578.tar.gz",
+        "https://archive.ics.uci.edu/ml/machine-learning-databases/reuters21578-mld/reuters21578.tar.gz",
+    ),
+    checksums=("sha256:3bae43c9b14e387f76a61b6d82bf98a4fb5d3ef99ef7e7075ff2ccbcf59f9d30",),
+    check=_check_reuters,
+)
+
+BOSTON_HOUSING = Source(
+    name="Boston housing",
+    filenames=("housing.data",),
+    urls=("https://archive.ics.uci.edu/ml/machine-learning-databases/housing/housing.data",),
+    # As published, and the same rows with one more blank at the end.
+    checksums=(
+        "sha256:baadf72995725d76efe787b664e1f083388c79ba21ef9a7990d87f774184735a",
+        "sha256:4a8425d42eb99b76feb7ee7cf0fb1d897a6cd19b72c437e4855d767cabb7e24e",
+    ),
+)
+
+
+def _check_metamorphosis(path: Path) -> None:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise Damaged(path, "not UTF-8 text") from error
+    words = " ".join(text.split())
+    begin = words.find("One morning, when Gregor Samsa woke from troubled dreams")
+    end = words.find("stretch out her young body.")
+    if begin < 0 or not 110_000 < end - begin < 125_000:
+        raise Damaged(path, "the story is not in it from its first sentence to its last")
+
+
+METAMORPHOSIS = Source(
+    name="Kafka, Metamorphosis",
+    filenames=("kafka.txt",),
+    # The publisher renews its preface and licence from time to time: the story itself is checked.
+    urls=(
+        "https://www.gutenberg.org/cache/epub/5200/pg5200.txt",
+        "https://www.gutenberg.org/files/5200/5200-0.txt",
+    ),
+    checksums=("sha256:836497d1e5a47b1744e68da78822e8af19ddadc565e3a09fde348f300e14ec78",),
+    check=_check_metamorphosis,
+)

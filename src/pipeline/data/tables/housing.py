@@ -1,0 +1,110 @@
+"""Boston housing: 506 districts, 13 numbers each, the median price of a house."""
+
+from __future__ import annotations
+
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from pipeline.data.core.encoder import VectorEncoder
+from pipeline.data.core.module import DataModule
+from pipeline.data.core.spec import Spec
+from pipeline.data.core.splits import Rows
+from pipeline.data.sources import finding as sources
+from pipeline.errors import UserError
+
+if TYPE_CHECKING:
+    from pipeline.data.core.baselines import Baseline
+
+COLUMNS = ["CRIM", "ZN", "INDUS", "CHAS", "NOX", "RM", "AGE", "DIS", "RAD", "TAX", "PTRATIO", "B", "LSTAT"]
+
+
+class Housing(DataModule):
+    """Boston housing, or scikit-learn's embedded diabetes data in its place.
+
+    Args:
+        name: shown and tagged.
+        test_fraction: share of the rows that only the test sees.
+        **shared: see :class:`DataModule`.
+    """
+
+    encoder: VectorEncoder
+
+    def __init__(self, name: str = "boston_housing", test_fraction: float = 0.2, **shared: Any) -> None:
+        super().__init__(name=name, **shared)
+        self.test_fraction = test_fraction
+
+    def prepare_data(self) -> None:
+        """Find or download the file; fall back to the stand-in where there is none and one is named."""
+        if self.fallback not in (None, "diabetes"):
+            raise UserError(
+                f"data.fallback={self.fallback}; {self.name} has one stand-in: diabetes (or null)"
+            )
+        try:
+            self._file()
+        except sources.DataUnavailable as error:
+            if self.fallback is None:
+                raise
+            self.announce_stand_in(error)
+
+    def setup(self, stage: str | None = None) -> None:
+        x, y, columns, target, unit = self._table()
+        order = np.random.default_rng(self.seed).permutation(len(y))
+        cut = round(len(y) * self.test_fraction)
+        test, pool = np.sort(order[:cut]), np.sort(order[cut:])
+        train, validation = (
+            pool[rows.numpy()] for rows in self.split_rows(torch.from_numpy(y[pool]), stratify=False)
+        )
+        if self.train_on_all:
+            train = pool
+        self.encoder = VectorEncoder.fit(x[train], columns)
+
+        def rows(numbers: np.ndarray) -> Rows:
+            return Rows(self.encoder.encode(x[numbers]), torch.from_numpy(y[numbers].astype(np.float32)))
+
+        self.train = rows(train)
+        self.validation = rows(validation) if len(validation) else None
+        self.test = rows(test) if len(test) else None
+        self.spec = Spec(
+            task="regression",
+            input="vector",
+            input_shape=(len(columns),),
+            outputs=1,
+            target_name=target,
+            target_unit=unit,
+            target_mean=float(y[train].mean()),
+            target_std=float(y[train].std()),
+        )
+
+    def baselines(self) -> dict[str, Baseline]:
+        """The mean of the training prices, and ordinary least squares."""
+        from pipeline.data.core.baselines import linear_regression
+
+        return super().baselines() | {"linear": linear_regression}
+
+    def _file(self, download: bool = True) -> Path:
+        return sources.locate(sources.BOSTON_HOUSING, self.data_dir, sources.search_path(), download)
+
+    def _table(self) -> tuple[np.ndarray, np.ndarray, list[str], str, str]:
+        """Features (rows, columns), targets, names of the columns, of the target, and its unit."""
+        try:
+            path = self._file(download=False)
+        except sources.DataUnavailable:
+            if self.fallback is None:
+                raise
+            self.used = self.fallback
+            return _diabetes()
+        self.source = str(path)
+        # Fourteen numbers a record; in some copies a record takes two lines.
+        values = np.loadtxt(StringIO(" ".join(path.read_text().split()))).reshape(-1, len(COLUMNS) + 1)
+        return values[:, :-1], values[:, -1], COLUMNS, "MEDV", "thousand dollars"
+
+
+def _diabetes() -> tuple[np.ndarray, np.ndarray, list[str], str, str]:
+    from sklearn.datasets import load_diabetes
+
+    bunch = load_diabetes(scaled=False)
+    return bunch.data, bunch.target, list(bunch.feature_names), "progression", ""

@@ -1,0 +1,512 @@
+"""Tables larger than memory: arrays on disk, mapped and read a batch at a time.
+
+A directory holds ``x.npy`` (rows × columns, float32, NaN where a value is missing), ``y.npy`` (the target: float32 for
+numbers, int64 for classes) and ``table.json`` (names of columns, target and classes). Make one from a CSV or Parquet
+file of any size with::
+
+    python -m pipeline.data.tables.memmap FILE DIRECTORY --target COLUMN
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.data.core.encoder import VectorEncoder
+from pipeline.data.core.module import DataModule
+from pipeline.data.core.spec import Spec
+from pipeline.data.core.splits import Batch, Rows, chosen
+from pipeline.errors import UserError
+
+if TYPE_CHECKING:
+    from pipeline.data.core.baselines import Baseline
+
+BLOCK = 8192
+"""Rows that stay together on disk and in a split: at 30 columns, one megabyte."""
+WINDOW = 64
+"""Blocks whose rows are shuffled among each other."""
+STATISTICS_ROWS = 1_000_000
+IN_ORDER_ROWS = 10_000_000
+"""Up to so many row numbers are simply listed where nothing is shuffled."""
+
+
+class BlockRows(Rows):
+    """Some blocks of rows of memory-mapped arrays.
+
+    An epoch goes through the blocks in a random order, ``WINDOW`` of them at a time, whose rows are shuffled among each
+    other: nearly as random as a permutation of all rows, which would take 8 bytes a row and read the disk at random.
+
+    Args:
+        x: (rows, columns) of the whole table, mapped.
+        y: targets of the whole table, mapped.
+        blocks: which blocks of ``BLOCK`` rows belong to this split, ascending.
+        shift: subtracted from each column.
+        scale: each column is divided by it; a missing value becomes 0, the mean.
+        block: rows in a block.
+    """
+
+    def __init__(
+        self, x: Tensor, y: Tensor, blocks: np.ndarray, shift: Tensor, scale: Tensor, block: int = BLOCK
+    ) -> None:
+        self.whole_x, self.whole_y = x, y
+        self.blocks, self.block = torch.from_numpy(blocks.astype(np.int64)), block
+        self.shift, self.scale = shift, scale
+        full = len(blocks) * block
+        # The table's last block, which may be shorter, is the last of the split that has it.
+        self.rows = full - max(0, (int(blocks[-1]) + 1) * block - len(y)) if len(blocks) else 0
+
+    def __len__(self) -> int:
+        return self.rows
+
+    @property
+    def y(self) -> Tensor:  # type: ignore[override]
+        """All targets of the split (made anew: they may take much memory)."""
+        return torch.cat([self.whole_y[start:stop] for start, stop in self._spans()])
+
+    @property
+    def x(self) -> np.ndarray:  # type: ignore[override]
+        """The first rows as they are on disk, by which the table is recognised."""
+        start, stop = next(self._spans())
+        return self.whole_x[start:stop].numpy()
+
+    def _spans(self) -> Iterator[tuple[int, int]]:
+        for number in self.blocks.tolist():
+            yield number * self.block, min((number + 1) * self.block, len(self.whole_y))
+
+    def order(self, batch_size: int, generator: torch.Generator | None = None) -> Any:
+        if generator is None and len(self) < IN_ORDER_ROWS:
+            return super().order(batch_size)
+        return BlockOrder(self, batch_size, generator)
+
+    def take(self, rows: Tensor) -> Batch:
+        place = self.blocks[rows // self.block] * self.block + rows % self.block
+        values = (chosen(self.whole_x, place) - self.shift) / self.scale
+        return values.nan_to_num_(0.0), chosen(self.whole_y, place)
+
+    def _inputs(self, rows: Tensor) -> Tensor:
+        return self.take(rows)[0]
+
+    def subset(self, rows: Tensor) -> Rows:
+        return Rows(*self.take(rows))
+
+    def to(self, device: torch.device) -> BlockRows:
+        return self
+
+    @property
+    def nbytes(self) -> int:
+        return len(self) * self.whole_x.shape[1] * self.whole_x.element_size()
+
+
+class BlockOrder(Sequence[Tensor]):
+    """The batches of an epoch, each made when it is asked for.
+
+    Args:
+        split: whose rows.
+        batch_size: rows in a batch.
+        generator: shuffles; None leaves everything in order.
+    """
+
+    def __init__(self, split: BlockRows, batch_size: int, generator: torch.Generator | None) -> None:
+        self.split, self.batch_size = split, batch_size
+        count = len(split.blocks)
+        self.seed: int | None = None
+        self.sequence = torch.arange(count)
+        if generator is not None:
+            self.seed = int(torch.randint(2**62, (1,), generator=generator))
+            # The shorter last block stays at the end, so that a row's place follows from its number.
+            short = len(split) % split.block != 0
+            self.sequence[: count - short] = torch.randperm(count - short, generator=generator)
+        self._window: tuple[int, Tensor] = (-1, torch.empty(0))
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.split) / self.batch_size)
+
+    @overload
+    def __getitem__(self, index: int) -> Tensor: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Tensor]: ...
+
+    def __getitem__(self, index: int | slice) -> Tensor | list[Tensor]:
+        if isinstance(index, slice):
+            return [self._batch(number) for number in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        return self._batch(index % len(self))
+
+    def _batch(self, number: int) -> Tensor:
+        start = number * self.batch_size
+        stop = min(start + self.batch_size, len(self.split))
+        if self.seed is None:
+            return torch.arange(start, stop)
+        per_window = WINDOW * self.split.block
+        parts = []
+        while start < stop:
+            window, offset = divmod(start, per_window)
+            end = min(stop - window * per_window, per_window)
+            parts.append(self._rows_of(window)[offset:end])
+            start = window * per_window + end
+        return torch.cat(parts)
+
+    def _rows_of(self, window: int) -> Tensor:
+        """The rows of one window, shuffled; the last one asked for is kept."""
+        if self._window[0] != window:
+            blocks = self.sequence[window * WINDOW : (window + 1) * WINDOW]
+            rows = (blocks[:, None] * self.split.block + torch.arange(self.split.block)).flatten()
+            rows = rows[rows < len(self.split)]
+            assert self.seed is not None
+            generator = torch.Generator().manual_seed(self.seed ^ window)
+            self._window = (window, rows[torch.randperm(len(rows), generator=generator)])
+        return self._window[1]
+
+
+class MemoryMapped(DataModule):
+    """A table of memory-mapped arrays, see the top of this file. Whole blocks of rows train, validate and test.
+
+    Columns are standardised by their mean and deviation over (at most a million of) the training rows, read in whole
+    blocks; a missing value becomes the mean.
+
+    Args:
+        name: shown and tagged.
+        path: the directory.
+        test_fraction: share of the blocks for the test.
+        block: rows in a block; smaller ones mix better and read slower.
+        target_unit: unit of a number that is predicted.
+        **shared: see :class:`DataModule`.
+    """
+
+    encoder: MappedEncoder
+    train: BlockRows
+
+    def __init__(
+        self,
+        name: str = "memmap",
+        path: str | Path | None = None,
+        test_fraction: float = 0.02,
+        block: int = BLOCK,
+        target_unit: str = "",
+        **shared: Any,
+    ) -> None:
+        super().__init__(name=name, **shared)
+        if path is None:
+            raise UserError(
+                f"data={name} needs a directory with x.npy, y.npy and table.json: data.path=DIRECTORY"
+            )
+        if self.balance == "oversample":
+            raise UserError(
+                "data.balance=oversample would copy what does not fit in memory; use class_weights"
+            )
+        self.path, self.test_fraction, self.block, self.target_unit = (
+            Path(path),
+            test_fraction,
+            block,
+            target_unit,
+        )
+        self.source = str(path)
+
+    def setup(self, stage: str | None = None) -> None:
+        x, y, about = open_table(self.path)
+        blocks = math.ceil(len(y) / self.block)
+        train, validation, test = self._blocks(blocks)
+        shift, scale = _statistics(self._sampled(x, train).numpy())
+        self.encoder = MappedEncoder(about["columns"], shift.tolist(), scale.tolist())
+
+        def split(chosen: np.ndarray) -> BlockRows:
+            moved, by = torch.from_numpy(shift).float(), torch.from_numpy(scale).float()
+            return BlockRows(x, y, chosen, moved, by, self.block)
+
+        self.train = split(train)
+        self.validation = split(validation) if len(validation) else None
+        self.test = split(test) if len(test) else None
+        classes = tuple(about["classes"])
+        targets = self._sampled(y, train)
+        if bool((targets == targets[0]).all()):
+            raise UserError(
+                f"{self.path}: the target {about['target']!r} is the same everywhere: nothing to learn"
+            )
+        self.spec = Spec(
+            task="regression" if not classes else "binary" if len(classes) == 2 else "multiclass",
+            input="vector",
+            input_shape=(x.shape[1],),
+            outputs=len(classes) if len(classes) > 2 else 1,
+            classes=classes,
+            target_name=about["target"],
+            target_unit=self.target_unit,
+            class_weights=self.class_weights(targets, len(classes)) if classes else (),
+            target_mean=0.0 if classes else float(targets.double().mean()),
+            target_std=1.0 if classes else float(targets.double().std(correction=0)),
+        )
+
+    def baselines(self) -> dict[str, Baseline]:
+        """The usual ones, learnt from (at most a million of) the training targets."""
+        some = self._sampled(self.train.whole_y, self.train.blocks.numpy())
+        learnt = Rows(torch.zeros(len(some), 0), some)
+
+        def of_sample(baseline: Baseline) -> Baseline:
+            return lambda train, evaluate, spec: baseline(learnt, evaluate, spec)
+
+        return {name: of_sample(baseline) for name, baseline in super().baselines().items()}
+
+    def _blocks(self, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The blocks of each part, drawn by the data's seed."""
+        order = np.random.default_rng(self.seed).permutation(count)
+        tests = max(1, round(count * self.test_fraction)) if self.test_fraction else 0
+        pool = order[tests:]
+        if self.folds:
+            validation = pool[(self.fold or 0) :: self.folds]
+        else:
+            validations = (
+                max(1, round(len(pool) * self.validation_fraction)) if self.validation_fraction else 0
+            )
+            validation = pool[:validations]
+        train = pool if self.train_on_all else np.setdiff1d(pool, validation)
+        if not len(train) or (self.folds and len(pool) < self.folds):
+            raise UserError(
+                f"{self.path}: {count} blocks of {self.block} rows are too few to train, validate and test on; "
+                "lower data.block, or use data=csv for tables that fit in memory"
+            )
+        return np.sort(train), np.sort(validation), np.sort(order[:tests])
+
+    def _sampled(self, rows: Tensor, blocks: np.ndarray) -> Tensor:
+        """Rows of blocks evenly spread over some blocks, about a million at most."""
+        step = max(1, math.ceil(len(blocks) * self.block / STATISTICS_ROWS))
+        return torch.cat(
+            [rows[block * self.block : (block + 1) * self.block] for block in blocks[::step].tolist()]
+        )
+
+
+def _statistics(sample: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation of the known values of each column, one column in double precision at a time."""
+    shift, scale = np.zeros(sample.shape[1]), np.ones(sample.shape[1])
+    for number in range(sample.shape[1]):
+        values = sample[:, number].astype(np.float64)
+        values = values[np.isfinite(values)]
+        if len(values):
+            shift[number], scale[number] = values.mean(), values.std() or 1.0
+    return shift, scale
+
+
+class MappedEncoder(VectorEncoder):
+    """Numeric columns, standardised; a missing value becomes the mean."""
+
+    kind = "mapped"
+
+    def encode(self, raw: Any) -> Tensor:
+        return super().encode(raw).nan_to_num_(0.0)
+
+
+def open_table(directory: Path) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    """The mapped arrays and the description of a directory that :func:`write_table` made.
+
+    Raises:
+        UserError: a file is missing or damaged, or they do not fit together.
+    """
+    try:
+        # Copy-on-write: torch wants memory that it may write to, and nothing ever reaches the file.
+        x, y = (np.load(directory / f"{part}.npy", mmap_mode="c", allow_pickle=False) for part in "xy")
+        about = json.loads((directory / "table.json").read_text(encoding="utf-8"))
+        columns, classes, target = about["columns"], about["classes"], about["target"]
+        fits = (
+            x.ndim == 2
+            and x.shape == (len(y), len(columns))
+            and y.ndim == 1
+            and x.dtype == np.float32
+            and len(y)
+        )
+        fits = (
+            fits
+            and y.dtype in (np.float32, np.int64)
+            and isinstance(classes, list)
+            and isinstance(target, str)
+        )
+    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+        raise UserError(f"{directory} is no table of memory-mapped arrays: {error}") from None
+    if not fits:
+        raise UserError(
+            f"{directory}: x.npy, y.npy and table.json do not fit together; write the directory again"
+        )
+    return torch.from_numpy(x), torch.from_numpy(y), about
+
+
+def write_table(
+    directory: Path,
+    chunks: Iterable[tuple[np.ndarray, np.ndarray]],
+    columns: Sequence[str],
+    target: str = "target",
+    classes: Sequence[str] = (),
+) -> int:
+    """Write a table chunk by chunk; memory holds one chunk at a time.
+
+    Args:
+        directory: made anew; it must not exist.
+        chunks: ``x`` (rows, columns) with NaN where a value is missing, and ``y`` (class numbers if there are classes).
+        columns: names of the columns.
+        target: name of the target.
+        classes: names of the classes; none for numbers.
+
+    Returns:
+        The number of rows.
+    """
+    if directory.exists():
+        raise UserError(f"{directory} exists already; name a new directory")
+    draft = directory.with_name(f"{directory.name}.{uuid.uuid4().hex[:8]}.part")
+    draft.mkdir(parents=True)
+    kind = np.dtype(np.float32 if len(classes) in (0, 2) else np.int64)
+    rows = 0
+    try:
+        with (draft / "x.npy").open("wb") as x_file, (draft / "y.npy").open("wb") as y_file:
+            _header(x_file, (0, len(columns)), np.dtype(np.float32))
+            _header(y_file, (0,), kind)
+            for x, y in chunks:
+                if x.shape != (len(y), len(columns)):
+                    raise ValueError(
+                        f"a chunk of shape {x.shape} with {len(y)} targets; {len(columns)} columns were named"
+                    )
+                x_file.write(np.ascontiguousarray(x, dtype=np.float32).data)
+                y_file.write(np.ascontiguousarray(y, dtype=kind).data)
+                rows += len(y)
+            # Now that the number of rows is known; the header has room for any.
+            _header(x_file, (rows, len(columns)), np.dtype(np.float32))
+            _header(y_file, (rows,), kind)
+        about = {"columns": list(columns), "target": target, "classes": list(classes)}
+        (draft / "table.json").write_text(json.dumps(about), encoding="utf-8")
+        draft.rename(directory)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return rows
+
+
+def _header(file: Any, shape: tuple[int, ...], kind: np.dtype[Any]) -> None:
+    """The beginning of an ``.npy`` file, always of the same length."""
+    text = repr({"descr": kind.str, "fortran_order": False, "shape": shape})
+    file.seek(0)
+    file.write(b"\x93NUMPY\x01\x00" + (246).to_bytes(2, "little") + (text.ljust(245) + "\n").encode())
+    file.seek(0, 2)
+
+
+def write_from_file(source: Path, directory: Path, target: str) -> int:
+    """Turn a CSV or Parquet file of numbers into memory-mapped arrays, a million rows in memory at most.
+
+    Args:
+        source: the file.
+        directory: to be made.
+        target: the column to predict: numbers, or text (which becomes classes).
+
+    Returns:
+        The number of rows.
+
+    Raises:
+        UserError: the file cannot be read, a column is no number, or the target is missing in some rows.
+    """
+    import pyarrow as pa
+
+    from pipeline.data.tables.files import Table
+
+    try:
+        names, classes = _survey(source, target)
+        place = {name: number for number, name in enumerate(classes)}
+
+        def chunks() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+            for batch in _batches(source):
+                table = Table(pa.table(batch), str(source))
+                x = np.stack([_numbers(table, name) for name in names], axis=1).astype(np.float32)
+                goal = table.column(target)
+                if goal.missing.any():
+                    raise UserError(
+                        f"{source}: the target {target!r} is missing in some rows; remove them first"
+                    )
+                text = goal.as_text() if classes else goal
+                y = np.array([place[word] for word in text.words])[text.values] if classes else goal.values
+                yield x, y
+
+        return write_table(directory, chunks(), names, target, classes)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(
+            f"{source} cannot be turned into arrays: {' '.join(str(error).split())[:200]}"
+        ) from None
+
+
+def _survey(source: Path, target: str) -> tuple[list[str], list[str]]:
+    """The columns of numbers and, for a target of text, its classes: a first pass over the file."""
+    import pyarrow as pa
+
+    from pipeline.data.tables.files import Table, listed
+
+    names: list[str] = []
+    classes: set[str] = set()
+    for batch in _batches(source):
+        table = Table(pa.table(batch), str(source))
+        table.require([target], "--target")
+        names = [name for name in table.names if name != target]
+        goal = table.column(target)
+        if goal.kind == "text" or goal.truth:
+            text = goal.as_text()
+            classes.update(text.words[code] for code in np.unique(text.values[text.values >= 0]))
+            if len(classes) > 1000:
+                raise UserError(
+                    f"{source}: the target {target!r} has more than 1000 different texts ({listed(sorted(classes), 3)})"
+                )
+    if not names:
+        raise UserError(f"{source} has no rows, or no column beside the target")
+    return names, sorted(classes)
+
+
+def _numbers(table: Any, name: str) -> np.ndarray:
+    column = table.column(name)
+    if column.kind == "text" and not column.missing.all():
+        raise UserError(
+            f"{table.source}: the column {name!r} holds text; memory-mapped tables are of numbers alone"
+        )
+    return np.where(column.missing, np.nan, column.values)
+
+
+def _batches(source: Path) -> Iterator[Any]:
+    from pipeline.data.tables.files import TableFormat, file_format
+
+    if not source.is_file():
+        raise UserError(f"{source}: there is no such file")
+    kind = file_format(source, TableFormat())
+    if kind == "parquet":
+        from pyarrow import parquet
+
+        with parquet.ParquetFile(source) as file:
+            yield from file.iter_batches(batch_size=262_144)
+    elif kind == "jsonl":
+        raise UserError(f"{source}: expected a CSV, TSV or Parquet file")
+    else:
+        from pyarrow import csv
+
+        options = csv.ParseOptions(delimiter="\t" if kind == "tsv" else ",")
+        yield from csv.open_csv(source, csv.ReadOptions(block_size=32 << 20), parse_options=options)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line: ``python -m pipeline.data.tables.memmap FILE DIRECTORY --target COLUMN``."""
+    import argparse
+    import sys
+
+    parser = argparse.ArgumentParser(prog="python -m pipeline.data.tables.memmap", description=__doc__)
+    parser.add_argument("file", type=Path, help="CSV, TSV or Parquet")
+    parser.add_argument("directory", type=Path, help="made anew")
+    parser.add_argument("--target", required=True, help="the column to predict")
+    chosen = parser.parse_args(arguments)
+    try:
+        rows = write_from_file(chosen.file, chosen.directory, chosen.target)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    print(f"{chosen.directory}: {rows:,} rows. Train on it with data=memmap data.path={chosen.directory}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,340 @@
+"""A person's own table: CSV, TSV, Parquet or JSON lines, one column to predict."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.data.core.module import DataModule
+from pipeline.data.core.spec import Spec
+from pipeline.data.tables.encoder import ColumnChoice, TableEncoder, TableRows, fit_encoder
+from pipeline.data.tables.files import Column, Table, TableFormat, listed, read_table
+from pipeline.data.tables.splits import LEFT_OUT, TEST, TRAIN, VALIDATION, SplitPlan, held_out, parts
+from pipeline.errors import UserError
+
+if TYPE_CHECKING:
+    from pipeline.data.core.baselines import Baseline
+
+log = logging.getLogger(__name__)
+
+MOST_CLASSES = 1000
+LARGEST_TARGET = 1e15
+"""The squared error of larger ones leaves float32."""
+
+
+class TableData(DataModule):
+    """Rows of a file, with one column as the target.
+
+    What each column is follows from the file: numbers are scaled, missing ones filled with the training median and
+    flagged, dates unfolded, text becomes categories. Constant and identifier-like columns are dropped with a warning.
+    Everything that is fitted is fitted on the training rows.
+
+    The target is predicted as a class if it is text or true/false, or if it is whole numbers of which there are at most
+    20 different ones, each occurring 5 times on average; otherwise as a number. ``kind`` decides it by hand.
+
+    Args:
+        name: shown and tagged.
+        path: the file.
+        target: the column to predict.
+        kind: ``auto``, ``classification`` or ``regression``.
+        format: ``csv``, ``tsv``, ``parquet``, ``jsonl``, or ``auto``: by the file's extension.
+        delimiter: between a CSV's values; None is a comma (a tabulator for TSV).
+        encoding: of a CSV.
+        decimal: decimal mark of a CSV's numbers.
+        split: ``fraction``, ``column``, ``date`` or ``hash``, see :class:`SplitPlan`.
+        split_column: the column for the last three.
+        test_from: with ``split=date``, the first date of the test rows.
+        test_path: a file of its own for the test rows.
+        test_fraction: share of the rows for the test, where no file, column or date decides.
+        scaling: ``standard``, ``robust`` or ``none``.
+        categorical: columns of numbers that are categories.
+        numeric: columns to take as numbers.
+        drop: columns to leave out.
+        keep: columns to keep though they look constant or like identifiers.
+        max_categories: inputs for the most frequent categories of a column; the others share one.
+        target_unit: unit of a number that is predicted, for the reports.
+        **shared: see :class:`DataModule`.
+    """
+
+    encoder: TableEncoder
+
+    def __init__(
+        self,
+        name: str = "csv",
+        path: str | Path | None = None,
+        target: str | None = None,
+        kind: str = "auto",
+        format: str = "auto",
+        delimiter: str | None = None,
+        encoding: str = "utf-8",
+        decimal: str = ".",
+        split: str = "fraction",
+        split_column: str | None = None,
+        test_from: str | None = None,
+        test_path: str | Path | None = None,
+        test_fraction: float = 0.15,
+        scaling: str = "standard",
+        categorical: Sequence[str] = (),
+        numeric: Sequence[str] = (),
+        drop: Sequence[str] = (),
+        keep: Sequence[str] = (),
+        max_categories: int = 100,
+        target_unit: str = "",
+        **shared: Any,
+    ) -> None:
+        super().__init__(name=name, **shared)
+        if path is None or target is None:
+            raise UserError(
+                f"data={name} needs a file and the column to predict: data.path=FILE data.target=COLUMN"
+            )
+        if kind not in ("auto", "classification", "regression"):
+            raise UserError(f"data.kind={kind}; expected auto, classification or regression")
+        self.path, self.target, self.kind = Path(path), str(target), kind
+        self.test_path = None if test_path is None else Path(test_path)
+        self.format = TableFormat(format, delimiter, encoding, decimal)
+        self.plan = SplitPlan(
+            split,
+            split_column,
+            test_from,
+            test_fraction,
+            self.validation_fraction,
+            self.folds,
+            self.fold,
+            self.seed,
+        )
+        self.plan.check()
+        self.choice = ColumnChoice(
+            tuple(map(str, categorical)),
+            tuple(map(str, numeric)),
+            tuple(map(str, drop)),
+            tuple(map(str, keep)),
+            max_categories,
+            scaling,
+        )
+        self.target_unit = target_unit
+        self.source = str(path)
+
+    def setup(self, stage: str | None = None) -> None:
+        table = read_table(self.path, self.format)
+        test_table = None if self.test_path is None else read_table(self.test_path, self.format)
+        self._check(table, test_table)
+        target = _column(table, self.target)
+        part = self._parts(table, target, separate_test=test_table is not None)
+        train, validation, test = (np.flatnonzero(part == name) for name in (TRAIN, VALIDATION, TEST))
+        if len(train) < 2:
+            raise UserError(
+                f"{self.path}: {len(train)} rows are left for training; bring more data or lower the fractions"
+            )
+        goal = _goal(
+            target, train, np.concatenate([train, validation]), self.kind, self.target, str(self.path)
+        )
+        if self.train_on_all:
+            train = np.sort(np.concatenate([train, validation]))
+        names = [name for name in table.names if name not in (self.target, self.plan.column)]
+        self.encoder = fit_encoder(table, train, names, self.choice)
+        self._build(table, target, goal, train, validation)
+        self._build_test(test_table, table, target, goal, test)
+        for read in filter(None, (table, test_table)):
+            read.release()
+
+    def _check(self, table: Table, test_table: Table | None) -> None:
+        table.require([self.target], "data.target")
+        self.choice.check(table)
+        if self.plan.column is not None:
+            table.require([self.plan.column], "data.split_column")
+        if test_table is not None:
+            test_table.require([self.target], "data.target")
+
+    def _parts(self, table: Table, target: Column, separate_test: bool) -> np.ndarray:
+        """The part of each row; rows without a target belong to none."""
+        unknown = target.missing
+        if unknown.all():
+            raise UserError(f"{table.source}: the target {self.target!r} has no value in any row")
+        if unknown.any():
+            log.warning("%d of %d rows have no %r and are left out", unknown.sum(), len(unknown), self.target)
+        part = parts(table, self.plan, separate_test)
+        if part is None:
+            part = self._at_random(np.flatnonzero(~unknown), target, separate_test)
+        part[unknown] = LEFT_OUT
+        if self.plan.way == "column" and not (part == VALIDATION).any():
+            self._hold_out(part, target)
+        return part
+
+    def _at_random(self, rows: np.ndarray, target: Column, separate_test: bool) -> np.ndarray:
+        part = np.full(len(target), LEFT_OUT, dtype=np.int8)
+        part[rows] = TRAIN
+        if not separate_test:
+            labels = self._labels(target.rows(rows))
+            part[rows[held_out(labels, len(rows), self.plan.test_fraction, self.seed)]] = TEST
+        self._hold_out(part, target)
+        return part
+
+    def _hold_out(self, part: np.ndarray, target: Column) -> None:
+        """Turn some of the training rows into validation rows, at random."""
+        rows = np.flatnonzero(part == TRAIN)
+        labels = self._labels(target.rows(rows))
+        if self.folds:
+            targets = torch.zeros(len(rows)) if labels is None else torch.from_numpy(labels)
+            chosen = self.split_rows(targets, stratify=labels is not None)[1].numpy()
+        else:
+            chosen = held_out(labels, len(rows), self.plan.validation_fraction, self.seed + 1)
+        part[rows[chosen]] = VALIDATION
+
+    def _labels(self, target: Column) -> np.ndarray | None:
+        """Classes as numbers, by which a random split is balanced; None for numbers."""
+        if not is_classification(target, self.kind):
+            return None
+        return np.unique(target.values, return_inverse=True)[1]
+
+    def _build(
+        self, table: Table, target: Column, goal: Goal, train: np.ndarray, validation: np.ndarray
+    ) -> None:
+        targets = goal.targets(target.rows(train), table.source)
+        self.spec = Spec(
+            task=goal.task,
+            input="vector",
+            input_shape=(self.encoder.width,),
+            outputs=len(goal.classes) if goal.task == "multiclass" else 1,
+            classes=goal.classes,
+            target_name=self.target,
+            target_unit=self.target_unit,
+            class_weights=self.class_weights(targets, len(goal.classes)) if goal.classes else (),
+            target_mean=0.0 if goal.classes else float(targets.double().mean()),
+            target_std=1.0 if goal.classes else float(targets.double().std(correction=0)),
+        )
+        if not goal.classes and self.balance != "none":
+            raise UserError(
+                f"data.balance={self.balance} is for classes, but {self.target!r} is predicted as a number"
+            )
+        self.train = self.oversampled(self._rows(table, train, targets))
+        self.validation = None
+        if len(validation):
+            self.validation = self._rows(
+                table, validation, goal.targets(target.rows(validation), table.source)
+            )
+
+    def _build_test(
+        self, own: Table | None, table: Table, target: Column, goal: Goal, test: np.ndarray
+    ) -> None:
+        if own is not None:
+            table, target = _complete(own, self.encoder.columns), _column(own, self.target)
+            test = np.flatnonzero(~target.missing)
+        self.test = (
+            self._rows(table, test, goal.targets(target.rows(test), table.source)) if len(test) else None
+        )
+
+    def _rows(self, table: Table, rows: np.ndarray, targets: Tensor) -> TableRows:
+        dense, codes = self.encoder.compact(table, rows)
+        return TableRows(dense, codes, self.encoder.width, targets)
+
+    def baselines(self) -> dict[str, Baseline]:
+        """The mean, and ordinary least squares where the inputs are few enough to solve for."""
+        from pipeline.data.core.baselines import linear_regression
+
+        found = super().baselines()
+        if self.spec.task == "regression" and len(self.train) * self.encoder.width < 50_000_000:
+            found["linear"] = linear_regression
+        return found
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What is predicted.
+
+    Args:
+        task: ``regression``, ``binary`` or ``multiclass``.
+        classes: names of the classes, in order; none for regression.
+        name: of the target column.
+    """
+
+    task: Any
+    classes: tuple[str, ...]
+    name: str
+
+    def targets(self, column: Column, source: str) -> Tensor:
+        """Class numbers (float32 for two classes, int64 for more), or the numbers to predict (float32).
+
+        Raises:
+            UserError: a class that the training and validation rows lack.
+        """
+        if self.task == "regression":
+            if np.abs(column.values).max() > LARGEST_TARGET:
+                raise UserError(
+                    f"{source}: the target {self.name!r} has values beyond ±{LARGEST_TARGET:g}; rescale it"
+                )
+            return torch.from_numpy(column.values.astype(np.float32))
+        text = column.as_text()
+        place = {name: number for number, name in enumerate(self.classes)}
+        numbers = np.array([*(place.get(word, -1) for word in text.words), -1])[text.values]
+        if (numbers < 0).any():
+            strange = sorted({text.words[code] for code in np.unique(text.values[numbers < 0])})
+            raise UserError(
+                f"{source}: test rows have the {self.name!r} {listed(strange)}, which no training row has; "
+                "correct or remove these rows, or split in another way (data.split, data.seed)"
+            )
+        return torch.from_numpy(numbers.astype(np.float32 if self.task == "binary" else np.int64))
+
+
+def is_classification(target: Column, kind: str) -> bool:
+    """Whether a column is predicted as a class: by ``kind``, or by the rule in :class:`TableData`."""
+    if kind != "auto":
+        return kind == "classification"
+    if target.kind == "text" or target.truth:
+        return True
+    known = target.values[~target.missing]
+    # Most numbers with a fraction are recognised by the first few.
+    if target.kind == "date" or any((some != np.floor(some)).any() for some in (known[:1000], known)):
+        return False
+    distinct = len(np.unique(known))
+    return distinct <= 20 and len(known) >= 5 * distinct
+
+
+def _goal(target: Column, train: np.ndarray, pool: np.ndarray, kind: str, name: str, source: str) -> Goal:
+    if target.kind == "date":
+        raise UserError(f"{source}: the target {name!r} holds dates; turn it into a number or a class first")
+    known, learnt = target.rows(pool), target.rows(train)
+    classes = is_classification(known, kind)
+    if not classes and target.kind == "text":
+        words = [target.words[code] for code in np.unique(known.values)[:3]]
+        raise UserError(
+            f"{source}: data.kind=regression, but the target {name!r} holds text ({listed(words)})"
+        )
+    if (learnt.values == learnt.values[0]).all():
+        value = learnt.as_text().words[learnt.as_text().values[0]]
+        what = "only one class" if classes else "the same value everywhere"
+        raise UserError(
+            f"{source}: the target {name!r} has {what} in the training rows ({value!r}): nothing to learn"
+        )
+    if not classes:
+        return Goal("regression", (), name)
+    text = known.as_text()
+    used = [text.words[code] for code in np.unique(text.values)]
+    if len(used) > MOST_CLASSES:
+        raise UserError(
+            f"{source}: the target {name!r} has {len(used)} different values, more than {MOST_CLASSES} classes; "
+            "is it the column to predict? Numbers are predicted with data.kind=regression"
+        )
+    # Numbers in their order, not 1, 10, 2.
+    if target.kind == "text":
+        used.sort()
+    return Goal("binary" if len(used) == 2 else "multiclass", tuple(used), name)
+
+
+def _column(table: Table, name: str) -> Column:
+    try:
+        return table.column(name)
+    except TypeError as error:
+        raise UserError(f"{table.source}: the target {name!r} cannot be predicted: {error}") from None
+
+
+def _complete(table: Table, names: Sequence[str]) -> Table:
+    if missing := [name for name in names if name not in table.names]:
+        raise UserError(f"{table.source} lacks the columns {listed(missing)} that the training file has")
+    return table

@@ -1,0 +1,1 @@
+"""The small systems that learning is taught with."""

@@ -1,0 +1,280 @@
+"""The small systems that learning is taught with: points on a line, two clusters, an echo, a word."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.data.core.encoder import SeriesEncoder, VectorEncoder
+from pipeline.data.core.module import DataModule
+from pipeline.data.core.spec import Spec
+from pipeline.data.core.splits import Rows, Streams
+from pipeline.data.text.encoders import CharacterEncoder
+from pipeline.errors import UserError
+
+if TYPE_CHECKING:
+    from pipeline.data.core.baselines import Baseline
+
+
+class Points(DataModule):
+    """Single numbers to predict from single numbers, in the order given, as they stand (nothing is scaled).
+
+    Args:
+        inputs: the x of each point.
+        targets: the y of each point.
+        test_inputs: points to test on, usually outside the range of ``inputs``.
+        test_targets: their y.
+        **shared: see :class:`DataModule`. ``folds`` = number of points is leave-one-out.
+    """
+
+    def __init__(
+        self,
+        inputs: Sequence[float],
+        targets: Sequence[float],
+        test_inputs: Sequence[float] = (),
+        test_targets: Sequence[float] = (),
+        name: str = "points",
+        **shared: Any,
+    ) -> None:
+        super().__init__(name=name, **shared)
+        for kind, x, y in (("", inputs, targets), ("test_", test_inputs, test_targets)):
+            if len(x) != len(y):
+                raise UserError(f"data.{kind}inputs has {len(x)} numbers but data.{kind}targets has {len(y)}")
+        if not inputs:
+            raise UserError("data.inputs is empty; give at least one point")
+        self.points = _points(inputs, targets)
+        self.test_points = _points(test_inputs, test_targets) if test_inputs else None
+
+    def setup(self, stage: str | None = None) -> None:
+        rows, held_out = self.split_rows(self.points.y, stratify=False)
+        self.train = self.points if self.train_on_all else self.points.subset(rows)
+        self.validation = self.points.subset(held_out) if len(held_out) else None
+        self.test = self.test_points
+        self.encoder = VectorEncoder(["x"])
+        self.spec = Spec(task="regression", input="vector", input_shape=(1,), outputs=1, target_name="y")
+
+
+class Line(Points):
+    """Points on a line through the origin: inputs 1, 2, …, ``points``.
+
+    Args:
+        points: number of points.
+        slope: y for x = 1.
+        test_inputs: points to test on.
+        **shared: see :class:`Points`.
+    """
+
+    def __init__(
+        self,
+        points: int = 4,
+        slope: float = 2.0,
+        test_inputs: Sequence[float] = (),
+        name: str = "line",
+        **shared: Any,
+    ) -> None:
+        if points < 1:
+            raise UserError(f"data.points={points}; expected at least 1")
+        inputs = [float(x) for x in range(1, points + 1)]
+        super().__init__(
+            inputs,
+            [slope * x for x in inputs],
+            test_inputs,
+            [slope * x for x in test_inputs],
+            name=name,
+            **shared,
+        )
+
+
+class Clusters(DataModule):
+    """Two overlapping clouds of points in the plane, and fresh ones of the same kind to test on.
+
+    Args:
+        samples: points in each cloud (and in each cloud of the test).
+        means: centre of each cloud.
+        covariance: of both, [[xx, xy], [xy, yy]].
+        **shared: see :class:`DataModule`; ``seed`` draws the points.
+    """
+
+    def __init__(
+        self,
+        samples: int = 1000,
+        means: Sequence[Sequence[float]] = ((0.0, 3.0), (3.0, 0.0)),
+        covariance: Sequence[Sequence[float]] = ((1.0, 0.5), (0.5, 1.0)),
+        name: str = "clusters",
+        **shared: Any,
+    ) -> None:
+        super().__init__(name=name, **shared)
+        if len(means) != 2:
+            raise UserError(f"data.means has {len(means)} centres; expected two")
+        self.samples, self.means, self.covariance = samples, means, covariance
+
+    def setup(self, stage: str | None = None) -> None:
+        pool, self.test = self._draw(0), self._draw(1)
+        rows, held_out = self.split_rows(pool.y, stratify=True)
+        train = pool if self.train_on_all else pool.subset(rows)
+        self.validation = pool.subset(held_out) if len(held_out) else None
+        self.encoder = VectorEncoder(["x1", "x2"])
+        self.spec = Spec(
+            task="binary",
+            input="vector",
+            input_shape=(2,),
+            outputs=1,
+            classes=("left", "right"),
+            target_name="cluster",
+            class_weights=self.class_weights(train.y, 2),
+        )
+        self.train = self.oversampled(train)
+
+    def plots(self, model: Any, folder: Path) -> list[Path]:
+        """The decision boundary over the training points."""
+        from pipeline.data.teaching.plots import decision_boundary
+
+        def predict(places: np.ndarray) -> np.ndarray:
+            with torch.no_grad():
+                logits = model(torch.from_numpy(places).float().to(model.device))
+            found: np.ndarray = model.probabilities(logits).argmax(-1).cpu().numpy()
+            return found
+
+        x, y = self.train.take(torch.arange(len(self.train)))
+        path = folder / "decision_boundary.png"
+        return [decision_boundary(x.numpy(), y.long().tolist(), predict, path, self.spec.classes)]
+
+    def _draw(self, stream: int) -> Rows:
+        source = np.random.default_rng([self.seed, stream])
+        clouds = [source.multivariate_normal(mean, self.covariance, self.samples) for mean in self.means]
+        y = torch.arange(2).repeat_interleave(self.samples).float()
+        return Rows(torch.from_numpy(np.concatenate(clouds).astype(np.float32)), y)
+
+
+class Echo(DataModule):
+    """Random bits, to be repeated some steps later. Validation and test are series of their own.
+
+    Training reads ``batch_size`` places of its series side by side, so many ``steps`` at a time.
+
+    Args:
+        length: bits in each series, over all streams.
+        delay: the echo of a bit comes so many steps after it; the first ``delay`` targets of a stream are unknown (−1).
+        steps: steps in a piece: as far as training looks back.
+        stateful: carry the recurrent state from piece to piece.
+        **shared: see :class:`DataModule`; ``batch_size`` is the number of streams, ``seed`` draws the bits.
+    """
+
+    batch_size_shapes_splits = True
+
+    def __init__(
+        self,
+        length: int = 50_000,
+        delay: int = 3,
+        steps: int = 15,
+        stateful: bool = True,
+        name: str = "echo",
+        **shared: Any,
+    ) -> None:
+        super().__init__(name=name, **shared)
+        if self.folds:
+            raise UserError(
+                f"data.folds={self.folds}: a series is one sample and cannot be dealt out; drop data.folds"
+            )
+        if length < self.batch_size * (delay + 1):
+            raise UserError(
+                f"data.length={length} is too short for data.batch_size={self.batch_size} streams and an echo after "
+                f"data.delay={delay} steps"
+            )
+        self.length, self.delay, self.steps, self.stateful = length, delay, steps, stateful
+
+    def setup(self, stage: str | None = None) -> None:
+        self.train, self.validation, self.test = (self._draw(stream) for stream in range(3))
+        self.encoder = SeriesEncoder(1)
+        self.spec = Spec(
+            task="binary",
+            input="series",
+            input_shape=(0, 1),
+            outputs=1,
+            classes=("0", "1"),
+            target_name="echo",
+            per_step=True,
+            stateful=self.stateful,
+        )
+
+    def baselines(self) -> dict[str, Baseline]:
+        from pipeline.data.core.baselines import majority
+
+        return {"echo of zero": echo_of_zero, "majority": majority}
+
+    def plots(self, model: Any, folder: Path) -> list[Path]:
+        """The beginning of the validation series, its echo and what the model says."""
+        from pipeline.data.teaching.plots import series_echo
+
+        assert isinstance(self.validation, Streams)
+        x, y = self.validation.x[:1, : self.steps * 4], self.validation.y[:1, : self.steps * 4]
+        assert isinstance(x, Tensor)
+        with torch.no_grad():
+            p = model.probabilities(model(x.to(model.device)))[0, :, 1].cpu()
+        known = slice(self.delay, None)
+        path = folder / "echo.png"
+        return [series_echo(x[0, known, 0].numpy(), y[0, known].numpy(), p[known].numpy(), path, self.delay)]
+
+    def _draw(self, stream: int) -> Streams:
+        source = np.random.default_rng([self.seed, stream])
+        bits = torch.from_numpy(source.integers(0, 2, self.length).astype(np.float32))
+        rows = bits[: self.length // self.batch_size * self.batch_size].view(self.batch_size, -1)
+        y = torch.full_like(rows, -1.0)
+        y[:, self.delay :] = rows[:, : rows.shape[1] - self.delay]
+        return Streams(rows[:, :, None], y, self.steps)
+
+
+class Word(DataModule):
+    """One word, letter by letter: each is to be followed by the next. Nothing is held out, it is to be learnt by heart.
+
+    Args:
+        word: at least two letters, none of which occurs twice with different successors (or it needs a memory).
+        **shared: see :class:`DataModule`.
+    """
+
+    def __init__(self, word: str = "HELP", name: str = "help", **shared: Any) -> None:
+        super().__init__(name=name, **shared)
+        if len(word) < 2:
+            raise UserError(f"data.word={word!r}; expected at least two letters")
+        if self.folds:
+            raise UserError(f"data.folds={self.folds}: there is one sample; drop data.folds")
+        self.word = word
+
+    def setup(self, stage: str | None = None) -> None:
+        self.encoder = CharacterEncoder.fit(self.word)
+        ids: Tensor = self.encoder.ids(self.word)[None]
+        self.train = Rows(ids[:, :-1], ids[:, 1:])
+        self.validation = None
+        # The word itself again: what is tested is whether it was learnt.
+        self.test = self.train
+        self.spec = Spec(
+            task="multiclass",
+            input="tokens",
+            input_shape=(0,),
+            outputs=len(self.encoder.classes),
+            classes=self.encoder.classes,
+            target_name="next letter",
+            per_step=True,
+            vocabulary=len(self.encoder.classes),
+        )
+
+    def baselines(self) -> dict[str, Baseline]:
+        from pipeline.data.text.baselines import most_frequent_character
+
+        return {"most frequent character": most_frequent_character}
+
+
+def echo_of_zero(train: Rows, evaluate: Rows, spec: Spec) -> dict[str, float]:
+    """Always 0, whatever the training split holds."""
+    known = evaluate.y[evaluate.y >= 0]
+    return {"accuracy": float((known == 0).double().mean())}
+
+
+def _points(inputs: Sequence[float], targets: Sequence[float]) -> Rows:
+    return Rows(
+        torch.tensor(inputs, dtype=torch.float32)[:, None], torch.tensor(targets, dtype=torch.float32)
+    )

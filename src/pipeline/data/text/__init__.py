@@ -1,0 +1,1 @@
+"""Texts: words, characters, documents."""

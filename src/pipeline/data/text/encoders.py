@@ -1,0 +1,167 @@
+"""Encoders of text: raw strings to multi-hot words, to padded word ids, to character ids."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from pipeline.data.core.encoder import Encoder
+from pipeline.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PADDING, UNKNOWN = 0, 1
+"""Ids of padding and of a word outside the vocabulary; words follow."""
+
+
+class TextEncoder(Encoder):
+    """What encoders of text share: the raw input is strings, alone or as the column ``text`` of a table."""
+
+    def example(self) -> pd.DataFrame:
+        import pandas as pd
+
+        return pd.DataFrame(
+            {"text": ["A film that I would see again.", "Two hours that nobody gives back to me."]}
+        )
+
+    def signature(self) -> dict[str, Any]:
+        return {"type": "text", "column": "text"}
+
+
+class BagEncoder(TextEncoder):
+    """Which words of a vocabulary occur in a text: 0 or 1 for each (float32).
+
+    Args:
+        words: the vocabulary, in the order of the columns. Other words count for nothing.
+        ngrams: longest run of words that the vocabulary may hold.
+    """
+
+    kind = "bag_of_words"
+
+    def __init__(self, words: list[str], ngrams: int = 1) -> None:
+        self.words, self.ngrams = list(words), ngrams
+        self._columns = {word: column for column, word in enumerate(self.words)}
+
+    def encode(self, raw: Any) -> torch.Tensor:
+        from pipeline.data.text.words import tokenise
+
+        texts = strings(raw)
+        x = torch.zeros(len(texts), len(self.words))
+        for row, text in enumerate(texts):
+            columns = {self._columns[word] for word in tokenise(text, self.ngrams) if word in self._columns}
+            x[row, list(columns)] = 1.0
+        return x
+
+    def state(self) -> dict[str, Any]:
+        return {"words": self.words, "ngrams": self.ngrams}
+
+
+class TokensEncoder(TextEncoder):
+    """Word ids in the order of the text: 0 is padding (at the end), 1 a word outside the vocabulary.
+
+    Args:
+        words: the vocabulary; its first word has id 2.
+        max_length: words kept of a text, None for all.
+        keep: which words are kept of a longer text: the ``first`` or the ``last``.
+    """
+
+    kind = "tokens"
+
+    def __init__(self, words: list[str], max_length: int | None = None, keep: str = "last") -> None:
+        self.words, self.max_length, self.keep = list(words), max_length, keep
+        self._ids = {word: number for number, word in enumerate(self.words, start=UNKNOWN + 1)}
+
+    def encode(self, raw: Any) -> torch.Tensor:
+        from pipeline.data.text.words import tokenise
+
+        rows = [[self._ids.get(word, UNKNOWN) for word in tokenise(text)] for text in strings(raw)]
+        return padded([self._cut(row) for row in rows])
+
+    def _cut(self, row: list[int]) -> list[int]:
+        if self.max_length is None or len(row) <= self.max_length:
+            return row
+        return row[-self.max_length :] if self.keep == "last" else row[: self.max_length]
+
+    def state(self) -> dict[str, Any]:
+        return {"words": self.words, "max_length": self.max_length, "keep": self.keep}
+
+
+class CharacterEncoder(TextEncoder):
+    """Ids of the characters of a text; 0 is padding and any character that training did not hold.
+
+    Args:
+        characters: the vocabulary; its first character has id 1.
+    """
+
+    kind = "characters"
+
+    def __init__(self, characters: list[str]) -> None:
+        self.characters = list(characters)
+        self._ids = {character: number for number, character in enumerate(self.characters, start=1)}
+
+    @classmethod
+    def fit(cls, text: str) -> CharacterEncoder:
+        """The characters of ``text``, in code point order."""
+        return cls(sorted(set(text)))
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """What each id stands for; the sign for an unknown character is U+FFFD."""
+        return ("\N{REPLACEMENT CHARACTER}", *self.characters)
+
+    def ids(self, text: str) -> torch.Tensor:
+        """The ids of one text, (characters,)."""
+        # A table over code points: a hundred times faster than a lookup a character.
+        points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+        table = np.zeros(max((ord(c) for c in self.characters), default=0) + 2, dtype=np.int64)
+        table[[ord(character) for character in self.characters]] = np.arange(1, len(self.characters) + 1)
+        return torch.from_numpy(table[np.minimum(points, len(table) - 1)])
+
+    def encode(self, raw: Any) -> torch.Tensor:
+        return padded([self.ids(text).tolist() for text in strings(raw)])
+
+    def decode(self, ids: torch.Tensor) -> str:
+        """The text of some ids, (characters,)."""
+        classes = self.classes
+        return "".join(classes[i] for i in ids.tolist())
+
+    def state(self) -> dict[str, Any]:
+        return {"characters": self.characters}
+
+    def example(self) -> pd.DataFrame:
+        import pandas as pd
+
+        return pd.DataFrame({"text": ["One morning", "The door"]})
+
+
+def strings(raw: Any) -> list[str]:
+    """The texts of a batch of raw input: a list, array or column of strings, or a table with one named ``text``.
+
+    Raises:
+        UserError: something else, a single string included (a batch holds several).
+    """
+    if hasattr(raw, "columns"):
+        names = list(raw.columns)
+        if "text" not in names and len(names) != 1:
+            raise UserError(f"the input lacks the column 'text'; it has {names}")
+        raw = raw["text" if "text" in names else names[0]]
+    if isinstance(raw, (str, bytes)) or not hasattr(raw, "__iter__"):
+        raise UserError(f"got a single {type(raw).__name__}, expected a list of texts; pass [text]")
+    if isinstance(raw, np.ndarray):
+        raw = raw.reshape(-1)
+    texts = list(raw)
+    for row, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise UserError(f"row {row} of the input is {type(text).__name__} ({text!r}), expected a text")
+    return texts
+
+
+def padded(rows: list[list[int]]) -> torch.Tensor:
+    """Rows of ids as one integer tensor, filled up with 0 at the end; at least one step wide."""
+    x = torch.zeros(len(rows), max(1, max(map(len, rows), default=1)), dtype=torch.long)
+    for row, ids in enumerate(rows):
+        x[row, : len(ids)] = torch.tensor(ids, dtype=torch.long)
+    return x

@@ -1,0 +1,481 @@
+"""Test a finished run: on its own test split, on other data of the same kind, under shifted images."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+from torch import Tensor
+
+from pipeline.data.core.splits import Rows
+from pipeline.errors import UserError
+from pipeline.evaluation.outputs import Outputs, loader_of, outputs_on, result_directory, test_split
+from pipeline.runs.finished import (
+    FinishedRun,
+    asked_model,
+    asked_run,
+    data_of,
+    delivered_run,
+    load_predictor,
+    open_store,
+)
+from pipeline.runs.handover import METRICS, MODEL, write_json
+
+if TYPE_CHECKING:
+    from pipeline.data.core.module import DataModule
+    from pipeline.models.saved import Predictor
+    from pipeline.tracking.queries import Store
+
+SHIFTS = ("noise", "blur", "shift", "invert")
+STRENGTHS = {"noise": (16, 32, 64, 96), "blur": (1, 2, 3, 4), "shift": (1, 2, 3, 4), "invert": (1,)}
+MOST_CURVES = 3
+"""Curves are drawn for so many classes: those with the smallest area under the ROC curve."""
+
+
+def evaluate(cfg: DictConfig, other_data: bool = False) -> dict[str, Any]:
+    """Test the model that ``task.run_id``, ``task.model_uri`` or ``task.run_dir`` names.
+
+    Args:
+        cfg: of this command.
+        other_data: test on ``cfg.data`` instead of the run's own data.
+
+    Returns:
+        What is written as ``evaluation.json``: metrics (with the logged ones beside them), per class, calibration,
+        shifts, drift. Beside it lie ``metrics.json`` (without the run's id) and ``predictions.csv``.
+
+    Raises:
+        UserError: no such model, or data that it cannot be tested on.
+    """
+    _check(cfg)
+    finished, predictor, store = _asked(cfg)
+    directory = result_directory(cfg)
+    own = data_of(finished.cfg)
+    data, split = own, test_split(own, finished.title)
+    if other_data:
+        data, split = _other(cfg, own, predictor)
+    outputs = outputs_on(predictor.module, loader_of(data, split), finished.cfg)
+    result = _figures(outputs, finished, own, other_data)
+    if other_data:
+        result["drift"] = _drift(own, split, outputs, predictor, finished.cfg)
+    if cfg.task.get("calibrate"):
+        result["calibration"] |= _calibrated(outputs, own, predictor, finished.cfg)
+    if cfg.task.get("shift"):
+        result["shift"] = _shifted(str(cfg.task.shift), outputs, data, split, finished.cfg)
+    plots = _plots(outputs, directory)
+    if cfg.task.get("explain"):
+        from pipeline.evaluation.explaining import explain
+
+        plots += explain(predictor, own, split, directory)
+    files = [*_written(result, outputs, directory), *plots]
+    if store is not None:
+        for file in files:
+            store.log_artifact(finished.record.run_id, file, "evaluation")
+    return result
+
+
+def _asked(cfg: DictConfig) -> tuple[FinishedRun, Predictor, Store | None]:
+    """The run, its model, and the store that knows it."""
+    if not cfg.task.get("run_dir"):
+        store = open_store(cfg)
+        return asked_run(store, cfg), load_predictor(store, asked_model(store, cfg)), store
+    if cfg.task.get("run_id") or cfg.task.get("model_uri"):
+        raise UserError(
+            "task=evaluate needs one model and got several: task.run_id, task.model_uri or task.run_dir"
+        )
+    from pipeline.models.saved import load
+
+    folder = Path(str(cfg.task.run_dir)).expanduser()
+    finished = delivered_run(folder, cfg)
+    return finished, load(folder / MODEL), _store_that_knows(finished, cfg)
+
+
+def _store_that_knows(finished: FinishedRun, cfg: DictConfig) -> Store | None:
+    """A delivered run may come from another machine: what is found out about it is recorded where it is known."""
+    if not cfg.logger.get("mlflow") or not finished.record.run_id:
+        return None
+    try:
+        store = open_store(cfg)
+        store.run(finished.record.run_id)
+    except UserError:
+        return None
+    return store
+
+
+def _written(result: dict[str, Any], outputs: Outputs, directory: Path) -> list[Path]:
+    """The figures with and without what is never the same twice, and each sample's truth and prediction."""
+    interval, plain = result["interval"], _plain(result)
+    metrics = {
+        **{f"test/{name}": value for name, value in plain["metrics"].items()},
+        "interval": {key: interval[key] for key in ("low", "high")},
+        **({"baseline": plain["baseline"]} if "baseline" in plain else {}),
+        **{key: plain[key] for key in ("calibration", "shift") if plain.get(key)},
+    }
+    files = [
+        write_json(plain, directory / "evaluation.json"),
+        write_json(metrics, directory / METRICS),
+    ]
+    if not outputs.spec.per_step:
+        files.append(_write_predictions(outputs, directory / "predictions.csv"))
+    return files
+
+
+def _write_predictions(outputs: Outputs, path: Path) -> Path:
+    spec = outputs.spec
+    if spec.task == "regression":
+        truth = outputs.targets.reshape(len(outputs.targets), -1)[:, 0].tolist()
+        said = outputs.logits.reshape(len(outputs.logits), -1)[:, 0].tolist()
+    else:
+        names = spec.classes
+        truth = [names[label] for label in outputs.labels()]
+        said = [names[label] for label in _chosen(outputs)]
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["actual", "predicted"])
+        writer.writerows(zip(truth, said, strict=True))
+    return path
+
+
+def _chosen(outputs: Outputs) -> np.ndarray:
+    """The class that the model gives each sample: what its accuracy is counted from."""
+    if outputs.spec.task == "binary":
+        return (outputs.logits.reshape(-1) > outputs.model.threshold()).long().numpy()
+    chosen: np.ndarray = outputs.logits.argmax(-1).numpy()
+    return chosen
+
+
+def _check(cfg: DictConfig) -> None:
+    shift = cfg.task.get("shift")
+    if shift is not None and shift not in SHIFTS:
+        raise UserError(f"task.shift={shift}: expected {', '.join(SHIFTS)}, or null")
+
+
+def _figures(outputs: Outputs, finished: FinishedRun, own: DataModule, other_data: bool) -> dict[str, Any]:
+    metrics = outputs.metrics()
+    name, interval = outputs.interval()
+    result: dict[str, Any] = {
+        "run_id": finished.record.run_id,
+        "name": finished.record.name,
+        "samples": len(outputs.targets),
+        "metrics": metrics,
+        "interval": {"metric": name, **asdict(interval)},
+    }
+    if not other_data:
+        logged = {key.removeprefix("test/"): value for key, value in finished.record.metrics.items()}
+        result["logged"] = {key: logged[key] for key in metrics if f"test/{key}" in finished.record.metrics}
+        same = [_same(metrics[key], value) for key, value in result["logged"].items()]
+        result["identical"] = bool(same) and all(same)
+        result["data_digest"] = own.digest
+        if own.test is not None:
+            # The first is common sense.
+            baseline = next(iter(own.baselines().values()))
+            result["baseline"] = baseline(own.train, own.test, own.spec)
+    if outputs.spec.task != "regression":
+        from pipeline.evaluation.statistics import calibration_error
+
+        p = outputs.probabilities()
+        result["per_class"] = per_class(outputs.labels(), p, outputs.spec.classes)
+        result["calibration"] = {"error": calibration_error(p.max(1), p.argmax(1) == outputs.labels())}
+    else:
+        result["calibration"] = {}
+    return result
+
+
+def per_class(labels: np.ndarray, p: np.ndarray, classes: tuple[str, ...]) -> dict[str, dict[str, float]]:
+    """Precision, recall, F1, area under the ROC curve and number of samples of each class; NaN where undefined."""
+    from sklearn.metrics import roc_auc_score
+
+    predicted = p.argmax(1)
+    rows = {}
+    for number, name in enumerate(classes):
+        is_it, said = labels == number, predicted == number
+        hits = int((is_it & said).sum())
+        precision, recall = _share(hits, said.sum()), _share(hits, is_it.sum())
+        rows[name] = {
+            "precision": precision,
+            "recall": recall,
+            "f1": _share(2 * hits, said.sum() + is_it.sum()),
+            "roc_auc": float(roc_auc_score(is_it, p[:, number]))
+            if 0 < is_it.sum() < len(labels)
+            else math.nan,
+            "samples": int(is_it.sum()),
+        }
+    return rows
+
+
+def _other(cfg: DictConfig, own: DataModule, predictor: Predictor) -> tuple[DataModule, Rows]:
+    """Other data as the model takes it: what its own encoder makes of a file, or the test split of a data set."""
+    path = cfg.data.get("path")
+    if path and predictor.encoder.signature()["type"] != "tensor":
+        return own, rows_of_file(str(path), cfg.data.get("target"), predictor)
+    data = data_of(cfg)
+    ours, theirs = predictor.spec, data.spec
+    for field in ("task", "input", "input_shape", "outputs", "classes", "per_step"):
+        if getattr(ours, field) != getattr(theirs, field):
+            raise UserError(
+                f"data={data.name} is not of the kind this model was trained on: {field} is "
+                f"{getattr(theirs, field)}, expected {getattr(ours, field)}"
+            )
+    if (
+        predictor.encoder.signature()["type"] != "tensor"
+        and predictor.encoder.state() != data.encoder.state()
+    ):
+        raise UserError(
+            f"data={data.name} prepares its inputs in another way than the model's training data; "
+            "pass a file of raw samples: data.path=FILE data.target=COLUMN"
+        )
+    return data, test_split(data, f"data={data.name}")
+
+
+def rows_of_file(path: str, target: str | None, predictor: Predictor) -> Rows:
+    """The samples of a CSV or JSON lines file with their targets, as the model takes them.
+
+    Args:
+        path: the file.
+        target: the column that holds the truth; None for the one that the model was trained to predict.
+        predictor: the model with its encoder.
+    """
+    import pandas as pd
+
+    from pipeline.evaluation.inputs import chunks
+
+    spec = predictor.spec
+    column = target or spec.target_name
+    inputs: list[Tensor] = []
+    targets: list[Any] = []
+    for some in chunks(path, predictor.encoder, 4096):
+        frame = some.raw if hasattr(some.raw, "columns") else pd.DataFrame(some.raw)
+        if column not in frame.columns:
+            raise UserError(f"data.path={path} lacks the target column {column!r}; set data.target")
+        targets += frame[column].tolist()
+        inputs.append(predictor.encoder.encode(frame.drop(columns=[column])))
+    if not inputs:
+        raise UserError(f"data.path={path} holds no samples")
+    width = max(x.shape[-1] for x in inputs)
+    if spec.input == "tokens":
+        inputs = [torch.nn.functional.pad(x, (0, width - x.shape[1])) for x in inputs]
+    return Rows(torch.cat(inputs), _targets(targets, predictor, column))
+
+
+def _targets(values: list[Any], predictor: Predictor, column: str) -> Tensor:
+    spec = predictor.spec
+    if spec.task == "regression":
+        try:
+            numbers = torch.tensor([float(value) for value in values])
+        except (TypeError, ValueError):
+            raise UserError(f"the target column {column!r} must hold numbers") from None
+        return numbers if spec.outputs == 1 and predictor.module.spec.outputs == 1 else numbers[:, None]
+    place = {name: number for number, name in enumerate(spec.classes)}
+    words = [str(int(v)) if isinstance(v, float) and v == int(v) else str(v) for v in values]
+    if strange := sorted(set(words) - set(place)):
+        raise UserError(
+            f"the target column {column!r} holds {strange[:5]}; the model knows {list(place)[:12]}"
+        )
+    labels = [place[word] for word in words]
+    return torch.tensor(labels, dtype=torch.float32 if spec.task == "binary" else torch.int64)
+
+
+def _calibrated(outputs: Outputs, own: DataModule, predictor: Predictor, cfg: DictConfig) -> dict[str, float]:
+    """A temperature fitted on the validation split, and what it changes on the test split."""
+    from pipeline.evaluation.statistics import calibration_error, fit_temperature
+
+    if outputs.spec.task == "regression" or predictor.module.loss_name == "squared":
+        raise UserError("task.calibrate=true is for models that give probabilities of classes")
+    if own.validation is None or len(own.validation) == 0:
+        raise UserError("task.calibrate=true needs validation data, but this run held none out")
+    held_out = outputs_on(predictor.module, loader_of(own, own.validation), cfg)
+    logits, labels = held_out.known()
+    temperature = fit_temperature(logits.numpy(), labels.numpy())
+    cooled = Outputs(outputs.model, outputs.logits / temperature, outputs.targets)
+    p = cooled.probabilities()
+    return {
+        "temperature": temperature,
+        "error_after": calibration_error(p.max(1), p.argmax(1) == outputs.labels()),
+        "loss_after": cooled.metrics()["loss"],
+    }
+
+
+def _shifted(
+    kind: str, outputs: Outputs, data: DataModule, split: Rows, cfg: DictConfig
+) -> list[dict[str, Any]]:
+    """How the judged metric falls as the images are changed more and more."""
+    if outputs.spec.input != "image" or not isinstance(split.x, Tensor):
+        raise UserError(f"task.shift={kind} is for images; this model takes {outputs.spec.input}")
+    name, interval = outputs.interval()
+    rows: list[dict[str, Any]] = [{"strength": 0, name: interval.value}]
+    for strength in STRENGTHS[kind]:
+        changed = Rows(shifted(split.x, kind, strength), split.y)
+        found = outputs_on(outputs.model, loader_of(data, changed), cfg).interval()[1]
+        rows.append({"strength": strength, name: found.value, "low": found.low, "high": found.high})
+    return rows
+
+
+def shifted(images: Tensor, kind: str, strength: int) -> Tensor:
+    """Changed ``uint8`` images of the same shape (samples, channels, height, width).
+
+    Args:
+        images: the originals.
+        kind: ``noise`` (normal, so many pixel units), ``blur`` (mean over 2·strength + 1 pixels), ``shift`` (so many
+            pixels right and down, filled with black) or ``invert``.
+        strength: how much.
+    """
+    values = images.float()
+    if kind == "noise":
+        generator = torch.Generator().manual_seed(0)
+        changed = values + strength * torch.randn(values.shape, generator=generator)
+    elif kind == "blur":
+        size = 2 * strength + 1
+        changed = torch.nn.functional.avg_pool2d(values, size, 1, strength, count_include_pad=False)
+    elif kind == "shift":
+        changed = torch.zeros_like(values)
+        changed[..., strength:, strength:] = values[..., :-strength, :-strength]
+    else:
+        changed = 255 - values
+    return changed.round().clamp(0, 255).to(torch.uint8)
+
+
+def _drift(
+    own: DataModule, split: Rows, outputs: Outputs, predictor: Predictor, cfg: DictConfig
+) -> dict[str, Any]:
+    """Which inputs, and whether the predictions, are distributed otherwise than in the training data."""
+    from pipeline.evaluation.statistics import drift
+
+    before, names = features(own, own.train, predictor)
+    now, _ = features(own, split, predictor)
+    trained = outputs_on(predictor.module, loader_of(own, own.train.subset(_sample(own.train))), cfg)
+    pairs = {name: (before[:, i], now[:, i]) for i, name in enumerate(names)}
+    pairs |= {f"prediction {name}": pair for name, pair in _answers(trained, outputs).items()}
+    rows: list[dict[str, Any]] = []
+    for name, (first, second) in pairs.items():
+        statistic, p_value = drift(first, second)
+        # Of many features some differ by chance: each is held to its share of one in a hundred.
+        rows.append(
+            {"name": name, "statistic": statistic, "p_value": p_value, "moved": p_value < 0.01 / len(pairs)}
+        )
+    rows.sort(key=lambda row: -row["statistic"] if math.isfinite(row["statistic"]) else 1.0)
+    return {"moved": [row["name"] for row in rows if row["moved"]], "features": rows[:50]}
+
+
+def features(data: DataModule, split: Rows, predictor: Predictor) -> tuple[np.ndarray, list[str]]:
+    """Some samples as (samples, features) with names: columns as they are, images and words summed up."""
+    x = split.take(_sample(split))[0].float()
+    if predictor.spec.input == "vector":
+        named = getattr(predictor.encoder, "columns", [])
+        return x.flatten(1).numpy(), named if len(named) == x.shape[1] else [
+            f"input {i}" for i in range(x.shape[1])
+        ]
+    if predictor.spec.input == "image":
+        flat = x.flatten(1)
+        half = x.shape[2] // 2
+        parts = [
+            flat.mean(1),
+            flat.std(1),
+            x[:, :, :half].flatten(1).mean(1),
+            x[:, :, half:].flatten(1).mean(1),
+        ]
+        return torch.stack(parts, 1).numpy(), ["brightness", "contrast", "upper half", "lower half"]
+    if predictor.spec.input == "tokens":
+        known = x > 1
+        share = known.sum(1) / (x > 0).sum(1).clamp(min=1)
+        return torch.stack([(x > 0).sum(1), share], 1).numpy(), ["words", "share of known words"]
+    return x.flatten(1).sum(1, keepdim=True).numpy(), ["words" if predictor.spec.input == "bag" else "sum"]
+
+
+def _sample(split: Rows, most: int = 5000) -> Tensor:
+    n = len(split)
+    return torch.arange(n) if n <= most else torch.linspace(0, n - 1, most).long()
+
+
+def _answers(before: Outputs, now: Outputs) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    if before.spec.task == "regression":
+        return {"": (before.logits.reshape(-1).numpy(), now.logits.reshape(-1).numpy())}
+    first, second = before.probabilities(), now.probabilities()
+    return {name: (first[:, i], second[:, i]) for i, name in enumerate(before.spec.classes[:20])}
+
+
+def _plots(outputs: Outputs, directory: Path) -> list[Path]:
+    from pipeline.reports import curves, plots
+
+    spec = outputs.spec
+    if spec.task == "regression":
+        if spec.per_step:
+            return []
+        true, said = outputs.targets.reshape(-1).numpy(), outputs.logits.reshape(-1).numpy()
+        path = directory / "predicted_against_true.png"
+        return [plots.regression_scatter(true, said, path, spec.target_name, spec.target_unit)]
+    p, labels = outputs.probabilities(), outputs.labels()
+    made = [curves.calibration_curve(p.max(1), p.argmax(1) == labels, directory / "calibration.png")]
+    if len(spec.classes) <= 60:
+        counts = np.zeros((len(spec.classes), len(spec.classes)), dtype=int)
+        np.add.at(counts, (labels, p.argmax(1)), 1)
+        made.append(plots.confusion_matrix(counts, spec.classes, directory / "confusion_matrix.png"))
+    drawn: list[tuple[str, Callable[..., Path]]] = [
+        ("roc", curves.roc_curve),
+        ("precision_recall", curves.precision_recall_curve),
+    ]
+    areas = [row["roc_auc"] for row in per_class(labels, p, spec.classes).values()]
+    occurring = [number for number, area in enumerate(areas) if math.isfinite(area)]
+    shown = [1] if len(spec.classes) == 2 else sorted(occurring, key=lambda number: areas[number])
+    for number in shown[:MOST_CURVES]:
+        for name, draw in drawn:
+            made.append(draw(labels == number, p[:, number], directory / f"{name}_class_{number}.png"))
+    return made
+
+
+def in_words(result: dict[str, Any]) -> list[str]:
+    """What an evaluation showed, line by line."""
+    lines = [f"run: {result['name']} ({result['run_id']})", f"samples: {result['samples']:,}"]
+    lines += [f"{name}: {value:.6g}" for name, value in result["metrics"].items()]
+    interval = result["interval"]
+    lines.append(f"{interval['metric']}, 95 % interval: {interval['low']:.4f} to {interval['high']:.4f}")
+    if "baseline" in result:
+        shared = [name for name in result["metrics"] if name in result["baseline"]]
+        lines.append("common sense: " + ", ".join(f"{n} {result['baseline'][n]:.4g}" for n in shared))
+    if result.get("logged"):
+        if result["identical"]:
+            lines.append("Identical, bit for bit, to what the run logged.")
+        else:
+            differing = [k for k, v in result["logged"].items() if not _same(result["metrics"][k], v)]
+            lines.append(f"DIFFERS from what the run logged: {', '.join(differing)}.")
+    for name, row in list(result.get("per_class", {}).items())[:20]:
+        figures = ", ".join(f"{key.replace('_', ' ')} {value:.4g}" for key, value in row.items())
+        lines.append(f"class {name}: {figures}")
+    calibration = result["calibration"]
+    if calibration:
+        lines.append(f"calibration error: {calibration['error']:.4f}")
+    if "temperature" in calibration:
+        after, t = calibration["error_after"], calibration["temperature"]
+        lines.append(f"with the temperature {t:.3f} fitted on validation data: {after:.4f}")
+    for row in result.get("shift", []):
+        lines.append("shifted by " + ", ".join(f"{key} {value:.4g}" for key, value in row.items()))
+    if "drift" in result:
+        moved = result["drift"]["moved"]
+        lines.append(
+            f"moved against the training data: {', '.join(moved)}" if moved else "No drift was found."
+        )
+    return lines
+
+
+def _same(a: float, b: float) -> bool:
+    return a == b or (math.isnan(a) and math.isnan(b))
+
+
+def _share(part: float, whole: float) -> float:
+    return float(part / whole) if whole else math.nan
+
+
+def _plain(value: Any) -> Any:
+    """As JSON values: what is not finite becomes null."""
+    if isinstance(value, dict):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,199 @@
+"""What a trained model answers on a split, sample by sample: what evaluations and comparisons are made of."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+from torch import Tensor
+
+from pipeline.data.core.splits import Rows
+from pipeline.errors import UserError
+from pipeline.evaluation.statistics import Interval, PairedTest, bootstrap_mean, compare_hits, compare_values
+from pipeline.models.base import BaseModule
+
+if TYPE_CHECKING:
+    from pipeline.data.core.module import DataModule
+    from pipeline.data.core.spec import Spec
+
+
+@dataclass
+class Outputs:
+    """A model's answers.
+
+    Args:
+        model: that gave them.
+        logits: (samples, outputs), in the order of the split's rows.
+        targets: likewise.
+    """
+
+    model: BaseModule
+    logits: Tensor
+    targets: Tensor
+
+    @property
+    def spec(self) -> Spec:
+        """The task."""
+        return self.model.spec
+
+    def metrics(self) -> dict[str, float]:
+        """The task's metrics by plain name, computed as a run computes its test metrics."""
+        from pipeline.training.evaluating import scores
+
+        return scores(self.model, self.logits, self.targets)
+
+    def known(self) -> tuple[Tensor, Tensor]:
+        """Logits and targets of the predictions that can be judged, a row each."""
+        return (
+            self.model.known(self.logits, self.targets) if self.spec.per_step else (self.logits, self.targets)
+        )
+
+    def probabilities(self) -> np.ndarray:
+        """(predictions, classes)."""
+        p: np.ndarray = self.model.probabilities(self.known()[0]).numpy()
+        return p
+
+    def labels(self) -> np.ndarray:
+        """The true classes, (predictions,)."""
+        found: np.ndarray = self.known()[1].reshape(-1).long().numpy()
+        return found
+
+    def values(self) -> tuple[str, np.ndarray]:
+        """What a sample is judged by, and its value for each: ``accuracy`` (0 or 1), or ``mae``."""
+        logits, targets = self.known()
+        if self.spec.task == "regression":
+            error = (logits.reshape(len(targets), -1) - targets.reshape(len(targets), -1)).abs().mean(1)
+            return "mae", error.double().numpy()
+        if self.spec.task == "binary":
+            right = (logits.reshape(-1) > self.model.threshold()) == (targets.reshape(-1) > 0.5)
+        else:
+            right = logits.argmax(-1) == targets
+        return "accuracy", right.numpy()
+
+    def judged(self) -> tuple[str, np.ndarray]:
+        """What runs are compared by, and its value for each prediction: what the objective is the mean of.
+
+        ``hit_rate_at_K`` (hit or not) where K are recommended, ``bits_per_char`` for texts, else as :meth:`values`.
+        """
+        if self.spec.task != "multiclass" or not (self.spec.top_k or self.spec.per_step):
+            return self.values()
+        logits, targets = self.known()
+        if self.spec.per_step:
+            nats = torch.nn.functional.cross_entropy(logits.double(), targets, reduction="none")
+            return "bits_per_char", (nats / math.log(2)).numpy()
+        hits = logits.topk(min(self.spec.top_k, self.spec.outputs)).indices == targets[:, None]
+        return f"hit_rate_at_{self.spec.top_k}", hits.any(1).numpy()
+
+    def interval(self) -> tuple[str, Interval]:
+        """The metric of :meth:`values` with its 95 % bootstrap interval."""
+        name, values = self.values()
+        return name, bootstrap_mean(values)
+
+    def subset(self, rows: Tensor) -> Outputs:
+        """The answers for some of the samples."""
+        return Outputs(self.model, self.logits[rows], self.targets[rows])
+
+
+def higher_is_better(metric: str) -> bool:
+    """Whether more of what :meth:`Outputs.judged` names is better."""
+    return metric.startswith(("accuracy", "hit_rate"))
+
+
+def paired_values(a: np.ndarray, b: np.ndarray) -> PairedTest:
+    """Does B differ from A on the same samples? By McNemar's test for hits, by random signs for errors."""
+    return compare_hits(a, b) if a.dtype == bool else compare_values(a, b)
+
+
+def paired(a: Outputs, b: Outputs) -> PairedTest:
+    """Is B better or worse than A on the same samples, by :meth:`Outputs.judged`?
+
+    Raises:
+        UserError: the samples are not the same.
+    """
+    (metric, first), (other, second) = a.judged(), b.judged()
+    same = a.targets.shape == b.targets.shape and bool((a.targets.double() == b.targets.double()).all())
+    if metric != other or not same:
+        raise UserError(
+            f"they were not tested on the same samples: {len(first)} samples judged by {metric} against "
+            f"{len(second)} judged by {other}"
+            f"{'' if len(first) != len(second) or metric != other else ', with other targets'}; "
+            "compare runs on the same data with the same test split"
+        )
+    return paired_values(first, second)
+
+
+def outputs_on(model: BaseModule, loader: Any, cfg: DictConfig) -> Outputs:
+    """The model's answers on a loader's samples, computed as the test of a run with ``cfg`` computes them."""
+    import pytorch_lightning as pl
+
+    from pipeline.training.evaluating import outputs_of
+    from pipeline.training.trainer import precision, quieten
+
+    quieten()
+    settings = cfg.trainer
+    accelerator = str(settings.accelerator)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = pl.Trainer(
+            accelerator=accelerator,
+            devices=1,
+            precision=precision(str(settings.get("precision", "auto")), model, accelerator),  # type: ignore[arg-type]
+            limit_test_batches=settings.get("limit_test_batches", 1.0),
+            deterministic=settings.get("deterministic", False),
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            default_root_dir=folder,
+        )
+        return Outputs(model, *outputs_of(trainer, model, loader))
+
+
+def test_split(data: DataModule, what: str) -> Rows:
+    """The test split of a data set.
+
+    Raises:
+        UserError: it has none.
+    """
+    if data.test is None or len(data.test) == 0:
+        raise UserError(f"{what} has no test split")
+    return data.test
+
+
+def loader_of(data: DataModule, split: Rows) -> Any:
+    """``split`` in order, in the batches that a test of this data set goes through it."""
+    return data._loader(split, training=False)
+
+
+def split_digest(split: Rows) -> str:
+    """A short hash of a split's inputs and targets."""
+    state = hashlib.sha256()
+    for rows in torch.arange(len(split)).split(4096 if not hasattr(split, "steps") else 1):
+        for tensor in split.take(rows):
+            array = np.ascontiguousarray(tensor.cpu().numpy())
+            state.update(str((array.shape, array.dtype)).encode())
+            state.update(array.data)
+    return state.hexdigest()[:16]
+
+
+def result_directory(cfg: DictConfig) -> Path:
+    """Where a task puts its files: ``task.output``, or the directory that Hydra made for the command."""
+    from hydra.core.hydra_config import HydraConfig
+
+    asked = cfg.task.get("output")
+    if asked:
+        directory = Path(str(asked)).expanduser()
+        if directory.is_file():
+            raise UserError(f"task.output={asked} is a file; expected a directory")
+    else:
+        directory = Path(
+            HydraConfig.get().runtime.output_dir if HydraConfig.initialized() else cfg.paths.run_dir
+        )
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory

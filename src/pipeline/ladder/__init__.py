@@ -1,0 +1,1 @@
+"""From the common-sense baseline to the tuned model, one rung after another."""

@@ -1,0 +1,362 @@
+"""Climb the ladder: baseline, linear, small, overfitting, tuned; then one look at the test split and one report."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from pipeline.errors import Diverged, UserError
+from pipeline.evaluation.outputs import (
+    Outputs,
+    loader_of,
+    outputs_on,
+    paired_values,
+    result_directory,
+    test_split,
+)
+from pipeline.evaluation.statistics import bootstrap_mean
+from pipeline.ladder.registering import register
+from pipeline.ladder.rungs import Climb, Rung, judge
+from pipeline.runs.finished import data_of
+from pipeline.runs.hooks import Hooks
+from pipeline.runs.recording import AnyRun, NoRun, git_state, open_run, recorded, reopen_run
+from pipeline.runs.result import RunResult
+
+if TYPE_CHECKING:
+    from pipeline.data.core.module import DataModule
+    from pipeline.data.core.splits import Rows
+
+log = logging.getLogger(__name__)
+
+_OWN = ("name", "task", "ladder", "seed", "tags", "logger", "paths")
+
+
+def improve(cfg: DictConfig, typed: Sequence[str] = ()) -> Climb:
+    """Climb the ladder of ``cfg`` (``+ladder=NAME``, or the default one for the data that was typed).
+
+    Args:
+        cfg: of this command.
+        typed: overrides that hold for every rung.
+
+    Raises:
+        UserError: the ladder or the data cannot be used.
+    """
+    from pipeline.ladder.report import write_report
+
+    began = time.time()
+    directory, ladder = result_directory(cfg), _ladder(cfg, typed)
+    # The command's own data and model are those of no rung.
+    own = OmegaConf.masked_copy(cfg, [key for key in _OWN if key in cfg])
+    OmegaConf.update(own, "ladder", ladder, force_add=True)
+    parent = open_run(own, directory, Hooks(), str(cfg.name))
+    with recorded(parent):
+        climb = _climbed(cfg, ladder, typed, directory, parent)
+        if climb.chosen.result is not None:
+            _retrain(cfg, climb, directory, parent)
+        tested = _read_test(climb, parent)
+        climb.registered = register(cfg, climb, tested)
+        climb.seconds = time.time() - began
+        for path in write_report(climb, cfg, directory):
+            parent.log_artifact(path, "report")
+        _record(climb, cfg, directory, parent)
+    parent.finish("FINISHED")
+    parent.wait(60.0)
+    return climb
+
+
+def _ladder(cfg: DictConfig, typed: Sequence[str]) -> dict[str, Any]:
+    from pipeline.config import config_directory
+
+    node = cfg.get("ladder")
+    if node is None:
+        data = data_of(_composed([*typed, *_places(cfg)]))
+        name = "sequences" if data.spec.per_step or data.spec.input in ("tokens", "series") else "default"
+        node = OmegaConf.load(config_directory() / "ladder" / f"{name}.yaml").ladder
+    values: Any = OmegaConf.to_container(node, resolve=True)
+    if missing := {"base", "rungs", "tuned", "sweep"} - set(values):
+        raise UserError(f"ladder lacks {', '.join(sorted(missing))}; see conf/ladder/default.yaml")
+    return dict(values)
+
+
+def _places(cfg: DictConfig) -> list[str]:
+    """Every rung finds its data where the command does, and is recorded in the same experiment."""
+    places = [f"paths.data_dir={cfg.paths.data_dir}", f"paths.experiments_dir={cfg.paths.experiments_dir}"]
+    if cfg.logger.get("mlflow"):
+        return [*places, f"logger.experiment_name={cfg.logger.experiment_name}"]
+    return [*places, "logger=none"]
+
+
+def _composed(overrides: Sequence[str]) -> DictConfig:
+    from pipeline.config.loading import compose, user_directory
+
+    return compose(overrides, config_dir=user_directory())
+
+
+def _climbed(
+    cfg: DictConfig, ladder: dict[str, Any], typed: Sequence[str], directory: Path, parent: AnyRun
+) -> Climb:
+    """Every rung, judged on validation data alone."""
+    steps = {**ladder["rungs"], "tuned": ladder["tuned"]}
+    after = [*typed, *_places(cfg)]
+    first = _composed([*ladder["base"], *next(iter(steps.values())), *after])
+    climb = _baseline(first, directory / "baseline", parent)
+    climb.tried = len(steps) + (int(cfg.task.trials) if ladder["sweep"] else 0)
+    log.info("baseline: %s", climb.rungs[0].showed)
+    for name, overrides in steps.items():
+        started = time.time()
+        rung = Rung(name, directory / name, [*ladder["base"], *overrides, *after])
+        if name == "tuned" and ladder["sweep"]:
+            rung.overrides += _best_settings(cfg, ladder, rung, after, parent)
+        rung.cfg = _composed(rung.overrides)
+        climb.rungs.append(rung)
+        try:
+            rung.result = _trained(rung, parent)
+            _validate(rung)
+            if judge(climb, rung, 0.05 / climb.tried):
+                climb.chosen = rung
+        except Diverged as error:
+            rung.showed = f"left out, since it diverged: {error}"
+        rung.seconds = time.time() - started
+        log.info("%s: %s", name, rung.showed)
+    return climb
+
+
+def _baseline(cfg: DictConfig, directory: Path, parent: AnyRun) -> Climb:
+    """The rung that needs no learning, recorded beside the others."""
+    started = time.time()
+    data = data_of(cfg)
+    if cfg.data.get("folds"):
+        raise UserError(f"data.folds={cfg.data.folds}: a ladder climbs by one validation split; leave it out")
+    if data.validation is None or len(data.validation) == 0:
+        raise UserError("a ladder needs validation data to climb by; set data.validation_fraction above 0")
+    test_split(data, f"data={data.name}")
+    name, baseline = next(iter(data.baselines().items()))
+    metrics = baseline(data.train, data.validation, data.spec)
+    rung = Rung("baseline", directory, cfg=cfg)
+    rung.judged = data.baseline_values(data.validation).numpy()
+    metric = _metric_of(data)
+    rung.validation = float(rung.judged.mean())
+    rung.showed = f"{metric} {rung.validation:.4f} without learning anything ({name})"
+    rung.seconds = time.time() - started
+    run = open_run(cfg, directory, _hooks(rung, parent), f"{cfg.name}-baseline")
+    with recorded(run):
+        run.log_metrics({f"best/val/{key}": value for key, value in metrics.items()})
+    run.finish("FINISHED")
+    return Climb(metric, [rung], rung, baseline=name)
+
+
+def _metric_of(data: DataModule) -> str:
+    """The name that :meth:`Outputs.judged` gives to what this data is judged by."""
+    spec = data.spec
+    if spec.task == "regression":
+        return "mae"
+    if spec.task == "multiclass" and spec.per_step:
+        return "bits_per_char"
+    return f"hit_rate_at_{spec.top_k}" if spec.top_k else "accuracy"
+
+
+def _hooks(rung: Rung, parent: AnyRun) -> Hooks:
+    assert rung.cfg is not None
+    tags = {"rung": rung.name, "mlflow.runName": f"{rung.cfg.name}-{rung.name}"}
+    tracked = None if isinstance(parent, NoRun) else parent
+    return Hooks(directory=rung.directory, parent=tracked, tags=tags, quiet=True, test=False)
+
+
+def _trained(rung: Rung, parent: AnyRun) -> RunResult:
+    from pipeline.runs.train import train
+
+    assert rung.cfg is not None
+    return train(rung.cfg, _hooks(rung, parent))
+
+
+def _answers(rung: Rung, data: DataModule, split: Rows) -> Outputs:
+    from pipeline.models.saved import load
+
+    assert rung.cfg is not None
+    return outputs_on(load(rung.directory / "model").module, loader_of(data, split), rung.cfg)
+
+
+def _validate(rung: Rung) -> None:
+    assert rung.cfg is not None
+    data = data_of(rung.cfg)
+    assert data.validation is not None
+    rung.judged = _answers(rung, data, data.validation).judged()[1]
+    rung.validation = float(rung.judged.mean())
+
+
+def _best_settings(
+    cfg: DictConfig, ladder: dict[str, Any], rung: Rung, after: Sequence[str], parent: AnyRun
+) -> list[str]:
+    """The best settings that the sweeper finds on validation data, as overrides.
+
+    The rung's own settings of what the space varies are where the search begins; typed ones (``after``) are not varied.
+    """
+    from hydra.types import RunMode
+    from omegaconf import open_dict, read_write
+
+    from pipeline.config.loading import loader, user_directory
+    from pipeline.sweeps.sweeper import best_settings
+
+    loads, trial = loader(user_directory()), [*ladder.get("trial", []), *after]
+    words = [*rung.overrides, *trial, f"sweep={ladder['sweep']}"]
+    words += [
+        f"hydra.sweeper.n_trials={cfg.task.trials}",
+        f"hydra.sweep.dir={rung.directory.parent / 'sweep'}",
+    ]
+    # A ladder that is climbed again searches again.
+    words.append(f"hydra.sweeper.study_name={cfg.name}-{parent.key[:8] or time.time_ns()}")
+    config = loads.load_configuration("config", words, RunMode.MULTIRUN)
+    varied = set(config.hydra.sweeper.params or {}) - {_key(word) for word in trial}
+    arguments = [str(word) for word in config.hydra.overrides.task if _key(str(word)) not in varied]
+    with read_write(config), open_dict(config):
+        config.hydra.sweeper.seed_trials = _first_trial(rung, config, arguments, loads)
+    best = best_settings(config, loads, arguments, nested_under=parent.reference)
+    if best is None:
+        log.warning("No trial of the sweep was completed: the tuning rung keeps its own settings")
+    return best or []
+
+
+def _first_trial(
+    rung: Rung, config: DictConfig, arguments: Sequence[str], loads: Any
+) -> list[dict[str, Any]] | None:
+    """The rung's own settings, where the search space contains them."""
+    from pipeline.sweeps.space import own_settings, plain_key, read_space
+
+    params: Any = OmegaConf.to_container(config.hydra.sweeper.params, resolve=True)
+    space, own = read_space(params, arguments, loads), _composed(rung.overrides)
+    outside = own_settings(space, own)[1]
+    if outside:
+        log.info("The search does not begin with the rung's own settings: %s", "; ".join(outside))
+        return None
+    values: Any = {key: OmegaConf.select(own, plain_key(key)) for key in space.distributions}
+    return [OmegaConf.to_container(OmegaConf.create(values))]  # type: ignore[list-item]
+
+
+def _key(word: str) -> str:
+    return word.lstrip("+~").partition("=")[0]
+
+
+def _retrain(cfg: DictConfig, climb: Climb, directory: Path, parent: AnyRun) -> None:
+    """The winner on training and validation data together, once for each seed."""
+    chosen = climb.chosen
+    assert chosen.cfg is not None and chosen.result is not None
+    scheduler, best_epoch = chosen.cfg.get("scheduler") or {}, chosen.result.best_epoch
+    fixed = ["data.train_on_all=true", "checkpoint.monitor=null", "callbacks.early_stopping.patience=null"]
+    climb.length = f"{chosen.cfg.trainer.max_epochs} epochs"
+    if "T_max" in scheduler or "total_steps" in scheduler:
+        climb.length = f"{chosen.cfg.trainer.max_epochs} epochs, to the end of the learning rate's schedule"
+    elif best_epoch:
+        fixed.append(f"trainer.max_epochs={best_epoch}")
+        climb.length = f"{best_epoch} epochs, after which the validation figure was best"
+    if not str(scheduler.get("monitor", "")).startswith("val/"):
+        # Nothing is held out any more: a validation figure would only mislead.
+        fixed.append("+trainer.limit_val_batches=0")
+    for seed in cfg.task.seeds:
+        started = time.time()
+        name = f"final-seed-{seed}"
+        rung = Rung(name, directory / name, [*chosen.overrides, *fixed, f"seed={seed}"])
+        rung.cfg = _composed(rung.overrides)
+        rung.result = _trained(rung, parent)
+        rung.seconds = time.time() - started
+        climb.final.append(rung)
+
+
+def _read_test(climb: Climb, parent: AnyRun) -> Outputs | None:
+    """The one look at the test split, for every rung at once: the choice is made.
+
+    Returns:
+        The answers of the model that goes into service, None where none does.
+    """
+    baseline = climb.rungs[0]
+    assert baseline.cfg is not None
+    data = data_of(baseline.cfg)
+    split = test_split(data, f"data={data.name}")
+    predictors = {name: of(data.train, split, data.spec) for name, of in data.baselines().items()}
+    baseline.metrics = predictors.pop(climb.baseline)
+    climb.others = {name: found[climb.metric] for name, found in predictors.items() if climb.metric in found}
+    below = data.baseline_values(split).numpy()
+    baseline.test = bootstrap_mean(below)
+    first: Outputs | None = None
+    for rung in [*climb.rungs[1:], *climb.final]:
+        if rung.result is None or rung.cfg is None:
+            continue
+        data = data_of(rung.cfg)
+        split = test_split(data, f"data={data.name}")
+        answers = _answers(rung, data, split)
+        values = answers.judged()[1]
+        rung.metrics, rung.test = answers.metrics(), bootstrap_mean(values)
+        if rung in climb.final:
+            # The baseline has had the validation data, too.
+            rung.gain = paired_values(data.baseline_values(split).numpy(), values)
+            first = first or answers
+        else:
+            rung.gain, below = paired_values(below, values), values
+    for rung in [*climb.rungs, *climb.final]:
+        _note_test(rung, parent)
+    return first
+
+
+def _note_test(rung: Rung, parent: AnyRun) -> None:
+    """A rung's test figures go to its own run, which has ended, and into its ``result.json``."""
+    assert rung.cfg is not None
+    metrics = {f"test/{name}": value for name, value in rung.metrics.items()}
+    if rung.result is not None:
+        rung.result.metrics |= metrics
+        rung.result.write()
+    if isinstance(parent, NoRun) or not metrics:
+        return
+    run = reopen_run(rung.cfg, rung.directory, {"showed": rung.showed} if rung.showed else {})
+    run.log_metrics(metrics)
+    run.finish("FINISHED")
+
+
+def _record(climb: Climb, cfg: DictConfig, directory: Path, parent: AnyRun) -> None:
+    """The ladder as a whole: metrics and a table in the tracking store, ``result.json`` on disk."""
+    from pipeline.ladder.report import COLUMNS, entries, rows
+
+    shown = climb.final[0] if climb.final else climb.chosen
+    baseline = climb.rungs[0]
+    metrics = {
+        f"val/{climb.metric}": climb.chosen.validation,
+        **{f"test/{name}": value for name, value in shown.metrics.items()},
+        f"baseline/test/{climb.metric}": baseline.metrics[climb.metric],
+    }
+    if shown.test is not None:
+        metrics |= {
+            f"test/{climb.metric}_low": shown.test.low,
+            f"test/{climb.metric}_high": shown.test.high,
+        }
+    parent.log_metrics({**metrics, "seconds/total": climb.seconds})
+    # The form of the tracking library's own tables, which its pages show as such.
+    parent.log_text(json.dumps({"columns": list(COLUMNS), "data": rows(climb)}), "ladder.json")
+    parent.set_tags(
+        {
+            "chosen": climb.chosen.name,
+            "mlflow.loggedArtifacts": json.dumps([{"path": "ladder.json", "type": "table"}]),
+        }
+    )
+    described = next((rung.result for rung in (shown, *climb.rungs[1:]) if rung.result), None)
+    RunResult(
+        directory=directory,
+        run_id=parent.run_id,
+        experiment=str(cfg.name),
+        data=described.data if described else {},
+        model=shown.result.model if shown.result else {"class": climb.baseline, "parameters": 0},
+        metrics=metrics,
+        baseline={
+            "name": climb.baseline,
+            **{f"test/{key}": value for key, value in baseline.metrics.items()},
+        },
+        seconds={"total": climb.seconds},
+        samples_per_second=shown.result.samples_per_second if shown.result else 0.0,
+        seed=int(cfg.seed),
+        git_commit=git_state()[0],
+        notes=[climb.registered],
+        nested=entries(climb),
+    ).write()

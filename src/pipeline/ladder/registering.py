@@ -1,0 +1,100 @@
+"""The winner of a ladder in the model registry: champion where it beats the present one, else challenger."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig
+
+from pipeline.errors import UserError
+from pipeline.evaluation.outputs import Outputs, higher_is_better, loader_of, outputs_on, paired, test_split
+from pipeline.ladder.rungs import Climb, Rung, chance
+from pipeline.runs.finished import data_of, find_run, load_predictor, open_store
+
+if TYPE_CHECKING:
+    from pipeline.tracking.queries import Store, Version
+
+
+def register(cfg: DictConfig, climb: Climb, outputs: Outputs | None) -> str:
+    """Register the first of the last trainings.
+
+    Args:
+        cfg: of the command.
+        climb: with its test figures.
+        outputs: the model's answers on the test split; None where nothing was chosen.
+
+    Returns:
+        What became of it, in words.
+    """
+    if not climb.final or outputs is None:
+        return "Nothing was registered: keep the baseline."
+    if not climb.confirmed:
+        return "Nothing was registered: on test data the model does not beat the baseline."
+    if not cfg.logger.get("mlflow"):
+        return "Not registered: nothing is tracked (logger=mlflow)."
+    try:
+        return _register(cfg, climb, climb.final[0], outputs)
+    except UserError as error:
+        # The report must not be lost because a server is away.
+        return f"Not registered: {error}"
+
+
+def model_name(cfg: DictConfig) -> str:
+    """What the winner is registered as: ``task.model_name``, else the ladder's name."""
+    asked = cfg.task.get("model_name")
+    return str(asked or str(cfg.name).removesuffix("_ladder").removeprefix("improve_"))
+
+
+def _register(cfg: DictConfig, climb: Climb, winner: Rung, outputs: Outputs) -> str:
+    from pipeline.ladder.report import model_card
+    from pipeline.tracking.sender_link import link
+
+    assert winner.result is not None
+    if winner.result.run_id is None:
+        raise UserError("the last training was not recorded")
+    # A nested run is delivered in the background.
+    link(Path(cfg.paths.experiments_dir)).wait([winner.result.directory], 120.0)
+    store = open_store(cfg)
+    run, name = store.run(winner.result.run_id), model_name(cfg)
+    version = store.register(
+        run.run_id,
+        name,
+        {"rung": climb.chosen.name, f"test/{climb.metric}": f"{winner.metrics[climb.metric]:.6g}"},
+        model_card(climb, cfg, winner, run.run_id),
+    )
+    alias, why = alias_of(store, version, outputs, cfg)
+    store.set_alias(name, alias, version.version)
+    return f"Registered as {name} version {version.version}, {alias}: {why}."
+
+
+def alias_of(store: Store, version: Version, outputs: Outputs, cfg: DictConfig) -> tuple[str, str]:
+    """``champion`` or ``challenger``, and why: by a paired test against the present champion on the same samples."""
+    present = store.version(version.name, "champion")
+    if present is None or present.version == version.version:
+        return "champion", "there was none before"
+    try:
+        test = paired(_answers_of(store, present, cfg), outputs)
+    except (UserError, RuntimeError) as error:
+        return "challenger", f"it could not be compared with champion version {present.version} ({error})"
+    metric = outputs.judged()[0]
+    better = (test.difference.value > 0) == higher_is_better(metric)
+    figures = (
+        f"{metric} {test.difference.value:+.4f} against version {present.version} on the same test samples "
+        f"({test.method}, {chance(test)})"
+    )
+    if not test.significant():
+        return "challenger", f"{figures}, no significant difference, so that one stays champion"
+    if not better:
+        return "challenger", f"{figures}, significantly worse, so that one stays champion"
+    return "champion", f"{figures}, significantly better"
+
+
+def _answers_of(store: Store, version: Version, cfg: DictConfig) -> Outputs:
+    """A registered model's answers on the test split of the run that made it, inputs prepared as it learnt them."""
+    if version.run_id is None:
+        raise UserError("it does not say which run made it")
+    run = find_run(store, version.run_id, cfg)
+    data = data_of(run.cfg)
+    model = load_predictor(store, version.model_uri).module
+    return outputs_on(model, loader_of(data, test_split(data, run.title)), run.cfg)

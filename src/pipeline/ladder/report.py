@@ -1,0 +1,302 @@
+"""The outcome of a ladder: a table for the terminal, a page for a stakeholder, a card for the model."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig
+
+from pipeline.ladder.rungs import amount, chance
+from pipeline.reports.html import Page
+
+if TYPE_CHECKING:
+    from pipeline.ladder.rungs import Climb, Rung
+
+_MEANING = {"majority": "always the most frequent class", "mean": "always the mean"}
+
+COLUMNS = ("rung", "parameters", "validation", "test (95 % interval)", "gain over the rung below", "seconds")
+
+
+def rows(climb: Climb) -> list[list[str]]:
+    """A row a rung, then one for each seed of the winner's last training."""
+    return [_row(climb, rung) for rung in [*climb.rungs, *climb.final]]
+
+
+def entries(climb: Climb) -> list[dict[str, Any]]:
+    """The same table as plain values."""
+    return [
+        {
+            "rung": rung.name,
+            "parameters": rung.parameters,
+            f"val/{climb.metric}": rung.validation,
+            **{f"test/{name}": value for name, value in rung.metrics.items()},
+            "test_low": rung.test.low if rung.test else None,
+            "test_high": rung.test.high if rung.test else None,
+            "gain": climb.gain(rung.gain) if rung.gain else None,
+            "p_value": rung.gain.p_value if rung.gain else None,
+            "over": ("baseline" if rung in climb.final else "the rung below") if rung.gain else None,
+            "seconds": rung.seconds,
+            "showed": rung.showed,
+            "overrides": rung.overrides,
+            "run_id": rung.result.run_id if rung.result else None,
+        }
+        for rung in [*climb.rungs, *climb.final]
+    ]
+
+
+def conclusion(climb: Climb) -> str:
+    """Which rung was chosen, in words."""
+    if not climb.final:
+        return f"Keep the baseline ({_baseline(climb)}): no model predicts better by {climb.metric} on validation data."
+    tests = ", ".join(f"{rung.test.value:.4f}" for rung in climb.final if rung.test is not None)
+    trained = (
+        f"Trained again on training and validation data for {climb.length}, with {len(climb.final)} seeds: "
+        f"test {climb.metric} {tests}."
+    )
+    test = climb.final[0].gain
+    assert test is not None
+    if not climb.confirmed:
+        return (
+            f"Keep the baseline ({_baseline(climb)}): {climb.chosen.name} was better on validation data, but not on "
+            f"test data ({chance(test)}). {trained}"
+        )
+    return (
+        f"Chosen: {climb.chosen.name}. {trained} The first beats the baseline by {amount(climb, test)} "
+        f"({chance(test)})."
+    )
+
+
+def in_words(climb: Climb) -> list[str]:
+    """The table as plain text, what each step showed, and the conclusion."""
+    table = [list(COLUMNS), *rows(climb)]
+    widths = [max(len(row[i]) for row in table) for i in range(len(COLUMNS))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in table
+    ]
+    lines += ["", *(f"{rung.name}: {rung.showed}" for rung in climb.rungs)]
+    if climb.others:
+        lines.append(_others(climb))
+    return [*lines, "", conclusion(climb), climb.registered, f"time: {climb.seconds:.0f} s"]
+
+
+def write_report(climb: Climb, cfg: DictConfig, directory: Path) -> list[Path]:
+    """``ladder.html``, ready to be sent to someone, its picture ``ladder.png``, and ``ladder.txt``."""
+    picture = draw(climb, directory / "ladder.png")
+    page = Page(f"How well can it be predicted? {cfg.name}")
+    page.text(in_service(climb))
+    page.text(conclusion(climb))
+    page.image(picture, f"Test {climb.metric} of each step with its interval")
+    page.table(COLUMNS, [_html_row(climb, rung) for rung in [*climb.rungs, *climb.final]])
+    if climb.others:
+        page.text(_others(climb))
+    page.heading("What each step showed")
+    for rung in climb.rungs:
+        page.text(f"{rung.name}: {rung.showed}.")
+    page.heading("In the model registry")
+    page.text(climb.registered)
+    page.heading("How to read it")
+    for line in _reading(climb):
+        page.text(line)
+    if climb.final:
+        page.heading("To do it again")
+        page.text(command_of(climb.final[0]))
+    text = directory / "ladder.txt"
+    text.write_text("\n".join(in_words(climb)) + "\n", encoding="utf-8")
+    return [page.write(directory / "ladder.html"), picture, text]
+
+
+def in_service(climb: Climb) -> str:
+    """What the model would do on new samples, for someone who does not train models."""
+    rung = climb.final[0] if climb.confirmed else climb.rungs[0]
+    source = next((step.result for step in [*climb.final, *climb.rungs] if step.result), None)
+    unit = str(source.data.get("unit") or "") if source else ""
+    who = "the model" if climb.confirmed else f"the baseline ({_baseline(climb)})"
+    said = f"On samples that nothing was fitted to or chosen by, {who} {_says(climb.metric, rung, unit)}"
+    if not climb.confirmed:
+        return f"{said}. No model that was tried does better."
+    return (
+        f"{said}; without learning ({_baseline(climb)}) it would be {_figure(climb.metric, climb.rungs[0])}."
+    )
+
+
+def _says(metric: str, rung: Rung, unit: str) -> str:
+    figure = _figure(metric, rung)
+    assert rung.test is not None
+    if metric == "accuracy" or metric.startswith("hit_rate"):
+        low, high = f"{100 * rung.test.low:.1f} %", f"{100 * rung.test.high:.1f} %"
+    else:
+        low, high = f"{rung.test.low:.3g}", f"{rung.test.high:.3g}"
+    interval = f"(95 % interval {low} to {high})"
+    if metric == "accuracy":
+        return f"is right in {figure} of cases {interval}"
+    if metric.startswith("hit_rate"):
+        return f"has the right answer among its first {metric.rpartition('_')[2]} in {figure} of cases {interval}"
+    if metric == "bits_per_char":
+        return f"needs {figure} bits for each character {interval}"
+    return f"is off by {figure} {unit} on average {interval}".replace("  ", " ")
+
+
+def _figure(metric: str, rung: Rung) -> str:
+    assert rung.test is not None
+    share = metric == "accuracy" or metric.startswith("hit_rate")
+    return f"{100 * rung.test.value:.1f} %" if share else f"{rung.test.value:.3g}"
+
+
+def _reading(climb: Climb) -> list[str]:
+    better = "Higher" if climb.higher else "Lower"
+    return [
+        f"{better} {climb.metric} is better. Every step was judged by it on validation data; the test data was read "
+        "once, for all steps at the same time, after the choice was final. Validation figures are a little too good, "
+        "since the best epoch and settings were chosen by them; test figures are not.",
+        "An interval holds the true value in 95 of 100 such experiments. A gain is counted so that more is better; p "
+        "is the chance of a difference as large if there were none. The rows of the last training (final) are compared "
+        "with the baseline.",
+    ]
+
+
+def draw(climb: Climb, path: Path) -> Path:
+    """Test figures with their intervals, validation figures beside them, a line a rung.
+
+    The baseline is only pointed to where it lies so far away that the models could not be told apart beside it.
+    """
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    from pipeline.drawing import STYLE
+
+    shown = [rung for rung in [*climb.rungs, *climb.final] if rung.test is not None]
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(8.2, 1.1 + 0.36 * len(shown)), layout="constrained")
+        axis = figure.add_subplot()
+        left, right = _limits(climb, shown)
+        axis.set_xlim(left, right)
+        for place, rung in enumerate(shown):
+            assert rung.test is not None
+            if left <= rung.test.value <= right:
+                _draw_rung(axis, place, rung)
+            else:
+                low = rung.test.value < left
+                axis.annotate(
+                    f"← {rung.test.value:.4g}" if low else f"{rung.test.value:.4g} →",
+                    (left if low else right, place),
+                    xytext=(6 if low else -6, 0),
+                    textcoords="offset points",
+                    ha="left" if low else "right",
+                    va="center",
+                )
+        axis.set_yticks(range(len(shown)), [_name(climb, rung) for rung in shown])
+        axis.set_ylim(len(shown) - 0.5, -0.5)
+        axis.grid(axis="y", visible=False)
+        axis.set_xlabel(f"{climb.metric} ({'higher' if climb.higher else 'lower'} is better)")
+        handles, labels = axis.get_legend_handles_labels()
+        first = {label: handle for handle, label in zip(handles, labels, strict=True)}
+        figure.legend(list(first.values()), list(first), loc="outside upper right", ncols=2)
+        figure.savefig(path, facecolor="white")
+    return path
+
+
+def _limits(climb: Climb, shown: list[Rung]) -> tuple[float, float]:
+    """The part of the axis that the models take, and the baseline where it is near them."""
+    models = [rung for rung in shown if rung.result is not None]
+    ends = [end for rung in models for end in _ends(rung)]
+    baseline = _ends(climb.rungs[0])
+    if not ends or max(abs(a - b) for a in ends for b in baseline) < 4 * (max(ends) - min(ends)):
+        ends += baseline
+    margin = 0.05 * (max(ends) - min(ends)) or 0.01
+    return min(ends) - margin, max(ends) + margin
+
+
+def _ends(rung: Rung) -> list[float]:
+    assert rung.test is not None
+    validation = [rung.validation] if rung.validation == rung.validation else []
+    return [rung.test.low, rung.test.high, *validation]
+
+
+def _draw_rung(axis: Any, place: int, rung: Rung) -> None:
+    from pipeline.drawing import TRAIN, VALIDATION
+
+    assert rung.test is not None
+    axis.plot([rung.test.low, rung.test.high], [place, place], color=TRAIN, linewidth=5, alpha=0.35)
+    axis.plot(rung.test.value, place, "o", color=TRAIN, label="test, 95 % interval")
+    if rung.validation == rung.validation:
+        axis.plot(rung.validation, place, "o", color=VALIDATION, fillstyle="none", label="validation")
+
+
+def model_card(climb: Climb, cfg: DictConfig, winner: Rung, run_id: str) -> str:
+    """Markdown: data, use, figures with intervals, limits, how to reproduce."""
+    assert winner.result is not None and winner.gain is not None
+    data = winner.result.data
+    seeds = ", ".join(f"{rung.test.value:.4f}" for rung in climb.final if rung.test is not None)
+    stand_in = "" if data["used"] == data["requested"] else f" (a stand-in for {data['requested']})"
+    return "\n\n".join(
+        [
+            f"# {cfg.name}: {climb.chosen.name}",
+            f"**Data**: {data['used']}{stand_in}, {data['train']:,} samples to learn from, validation included, "
+            f"{data['test']:,} for the test; digest `{data['digest']}`.",
+            f"**Intended use**: predict {data['target']}{_in(data)} of single samples like those, from raw input as "
+            "in the model's signature; it answers with labels and probabilities, or with a number.",
+            f"**Test {climb.metric}**: {winner.test}; other seeds of the same training: {seeds}. "
+            f"Baseline ({_baseline(climb)}): {climb.rungs[0].test}. Gain {amount(climb, winner.gain)}, "
+            f"{winner.gain.method}, {chance(winner.gain)}. Chosen among {climb.tried} fits on validation data; "
+            f"trained for {climb.length}.",
+            "**Limits**: measured on samples of the same source alone; inputs unlike the training data get an answer "
+            "all the same. `task=evaluate` shows how good the probabilities are, which classes are confused, and with "
+            "`task.shift=…` what shifted inputs cost.",
+            f"**Reproduce**: `python -m pipeline task=reproduce task.run_id={run_id}`, or from the start "
+            f"`{command_of(winner)}`",
+        ]
+    )
+
+
+def command_of(rung: Rung) -> str:
+    """The command line that trains a rung again, each setting once and without places."""
+    last: dict[str, str] = {}
+    for word in rung.overrides:
+        key = word.lstrip("+").partition("=")[0]
+        if not key.startswith(("paths.", "logger")):
+            last[key] = word
+    words = [f"+{word}" if word.startswith("experiment=") else word for word in last.values()]
+    return shlex.join(["python", "-m", "pipeline", *words])
+
+
+def _row(climb: Climb, rung: Rung) -> list[str]:
+    test, gain = rung.test, ""
+    if rung.gain is not None:
+        gain = f"{climb.gain(rung.gain):+.4f}, {chance(rung.gain)}"
+        gain = f"{gain} (baseline)" if rung in climb.final else gain
+    return [
+        _name(climb, rung),
+        f"{rung.parameters:,}" if rung.result is not None else "",
+        "" if rung.validation != rung.validation else f"{rung.validation:.4f}",
+        f"{test.value:.4f} ({test.low:.4f} to {test.high:.4f})" if test is not None else "",
+        gain,
+        f"{rung.seconds:.0f}",
+    ]
+
+
+def _html_row(climb: Climb, rung: Rung) -> list[Any]:
+    # A figure and its interval stay on one line.
+    row: list[Any] = [cell.replace(" ", "\u00a0") for cell in _row(climb, rung)]
+    row[1] = rung.parameters if rung.result is not None else ""
+    row[-1] = round(rung.seconds)
+    return row
+
+
+def _name(climb: Climb, rung: Rung) -> str:
+    return f"{rung.name} (chosen)" if rung is climb.chosen else rung.name
+
+
+def _baseline(climb: Climb) -> str:
+    return _MEANING.get(climb.baseline, climb.baseline)
+
+
+def _others(climb: Climb) -> str:
+    named = ", ".join(f"{name} {value:.4f}" for name, value in climb.others.items())
+    return f"Other predictors without a training loop, test {climb.metric}: {named}."
+
+
+def _in(data: dict[str, Any]) -> str:
+    return f" ({data['unit']})" if data.get("unit") else ""

@@ -1,0 +1,84 @@
+"""Writing text with a model that predicts the next character."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pipeline.data.text.encoders import CharacterEncoder
+from pipeline.errors import UserError
+from pipeline.models.base import BaseModule
+
+
+def generate(
+    model: BaseModule,
+    length: int = 200,
+    prompt: str = "",
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    seed: int = 0,
+) -> str:
+    """Go on with a text, one character after the other.
+
+    The same seed gives the same text; no other random generator is touched.
+
+    Args:
+        model: a character model: its spec's classes are the characters; the first one stands for unknown ones
+            and is never written.
+        length: characters to write.
+        prompt: what the model reads first; empty begins with a character drawn at random.
+        temperature: below 1 the likely characters get likelier, above 1 less likely; 0 takes the likeliest.
+        top_k: choose among so many likeliest characters, None for all.
+        seed: of the choice.
+
+    Returns:
+        The new characters, without the prompt.
+
+    Raises:
+        UserError: the model does not predict characters, or an argument is out of its range.
+    """
+    _check(model, length, temperature, top_k)
+    generator = torch.Generator().manual_seed(seed)
+    encoder = CharacterEncoder(list(model.spec.classes[1:]))
+    read = encoder.ids(prompt) if prompt else torch.randint(1, model.spec.outputs, (1,), generator=generator)
+    was_training = model.training
+    model.eval()
+    written: list[Tensor] = []
+    try:
+        # Not inference mode: a fit that goes on afterwards must be able to use what layers keep from here.
+        with torch.no_grad(), torch.autocast(model.device.type, enabled=False):
+            logits, state = model.forward_state(read[None].to(model.device), None)
+            while len(written) < length:
+                choice = _choose(logits[0, -1].cpu(), temperature, top_k, generator)
+                written.append(choice)
+                logits, state = model.forward_state(choice.view(1, 1).to(model.device), state)
+    finally:
+        model.train(was_training)
+    return encoder.decode(torch.cat(written)) if written else ""
+
+
+def _choose(logits: Tensor, temperature: float, top_k: int | None, generator: torch.Generator) -> Tensor:
+    """One id (1,) drawn from logits (characters,)."""
+    logits = logits.double()
+    logits[0] = -torch.inf
+    if temperature == 0:
+        return logits.argmax().view(1)
+    if top_k is not None and top_k < len(logits) - 1:
+        logits[logits.argsort(descending=True)[top_k:]] = -torch.inf
+    return torch.multinomial((logits / temperature).softmax(0), 1, generator=generator)
+
+
+def _check(model: BaseModule, length: int, temperature: float, top_k: int | None) -> None:
+    spec = model.spec
+    if (
+        spec.task != "multiclass"
+        or not spec.per_step
+        or spec.input != "tokens"
+        or spec.vocabulary != spec.outputs
+    ):
+        raise UserError("this model does not predict characters: train one with data=kafka or data=text_file")
+    if length < 0 or temperature < 0 or (top_k is not None and top_k < 1):
+        raise UserError(
+            f"length={length}, temperature={temperature}, top_k={top_k}: expected a length of at least 0, a "
+            "temperature of at least 0, and a top_k of at least 1 or null"
+        )

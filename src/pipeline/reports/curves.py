@@ -1,0 +1,290 @@
+"""Curves of numbers over epochs, thresholds and confidence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from pipeline.drawing import COLOURS, MARK, STYLE, TRAIN, VALIDATION, Corner, Curve, columns, save, say
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from pipeline.drawing import Array
+
+
+def learning_curves(
+    history: Mapping[str, Curve], best_epoch: int | None, path: Path, title: str = ""
+) -> Path:
+    """Training against validation, one panel a metric, the best epoch marked and what follows it shaded.
+
+    Args:
+        history: `train/loss`, `val/loss`, `val/accuracy` … → (epoch, value) pairs; other names are left out.
+        best_epoch: the epoch whose weights were kept, on the scale of the pairs; None marks nothing.
+        path: the file to write.
+        title: a line above the panels.
+    """
+    metrics = _metrics_of(history)
+    with mpl.rc_context(STYLE):
+        columns = min(3, max(1, len(metrics)))
+        rows = math.ceil(max(1, len(metrics)) / columns)
+        figure = Figure(figsize=(5.2 * columns, 3.7 * rows), layout="constrained")
+        axes = [figure.add_subplot(rows, columns, number + 1) for number in range(max(1, len(metrics)))]
+        if not metrics:
+            say(axes[0], "no epoch was finished")
+        for axis, metric in zip(axes, metrics, strict=False):
+            _train_against_validation(axis, metric, history, best_epoch)
+        if title:
+            figure.suptitle(title)
+        return save(figure, path)
+
+
+def _metrics_of(history: Mapping[str, Curve]) -> list[str]:
+    """Metric names without their prefix: the loss, and whatever has a validation curve.
+
+    Without any validation curve, everything recorded in training but rates (of learning, of samples).
+    """
+    validation = {
+        name.removeprefix("val/") for name, curve in history.items() if name.startswith("val/") and curve
+    }
+    training = {
+        name.removeprefix("train/") for name, curve in history.items() if name.startswith("train/") and curve
+    }
+    shown = validation | (training & {"loss"}) if validation else training - {"lr", "samples_per_second"}
+    return sorted(shown, key=lambda name: (name != "loss", name))
+
+
+def _train_against_validation(
+    axis: Axes, metric: str, history: Mapping[str, Curve], best_epoch: int | None
+) -> None:
+    for split, label, colour in (("train", "training", TRAIN), ("val", "validation", VALIDATION)):
+        curve = history.get(f"{split}/{metric}", ())
+        if curve:
+            epochs, values = columns(curve)
+            axis.plot(
+                epochs, values, color=colour, marker="o", markersize=3 if len(curve) <= 40 else 0, label=label
+            )
+    if best_epoch is not None:
+        _mark_best(axis, history.get(f"val/{metric}", ()), best_epoch)
+    axis.set(title=metric.replace("_", " "), xlabel="epoch")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.legend(loc=_emptiest_corner(axis), frameon=True, framealpha=0.8, edgecolor="none")
+
+
+def _emptiest_corner(axis: Axes) -> Corner:
+    """Where a legend covers the fewest points; matplotlib's own search would also keep off the shading."""
+    lines = [np.asarray(line.get_xydata()) for line in axis.lines]
+    points = np.concatenate([line for line in lines if len(line) > 2] or [np.zeros((1, 2))])
+    x, y = axis.transAxes.inverted().transform(axis.transData.transform(points)).T
+    corners: dict[Corner, Any] = {
+        "upper right": np.count_nonzero((x > 0.45) & (y > 0.7)),
+        "lower right": np.count_nonzero((x > 0.45) & (y < 0.3)),
+        "upper left": np.count_nonzero((x < 0.55) & (y > 0.7)),
+        "lower left": np.count_nonzero((x < 0.55) & (y < 0.3)),
+        "center right": np.count_nonzero((x > 0.45) & (abs(y - 0.5) < 0.15)),
+    }
+    return min(corners, key=lambda corner: corners[corner])
+
+
+def _mark_best(axis: Axes, curve: Curve, best_epoch: int) -> None:
+    value = dict(curve).get(best_epoch)
+    label = f"best: epoch {best_epoch}" + (f" ({value:.4g})" if value is not None else "")
+    axis.axvline(best_epoch, color=MARK, linewidth=1, linestyle="--", label=label)
+    if value is not None:
+        axis.plot(
+            [best_epoch], [value], marker="o", markersize=8, markerfacecolor="none", color=MARK, linestyle=""
+        )
+    last = max((epoch for epoch, _ in curve), default=best_epoch)
+    if last > best_epoch:
+        axis.axvspan(best_epoch, last, color="#f1ece6", zorder=0, linewidth=0)
+
+
+def comparison_curves(
+    curves: Mapping[str, Curve], metric: str, path: Path, baseline: float | None = None, title: str = ""
+) -> Path:
+    """One metric of several variants in one plot, each variant's last value in the legend.
+
+    Args:
+        curves: variant → (epoch, value) pairs.
+        metric: the name for the axis.
+        path: the file to write.
+        baseline: the common-sense baseline, as a dashed line; None leaves it out.
+        title: a line above the plot.
+    """
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(7.5, 4.5), layout="constrained")
+        axis = figure.add_subplot()
+        for number, (variant, curve) in enumerate(curves.items()):
+            epochs, values = columns(curve)
+            label = f"{variant} ({values[-1]:.4g})" if len(values) else f"{variant} (nothing recorded)"
+            axis.plot(
+                epochs,
+                values,
+                label=label,
+                color=COLOURS[number % len(COLOURS)],
+                linestyle="-" if number < len(COLOURS) else "--",
+                marker="o",
+                markersize=3 if len(values) <= 40 else 0,
+            )
+        if baseline is not None:
+            axis.axhline(
+                baseline, color=MARK, linestyle="--", linewidth=1, label=f"baseline ({baseline:.4g})"
+            )
+        axis.set(xlabel="epoch", ylabel=metric, title=title)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if curves:
+            axis.legend(title="last value in brackets", title_fontsize="small")
+        else:
+            say(axis, "nothing to compare")
+        return save(figure, path)
+
+
+def fold_curves(folds: Mapping[int, Curve], metric: str, path: Path, lower_is_better: bool = True) -> Path:
+    """One metric of each fold, and its average over the epochs that every fold has, the best one marked.
+
+    Args:
+        folds: fold number → (epoch, value) pairs.
+        metric: the name for the axis.
+        path: the file to write.
+        lower_is_better: whether the average's minimum or its maximum is marked.
+    """
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(7.5, 4.5), layout="constrained")
+        axis = figure.add_subplot()
+        for number, (fold, curve) in enumerate(folds.items()):
+            axis.plot(
+                *columns(curve),
+                color=COLOURS[number % len(COLOURS)],
+                linewidth=1,
+                alpha=0.75,
+                label=f"fold {fold}",
+            )
+        epochs, average = _average(folds)
+        if np.isfinite(average).any():
+            best = int(np.nanargmin(average) if lower_is_better else np.nanargmax(average))
+            axis.plot(epochs, average, color="black", linewidth=2.2, label="average")
+            label = f"best average: {average[best]:.4g}, epoch {epochs[best]:g}"
+            axis.plot(
+                epochs[best],
+                average[best],
+                "o",
+                color="black",
+                markersize=8,
+                markerfacecolor="none",
+                label=label,
+            )
+        else:
+            say(axis, "no epoch that every fold finished")
+        axis.set(xlabel="epoch", ylabel=metric)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if folds:
+            axis.legend()
+        return save(figure, path)
+
+
+def _average(folds: Mapping[int, Curve]) -> tuple[Array, Array]:
+    tables = [dict(curve) for curve in folds.values()]
+    shared = sorted(set.intersection(*map(set, tables))) if tables else []
+    return np.array(shared), np.array([np.mean([table[epoch] for table in tables]) for epoch in shared])
+
+
+def calibration_curve(confidence: Array, correct: Array, path: Path, bins: int = 10) -> Path:
+    """How often the model is right when it is so sure, with the expected calibration error.
+
+    Args:
+        confidence: (samples,) probability given to the predicted class.
+        correct: (samples,) whether the prediction was right.
+        path: the file to write.
+        bins: number of equally wide bins between 0 and 1; empty ones are left out.
+    """
+    confidence, correct = np.asarray(confidence, dtype=float), np.asarray(correct, dtype=float)
+    which = np.clip((confidence * bins).astype(int), 0, bins - 1)
+    counts = np.bincount(which, minlength=bins)
+    filled = counts > 0
+    sure = np.bincount(which, confidence, bins)[filled] / counts[filled]
+    right = np.bincount(which, correct, bins)[filled] / counts[filled]
+    error = float(np.sum(np.abs(sure - right) * counts[filled]) / max(len(confidence), 1))
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(5.4, 5.6), layout="constrained")
+        axis, below = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
+        axis.plot([0, 1], [0, 1], color=MARK, linewidth=1, linestyle="--", label="as sure as right")
+        axis.plot(sure, right, color=TRAIN, marker="o", label="model")
+        axis.set(
+            ylabel="share that is right", title=f"expected calibration error {error:.4f}", ylim=(-0.02, 1.02)
+        )
+        axis.legend()
+        below.bar((np.arange(bins) + 0.5) / bins, counts, width=0.9 / bins, color=TRAIN)
+        below.set(xlabel="confidence", ylabel="samples", xlim=(-0.02, 1.02))
+        return save(figure, path)
+
+
+def roc_curve(positive: Array, score: Array, path: Path) -> Path:
+    """True against false positive rate over all thresholds, with the area under the curve.
+
+    Args:
+        positive: (samples,) whether the sample belongs to the positive class.
+        score: (samples,) the higher, the more positive.
+        path: the file to write.
+    """
+    from sklearn.metrics import roc_auc_score
+    from sklearn.metrics import roc_curve as rates
+
+    if len(np.unique(positive)) < 2:
+        return _only_one_class(path)
+    false_positive, true_positive, _ = rates(positive, score)
+    title = f"area under the curve {roc_auc_score(positive, score):.4f}"
+    return _rates(
+        false_positive, true_positive, ("false positive rate", "true positive rate"), title, None, path
+    )
+
+
+def precision_recall_curve(positive: Array, score: Array, path: Path) -> Path:
+    """Precision against recall over all thresholds, with the average precision and the share of positives.
+
+    Args:
+        positive: (samples,) whether the sample belongs to the positive class.
+        score: (samples,) the higher, the more positive.
+        path: the file to write.
+    """
+    from sklearn.metrics import average_precision_score
+    from sklearn.metrics import precision_recall_curve as rates
+
+    if len(np.unique(positive)) < 2:
+        return _only_one_class(path)
+    precision, recall, _ = rates(positive, score)
+    title = f"average precision {average_precision_score(positive, score):.4f}"
+    return _rates(recall, precision, ("recall", "precision"), title, float(np.mean(positive)), path)
+
+
+def _rates(
+    across: Array, up: Array, names: tuple[str, str], title: str, chance: float | None, path: Path
+) -> Path:
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(5.4, 5.2), layout="constrained")
+        axis = figure.add_subplot()
+        axis.plot(across, up, color=TRAIN, drawstyle="steps-post", label="model")
+        axis.plot(
+            [0, 1],
+            [0, 1] if chance is None else [chance, chance],
+            color=MARK,
+            linewidth=1,
+            linestyle="--",
+            label="chance",
+        )
+        axis.set(xlabel=names[0], ylabel=names[1], title=title, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+        axis.legend()
+        return save(figure, path)
+
+
+def _only_one_class(path: Path) -> Path:
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(5.4, 5.2), layout="constrained")
+        say(figure.add_subplot(), "only one class among the samples")
+        return save(figure, path)

@@ -1,0 +1,141 @@
+"""What a run hands on to later steps, under the same names every time.
+
+What two runs of the same configuration have in common is kept apart from what they cannot have in common (ids,
+times), so that DVC, or any comparison of files, sees that nothing changed.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from pipeline.errors import UserError
+from pipeline.runs.recording import dvc_experiment
+from pipeline.runs.result import RunResult
+
+MODEL, CONFIG, METRICS, HISTORY, RUN = "model", "config.yaml", "metrics.json", "history.csv", "run.json"
+_TIMED = "samples_per_second"
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """What lies in a directory that :func:`deliver` wrote.
+
+    Args:
+        directory: where.
+        cfg: the configuration, without paths and logger.
+        metrics: flat.
+        run: ids and times; empty where run.json was not kept.
+    """
+
+    directory: Path
+    cfg: DictConfig
+    metrics: dict[str, float]
+    run: dict[str, Any]
+
+    @property
+    def model(self) -> Path:
+        """The saved model, for ``pipeline.models.saved.load``."""
+        return self.directory / MODEL
+
+
+def deliver(result: RunResult, cfg: DictConfig, directory: Path) -> None:
+    """Write what ``result`` came to into ``directory``; files of an earlier run there are replaced.
+
+    Raises:
+        UserError: the run kept no model, or there is a file in the way.
+    """
+    if not (result.directory / MODEL).is_dir():
+        raise UserError(
+            f"task.output={directory}: this run kept no model of its own (a run of several fits keeps one for each); "
+            "leave task.output out"
+        )
+    if directory.is_file():
+        raise UserError(f"task.output={directory} is a file; expected a directory")
+    directory.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(directory / MODEL, ignore_errors=True)
+    shutil.copytree(result.directory / MODEL, directory / MODEL)
+    (directory / CONFIG).write_text(OmegaConf.to_yaml(_movable(cfg)), encoding="utf-8")
+    write_json({k: v for k, v in sorted(result.metrics.items()) if _TIMED not in k}, directory / METRICS)
+    _write_history(result, directory / HISTORY)
+    run = {
+        "run_id": result.run_id,
+        "experiment": result.experiment,
+        "directory": str(result.directory),
+        "git_commit": result.git_commit,
+        "data_digest": result.data.get("digest"),
+        "parameters": result.model.get("parameters"),
+        "seconds": result.seconds,
+        _TIMED: result.samples_per_second,
+        **{f"dvc_{name}": value for name, value in dvc_experiment().items()},
+    }
+    write_json(run, directory / RUN)
+
+
+def read_delivered(directory: Path) -> Delivered:
+    """What :func:`deliver` wrote.
+
+    Raises:
+        UserError: it is not all there, or cannot be read.
+    """
+    if missing := [name for name in (CONFIG, METRICS, MODEL) if not (directory / name).exists()]:
+        raise UserError(
+            f"{directory} is not what a run delivered: it lacks {', '.join(missing)}; "
+            f"train with task.output={directory}"
+        )
+    cfg = OmegaConf.load(directory / CONFIG)
+    if not isinstance(cfg, DictConfig):
+        raise UserError(f"{directory / CONFIG} is not a configuration")
+    run = read_json(directory / RUN) if (directory / RUN).is_file() else {}
+    return Delivered(directory, cfg, read_json(directory / METRICS), run)
+
+
+def write_json(values: Any, path: Path) -> Path:
+    """Write ``values`` to ``path``, whole or not at all."""
+    draft = path.with_name(f".{path.name}.part")
+    draft.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    return draft.replace(path)
+
+
+def read_json(path: Path) -> Any:
+    """The values in a file.
+
+    Raises:
+        UserError: it is not there, or damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise UserError(f"{path} is not there; run the step that writes it") from None
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}") from None
+
+
+def _movable(cfg: DictConfig) -> DictConfig:
+    """The configuration without what only holds on this machine."""
+    names = [str(key) for key in cfg if key not in ("paths", "logger", "hydra", "resume")]
+    values = OmegaConf.to_container(OmegaConf.masked_copy(cfg, [*names, "paths"]), resolve=True)
+    found = OmegaConf.create({key: value for key, value in values.items() if key in names})  # type: ignore[union-attr]
+    with open_dict(found):
+        found.task.output = None
+        if "data_dir" in found.data:
+            found.data.data_dir = "data"
+    return found
+
+
+def _write_history(result: RunResult, path: Path) -> None:
+    names = [name for name in result.history if _TIMED not in name]
+    rows: dict[int, dict[str, float]] = {}
+    for name in names:
+        for epoch, value in result.history[name]:
+            rows.setdefault(epoch, {})[name] = value
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, ["epoch", *names], restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({"epoch": epoch, **values} for epoch, values in sorted(rows.items()))

@@ -1,0 +1,91 @@
+"""Which plots a run gets, from what it is about."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipeline.data.core.module import DataModule
+from pipeline.models.base import BaseModule
+from pipeline.reports import curves, plots
+from pipeline.runs.result import RunResult
+
+
+def plots_of_run(data: DataModule, model: BaseModule, result: RunResult) -> list[Path]:
+    """Draw the plots of a finished run into its ``plots`` folder.
+
+    Args:
+        data: the data set.
+        model: the trained model; ``model.outputs`` holds the test outputs, if it was tested.
+        result: of the run.
+
+    Returns:
+        The files written.
+    """
+    folder = result.directory / "plots"
+    folder.mkdir(exist_ok=True)
+    made: list[Path] = []
+    if any(name.startswith(("train/", "val/")) for name in result.history):
+        made.append(curves.learning_curves(result.history, result.best_epoch, folder / "learning_curves.png"))
+    made += _weights(model, folder)
+    if model.outputs and data.test is not None:
+        made += _of_test(data, model, folder)
+    for extra in data.plots(model, folder):
+        made.append(extra)
+    return made
+
+
+def _weights(model: BaseModule, folder: Path) -> list[Path]:
+    from pipeline.models.cnn import CNN
+    from pipeline.models.linear import Linear
+
+    spec = model.spec
+    if isinstance(model, CNN):
+        first = next(module for module in model.convolutions if isinstance(module, torch.nn.Conv2d))
+        return [
+            plots.filters(first.weight.detach().cpu().float().numpy(), folder / "first_layer_filters.png")
+        ]
+    if isinstance(model, Linear) and spec.input == "image":
+        weights = model.output.weight.detach().cpu().numpy()
+        size = (spec.input_shape[1], spec.input_shape[2])
+        return [plots.linear_weights(weights, size, spec.classes, folder / "weights.png")]
+    return []
+
+
+def _of_test(data: DataModule, model: BaseModule, folder: Path) -> list[Path]:
+    logits, targets = model.outputs[0]
+    spec = model.spec
+    if spec.task == "regression" and not spec.per_step:
+        true, predicted = targets.reshape(-1).numpy(), logits.reshape(-1).numpy()
+        path = folder / "predicted_against_true.png"
+        return [plots.regression_scatter(true, predicted, path, spec.target_name, spec.target_unit)]
+    if spec.per_step or spec.task == "regression":
+        return []
+    p = model.probabilities(logits).numpy()
+    predicted, true = p.argmax(-1), targets.long().reshape(-1).numpy()
+    made = []
+    if len(spec.classes) <= 60:
+        counts = np.zeros((len(spec.classes), len(spec.classes)), dtype=int)
+        np.add.at(counts, (true, predicted), 1)
+        made.append(plots.confusion_matrix(counts, spec.classes, folder / "confusion_matrix.png"))
+    if spec.input == "image":
+        made.append(_most_wrong(data, true, predicted, p.max(-1), folder))
+    return made
+
+
+def _most_wrong(data: DataModule, true: Any, predicted: Any, confidence: Any, folder: Path) -> Path:
+    assert data.test is not None
+    wrong = np.flatnonzero(true != predicted)
+    rows = wrong[np.argsort(-confidence[wrong])][:25]
+    images = data.test.take(torch.from_numpy(rows))[0].cpu().numpy()[:, :3]
+    return plots.most_wrong(
+        images[:, :1] if images.shape[1] == 2 else images,
+        true[rows].tolist(),
+        predicted[rows].tolist(),
+        confidence[rows].tolist(),
+        data.spec.classes,
+        folder / "most_confidently_wrong.png",
+    )

@@ -1,0 +1,171 @@
+"""Where a run stands, in a small file of its directory: what resuming looks for."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from pipeline.errors import UserError
+from pipeline.runs.recording import is_main_process
+
+FILE = "state.json"
+_NOT_THE_RUN = (
+    "resume",
+    "paths",
+    "logger",
+    "task",
+    "tags",
+    "callbacks.progress",
+    "trainer.enable_progress_bar",
+)
+
+
+class RunState:
+    """The state file of the run in ``directory``: ``running``, ``interrupted``, ``failed`` or ``finished``."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def begin(self, cfg: DictConfig) -> None:
+        """A process takes the run up."""
+        self._write("running", fingerprint=fingerprint(cfg), experiment=str(cfg.name), started=time.time())
+
+    @contextmanager
+    def ended_by(self) -> Iterator[None]:
+        """Whatever ends the block leaves the run interrupted: it can be resumed from its last checkpoint."""
+        try:
+            yield
+        except BaseException:
+            # On a full disk it stays "running": as good, once the process is gone.
+            with suppress(OSError):
+                self._write("interrupted")
+            raise
+
+    def finish(self) -> None:
+        """The run is complete."""
+        self._write("finished")
+
+    def checkpoint(self) -> Path | None:
+        """The last state that was saved, if there is one."""
+        path = self.directory / "checkpoints" / "last.ckpt"
+        return path if path.is_file() else None
+
+    def _write(self, status: str, **more: Any) -> None:
+        if not is_main_process():
+            return
+        values = {**read(self.directory), **more, "status": status, "pid": os.getpid()}
+        draft = self.directory / f".{FILE}.part"
+        try:
+            draft.write_text(json.dumps(values), encoding="utf-8")
+            draft.replace(self.directory / FILE)
+        finally:
+            draft.unlink(missing_ok=True)
+
+
+def read(directory: Path) -> dict[str, Any]:
+    """What the state file says, empty where there is none."""
+    try:
+        values: dict[str, Any] = json.loads((directory / FILE).read_text(encoding="utf-8"))
+        return values
+    except (OSError, ValueError):
+        return {}
+
+
+def fingerprint(cfg: DictConfig) -> str:
+    """A hash of everything in the configuration that decides what a run computes."""
+    run = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+    values: Any = OmegaConf.to_container(run, resolve=True)
+    for key in _NOT_THE_RUN:
+        parent, _, name = key.rpartition(".")
+        node = (values.get(parent) or {}) if parent else values
+        node.pop(name, None)
+    text = json.dumps(values, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def find_resumable(cfg: DictConfig) -> Path | None:
+    """The directory of the run that ``resume`` asks for.
+
+    ``auto`` is the newest unfinished run of the same configuration; None where there is none, so that one command
+    serves for the first start and for every restart. The processes that a data-parallel launch starts are told their
+    directory: for them it is None too.
+
+    Raises:
+        UserError: there is no run of that id, it is finished, or it still runs.
+    """
+    if not is_main_process():
+        return None
+    runs = Path(cfg.paths.experiments_dir) / "runs"
+    if cfg.resume == "auto":
+        wanted = fingerprint(cfg)
+        found = [
+            (float(state.get("started", 0)), directory)
+            for directory in _runs(runs)
+            if (state := read(directory)).get("fingerprint") == wanted
+            and state.get("status") != "finished"
+            and not _alive(state)
+            and _has_something(directory)
+        ]
+        return max(found)[1] if found else None
+    from pipeline.tracking import find_directory
+
+    directory = find_directory(Path(cfg.paths.experiments_dir), str(cfg.resume))
+    if directory is None and (runs / str(cfg.resume)).is_dir():
+        directory = runs / str(cfg.resume)
+    if directory is None:
+        raise UserError(
+            f"resume={cfg.resume}: no run of that id in {cfg.paths.experiments_dir}; use the id that result.json names"
+        )
+    state = read(directory)
+    if state.get("status") == "finished":
+        raise UserError(
+            f"resume={cfg.resume}: the run in {directory} is finished; there is nothing left to do"
+        )
+    if _alive(state):
+        raise UserError(
+            f"resume={cfg.resume}: the run in {directory} is still running as process {state['pid']}"
+        )
+    return directory
+
+
+def _runs(directory: Path) -> Iterator[Path]:
+    """Every run below a directory; the fits of a run of several are taken up as a whole with it."""
+    # What other runs delete meanwhile is passed over, where a pattern of pathlib would raise.
+    for place, folders, files in os.walk(directory):
+        if FILE in files:
+            folders.clear()
+            yield Path(place)
+
+
+def _has_something(directory: Path) -> bool:
+    """Whether there is anything to go on from: a saved state of the run, or of one of its fits."""
+    return any(
+        next(directory.glob(place), None) for place in ("checkpoints/last.ckpt", "*/checkpoints/last.ckpt")
+    )
+
+
+def _alive(state: dict[str, Any]) -> bool:
+    if state.get("status") != "running" or state.get("pid") == os.getpid():
+        return False
+    import psutil
+
+    try:
+        process = psutil.Process(int(state["pid"]))
+        return bool(process.create_time() <= float(state.get("started", 0)) + 1)
+    except (psutil.Error, KeyError, ValueError):
+        return False
+
+
+def process_start() -> float:
+    """When this process began, in seconds since 1970."""
+    import psutil
+
+    return float(psutil.Process().create_time())
