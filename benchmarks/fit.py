@@ -59,14 +59,15 @@ def by_hand(cfg: Any) -> Callable[[], float]:
     import torch
     from torch import nn
 
-    from pipeline.training.building import build_data, build_model
+    from pipeline.runs.plan import plan_of
+    from pipeline.training.building import build_data, build_model, optimisation
     from pipeline.training.trainer import Threads
 
     torch.manual_seed(0)
-    data = build_data(cfg)
-    model = build_model(cfg, data)
-    plan = model.optimisation
-    assert plan is not None
+    run_plan = plan_of(cfg)
+    data = build_data(run_plan.data)
+    model = build_model(run_plan.model, data.spec)
+    plan = optimisation(run_plan.fit)
     training, validation = batches(data, model, True), batches(data, model, False)
     # The inputs are normalised once, as people do by hand.
     model.normalised = lambda x: x  # type: ignore[method-assign]

@@ -15,6 +15,7 @@ def reviews(repetitions: int) -> list[Row]:
     from pipeline.config import compose
     from pipeline.data.sources import finding as sources
     from pipeline.data.text.words import tokenise_fast
+    from pipeline.runs.plan import plain
     from pipeline.training import building
 
     archive = sources.locate(sources.IMDB, Path("data"), sources.search_path(), download=False)
@@ -23,7 +24,7 @@ def reviews(repetitions: int) -> list[Row]:
         cfg = compose(["+experiment=imdb_mlp", f"paths.data_dir={folder}"])
         building._prepared.clear()
         began = time.perf_counter()
-        building.build_data(cfg)
+        building.build_data(plain(cfg.data))
         return time.perf_counter() - began
 
     def first() -> float:
@@ -63,7 +64,8 @@ def large_csv(repetitions: int, rows: int = 1_000_000, columns: int = 30) -> lis
     from pyarrow import csv
 
     from pipeline.config import compose
-    from pipeline.data.tables.table import files as table_files
+    from pipeline.data.tables import files as table_files
+    from pipeline.runs.plan import plain
     from pipeline.training import building
 
     generator = np.random.default_rng(0)
@@ -79,7 +81,7 @@ def large_csv(repetitions: int, rows: int = 1_000_000, columns: int = 30) -> lis
             table_files._read_cached.cache_clear()
             cfg = compose(["data=csv", f"data.path={path}", "data.target=y", "model=linear"])
             began = time.perf_counter()
-            building.build_data(cfg)
+            building.build_data(plain(cfg.data))
             return time.perf_counter() - began
 
         def pandas() -> float:

@@ -518,7 +518,7 @@ def test_the_unit_of_a_number_to_predict_makes_no_difference(tmp_path: Path) -> 
         optimizer = torch.optim.Adam(model.parameters(), lr=0.03)
         for _ in range(150):
             optimizer.zero_grad()
-            loss = model.loss(model(x), y)
+            loss = model.objective.loss(model(x), y)
             loss.backward()
             optimizer.step()
         losses[unit] = float(loss.detach())

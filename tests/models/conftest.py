@@ -7,16 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
 from pipeline.data.core.module import DataModule
 from pipeline.data.core.spec import Spec
 from pipeline.data.core.splits import Rows
-from pipeline.models.base import BaseModule, Optimisation
+from pipeline.models.base import BaseModule
+from pipeline.training.module import TrainingModule
+from pipeline.training.step import Optimisation
 from pipeline.training.trainer import build_trainer
 
-Fit = Callable[..., DataModule]
+Fit = Callable[..., pl.Trainer]
 
 
 class Toy(DataModule):
@@ -59,11 +62,8 @@ def fit(tmp_path: Path) -> Fit:
         callbacks: Any = None,
         batch_size: int = 8,
         logger: Any = False,
-    ) -> DataModule:
-        module.optimisation = plan
-        data = Toy(x, y, module.spec)
-        data.batch_size = batch_size
-        data.chunk = chunk
+    ) -> pl.Trainer:
+        data = Toy(x, y, module.spec).with_reading(batch_size=batch_size)
         settings = {
             "accelerator": "cpu",
             "devices": 1,
@@ -72,8 +72,9 @@ def fit(tmp_path: Path) -> Fit:
             "num_sanity_val_steps": 0,
         }
         trainer = build_trainer(settings, module, tmp_path, logger=logger, callbacks=callbacks)
-        data.trainer = trainer
-        trainer.fit(module, data.train_dataloader(), data.val_dataloader())
-        return data
+        trainer.fit(
+            TrainingModule(module, plan), data.training_loader(0, chunk), data.loader_of(data.validation)
+        )
+        return trainer
 
     return run

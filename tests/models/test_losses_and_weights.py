@@ -44,7 +44,7 @@ def test_losses_of_classes(loss: str, weights: tuple[float, ...]) -> None:
         "squared": ((LOGITS.double().numpy() - np.eye(3)[TARGETS]) ** 2).mean(),
     }
     module = Linear(replace(CLASSES, class_weights=weights), loss=loss)
-    assert float(module.loss(LOGITS, TARGETS)) == pytest.approx(expected[loss], rel=1e-5)
+    assert float(module.objective.loss(LOGITS, TARGETS)) == pytest.approx(expected[loss], rel=1e-5)
 
 
 @pytest.mark.parametrize("weights", [(), (0.25, 1.75)])
@@ -61,7 +61,7 @@ def test_losses_of_yes_and_no(loss: str, weights: tuple[float, ...]) -> None:
         "squared": ((z - y.numpy()) ** 2).mean(),
     }
     module = Linear(replace(YES_NO, class_weights=weights), loss=loss)
-    assert float(module.loss(logits, y)) == pytest.approx(expected[loss], rel=1e-5)
+    assert float(module.objective.loss(logits, y)) == pytest.approx(expected[loss], rel=1e-5)
 
 
 @pytest.mark.parametrize("loss", ["auto", "absolute", "huber"])
@@ -72,7 +72,7 @@ def test_losses_of_numbers_are_in_standard_deviations_of_the_target(loss: str, s
     huber = np.where(error <= 1, error**2 / 2, error - 0.5)
     expected = {"auto": (error**2).mean(), "absolute": error.mean(), "huber": huber.mean()}
     module = Linear(replace(NUMBERS, target_mean=1.0, target_std=std), loss=loss)
-    assert float(module.loss(predicted, y)) == pytest.approx(expected[loss], rel=1e-6)
+    assert float(module.objective.loss(predicted, y)) == pytest.approx(expected[loss], rel=1e-6)
 
 
 def test_unknown_targets_of_a_sequence_are_left_out() -> None:
@@ -83,7 +83,7 @@ def test_unknown_targets_of_a_sequence_are_left_out() -> None:
     y = torch.tensor([[0, -1], [2, 1]])
     logits = LOGITS.view(2, 2, 3)
     known = log_softmax(LOGITS)[[0, 2, 3], [0, 2, 1]]
-    assert float(module.loss(logits, y)) == pytest.approx(-known.mean(), rel=1e-6)
+    assert float(module.objective.loss(logits, y)) == pytest.approx(-known.mean(), rel=1e-6)
 
 
 @pytest.mark.parametrize(

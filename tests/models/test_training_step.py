@@ -18,9 +18,9 @@ from torch.nn import functional as F
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPlateau, StepLR
 
 from pipeline.data.core.spec import Spec
-from pipeline.models.base import Optimisation
 from pipeline.models.layers import BatchNorm1d, BatchNorm2d
 from pipeline.models.mlp import MLP
+from pipeline.training.step import Optimisation
 
 SPEC = Spec("multiclass", "vector", (5,), 3, ("a", "b", "c"))
 OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
@@ -114,7 +114,7 @@ def test_steps_on_single_samples_equal_a_plain_loop(vectors: Vectors, fit: Fit, 
             F.mse_loss(logits, y[row : row + 1]).backward()
             optimizer.step()
             optimizer.zero_grad()
-    fit(
+    trainer = fit(
         module,
         x,
         y,
@@ -123,7 +123,7 @@ def test_steps_on_single_samples_equal_a_plain_loop(vectors: Vectors, fit: Fit, 
         batch_size=1,
     )
     assert_same(module, plain)
-    found = module.trainer.callback_metrics
+    found = trainer.callback_metrics
     assert float(found["train/mae"]) == pytest.approx(float(errors.abs().mean()), rel=1e-6)
     assert float(found["train/mse"]) == pytest.approx(float(errors.square().mean()), rel=1e-6)
 
@@ -135,8 +135,8 @@ def test_loggers_of_lightning_get_the_metrics_that_callbacks_see(
     for logger in (False, CSVLogger(tmp_path / "csv", name="", version="")):
         torch.manual_seed(3)
         module = MLP(SPEC.to_dict(), hidden_units=[8])
-        fit(module, *vectors, plan=Optimisation(OPTIMIZERS["adam"]), logger=logger)
-        seen.append({name: float(value) for name, value in module.trainer.callback_metrics.items()})
+        trainer = fit(module, *vectors, plan=Optimisation(OPTIMIZERS["adam"]), logger=logger)
+        seen.append({name: float(value) for name, value in trainer.callback_metrics.items()})
     assert seen[0] == seen[1]
     with (tmp_path / "csv" / "metrics.csv").open(newline="") as file:
         logged = [float(row["val/loss"]) for row in csv.DictReader(file) if row["val/loss"]]
@@ -149,10 +149,10 @@ def test_accumulated_gradients_make_one_step(vectors: Vectors, fit: Fit, chunk: 
     module = make()
     plain = layers(module)
     plain_loop(plain, vectors, OPTIMIZERS["adam"](plain.parameters()), accumulate=3)
-    fit(module, *vectors, plan=Optimisation(OPTIMIZERS["adam"], accumulate=3), chunk=chunk)
+    trainer = fit(module, *vectors, plan=Optimisation(OPTIMIZERS["adam"], accumulate=3), chunk=chunk)
     assert_same(module, plain)
     # Seven batches an epoch are three steps: 3 + 3 + 1.
-    assert module.trainer.global_step == 9
+    assert trainer.global_step == 9
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_schedules_move_as_torch_moves_them(
             seen.append(trainer.optimizers[0].param_groups[0]["lr"])
 
     plan = Optimisation(OPTIMIZERS["sgd"], scheduler, interval=interval, accumulate=accumulate)
-    fit(module, *vectors, plan=plan, epochs=5, chunk=3, callbacks=[Watch()])
+    trainer = fit(module, *vectors, plan=plan, epochs=5, chunk=3, callbacks=[Watch()])
     assert_same(module, plain)
     assert seen == rates
     assert len(set(rates)) > 1
@@ -240,14 +240,14 @@ def test_dropout_is_on_in_training_and_off_in_validation(vectors: Vectors, fit: 
     module = make(dropout=0.5, batch_norm=True)
     modes: list[tuple[str, bool]] = []
     module.hidden.register_forward_hook(lambda *_: modes.append((torch.is_grad_enabled(), module.training)))
-    fit(module, *vectors, plan=Optimisation(OPTIMIZERS["sgd"]), epochs=1)
+    trainer = fit(module, *vectors, plan=Optimisation(OPTIMIZERS["sgd"]), epochs=1)
     # (gradients wanted, training): seven training batches, then one of validation.
     assert modes == [(True, True)] * 7 + [(False, False)]
     x, y = vectors
     module.eval()
     with torch.no_grad():
         expected = float(F.cross_entropy(module(x[50:80]), y[50:80]))
-    assert float(module.trainer.callback_metrics["val/loss"]) == pytest.approx(expected, rel=1e-6)
+    assert float(trainer.callback_metrics["val/loss"]) == pytest.approx(expected, rel=1e-6)
 
 
 def test_training_metrics_are_means_over_samples_not_over_batches(vectors: Vectors, fit: Fit) -> None:
@@ -256,8 +256,8 @@ def test_training_metrics_are_means_over_samples_not_over_batches(vectors: Vecto
     with torch.no_grad():
         logits = module(x[:50])
     frozen = Optimisation(lambda parameters: torch.optim.SGD(parameters, lr=0.0))
-    fit(module, x, y, plan=frozen, epochs=1, chunk=3)
-    found = module.trainer.callback_metrics
+    trainer = fit(module, x, y, plan=frozen, epochs=1, chunk=3)
+    found = trainer.callback_metrics
     # The last batch has two samples only.
     assert float(found["train/loss"]) == pytest.approx(float(F.cross_entropy(logits, y[:50])), rel=1e-6)
     assert float(found["train/accuracy"]) == pytest.approx(float((logits.argmax(1) == y[:50]).float().mean()))

@@ -11,13 +11,13 @@ import torch
 
 from pipeline.config.loading import compose
 from pipeline.errors import Diverged
-from pipeline.models import base
-from pipeline.models.divergence import EVERY, LossWatch
 from pipeline.runs.hooks import Hooks
 from pipeline.runs.result import RunResult
 from pipeline.runs.train import train
 from pipeline.training import fit as fit_room
 from pipeline.training.checkpoints import load_checkpoint
+from pipeline.training.divergence import EVERY, LossWatch
+from pipeline.training.module import TrainingModule
 
 FaultRecorder = Any
 
@@ -120,13 +120,14 @@ def test_on_a_device_a_bad_loss_is_noticed_within_fifty_steps(bad: int) -> None:
 def test_on_a_device_a_checkpoint_waits_for_the_losses_before_it(
     tmp_path: Path, spoil: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    start = base.BaseModule.on_fit_start
+    start = TrainingModule.on_train_start
 
-    def as_on_a_device(self: base.BaseModule) -> None:
+    def as_on_a_device(self: TrainingModule) -> None:
         start(self)
-        self._on_host = False
+        assert self.machine is not None
+        self.machine.on_host = False
 
-    monkeypatch.setattr(base.BaseModule, "on_fit_start", as_on_a_device)
+    monkeypatch.setattr(TrainingModule, "on_train_start", as_on_a_device)
     spoil(step=20)
     with pytest.raises(Diverged, match="loss became nan at step 21"):
         run(tmp_path, "checkpoint.every_n_steps=8", "trainer.steps_per_call=1")

@@ -180,7 +180,7 @@ def test_folds_that_were_finished_are_not_trained_again(
         def second_is_cut(*arguments: Any, **more: Any) -> None:
             if done:
                 cut_at(step=20)
-                arguments[1].trainer.callbacks.append(CutAt(step=20))
+                arguments[0].trainer.callbacks.append(CutAt(step=20))
             done.append(1)
             original(*arguments, **more)
 

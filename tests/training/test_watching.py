@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pipeline.config.loading import compose
-from pipeline.models.base import BaseModule
+from pipeline.models.objective import Objective
 from pipeline.runs.hooks import Hooks
 from pipeline.runs.result import RunResult
 from pipeline.runs.train import train
@@ -51,14 +51,14 @@ def test_the_smoothed_loss_is_the_exponential_mean_of_the_losses(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     losses: list[float] = []
-    original = BaseModule.loss
+    original = Objective.loss
 
-    def listen(self: BaseModule, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    def listen(self: Objective, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         loss = original(self, logits, y)
         losses.append(float(loss.detach()))
         return loss
 
-    monkeypatch.setattr(BaseModule, "loss", listen)
+    monkeypatch.setattr(Objective, "loss", listen)
     one_by_one = run(
         tmp_path, "callbacks.smoothed_loss.factor=0.9", "callbacks.samples=null", "trainer.steps_per_call=1"
     )

@@ -145,7 +145,7 @@ def _write_predictions(outputs: Outputs, path: Path) -> Path:
 def _chosen(outputs: Outputs) -> np.ndarray:
     """The class that the model gives each sample: what its accuracy is counted from."""
     if outputs.spec.task == "binary":
-        return (outputs.logits.reshape(-1) > outputs.model.threshold()).long().numpy()
+        return (outputs.logits.reshape(-1) > outputs.model.objective.threshold()).long().numpy()
     chosen: np.ndarray = outputs.logits.argmax(-1).numpy()
     return chosen
 

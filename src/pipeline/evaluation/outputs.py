@@ -52,12 +52,14 @@ class Outputs:
     def known(self) -> tuple[Tensor, Tensor]:
         """Logits and targets of the predictions that can be judged, a row each."""
         return (
-            self.model.known(self.logits, self.targets) if self.spec.per_step else (self.logits, self.targets)
+            self.model.objective.known(self.logits, self.targets)
+            if self.spec.per_step
+            else (self.logits, self.targets)
         )
 
     def probabilities(self) -> np.ndarray:
         """(predictions, classes)."""
-        p: np.ndarray = self.model.probabilities(self.known()[0]).numpy()
+        p: np.ndarray = self.model.objective.probabilities(self.known()[0]).numpy()
         return p
 
     def labels(self) -> np.ndarray:
@@ -72,7 +74,7 @@ class Outputs:
             error = (logits.reshape(len(targets), -1) - targets.reshape(len(targets), -1)).abs().mean(1)
             return "mae", error.double().numpy()
         if self.spec.task == "binary":
-            right = (logits.reshape(-1) > self.model.threshold()) == (targets.reshape(-1) > 0.5)
+            right = (logits.reshape(-1) > self.model.objective.threshold()) == (targets.reshape(-1) > 0.5)
         else:
             right = logits.argmax(-1) == targets
         return "accuracy", right.numpy()
@@ -134,6 +136,7 @@ def outputs_on(model: BaseModule, loader: Any, cfg: DictConfig) -> Outputs:
     import pytorch_lightning as pl
 
     from pipeline.training.evaluating import outputs_of
+    from pipeline.training.module import TrainingModule
     from pipeline.training.trainer import precision, quieten
 
     quieten()
@@ -152,7 +155,7 @@ def outputs_on(model: BaseModule, loader: Any, cfg: DictConfig) -> Outputs:
             enable_model_summary=False,
             default_root_dir=folder,
         )
-        return Outputs(model, *outputs_of(trainer, model, loader))
+        return Outputs(model, *outputs_of(trainer, TrainingModule(model), loader))
 
 
 def test_split(data: DataModule, what: str) -> Rows:
@@ -168,7 +171,7 @@ def test_split(data: DataModule, what: str) -> Rows:
 
 def loader_of(data: DataModule, split: Rows) -> Any:
     """``split`` in order, in the batches that a test of this data set goes through it."""
-    return data._loader(split, training=False)
+    return data.loader_of(split)
 
 
 def split_digest(split: Rows) -> str:

@@ -37,7 +37,7 @@ def save(module: BaseModule, encoder: Encoder, directory: Path) -> Path:
     (directory / FILES[2]).write_text(json.dumps(encoder.to_state()), encoding="utf-8")
     description = {
         "class": f"{type(module).__module__}.{type(module).__qualname__}",
-        "hyperparameters": dict(module.hparams),
+        "hyperparameters": module.hyperparameters,
         "format": 1,
         "sha256": {name: _sha256(directory / name) for name in (FILES[0], FILES[2])},
     }
@@ -136,7 +136,7 @@ class Predictor:
             return pd.DataFrame(
                 {"prediction": values[:, 0] if self.spec.outputs == 1 and values.ndim == 2 else list(values)}
             )
-        p = self.module.probabilities(logits).numpy()
+        p = self.module.objective.probabilities(logits).numpy()
         best = p.argmax(-1)
         names = np.asarray(self.spec.classes, dtype=object)
         if self.spec.per_step:

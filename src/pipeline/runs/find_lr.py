@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from omegaconf import DictConfig
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from pipeline.data.core.module import DataModule
-    from pipeline.models.base import BaseModule
+from pipeline.errors import Diverged
+from pipeline.runs.plan import plan_of
 
 SMOOTHING = 0.9
 STOP_AT = 4.0
@@ -38,75 +35,35 @@ class RangeTest:
 
 
 def find_lr(cfg: DictConfig) -> RangeTest:
-    """Train ``task.steps`` steps with rates from ``task.min_lr`` to ``task.max_lr``, equally spaced in logarithm."""
+    """Train ``task.steps`` steps with rates from ``task.min_lr`` to ``task.max_lr``, equally spaced in logarithm.
+
+    It is a fit like any other, with its precision, accumulation and clipping; only the schedule is another one.
+    """
     import pytorch_lightning as pl
-    import torch
 
     from pipeline.runs.finished import data_of
-    from pipeline.training.building import build_model
-    from pipeline.training.trainer import Threads
+    from pipeline.training.building import build_model, optimisation
+    from pipeline.training.module import TrainingModule
+    from pipeline.training.range_test import RangeWatch, rising
+    from pipeline.training.trainer import Threads, build_trainer
 
+    plan = plan_of(cfg)
     low, high, steps = float(cfg.task.min_lr), float(cfg.task.max_lr), int(cfg.task.steps)
-    data = data_of(cfg)
-    pl.seed_everything(int(cfg.seed), verbose=False)
-    model = build_model(cfg, data).train()
-    if torch.cuda.is_available() and str(cfg.trainer.accelerator) != "cpu":
-        model.to("cuda")
     rates = np.geomspace(low, high, steps).tolist()
-    losses = []
-    smooth, best = 0.0, math.inf
-    with Threads(cfg.trainer, model, data.batch_size):
-        for step, loss in enumerate(_losses(model, data, rates), start=1):
-            if not math.isfinite(loss):
-                break
-            losses.append(loss)
-            smooth = SMOOTHING * smooth + (1 - SMOOTHING) * loss
-            # Without its bias towards the zero it began with.
-            corrected = smooth / (1 - SMOOTHING**step)
-            best = min(best, corrected)
-            if step > steps // 20 and corrected > STOP_AT * best:
-                break
+    data = data_of(cfg)
+    pl.seed_everything(plan.seed, verbose=False)
+    model = build_model(plan.model, data.spec)
+    watch = RangeWatch(STOP_AT, SMOOTHING, from_step=steps // 20)
+    settings = {**plan.fit.trainer, "max_epochs": -1, "max_steps": steps, "profiler": None}
+    module = TrainingModule(model, rising(optimisation(plan.fit), rates))
+    with tempfile.TemporaryDirectory() as folder, Threads(settings, model, data.batch_size):
+        trainer = build_trainer(
+            settings, model, Path(folder), callbacks=[watch], logger=False, enable_checkpointing=False
+        )
+        with suppress(Diverged):
+            trainer.fit(module, data.training_loader(plan.seed))
+    losses = watch.losses
     return RangeTest(rates[: len(losses)], losses, suggest(rates[: len(losses)], losses))
-
-
-def _losses(model: BaseModule, data: DataModule, rates: Sequence[float]) -> Iterator[float]:
-    """Train a step at each rate and give the loss before it."""
-    import torch
-
-    plan = model._plan()
-    optimizer = plan.optimizer([parameter for parameter in model.parameters() if parameter.requires_grad])
-    batches = _batches(data)
-    state: Any = None
-    for rate in rates:
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        x, y = (part.to(model.device) for part in next(batches))
-        if model.spec.stateful:
-            logits, state = model.forward_state(x, state)
-            state = tuple(part.detach() for part in state) if isinstance(state, tuple) else state.detach()
-        else:
-            logits = model(x)
-        loss = model.loss(logits, y)
-        optimizer.zero_grad()
-        (loss + model._penalty() if model.l1 or model.l2 else loss).backward()
-        if plan.clip_value is not None:
-            clip = (
-                torch.nn.utils.clip_grad_norm_
-                if plan.clip_algorithm == "norm"
-                else torch.nn.utils.clip_grad_value_
-            )
-            clip(model.parameters(), plan.clip_value)
-        optimizer.step()
-        yield float(loss.detach())
-
-
-def _batches(data: DataModule) -> Iterator[tuple[Tensor, Tensor]]:
-    """Training batches without end, in the order of a run's epochs; pieces of streams start again each time."""
-    loader = data.train_dataloader()
-    while True:
-        for chunk in loader:
-            yield from chunk
-        loader.epoch += 1
 
 
 def suggest(rates: Sequence[float], losses: Sequence[float]) -> float | None:

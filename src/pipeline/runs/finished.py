@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from pipeline.errors import UserError
+from pipeline.runs.plan import plain
 
 if TYPE_CHECKING:
     from pipeline.data.core.module import DataModule
@@ -162,7 +163,7 @@ def data_of(cfg: DictConfig) -> DataModule:
 
     quieten()
     pl.seed_everything(int(cfg.seed), verbose=False)
-    return build_data(cfg)
+    return build_data(plain(cfg.data))
 
 
 TRAINING = (

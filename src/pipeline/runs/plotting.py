@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from pipeline.data.core.module import DataModule
 from pipeline.models.base import BaseModule
@@ -14,13 +15,16 @@ from pipeline.reports import curves, plots
 from pipeline.runs.result import RunResult
 
 
-def plots_of_run(data: DataModule, model: BaseModule, result: RunResult) -> list[Path]:
+def plots_of_run(
+    data: DataModule, model: BaseModule, result: RunResult, answers: tuple[Tensor, Tensor] | None
+) -> list[Path]:
     """Draw the plots of a finished run into its ``plots`` folder.
 
     Args:
-        data: the data set.
-        model: the trained model; ``model.outputs`` holds the test outputs, if it was tested.
-        result: of the run.
+        data: The data set.
+        model: The trained model.
+        result: The result of the run.
+        answers: Logits and targets of the test split, None where it was not tested.
 
     Returns:
         The files written.
@@ -31,8 +35,8 @@ def plots_of_run(data: DataModule, model: BaseModule, result: RunResult) -> list
     if any(name.startswith(("train/", "val/")) for name in result.history):
         made.append(curves.learning_curves(result.history, result.best_epoch, folder / "learning_curves.png"))
     made += _weights(model, folder)
-    if model.outputs and data.test is not None:
-        made += _of_test(data, model, folder)
+    if answers is not None:
+        made += _of_test(data, model, *answers, folder)
     for extra in data.plots(model, folder):
         made.append(extra)
     return made
@@ -55,8 +59,9 @@ def _weights(model: BaseModule, folder: Path) -> list[Path]:
     return []
 
 
-def _of_test(data: DataModule, model: BaseModule, folder: Path) -> list[Path]:
-    logits, targets = model.outputs[0]
+def _of_test(
+    data: DataModule, model: BaseModule, logits: Tensor, targets: Tensor, folder: Path
+) -> list[Path]:
     spec = model.spec
     if spec.task == "regression" and not spec.per_step:
         true, predicted = targets.reshape(-1).numpy(), logits.reshape(-1).numpy()
@@ -64,7 +69,7 @@ def _of_test(data: DataModule, model: BaseModule, folder: Path) -> list[Path]:
         return [plots.regression_scatter(true, predicted, path, spec.target_name, spec.target_unit)]
     if spec.per_step or spec.task == "regression":
         return []
-    p = model.probabilities(logits).numpy()
+    p = model.objective.probabilities(logits).numpy()
     predicted, true = p.argmax(-1), targets.long().reshape(-1).numpy()
     made = []
     if len(spec.classes) <= 60:

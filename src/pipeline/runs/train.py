@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from pipeline.errors import Diverged, Interrupted, UserError
 from pipeline.runs.environment import environment
 from pipeline.runs.hooks import Hooks
+from pipeline.runs.plan import RunPlan, plan_of
 from pipeline.runs.recording import (
     AnyRun,
     class_signature,
@@ -26,7 +27,10 @@ from pipeline.runs.result import RunResult
 from pipeline.runs.state import RunState, process_start, read
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from pipeline.data.core.module import DataModule
+    from pipeline.data.core.splits import Rows
     from pipeline.models.base import BaseModule
     from pipeline.training.fit import Fit
 
@@ -74,23 +78,25 @@ def output_directory() -> Path:
 def train_one(cfg: DictConfig, hooks: Hooks, directory: Path) -> RunResult:
     """One fit and its test, recorded in ``directory``."""
     started = process_start() if hooks.parent is None else time.time()
+    plan = plan_of(cfg)
     directory.mkdir(parents=True, exist_ok=True)
     state = RunState(directory)
-    resuming = cfg.resume is not None and bool(read(directory))
+    resuming = plan.resumes and bool(read(directory))
+    name = run_name(cfg, hooks)
     try:
-        data, model = _prepared(cfg, hooks)
+        data, model = _prepared(plan, hooks)
     except UserError:
         raise
     except Exception:
         # Not the user's doing: worth a failed run that others can see.
-        tracked = open_run(cfg, directory, hooks, run_name(cfg, hooks), resume=resuming)
+        tracked = open_run(cfg, directory, hooks, name, resume=resuming)
         with recorded(tracked):
             raise
-    tracked = open_run(cfg, directory, hooks, run_name(cfg, hooks), resume=resuming)
+    tracked = open_run(cfg, directory, hooks, name, resume=resuming)
     state.begin(cfg)
     with recorded(tracked), state.ended_by():
         result = _fit_and_test(
-            cfg, hooks, directory, data, model, tracked, state if resuming else None, started
+            plan, hooks, directory, data, model, tracked, state if resuming else None, started
         )
     tracked.finish("FINISHED")
     if hooks.parent is None:
@@ -108,27 +114,27 @@ def run_name(cfg: DictConfig, hooks: Hooks) -> str:
     return hooks.tags.get("mlflow.runName") or f"{cfg.name}-seed{cfg.seed}"
 
 
-def _prepared(cfg: DictConfig, hooks: Hooks) -> tuple[DataModule, BaseModule]:
+def _prepared(plan: RunPlan, hooks: Hooks) -> tuple[DataModule, BaseModule]:
     import pytorch_lightning as pl
 
     from pipeline.training.building import build_data, build_model
     from pipeline.training.trainer import quieten
 
     quieten()
-    pl.seed_everything(int(cfg.seed), verbose=False)
-    data = build_data(cfg)
+    pl.seed_everything(plan.seed, verbose=False)
+    data = build_data(plan.data)
     if hooks.on_data:
         hooks.on_data(data)
     # Again: how many numbers the data drew must not decide the model's starting weights.
-    pl.seed_everything(int(cfg.seed), verbose=False)
-    model = build_model(cfg, data)
+    pl.seed_everything(plan.seed, verbose=False)
+    model = build_model(plan.model, data.spec)
     if hooks.on_model:
         hooks.on_model(data, model)
     return data, model
 
 
 def _fit_and_test(
-    cfg: DictConfig,
+    plan: RunPlan,
     hooks: Hooks,
     directory: Path,
     data: DataModule,
@@ -139,11 +145,10 @@ def _fit_and_test(
 ) -> RunResult:
     from pipeline.training.building import parameters
     from pipeline.training.fit import prepare_fit, run_fit, start_from
-    from pipeline.training.memory import BatchParts
 
     _record_data(data, model, tracked)
-    if cfg.ckpt_path:
-        start_from(model, cfg.ckpt_path)
+    if plan.start_from:
+        start_from(model, plan.start_from)
 
     def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
         tracked.log_metrics(metrics, step=epoch)
@@ -153,41 +158,49 @@ def _fit_and_test(
     def on_rewind(checkpoint: Path) -> None:
         tracked.rewind(resumed_epoch(checkpoint))
 
-    fit = prepare_fit(cfg, data, model, directory, on_epoch, on_rewind)
+    fit = prepare_fit(
+        plan.fit,
+        data,
+        model,
+        directory,
+        compiled=bool(plan.model.get("compile")),
+        on_epoch=on_epoch,
+        on_rewind=on_rewind,
+    )
     result = RunResult(
         directory=directory,
         run_id=tracked.run_id,
-        experiment=str(cfg.name),
+        experiment=plan.name,
         data=_describe(data),
         model={"class": type(model).__name__, "parameters": parameters(model), **_hyperparameters(model)},
         metrics={},
         baseline={},
         seconds={},
         samples_per_second=0.0,
-        seed=int(cfg.seed),
+        seed=plan.seed,
         git_commit=git_state()[0],
     )
-    if cfg.train:
+    if plan.train:
         checkpoint = resumed.checkpoint() if resumed else None
         if resumed is not None:
             tracked.rewind(resumed_epoch(checkpoint) if checkpoint else 0)
         try:
-            run_fit(cfg, fit, data, model, checkpoint)
+            run_fit(fit, checkpoint)
         except (Interrupted, Diverged):
             _keep_partial_plots(fit, directory, tracked)
             raise
-        _note_fit(fit, model, result)
+        _note_fit(fit, result)
     result.seconds |= {"startup": (fit.started or time.time()) - started, "fit": fit.seconds, "test": 0.0}
-    tested = bool(cfg.test) and hooks.test
+    tested = plan.test and hooks.test
+    answers = None
     if tested and data.test is not None and is_main_process():
-        parts = BatchParts(data, model, bool(cfg.trainer.get("auto_batch_size")))
-        parts.within(lambda: _test(fit, data, model, result))
+        answers = _test(fit, data.test, result)
     if is_main_process():
         if hooks.baseline:
             _baseline(data, result, tested=tested)
         tracked.log_metrics(final_metrics(result))
         if hooks.reports:
-            _report(fit, data, model, result, tracked)
+            _report(fit, result, tracked, answers)
     return result
 
 
@@ -245,12 +258,12 @@ def _describe(data: DataModule) -> dict[str, Any]:
 
 
 def _hyperparameters(model: BaseModule) -> dict[str, Any]:
-    return {key: value for key, value in dict(model.hparams).items() if key != "spec"}
+    return {key: value for key, value in model.hyperparameters.items() if key != "spec"}
 
 
-def _note_fit(fit: Fit, model: BaseModule, result: RunResult) -> None:
+def _note_fit(fit: Fit, result: RunResult) -> None:
     """The weights of the best epoch, and that epoch's metrics."""
-    fit.checkpoints.restore_best(model)
+    fit.checkpoints.restore_best(fit.module)
     recorder = fit.recorder
     result.history = recorder.history
     result.samples_per_second = recorder.samples / recorder.seconds if recorder.seconds else 0.0
@@ -263,15 +276,17 @@ def _note_fit(fit: Fit, model: BaseModule, result: RunResult) -> None:
             result.metrics[name] = until[-1]
 
 
-def _test(fit: Fit, data: DataModule, model: BaseModule, result: RunResult) -> None:
-    """The one look at the test split."""
+def _test(fit: Fit, split: Rows, result: RunResult) -> tuple[Tensor, Tensor]:
+    """The one look at the test split: logits and targets."""
     from pipeline.training.evaluating import outputs_of, scores
+    from pipeline.training.memory import BatchParts
 
     began = time.perf_counter()
-    logits, targets = outputs_of(fit.trainer, model, data.test_dataloader())
-    result.metrics |= {f"test/{name}": value for name, value in scores(model, logits, targets).items()}
-    model.outputs = [(logits, targets)]
+    parts = BatchParts(fit.data, fit.module, bool(fit.plan.trainer.get("auto_batch_size")))
+    logits, targets = parts.within(lambda: outputs_of(fit.trainer, fit.module, parts.loader_of(split)))
+    result.metrics |= {f"test/{name}": value for name, value in scores(fit.model, logits, targets).items()}
     result.seconds["test"] = time.perf_counter() - began
+    return logits, targets
 
 
 def _baseline(data: DataModule, result: RunResult, tested: bool) -> None:
@@ -299,13 +314,14 @@ def _baseline(data: DataModule, result: RunResult, tested: bool) -> None:
         }
 
 
-def _report(fit: Fit, data: DataModule, model: BaseModule, result: RunResult, tracked: AnyRun) -> None:
+def _report(fit: Fit, result: RunResult, tracked: AnyRun, answers: tuple[Tensor, Tensor] | None) -> None:
     """Plots, the saved model and the checkpoints, on disk and in the tracking store."""
     from pipeline.models.saved import save
     from pipeline.runs.plotting import plots_of_run
     from pipeline.training.watching import WRITTEN
 
-    for plot in plots_of_run(data, model, result):
+    data, model = fit.data, fit.model
+    for plot in plots_of_run(data, model, result, answers):
         tracked.log_artifact(plot, "plots")
     if (written := result.directory / WRITTEN).exists():
         tracked.log_artifact(written)

@@ -77,9 +77,10 @@ def _resolve(config: DictConfig, name: str) -> tuple[str, str]:
 
 
 def _of_data(config: DictConfig) -> tuple[str, str]:
+    from pipeline.runs.plan import plain
     from pipeline.training.building import build_data
 
-    data = build_data(config)
+    data = build_data(plain(config.data))
     metric, mode = data.spec.monitor
     if data.validation is None and not config.data.get("folds"):
         raise UserError(

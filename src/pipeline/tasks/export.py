@@ -175,7 +175,7 @@ def description(predictor: Predictor) -> dict[str, str]:
     module = predictor.module
     return {
         "class": f"{type(module).__module__}.{type(module).__qualname__}",
-        "hyperparameters": json.dumps(dict(module.hparams)),
+        "hyperparameters": json.dumps(module.hyperparameters),
         "classes": json.dumps(list(predictor.spec.classes)),
         "task": predictor.spec.task,
         "encoder": json.dumps(predictor.encoder.to_state()),

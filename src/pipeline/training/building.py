@@ -1,21 +1,19 @@
-"""From a configuration to data and model."""
+"""From settings to the objects that they describe: data, model, and how it is optimised."""
 
 from __future__ import annotations
 
-import copy
 import json
 from typing import Any, cast
 
 import torch
-from omegaconf import DictConfig, OmegaConf
 
 from pipeline.config import build
-from pipeline.data.core.module import DataModule
+from pipeline.data.core.module import READING, DataModule
+from pipeline.data.core.spec import Spec
 from pipeline.errors import UserError
-from pipeline.models.base import BaseModule, Optimisation
-
-_READING = ("eval_batch_size", "shuffle", "augment")
-"""Settings of how a data set is gone through, which leave what was prepared as it is."""
+from pipeline.models.base import BaseModule
+from pipeline.training.plan import FitPlan, Node
+from pipeline.training.step import Optimisation
 
 _FUSED = ("torch.optim.Adam", "torch.optim.AdamW")
 """Optimisers whose step is one kernel where that exists: a fifth of the step of a small MLP is saved."""
@@ -24,19 +22,14 @@ _HAS_FUSED = ("cpu", "cuda")
 _prepared: dict[str, DataModule] = {}
 
 
-def plain(node: Any) -> Any:
-    """A node of the configuration as plain Python values."""
-    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
-
-
-def build_data(cfg: DictConfig) -> DataModule:
-    """The data set of ``cfg``, prepared and set up; one that this process has prepared before is used again.
+def build_data(settings: Node) -> DataModule:
+    """The data set that ``settings`` describe, prepared and set up; one that this process has is used again.
 
     Raises:
-        UserError: the data is not to be had, or not what was asked for.
+        UserError: The data is not to be had, or not what was asked for.
     """
-    settings = cast("dict[str, Any]", plain(cfg.data))
-    fixed = {key: value for key, value in settings.items() if key not in _READING}
+    reading = {name: settings[name] for name in READING if name in settings}
+    fixed = {name: value for name, value in settings.items() if name not in READING or name == "batch_size"}
     key = json.dumps(fixed, sort_keys=True, default=str)
     shareable = {name: value for name, value in fixed.items() if name != "batch_size"}
     shared_key = json.dumps(shareable, sort_keys=True, default=str)
@@ -50,40 +43,28 @@ def build_data(cfg: DictConfig) -> DataModule:
         # Only the newest is kept: a sweep goes over one data set, and two large ones may not fit.
         _prepared.clear()
         _prepared[key if data.batch_size_shapes_splits else shared_key] = data
-    data = copy.copy(data)
-    for name in (*_READING, "batch_size"):
-        if name in settings:
-            setattr(data, name, settings[name])
-    data.run_seed = int(cfg.seed)
-    return data
+    return data.with_reading(**reading)
 
 
-def build_model(cfg: DictConfig, data: DataModule) -> BaseModule:
-    """The model of ``cfg`` for ``data``, with its starting weights and its way to be trained.
+def build_model(settings: Node, spec: Spec) -> BaseModule:
+    """The model that ``settings`` describe for data of ``spec``, with its starting weights.
 
     Raises:
-        UserError: the model does not fit the data, or a setting is wrong.
+        UserError: The model does not fit the data, or a setting is wrong.
     """
-    settings = cast("dict[str, Any]", plain(cfg.model))
-    compiled = settings.pop("compile", False)
-    model = build(settings, key="model", spec=data.spec.to_dict())
+    own = {name: value for name, value in settings.items() if name != "compile"}
+    model = build(own, key="model", spec=spec.to_dict())
     if not isinstance(model, BaseModule):
         raise UserError(f"model._target_={settings['_target_']} is not a model of this project")
-    model.optimisation = optimisation(cfg)
-    if compiled:
-        model.forward = torch.compile(model.forward)  # type: ignore[method-assign]
     return model
 
 
-def optimisation(cfg: DictConfig) -> Optimisation:
-    """How the model of ``cfg`` is trained."""
-    optimizer = cast("dict[str, Any]", plain(cfg.optimizer))
-    scheduler = cast("dict[str, Any] | None", plain(cfg.scheduler))
-    trainer = cfg.trainer
+def optimisation(plan: FitPlan) -> Optimisation:
+    """How a model of this package is optimised."""
+    scheduler = dict(plan.scheduler) if plan.scheduler else None
     interval = scheduler.pop("interval", "epoch") if scheduler else "epoch"
     monitor = scheduler.pop("monitor", None) if scheduler else None
-    accumulate = int(trainer.get("accumulate_grad_batches") or 1)
-    epochs = int(trainer.get("max_epochs") or 1)
+    epochs = int(plan.trainer.get("max_epochs") or 1)
 
     def make_scheduler(optimiser: torch.optim.Optimizer, steps: int) -> Any:
         assert scheduler is not None
@@ -93,43 +74,42 @@ def optimisation(cfg: DictConfig) -> Optimisation:
 
     def make_optimizer(parameters: Any) -> torch.optim.Optimizer:
         parameters = list(parameters)
-        arguments = {**optimizer, "fused": True} if _can_be_fused(cfg, parameters) else optimizer
-        return cast(torch.optim.Optimizer, build(arguments, parameters, key="optimizer"))
+        fused = {"fused": True} if _can_be_fused(plan, parameters) else {}
+        return cast(torch.optim.Optimizer, build({**plan.optimizer, **fused}, parameters, key="optimizer"))
 
     return Optimisation(
         optimizer=make_optimizer,
         scheduler=make_scheduler if scheduler else None,
         interval=interval,
         monitor=monitor,
-        accumulate=accumulate,
-        clip_value=trainer.get("gradient_clip_val"),
-        clip_algorithm=trainer.get("gradient_clip_algorithm") or "norm",
+        accumulate=int(plan.trainer.get("accumulate_grad_batches") or 1),
+        clip_value=plan.trainer.get("gradient_clip_val"),
+        clip_algorithm=plan.trainer.get("gradient_clip_algorithm") or "norm",
     )
 
 
-def _can_be_fused(cfg: DictConfig, parameters: list[torch.Tensor]) -> bool:
+def _can_be_fused(plan: FitPlan, parameters: list[torch.Tensor]) -> bool:
     """Whether nothing that was asked for speaks against the optimiser's fused form."""
-    asked = any(name in cfg.optimizer for name in ("fused", "foreach", "differentiable"))
+    asked = any(name in plan.optimizer for name in ("fused", "foreach", "differentiable"))
     # Lightning's mixed precision refuses to clip for optimisers that can unscale gradients themselves.
-    clips = cfg.trainer.get("gradient_clip_val") is not None
+    clips = plan.trainer.get("gradient_clip_val") is not None
     at_home = all(parameter.device.type in _HAS_FUSED for parameter in parameters)
-    return cfg.optimizer["_target_"] in _FUSED and not asked and not clips and at_home
+    return plan.optimizer["_target_"] in _FUSED and not asked and not clips and at_home
 
 
-def monitored(cfg: DictConfig, data: DataModule) -> tuple[str | None, str]:
+def monitored(plan: FitPlan, data: DataModule) -> tuple[str | None, str]:
     """The metric that decides which epoch is best and whether ``max`` or ``min``; None where nothing is held out."""
     metric, mode = data.spec.monitor
-    asked = cfg.checkpoint.monitor if cfg.checkpoint.monitor != "auto" else cfg.objective.metric
+    asked = plan.checkpoint.monitor if plan.checkpoint.monitor != "auto" else plan.metric
     if asked is None:
         return None, mode
     if asked != "auto":
-        metric = str(asked)
-        direction = str(cfg.objective.direction)
-        if direction == "auto":
+        metric = asked
+        if plan.direction == "auto":
             rising = ("accuracy", "f1", "hit_rate", "auc", "r2")
             mode = "max" if any(word in metric for word in rising) else "min"
         else:
-            mode = "max" if direction == "maximize" else "min"
+            mode = "max" if plan.direction == "maximize" else "min"
     if data.validation is None and metric.startswith("val/"):
         return None, mode
     return metric, mode

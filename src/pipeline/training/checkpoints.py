@@ -15,7 +15,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from pipeline.errors import UserError
-from pipeline.models.base import BaseModule
+from pipeline.training.module import TrainingModule
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -218,7 +218,7 @@ class Checkpoints(Checkpoint):
                 "pytorch-lightning_version": version("pytorch-lightning"),
                 "epoch": self.best_epoch,
                 "global_step": self._best_step,
-                "class": f"{type(module).__module__}.{type(module).__qualname__}",
+                "class": class_name(module),
                 "monitor": {"metric": self.monitor, "value": self.best_score},
             },
             self.best,
@@ -238,12 +238,18 @@ class Checkpoints(Checkpoint):
         self._ended_early = state_dict.get("ended_early", False)
 
 
+def class_name(module: pl.LightningModule) -> str:
+    """The dotted name of what was trained: the model's, not that of the training around it."""
+    trained = module.model if isinstance(module, TrainingModule) else module
+    return f"{type(trained).__module__}.{type(trained).__qualname__}"
+
+
 def _check_finite(trainer: pl.Trainer) -> None:
     """A step can spoil the weights though its loss was finite: the next loss tells, too late for the checkpoint."""
     module = trainer.lightning_module
-    if not isinstance(module, BaseModule):
+    if not isinstance(module, TrainingModule):
         return
-    module.losses.check()
+    module.check_losses()
     finite = [tensor.isfinite().all() for tensor in module.parameters()]
     if finite and not bool(torch.stack(finite).all()):
         raise module.diverged("the weights became NaN or infinite")

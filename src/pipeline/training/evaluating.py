@@ -11,25 +11,25 @@ from torch import Tensor
 
 from pipeline.data.core.loader import Loader
 from pipeline.models.base import BaseModule
+from pipeline.training.module import TrainingModule
 
 
-def outputs_of(trainer: pl.Trainer, model: BaseModule, loader: Any) -> tuple[Tensor, Tensor]:
+def outputs_of(trainer: pl.Trainer, module: TrainingModule, loader: Any) -> tuple[Tensor, Tensor]:
     """Logits and targets of every sample of ``loader``, in the order of the split's rows, by ``trainer.test``."""
     if trainer.world_size > 1:
         # Each process would see a part: the main one alone looks at the whole split.
         trainer = pl.Trainer(
-            accelerator="cpu" if model.device.type == "cpu" else "auto",
+            accelerator="cpu" if module.device.type == "cpu" else "auto",
             devices=1,
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-    model.keep_outputs = True
-    trainer.test(model, dataloaders=loader, verbose=False)
-    model.keep_outputs = False
-    outputs, model.outputs = model.outputs, []
-    if model.spec.stateful:
+    module.keep_outputs()
+    trainer.test(module, dataloaders=loader, verbose=False)
+    outputs = module.kept_outputs()
+    if module.model.spec.stateful:
         # Pieces of the same streams, one after the other.
         return torch.cat([logits for logits, _ in outputs], 1), torch.cat([y for _, y in outputs], 1)
     logits, targets = torch.cat([part for part, _ in outputs]), torch.cat([y for _, y in outputs])
@@ -45,10 +45,10 @@ def scores(model: BaseModule, logits: Tensor, targets: Tensor) -> dict[str, floa
 
     sums = Sums(model.spec, confusion=True)
     sums.add(
-        model.loss(logits.to(model.device), targets.to(model.device)).cpu(),
+        model.objective.loss(logits.to(model.device), targets.to(model.device)).cpu(),
         logits,
         targets,
-        model.threshold(),
+        model.objective.threshold(),
     )
     result = sums.metrics()
     if model.spec.per_step:
@@ -58,7 +58,7 @@ def scores(model: BaseModule, logits: Tensor, targets: Tensor) -> dict[str, floa
         spread = float((values - values.mean(0)).square().sum())
         error = float((logits.view_as(values).double() - values).square().sum())
         return result | {"r2": 1 - error / spread if spread else math.nan}
-    return result | ranking(model.probabilities(logits), targets)
+    return result | ranking(model.objective.probabilities(logits), targets)
 
 
 def ranking(p: Tensor, targets: Tensor) -> dict[str, float]:

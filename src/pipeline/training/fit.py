@@ -11,7 +11,6 @@ from typing import Any, cast
 
 import pytorch_lightning as pl
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from omegaconf import DictConfig
 from pytorch_lightning.callbacks import Callback, EarlyStopping
 
 from pipeline.config import build
@@ -19,9 +18,11 @@ from pipeline.data.core.module import DataModule
 from pipeline.data.core.splits import Rows
 from pipeline.errors import Diverged, UserError
 from pipeline.models.base import BaseModule
-from pipeline.training.building import monitored, plain
+from pipeline.training.building import monitored, optimisation
 from pipeline.training.checkpoints import Checkpoints, load_checkpoint
 from pipeline.training.memory import BatchParts, is_out_of_memory
+from pipeline.training.module import TrainingModule
+from pipeline.training.plan import FitPlan, Node
 from pipeline.training.profiling import lightning_profiler, profiled
 from pipeline.training.progress import Progress
 from pipeline.training.recorder import Recorder
@@ -38,50 +39,68 @@ class Fit:
     """A fit that is going on or has ended.
 
     Args:
-        trainer: that ran it.
-        recorder: its history.
-        checkpoints: its best and last state.
-        on_rewind: called with the checkpoint that the fit goes back to.
-        seconds: that it took.
-        started: time (seconds since 1970) at which training began.
+        plan: What it is to do.
+        data: The data that it trains on.
+        module: The model with its training.
+        trainer: Lightning's trainer.
+        recorder: The history of its metrics.
+        checkpoints: Its best and last state.
+        chunk: Number of batches in one step of Lightning's.
+        on_rewind: Called with the checkpoint that the fit goes back to.
+        seconds: Time that it took.
+        started: Time (seconds since 1970) at which training began.
     """
 
+    plan: FitPlan
+    data: DataModule
+    module: TrainingModule
     trainer: pl.Trainer
     recorder: Recorder
     checkpoints: Checkpoints
+    chunk: int = 1
     on_rewind: Callable[[Path], None] | None = None
     seconds: float = 0.0
     started: float = 0.0
 
+    @property
+    def model(self) -> BaseModule:
+        """The network that is trained."""
+        return self.module.model
+
 
 def prepare_fit(
-    cfg: DictConfig,
+    plan: FitPlan,
     data: DataModule,
     model: BaseModule,
     directory: Path,
+    *,
+    compiled: bool = False,
     on_epoch: Callable[[int, dict[str, float]], None] | None = None,
     on_rewind: Callable[[Path], None] | None = None,
 ) -> Fit:
-    """The trainer and its callbacks for one fit in ``directory``.
+    """The trainer and its callbacks for one fit.
 
     Args:
-        cfg: the whole configuration.
-        data: to train on.
-        model: to train.
-        directory: of the run.
-        on_epoch: called after every epoch with its number (from 1) and its metrics.
-        on_rewind: called with the checkpoint that the fit goes back to.
+        plan: What the fit is to do.
+        data: The data to train on.
+        model: The network to train.
+        directory: Directory of the run.
+        compiled: Whether the model's forward pass is compiled for the training.
+        on_epoch: Called after every epoch with its number (from 1) and its metrics.
+        on_rewind: Called with the checkpoint that the fit goes back to.
+
+    Raises:
+        UserError: A setting cannot be used here.
     """
-    settings = cast("dict[str, Any]", plain(cfg.trainer))
-    metric, mode = monitored(cfg, data)
-    every_n_steps = cfg.checkpoint.every_n_steps
+    settings = dict(plan.trainer)
+    metric, mode = monitored(plan, data)
     recorder = Recorder(on_epoch)
     checkpoints = Checkpoints(
         directory / "checkpoints",
         monitor=metric,
         mode="max" if mode == "max" else "min",
-        every_n_steps=every_n_steps,
-        every_seconds=float(cfg.checkpoint.every_seconds),
+        every_n_steps=plan.checkpoint.every_n_steps,
+        every_seconds=plan.checkpoint.every_seconds,
         at_start=bool(settings.get("auto_batch_size")),
     )
     settings["profiler"] = lightning_profiler(settings.get("profiler"), directory)
@@ -91,40 +110,46 @@ def prepare_fit(
     if isinstance(share, float) and 0 < share < 1:
         # Of the training split: Lightning would take the share of each split, and refuse less than a batch.
         settings["overfit_batches"] = max(1, int(share * data.train.batches(data.batch_size)))
-    callbacks: list[Callback] = [*_callbacks(cfg, data), recorder, checkpoints]
-    trainer = build_trainer(settings, model, directory, callbacks=callbacks, logger=_loggers(cfg, directory))
-    data.chunk = steps_per_call(settings, model, every_n_steps)
-    data.trainer = trainer
-    return Fit(trainer, recorder, checkpoints, on_rewind)
+    callbacks: list[Callback] = [*_callbacks(plan, data), recorder, checkpoints]
+    trainer = build_trainer(
+        settings, model, directory, callbacks=callbacks, logger=_loggers(plan.loggers, directory)
+    )
+    module = TrainingModule(model, optimisation(plan), compiled)
+    chunk = steps_per_call(settings, model, plan.checkpoint.every_n_steps)
+    return Fit(plan, data, module, trainer, recorder, checkpoints, chunk, on_rewind)
 
 
-def run_fit(
-    cfg: DictConfig, fit: Fit, data: DataModule, model: BaseModule, resume_from: Path | None = None
-) -> None:
+def run_fit(fit: Fit, resume_from: Path | None = None) -> None:
     """Train until the end, from the beginning or from a checkpoint.
 
     Raises:
-        Diverged: the loss became NaN or infinite (with ``on_divergence=lower_lr``: once too often).
-        torch.OutOfMemoryError: the batch is too large (with ``auto_batch_size``: a single sample is).
-        Interrupted: by Ctrl-C or SIGTERM, after the state was saved.
+        Diverged: The loss became NaN or infinite (with ``on_divergence=lower_lr``: once too often).
+        torch.OutOfMemoryError: The batch is too large (with ``auto_batch_size``: a single sample is).
+        Interrupted: By Ctrl-C or SIGTERM, after the state was saved.
     """
     signals = Signals(fit.checkpoints)
-    trainer = fit.trainer
-    threads = Threads(cfg.trainer, model, data.batch_size)
+    trainer, data, settings = fit.trainer, fit.data, fit.plan.trainer
+    threads = Threads(settings, fit.model, data.batch_size)
     cast(Any, trainer).callbacks[:0] = [signals, threads]
     fit.started = time.time()
     began = time.perf_counter()
-    slower = LowerRate(fit.checkpoints, model, cfg.trainer.on_divergence == "lower_lr")
-    parts = BatchParts(data, model, bool(cfg.trainer.get("auto_batch_size")))
+    slower = LowerRate(fit.checkpoints, fit.module, settings["on_divergence"] == "lower_lr")
+    parts = BatchParts(data, fit.module, bool(settings.get("auto_batch_size")))
     try:
-        with signals, threads, profiled(cfg, Path(trainer.default_root_dir)):
+        with (
+            signals,
+            threads,
+            profiled(settings.get("profiler") == "advanced", Path(trainer.default_root_dir)),
+        ):
             while True:
                 try:
                     trainer.fit(
-                        model,
-                        train_dataloaders=data.train_dataloader(),
+                        fit.module,
+                        train_dataloaders=data.training_loader(
+                            fit.plan.seed, fit.chunk, trainer.global_rank, trainer.world_size
+                        ),
                         # Where nothing is held out, an empty list would be validated for 0.03 ms an epoch.
-                        val_dataloaders=data.val_dataloader() or None,
+                        val_dataloaders=parts.validation_loader(),
                         ckpt_path=None if resume_from is None else str(resume_from),
                         weights_only=True,
                     )
@@ -140,7 +165,7 @@ def run_fit(
                         raise
                     parts.halve(error)
                 resume_from = fit.checkpoints.last
-                model.train()
+                fit.module.train()
                 if fit.on_rewind:
                     fit.on_rewind(resume_from)
     finally:
@@ -151,13 +176,13 @@ class LowerRate:
     """After a divergence: back to the last good checkpoint with half the learning rate, three times at most.
 
     Args:
-        checkpoints: where the last good one is.
-        model: goes on with the lower rate.
-        wanted: ``trainer.on_divergence=lower_lr``.
+        checkpoints: Where the last good one is.
+        module: The training that goes on with the lower rate.
+        wanted: Whether ``trainer.on_divergence=lower_lr`` is set.
     """
 
-    def __init__(self, checkpoints: Checkpoints, model: BaseModule, wanted: bool) -> None:
-        self.checkpoints, self.model, self.wanted = checkpoints, model, wanted
+    def __init__(self, checkpoints: Checkpoints, module: TrainingModule, wanted: bool) -> None:
+        self.checkpoints, self.module, self.wanted = checkpoints, module, wanted
         self.times = 0
         self._factor, self._from = 1.0, 0
 
@@ -174,7 +199,7 @@ class LowerRate:
         # A checkpoint written since holds the rate as it was lowered; the same one as before still has the old rate.
         self._factor = 0.5 if written != self._from else self._factor / 2
         self._from = written
-        self.model.rate_factor = self._factor
+        self.module.go_slower(self._factor)
         log.warning("%s\nBack to the last good checkpoint with half the learning rate.", error)
 
 
@@ -202,13 +227,12 @@ def _at_least_one_batch(settings: dict[str, Any], split: str, rows: Rows | None,
             settings[f"limit_{split}_batches"] = 1
 
 
-def _callbacks(cfg: DictConfig, data: DataModule) -> list[Callback]:
+def _callbacks(plan: FitPlan, data: DataModule) -> list[Callback]:
     callbacks: list[Callback] = []
-    settings = cast("dict[str, Any]", plain(cfg.callbacks) or {})
-    for name, node in settings.items():
+    for name, node in plan.callbacks.items():
         if name == "early_stopping":
             if node and node.get("patience") is not None:
-                metric, mode = monitored(cfg, data)
+                metric, mode = monitored(plan, data)
                 if metric is None:
                     raise UserError(
                         "callbacks.early_stopping.patience is set but nothing is held out to watch; "
@@ -217,7 +241,7 @@ def _callbacks(cfg: DictConfig, data: DataModule) -> list[Callback]:
                 arguments = {"monitor": metric, "mode": mode, "verbose": False, **node}
                 callbacks.append(EarlyStopping(**arguments))
         elif name == "progress":
-            if node and cfg.trainer.get("enable_progress_bar", True):
+            if node and plan.trainer.get("enable_progress_bar", True):
                 callbacks.append(Progress(float(node.get("refresh_seconds", 0.25))))
         elif node and "_target_" in node:
             callback = build(node, key=f"callbacks.{name}")
@@ -227,13 +251,13 @@ def _callbacks(cfg: DictConfig, data: DataModule) -> list[Callback]:
     return callbacks
 
 
-def _loggers(cfg: DictConfig, directory: Path) -> Any:
+def _loggers(settings: Node, directory: Path) -> Any:
     loggers: list[Any] = []
-    if cfg.logger.get("csv"):
+    if settings.get("csv"):
         from pytorch_lightning.loggers import CSVLogger
 
         loggers.append(CSVLogger(str(directory), name="csv", version=""))
-    if cfg.logger.get("tensorboard"):
+    if settings.get("tensorboard"):
         from pytorch_lightning.loggers import TensorBoardLogger
 
         loggers.append(TensorBoardLogger(str(directory), name="tensorboard", version=""))

@@ -10,8 +10,10 @@ from typing import TypeVar
 import torch
 from pytorch_lightning.utilities.memory import is_oom_error
 
+from pipeline.data.core.loader import Loader
 from pipeline.data.core.module import DataModule
-from pipeline.models.base import BaseModule
+from pipeline.data.core.splits import Rows
+from pipeline.training.module import TrainingModule
 
 log = logging.getLogger(__name__)
 
@@ -31,13 +33,23 @@ class BatchParts:
     statistics of a batch (batch normalisation) are those of the parts.
 
     Args:
-        data: whose batches they are.
-        model: that they go through.
-        automatic: halve (``trainer.auto_batch_size``), or only say what was too large.
+        data: The data whose batches they are.
+        module: The training, or the test, that they go through.
+        automatic: Whether to halve (``trainer.auto_batch_size``), or only to say what was too large.
     """
 
-    def __init__(self, data: DataModule, model: BaseModule, automatic: bool) -> None:
-        self.data, self.model, self.automatic = data, model, automatic
+    def __init__(self, data: DataModule, module: TrainingModule, automatic: bool) -> None:
+        self.data, self.module, self.automatic = data, module, automatic
+        self.eval_batch_size = data.eval_batch_size
+
+    def validation_loader(self) -> Loader | None:
+        """The validation split in batches that fit; None where nothing is held out."""
+        held_out = self.data.validation
+        return None if held_out is None or len(held_out) == 0 else self.loader_of(held_out)
+
+    def loader_of(self, split: Rows) -> Loader:
+        """A split in order, in batches that fit."""
+        return self.data.loader_of(split, self.eval_batch_size)
 
     def halve(self, error: BaseException) -> None:
         """After ``error``, go on with parts of half the size.
@@ -45,7 +57,7 @@ class BatchParts:
         Raises:
             torch.OutOfMemoryError: that is not wanted, or one sample is too much already.
         """
-        evaluating = not self.model.training
+        evaluating = not self.module.training
         key, size = (
             ("data.eval_batch_size", self._evaluated())
             if evaluating
@@ -55,9 +67,9 @@ class BatchParts:
             raise torch.OutOfMemoryError(self._advice(key, size, error)) from None
         half = -(-size // 2)
         if evaluating:
-            self.data.eval_batch_size = half
+            self.eval_batch_size = half
         else:
-            self.model.pieces *= 2
+            self.module.take_smaller_parts()
         self._let_go(error)
         what = "" if evaluating else f", accumulated to batches of {self.data.batch_size}"
         log.warning("Out of memory with %d samples at once (%s): going on with %d%s.", size, key, half, what)
@@ -77,10 +89,10 @@ class BatchParts:
                 self.halve(error)
 
     def _trained(self) -> int:
-        return -(-self.data.batch_size // self.model.pieces)
+        return -(-self.data.batch_size // self.module.loop.pieces)
 
     def _evaluated(self) -> int:
-        return self.data.eval_batch_size
+        return self.eval_batch_size
 
     def _advice(self, key: str, size: int, error: BaseException) -> str:
         lines = str(error).strip().splitlines()
@@ -97,7 +109,7 @@ class BatchParts:
     def _let_go(self, error: BaseException) -> None:
         """The traceback's frames hold the tensors of the step that failed."""
         error.__traceback__ = None
-        self.model.zero_grad(set_to_none=True)
+        self.module.zero_grad(set_to_none=True)
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

@@ -11,7 +11,6 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
 from pytorch_lightning.profilers import Profiler
 
 LINES = 10
@@ -45,13 +44,13 @@ class NoProfiler(Profiler):
 
 
 @contextmanager
-def profiled(cfg: DictConfig, directory: Path) -> Iterator[None]:
-    """With ``trainer.profiler=advanced``: profile the block by function.
+def profiled(wanted: bool, directory: Path) -> Iterator[None]:
+    """Profile the block by function, where that is ``wanted`` (``trainer.profiler=advanced``).
 
     ``profile.prof`` (for snakeviz and the like) and ``profile.txt`` go into ``directory``; the ten functions that took
     most time themselves are printed.
     """
-    if cfg.trainer.get("profiler") != "advanced":
+    if not wanted:
         yield
         return
     profile = cProfile.Profile()

@@ -9,6 +9,8 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 
+from pipeline.training.module import TrainingModule
+
 
 class Progress(Checkpoint):
     """Progress of the fit.
@@ -44,7 +46,7 @@ class Progress(Checkpoint):
         filled = 24 * done // total
         left = (now - getattr(self, "_epoch_started", now)) * (total - done) / done
         bar = "━" * filled + " " * (24 - filled)
-        loss = getattr(getattr(pl_module, "sums", None), "last_loss", None)
+        loss = pl_module.loop.sums.last_loss if isinstance(pl_module, TrainingModule) else None
         self._draw(
             f"epoch {trainer.current_epoch + 1}/{_total(trainer)} {bar} {100 * done // total:3d} % "
             f"{'' if loss is None else f'loss {loss:.4f} '}{left:.0f} s left"

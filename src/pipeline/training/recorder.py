@@ -11,7 +11,7 @@ import torch
 from pytorch_lightning.callbacks import Checkpoint
 
 from pipeline.data.core.loader import Loader
-from pipeline.models.base import BaseModule
+from pipeline.training.module import TrainingModule
 
 History = dict[str, list[tuple[int, float]]]
 
@@ -55,10 +55,10 @@ class Recorder(Checkpoint):
         self.samples += samples
         self.seconds += seconds
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        if isinstance(pl_module, BaseModule):
+        if isinstance(pl_module, TrainingModule):
             metrics |= pl_module.epoch_metrics
         # Of this epoch: the schedule has moved on by now.
-        metrics["train/lr"] = pl_module.epoch_rate if isinstance(pl_module, BaseModule) else 0.0
+        metrics["train/lr"] = pl_module.epoch_rate if isinstance(pl_module, TrainingModule) else 0.0
         metrics["train/samples_per_second"] = samples / seconds
         epoch = trainer.current_epoch + 1
         for name, value in metrics.items():

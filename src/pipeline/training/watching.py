@@ -13,7 +13,9 @@ import torch
 
 from pipeline.data.core.loader import Chunk
 from pipeline.data.text.encoders import CharacterEncoder
+from pipeline.errors import UserError
 from pipeline.models.base import BaseModule
+from pipeline.training.module import TrainingModule
 
 WRITTEN = "written.txt"
 """The file in the run directory that collects what models wrote."""
@@ -59,12 +61,18 @@ class Samples(pl.Callback):
         if trainer.global_step % self.every_n_steps:
             self._write(trainer, pl_module)
 
-    def _write(self, trainer: pl.Trainer, model: pl.LightningModule) -> None:
+    def _write(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         from pipeline.models.generation import generate
 
-        assert isinstance(model, BaseModule)
         if trainer.is_global_zero:
-            text = generate(model, self.length, self.prompt, self.temperature, self.top_k, self.seed)
+            text = generate(
+                trained(pl_module, self).model,
+                self.length,
+                self.prompt,
+                self.temperature,
+                self.top_k,
+                self.seed,
+            )
             show(trainer, f"step {trainer.global_step}", self.prompt + text)
 
 
@@ -81,18 +89,18 @@ class Predictions(pl.Callback):
         self.inputs, self.every_n_epochs = list(inputs), every_n_epochs
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        assert isinstance(pl_module, BaseModule)
+        model = trained(pl_module, self).model
         due = (trainer.current_epoch + 1) % self.every_n_epochs == 0
-        if pl_module.spec.per_step:
+        if model.spec.per_step:
             if due and trainer.is_global_zero:
-                said = [f"{text} → {predicted_text(pl_module, text)}" for text in self.inputs]
+                said = [f"{text} → {predicted_text(model, text)}" for text in self.inputs]
                 show(trainer, f"epoch {trainer.current_epoch + 1}", "\n".join(said))
             return
         names = [f"prediction/{'_'.join(f'{value:g}' for value in _row(sample))}" for sample in self.inputs]
         if due:
-            x = torch.tensor([_row(sample) for sample in self.inputs], device=pl_module.device)
+            x = torch.tensor([_row(sample) for sample in self.inputs], device=model.device)
             with torch.no_grad():
-                values = pl_module(x)
+                values = model(x)
             log_now(trainer, dict(zip(names, values[:, 0].tolist(), strict=True)))
         else:
             forget(trainer, names)
@@ -114,7 +122,7 @@ class Weights(pl.Callback):
         if (trainer.current_epoch + 1) % self.every_n_epochs == 0:
             values = {
                 "/".join(["weights", name, *map(str, index)]): float(parameter.detach()[index])
-                for name, parameter in pl_module.named_parameters()
+                for name, parameter in trained(pl_module, self).model.named_parameters()
                 for index in np.ndindex(*parameter.shape)
             }
             self._names = list(values)
@@ -143,8 +151,8 @@ class SmoothedLoss(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        assert isinstance(pl_module, BaseModule)
-        loss, count = float(pl_module.sums.loss), pl_module.sums.count
+        sums = trained(pl_module, self).loop.sums
+        loss, count = float(sums.loss), sums.count
         if count == self._seen[1]:
             return
         mean = (loss - self._seen[0]) / (count - self._seen[1])
@@ -163,6 +171,21 @@ class SmoothedLoss(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.value = state_dict["value"]
         self._seen = (state_dict["seen"][0], state_dict["seen"][1])
+
+
+def trained(module: pl.LightningModule, asks: pl.Callback) -> TrainingModule:
+    """The training that a callback looks into.
+
+    Raises:
+        UserError: The model is a LightningModule that trains itself.
+    """
+    if not isinstance(module, TrainingModule):
+        raise UserError(
+            f"callbacks: {type(asks).__name__} looks into models that this project trains, but "
+            f"{type(module).__name__} is a LightningModule of its own; leave the callback out, or give the network "
+            "alone as model._target_"
+        )
+    return module
 
 
 def predicted_text(model: BaseModule, text: str) -> str:

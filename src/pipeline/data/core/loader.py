@@ -73,10 +73,14 @@ class Loader:
     ) -> None:
         self.split, self.batch_size, self.shuffle, self.seed = split, batch_size, shuffle, seed
         self.chunk, self.rank, self.world_size, self.augment = chunk, rank, world_size, augment
-        self.epoch = 0
-        self.first_chunk = 0
+        self._epoch = 0
+        self._first_chunk = 0
         self.device: torch.device | None = None
         self._in_order: list[Tensor] | None = None
+
+    def go_to(self, epoch: int, batch: int = 0) -> None:
+        """Begin the next time at a batch (counted from 0, the first of its chunk) of an epoch (counted from 0)."""
+        self._epoch, self._first_chunk = epoch, batch // self.chunk
 
     def move(self, device: torch.device) -> None:
         """Put the whole split on ``device`` if it fits in a third of its free memory, else move each batch."""
@@ -116,7 +120,7 @@ class Loader:
 
     def __iter__(self) -> Iterator[Chunk]:
         # Read when the first batch is asked for: Lightning creates the iterator before it says which epoch it is.
-        first, self.first_chunk = self.first_chunk, 0
-        rows = self.rows(self.epoch)
+        first, self._first_chunk = self._first_chunk, 0
+        rows = self.rows(self._epoch)
         for start in range(first * self.chunk, len(rows), self.chunk):
             yield Chunk(self.split, rows[start : start + self.chunk], self.device, self.augment)

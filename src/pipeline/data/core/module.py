@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import logging
 from abc import abstractmethod
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from pipeline.data.core.baselines import Baseline
 
 log = logging.getLogger(__name__)
+
+READING = ("batch_size", "eval_batch_size", "shuffle", "augment")
+"""Settings of how a data set is gone through, which leave what was prepared as it is."""
 
 
 class DataModule(pl.LightningDataModule):
@@ -79,8 +83,6 @@ class DataModule(pl.LightningDataModule):
         self.augment, self.balance, self.data_dir = augment, balance, Path(data_dir)
         self.train_on_all = train_on_all
         self.requested = self.used = name
-        self.chunk = 1
-        self.run_seed = seed
         self.source = ""
 
     @abstractmethod
@@ -184,19 +186,41 @@ class DataModule(pl.LightningDataModule):
         names = ("x", "indptr", "indices", "tokens", "y")
         return [getattr(split, name) for name in names if hasattr(split, name)]
 
-    def _loader(self, split: Rows, training: bool) -> Loader:
-        trainer = self.trainer
-        world_size = trainer.world_size if trainer is not None else 1
+    def with_reading(self, **settings: Any) -> DataModule:
+        """The same prepared data, gone through in another way.
+
+        Args:
+            **settings: New values of ``batch_size``, ``eval_batch_size``, ``shuffle`` or ``augment``.
+        """
+        if unknown := set(settings) - set(READING):
+            raise ValueError(f"{sorted(unknown)} say more than how data is read; expected some of {READING}")
+        other = copy.copy(self)
+        other.__dict__.update(settings)
+        return other
+
+    def training_loader(self, seed: int, chunk: int = 1, rank: int = 0, world_size: int = 1) -> Loader:
+        """Training batches, shuffled if the data is, several to a step.
+
+        Args:
+            seed: Seed of the order.
+            chunk: Number of batches in a step of Lightning's.
+            rank: Number of this process among those that share the samples.
+            world_size: Number of those processes.
+        """
         return Loader(
-            split,
-            self.batch_size if training else self.eval_batch_size,
-            shuffle=training and self.shuffle,
-            seed=self.run_seed,
-            chunk=self.chunk if training else 1,
-            rank=trainer.global_rank if trainer is not None and training else 0,
-            world_size=world_size if training else 1,
-            augment=self._augmentation() if training else None,
+            self.train,
+            self.batch_size,
+            shuffle=self.shuffle,
+            seed=seed,
+            chunk=chunk,
+            rank=rank,
+            world_size=world_size,
+            augment=self._augmentation(),
         )
+
+    def loader_of(self, split: Rows, batch_size: int | None = None) -> Loader:
+        """A split in order, in batches of ``eval_batch_size`` samples or of another size."""
+        return Loader(split, batch_size or self.eval_batch_size)
 
     def _augmentation(self) -> Augment | None:
         if self.augment == "none":
@@ -207,17 +231,16 @@ class DataModule(pl.LightningDataModule):
         return made
 
     def train_dataloader(self) -> Loader:
-        """Shuffled training batches, several to a step."""
-        return self._loader(self.train, training=True)
+        """Training batches for a trainer that asks for them itself."""
+        trainer = self.trainer
+        rank, world_size = (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
+        return self.training_loader(self.seed, rank=rank, world_size=world_size)
 
     def val_dataloader(self) -> Loader | list[Any]:
         """Validation batches in order; none if nothing was held out."""
-        return (
-            []
-            if self.validation is None or len(self.validation) == 0
-            else self._loader(self.validation, False)
-        )
+        held_out = self.validation
+        return [] if held_out is None or len(held_out) == 0 else self.loader_of(held_out)
 
     def test_dataloader(self) -> Loader | list[Any]:
-        """Test batches in order. Nothing but ``trainer.test`` and an evaluation asks for them."""
-        return [] if self.test is None else self._loader(self.test, False)
+        """Test batches in order. Nothing but the test at the end and an evaluation asks for them."""
+        return [] if self.test is None else self.loader_of(self.test)

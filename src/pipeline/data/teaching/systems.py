@@ -137,7 +137,7 @@ class Clusters(DataModule):
         def predict(places: np.ndarray) -> np.ndarray:
             with torch.no_grad():
                 logits = model(torch.from_numpy(places).float().to(model.device))
-            found: np.ndarray = model.probabilities(logits).argmax(-1).cpu().numpy()
+            found: np.ndarray = model.objective.probabilities(logits).argmax(-1).cpu().numpy()
             return found
 
         x, y = self.train.take(torch.arange(len(self.train)))
@@ -214,7 +214,7 @@ class Echo(DataModule):
         x, y = self.validation.x[:1, : self.steps * 4], self.validation.y[:1, : self.steps * 4]
         assert isinstance(x, Tensor)
         with torch.no_grad():
-            p = model.probabilities(model(x.to(model.device)))[0, :, 1].cpu()
+            p = model.objective.probabilities(model(x.to(model.device)))[0, :, 1].cpu()
         known = slice(self.delay, None)
         path = folder / "echo.png"
         return [series_echo(x[0, known, 0].numpy(), y[0, known].numpy(), p[known].numpy(), path, self.delay)]

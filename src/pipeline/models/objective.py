@@ -1,0 +1,100 @@
+"""What a model's outputs mean: their loss, the probabilities they stand for, the penalty on the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pipeline.data.core.spec import Spec
+
+
+class Objective:
+    """What a model is trained for, and how its outputs are read.
+
+    Args:
+        spec: The task, the classes' weights and the scale of a regression target.
+        loss: Name of the loss: ``auto`` (cross-entropy, or squared error for regression), ``squared``, ``absolute``,
+            ``huber`` or ``focal`` (Lin et al. 2017, gamma 2).
+        l1: Weight of the sum of absolute weights that is added to the training loss.
+        l2: Weight of the sum of squared weights that is added to the training loss.
+    """
+
+    def __init__(self, spec: Spec, loss: str = "auto", l1: float = 0.0, l2: float = 0.0) -> None:
+        self.spec, self.loss_name, self.l1, self.l2 = spec, loss, l1, l2
+        self._weights: Tensor | None = None
+
+    def loss(self, logits: Tensor, y: Tensor) -> Tensor:
+        """Mean loss over the targets; targets below 0 of a task with a target per step are left out."""
+        if self.spec.per_step:
+            logits, y = self.known(logits, y)
+        if self.spec.task == "multiclass":
+            weights = self._class_weights(logits.device)
+            if self.loss_name == "squared":
+                return F.mse_loss(logits, F.one_hot(y, self.spec.outputs).to(logits.dtype))
+            if self.loss_name == "focal":
+                log_p = -F.cross_entropy(logits, y, reduction="none")
+                return -((1 - log_p.exp()) ** 2 * log_p * (1 if weights is None else weights[y])).mean()
+            return F.cross_entropy(logits, y, weight=weights)
+        logits = logits.view_as(y)
+        if self.spec.task == "binary":
+            if self.loss_name == "squared":
+                return F.mse_loss(logits, y)
+            weights = self._class_weights(logits.device)
+            sample_weights = None if weights is None else weights[y.long()]
+            if self.loss_name == "focal":
+                log_p = -F.binary_cross_entropy_with_logits(logits, y, reduction="none")
+                weighted = (1 - log_p.exp()) ** 2 * log_p
+                return -(weighted if sample_weights is None else weighted * sample_weights).mean()
+            return F.binary_cross_entropy_with_logits(logits, y, weight=sample_weights)
+        if self.spec.target_std != 1.0:
+            logits, y = logits / self.spec.target_std, y / self.spec.target_std
+        if self.loss_name == "absolute":
+            return F.l1_loss(logits, y)
+        if self.loss_name == "huber":
+            return F.huber_loss(logits, y)
+        return F.mse_loss(logits, y)
+
+    def penalty(self, parameters: Iterable[Tensor]) -> Tensor | None:
+        """What ``l1`` and ``l2`` add to the training loss; None where both are 0."""
+        if not (self.l1 or self.l2):
+            return None
+        weights = [parameter for parameter in parameters if parameter.dim() > 1]
+        penalty = torch.zeros((), device=weights[0].device if weights else None)
+        for weight in weights:
+            if self.l1:
+                penalty = penalty + self.l1 * weight.abs().sum()
+            if self.l2:
+                penalty = penalty + self.l2 * weight.square().sum()
+        return penalty
+
+    def known(self, logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (targets, outputs) and targets of the steps whose target is known (not negative)."""
+        logits, y = logits.reshape(-1, logits.shape[-1]), y.reshape(-1)
+        if self.spec.task != "regression" and bool((y < 0).any()):
+            keep = y >= 0
+            logits, y = logits[keep], y[keep]
+        return logits, y
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Probability of each class (two columns for a binary task); regression outputs stay as they are."""
+        if self.spec.task == "regression":
+            return logits
+        if self.spec.task == "binary":
+            logits = logits.reshape(*logits.shape[: 2 if self.spec.per_step else 1])
+            p = logits.clamp(0, 1) if self.loss_name == "squared" else logits.sigmoid()
+            return torch.stack([1 - p, p], dim=-1)
+        return logits.softmax(-1)
+
+    def threshold(self) -> float:
+        """The logit above which a binary task says yes."""
+        return 0.5 if self.loss_name == "squared" else 0.0
+
+    def _class_weights(self, device: torch.device) -> Tensor | None:
+        if not self.spec.class_weights:
+            return None
+        if self._weights is None or self._weights.device != device:
+            self._weights = torch.tensor(self.spec.class_weights, device=device)
+        return self._weights

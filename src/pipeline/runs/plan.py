@@ -1,0 +1,80 @@
+"""The door: a checked configuration becomes frozen plain values here, once a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from pipeline.training.plan import CheckpointPlan, FitPlan, Node
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """One fit and its test.
+
+    Args:
+        name: Name of the run.
+        data: The ``data`` node.
+        model: The ``model`` node.
+        fit: How the model is trained.
+        train: Whether there is a training.
+        test: Whether there is a test at the end.
+        start_from: Checkpoint whose weights the training begins with, None for fresh ones.
+        resumes: Whether the run goes on where an earlier process left it.
+        tracked: Whether it is recorded in the tracking store.
+    """
+
+    name: str
+    data: Node
+    model: Node
+    fit: FitPlan
+    train: bool = True
+    test: bool = True
+    start_from: str | None = None
+    resumes: bool = False
+    tracked: bool = False
+
+    @property
+    def seed(self) -> int:
+        """Seed of the run."""
+        return self.fit.seed
+
+
+def plan_of(cfg: DictConfig) -> RunPlan:
+    """What a composed and checked configuration asks for."""
+    return RunPlan(
+        name=str(cfg.name),
+        data=plain(cfg.data),
+        model=plain(cfg.model),
+        fit=fit_plan(cfg),
+        train=bool(cfg.train),
+        test=bool(cfg.test),
+        start_from=None if cfg.ckpt_path is None else str(cfg.ckpt_path),
+        resumes=cfg.resume is not None,
+        tracked=bool(cfg.logger.get("mlflow")),
+    )
+
+
+def fit_plan(cfg: DictConfig) -> FitPlan:
+    """The part of :func:`plan_of` that says how a model is trained."""
+    checkpoint = cfg.checkpoint
+    return FitPlan(
+        seed=int(cfg.seed),
+        trainer=plain(cfg.trainer),
+        optimizer=plain(cfg.optimizer),
+        scheduler=plain(cfg.scheduler),
+        callbacks=plain(cfg.callbacks) or {},
+        loggers=plain(cfg.logger) or {},
+        checkpoint=CheckpointPlan(
+            checkpoint.monitor, checkpoint.every_n_steps, float(checkpoint.every_seconds)
+        ),
+        metric=str(cfg.objective.metric),
+        direction=str(cfg.objective.direction),
+    )
+
+
+def plain(node: Any) -> Any:
+    """A node of the configuration as plain Python values."""
+    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
