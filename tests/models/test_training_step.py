@@ -206,7 +206,7 @@ def test_schedules_move_as_torch_moves_them(
             seen.append(trainer.optimizers[0].param_groups[0]["lr"])
 
     plan = Optimisation(OPTIMIZERS["sgd"], scheduler, interval=interval, accumulate=accumulate)
-    trainer = fit(module, *vectors, plan=plan, epochs=5, chunk=3, callbacks=[Watch()])
+    fit(module, *vectors, plan=plan, epochs=5, chunk=3, callbacks=[Watch()])
     assert_same(module, plain)
     assert seen == rates
     assert len(set(rates)) > 1
