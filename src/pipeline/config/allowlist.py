@@ -113,13 +113,14 @@ def resolve(name: object, key: str = "_target_", *, functions: bool = False) -> 
     return found
 
 
-def build(node: Any, *args: Any, key: str = "", **kwargs: Any) -> Any:
+def build(node: Any, *args: Any, key: str = "", functions: bool = False, **kwargs: Any) -> Any:
     """Build the object that a node of the configuration describes; nested nodes are built first.
 
     Args:
         node: a mapping with ``_target_`` and the constructor's arguments.
         *args: handed to the constructor first.
         key: where the node stands in the configuration (``optimizer``), for messages.
+        functions: also accept a function that returns the object.
         **kwargs: handed to the constructor; they win over the node's own.
 
     Returns:
@@ -137,7 +138,7 @@ def build(node: Any, *args: Any, key: str = "", **kwargs: Any) -> Any:
     if not isinstance(node, Mapping) or "_target_" not in node:
         raise UserError(f"{key or 'this node'}: expected a mapping with _target_, got {node!r}")
     check_shape(node, key)
-    target = resolve(node["_target_"], _join(key, "_target_"))
+    target = resolve(node["_target_"], _join(key, "_target_"), functions=functions)
     settings = {
         name: _built(value, _join(key, name)) for name, value in node.items() if name not in _HARMLESS
     }

@@ -37,6 +37,8 @@ def register() -> None:
     # Cached with the configuration: one value for all who ask, another one for the next run.
     OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(3), use_cache=True, replace=True)
     OmegaConf.register_new_resolver("run_dir", _run_directory, replace=True)
+    # What follows from the data stays as it is written until the data is there: Spec.filled_in puts the number in.
+    OmegaConf.register_new_resolver("spec", lambda name: f"${{spec:{name}}}", replace=True)
 
 
 def allowed_names() -> frozenset[str]:

@@ -18,6 +18,10 @@ State = Any
 """What a recurrent model carries from batch to batch: a tensor, a tuple of tensors, or None."""
 
 
+SHARED = ("loss", "l1", "l2", "initializer", "initializer_std", "start")
+"""Settings that every model takes, whatever its class."""
+
+
 class BaseModule(nn.Module):
     """A network whose task, loss and outputs follow from the data's :class:`Spec`.
 

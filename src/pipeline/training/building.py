@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from typing import Any, cast
 
 import torch
 
-from pipeline.config import build
+from pipeline.config import build, resolve
 from pipeline.data.core.module import READING, DataModule
 from pipeline.data.core.spec import Spec
 from pipeline.errors import UserError
-from pipeline.models.base import BaseModule
+from pipeline.models.base import SHARED, BaseModule
+from pipeline.models.foreign import Foreign
 from pipeline.training.plan import FitPlan, Node
 from pipeline.training.step import Optimisation
 
@@ -49,14 +51,18 @@ def build_data(settings: Node) -> DataModule:
 def build_model(settings: Node, spec: Spec) -> BaseModule:
     """The model that ``settings`` describe for data of ``spec``, with its starting weights.
 
+    A network from elsewhere (any ``nn.Module``, or a function that returns one) is wrapped in :class:`Foreign`.
+
     Raises:
         UserError: The model does not fit the data, or a setting is wrong.
     """
-    own = {name: value for name, value in settings.items() if name != "compile"}
-    model = build(own, key="model", spec=spec.to_dict())
-    if not isinstance(model, BaseModule):
-        raise UserError(f"model._target_={settings['_target_']} is not a model of this project")
-    return model
+    own = spec.filled_in({name: value for name, value in settings.items() if name != "compile"})
+    target = resolve(own["_target_"], "model._target_", functions=True)
+    if isinstance(target, type) and issubclass(target, BaseModule):
+        return cast(BaseModule, build(own, key="model", spec=spec.to_dict()))
+    takes = inspect.signature(target).parameters
+    shared = {name: own.pop(name) for name in SHARED if name in own and name not in takes}
+    return Foreign(spec.to_dict(), own, **shared)
 
 
 def optimisation(plan: FitPlan) -> Optimisation:

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import math
+import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from pipeline.config.nearest import suggest
+from pipeline.errors import UserError
+
 Task = Literal["regression", "binary", "multiclass"]
 Input = Literal["image", "vector", "bag", "tokens", "series"]
+
+_REFERENCE = re.compile(r"\$\{spec:(\w+)\}")
 
 
 @dataclass(frozen=True)
@@ -64,6 +72,51 @@ class Spec:
         for key, value in state.items():
             fields[key] = tuple(value) if isinstance(value, list) else value
         return cls(**fields)
+
+    def value(self, name: str) -> int:
+        """A number that models are built from, as ``${spec:NAME}`` names it.
+
+        Args:
+            name: ``outputs`` (logits or regression targets), ``classes`` (2 for a binary task), ``channels``,
+                ``height`` and ``width`` of images, ``features`` (numbers in a flat sample, or in a step of a series) or
+                ``vocabulary`` (token ids, padding included).
+
+        Raises:
+            UserError: This data has no such number.
+        """
+        shape, image = self.input_shape, self.input == "image"
+        found = {
+            "outputs": self.outputs,
+            "classes": len(self.classes) or None,
+            "channels": shape[0] if image else None,
+            "height": shape[1] if image else None,
+            "width": shape[2] if image else None,
+            "features": shape[-1] if self.input == "series" else math.prod(shape) or None,
+            "vocabulary": self.vocabulary or None,
+        }
+        if name not in found:
+            raise UserError(f"${{spec:{name}}}: there is no such number. {suggest(name, found)}")
+        value = found[name]
+        if value is None:
+            there = ", ".join(f"{key} ({number})" for key, number in found.items() if number is not None)
+            raise UserError(
+                f"${{spec:{name}}}: this data ({self.task}, {self.input}) has none; it has {there}"
+            )
+        return value
+
+    def filled_in(self, settings: Any) -> Any:
+        """``settings`` with a number in the place of each ``${spec:NAME}``.
+
+        Raises:
+            UserError: This data has no such number.
+        """
+        if isinstance(settings, Mapping):
+            return {key: self.filled_in(value) for key, value in settings.items()}
+        if isinstance(settings, list):
+            return [self.filled_in(value) for value in settings]
+        if isinstance(settings, str) and (reference := _REFERENCE.fullmatch(settings)):
+            return self.value(reference[1])
+        return settings
 
     @property
     def monitor(self) -> tuple[str, Literal["max", "min"]]:
