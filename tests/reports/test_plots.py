@@ -11,6 +11,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
+from pipeline import drawing
 from pipeline.data.teaching import plots as teaching_plots
 from pipeline.reports import curves, plots
 
@@ -19,14 +20,15 @@ from pipeline.reports import curves, plots
 def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """The figures that the test's plots drew, in order."""
     drawn: list[Figure] = []
-    save = plots._save
+    save = drawing.save
 
     def keep(figure: Figure, path: Path) -> Path:
         drawn.append(figure)
         return save(figure, path)
 
-    monkeypatch.setattr(plots, "_save", keep)
-    monkeypatch.setitem(plots.STYLE, "savefig.dpi", 30)
+    for module in (curves, plots, teaching_plots):
+        monkeypatch.setattr(module, "save", keep)
+    monkeypatch.setitem(drawing.STYLE, "savefig.dpi", 30)
     return drawn
 
 
@@ -79,8 +81,8 @@ def test_rates_are_no_learning_curves(tmp_path: Path, figures: list[Figure]) -> 
 
 
 def test_comparison_has_a_curve_for_each_variant(tmp_path: Path, figures: list[Figure]) -> None:
-    curves = {f"variant {number}": [(1, 0.1 * number), (2, 0.2 * number)] for number in range(12)}
-    curves.comparison_curves({**curves, "empty": []}, "val/accuracy", tmp_path / "x.png", baseline=0.4)
+    variants = {f"variant {number}": [(1, 0.1 * number), (2, 0.2 * number)] for number in range(12)}
+    curves.comparison_curves({**variants, "empty": []}, "val/accuracy", tmp_path / "x.png", baseline=0.4)
     axis = figures[0].axes[0]
     for number in range(12):
         drawn = line(axis, f"variant {number} ({0.2 * number:.4g})")
@@ -98,10 +100,12 @@ def test_folds_are_averaged_over_the_epochs_all_have(tmp_path: Path, figures: li
     assert line(axis, "average").get_xydata().tolist() == [[1, 5.0], [2, 2.5]]
     assert line(axis, "best average: 2.5, epoch 2").get_ydata().tolist() == [2.5]
     assert line(axis, "fold 0").get_xydata().tolist() == [[1, 4.0], [2, 2.0], [3, 1.0]]
-    curves.fold_curves(folds, "val/accuracy", tmp_path / "y.png", lower_is_better=False)
+    curves.fold_curves(folds, "val/accuracy", tmp_path / "y.png")
     assert line(figures[1].axes[0], "best average: 5, epoch 1")
     curves.fold_curves({}, "val/mae", tmp_path / "z.png")
     assert "no epoch" in texts(figures[2])
+    curves.fold_curves(folds, "val/of_the_users_own", tmp_path / "u.png")
+    assert not any("best" in drawn.get_label() for drawn in figures[3].axes[0].lines)
 
 
 @pytest.mark.parametrize("classes", [2, 10, 46])

@@ -219,6 +219,7 @@ REFUSED = {
         [*OPTUNA, "hydra.sweeper.metrics=[test/accuracy]"],
         "test split is read once",
     ),
+    "a metric of an unknown direction": ([*OPTUNA, "objective.metric=val/akkuracy"], "Did you mean accuracy"),
     "a space for another model": (["-m", CLASSIFIER, "+sweep=cnn"], "made for model=cnn.*is linear"),
     "a pruner with several objectives": (
         [*OPTUNA, "hydra.sweeper.metrics=[val/accuracy,parameters]", "hydra/sweeper/pruner=median"],

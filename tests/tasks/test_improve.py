@@ -20,7 +20,7 @@ from pipeline.config import config_directory
 from pipeline.config.loading import compose, loader
 from pipeline.data.core.splits import Batch, Rows
 from pipeline.data.images.published import Images
-from pipeline.evaluation.outputs import loader_of, outputs_on
+from pipeline.evaluation.outputs import loader_of, metric_of, outputs_on
 from pipeline.ladder import improve as task
 from pipeline.ladder.registering import alias_of
 from pipeline.ladder.report import conclusion, in_words
@@ -254,7 +254,7 @@ def test_the_baselines_value_of_each_sample_comes_to_its_metric(words: list[str]
     name, baseline = next(iter(data.baselines().items()))
     expected = baseline(data.train, data.validation, data.spec)[metric]
     assert float(data.baseline_values(data.validation).double().mean()) == pytest.approx(expected), name
-    assert task._metric_of(data) == metric
+    assert metric_of(data.spec) == metric
 
 
 LADDERS = sorted(path.stem for path in (config_directory() / "ladder").glob("*.yaml"))

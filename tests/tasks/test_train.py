@@ -182,6 +182,16 @@ def test_bad_input_leaves_nothing_in_the_store(run: Run, tmp_path: Path) -> None
     assert not (tmp_path / "run/result.json").exists()
 
 
+def test_a_metric_of_an_unknown_direction_is_refused_before_anything_is_recorded(
+    run: Run, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="Did you mean accuracy"):
+        run("run", "logger=mlflow", "objective.metric=val/akkuracy")
+    assert not list((tmp_path / "experiments").rglob("*.jsonl"))
+    said = run("run", "objective.metric=val/akkuracy", "objective.direction=maximize", reports=False)
+    assert said.history["val/accuracy"]
+
+
 @pytest.mark.parametrize("steps", [1, 16])
 def test_a_loss_that_is_no_number_stops_the_run(run: Run, tmp_path: Path, steps: int) -> None:
     words = [

@@ -80,22 +80,20 @@ class Outputs:
         return "accuracy", right.numpy()
 
     def judged(self) -> tuple[str, np.ndarray]:
-        """What runs are compared by, and its value for each prediction: what the objective is the mean of.
-
-        ``hit_rate_at_K`` (hit or not) where K are recommended, ``bits_per_char`` for texts, else as :meth:`values`.
-        """
-        if self.spec.task != "multiclass" or not (self.spec.top_k or self.spec.per_step):
-            return self.values()
+        """What runs are compared by, and its value for each prediction: what the objective is the mean of."""
+        metric = metric_of(self.spec)
         logits, targets = self.known()
-        if self.spec.per_step:
+        if metric == "bits_per_char":
             nats = torch.nn.functional.cross_entropy(logits.double(), targets, reduction="none")
-            return "bits_per_char", (nats / math.log(2)).numpy()
-        hits = logits.topk(min(self.spec.top_k, self.spec.outputs)).indices == targets[:, None]
-        return f"hit_rate_at_{self.spec.top_k}", hits.any(1).numpy()
+            return metric, (nats / math.log(2)).numpy()
+        if self.spec.top_k:
+            hits = logits.topk(min(self.spec.top_k, self.spec.outputs)).indices == targets[:, None]
+            return metric, hits.any(1).numpy()
+        return self.values()
 
     def interval(self) -> tuple[str, Interval]:
-        """The metric of :meth:`values` with its 95 % bootstrap interval."""
-        name, values = self.values()
+        """The metric of :meth:`judged` with its 95 % bootstrap interval."""
+        name, values = self.judged()
         return name, bootstrap_mean(values)
 
     def subset(self, rows: Tensor) -> Outputs:
@@ -103,9 +101,16 @@ class Outputs:
         return Outputs(self.model, self.logits[rows], self.targets[rows])
 
 
-def higher_is_better(metric: str) -> bool:
-    """Whether more of what :meth:`Outputs.judged` names is better."""
-    return metric.startswith(("accuracy", "hit_rate"))
+def metric_of(spec: Spec) -> str:
+    """What models of a task are compared by: a metric that is a mean over predictions.
+
+    ``mae`` for numbers, ``bits_per_char`` for texts, ``hit_rate_at_K`` where K are recommended, else ``accuracy``.
+    """
+    if spec.task == "regression":
+        return "mae"
+    if spec.task == "multiclass" and spec.per_step:
+        return "bits_per_char"
+    return f"hit_rate_at_{spec.top_k}" if spec.task == "multiclass" and spec.top_k else "accuracy"
 
 
 def paired_values(a: np.ndarray, b: np.ndarray) -> PairedTest:

@@ -15,6 +15,7 @@ from pipeline.errors import Diverged, UserError
 from pipeline.evaluation.outputs import (
     Outputs,
     loader_of,
+    metric_of,
     outputs_on,
     paired_values,
     result_directory,
@@ -140,7 +141,7 @@ def _baseline(cfg: DictConfig, directory: Path, parent: AnyRun) -> Climb:
     metrics = baseline(data.train, data.validation, data.spec)
     rung = Rung("baseline", directory, cfg=cfg)
     rung.judged = data.baseline_values(data.validation).numpy()
-    metric = _metric_of(data)
+    metric = metric_of(data.spec)
     rung.validation = float(rung.judged.mean())
     rung.showed = f"{metric} {rung.validation:.4f} without learning anything ({name})"
     rung.seconds = time.time() - started
@@ -149,16 +150,6 @@ def _baseline(cfg: DictConfig, directory: Path, parent: AnyRun) -> Climb:
         run.log_metrics({f"best/val/{key}": value for key, value in metrics.items()})
     run.finish("FINISHED")
     return Climb(metric, [rung], rung, baseline=name)
-
-
-def _metric_of(data: DataModule) -> str:
-    """The name that :meth:`Outputs.judged` gives to what this data is judged by."""
-    spec = data.spec
-    if spec.task == "regression":
-        return "mae"
-    if spec.task == "multiclass" and spec.per_step:
-        return "bits_per_char"
-    return f"hit_rate_at_{spec.top_k}" if spec.top_k else "accuracy"
 
 
 def _hooks(rung: Rung, parent: AnyRun) -> Hooks:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig
 
 from pipeline.errors import UserError
-from pipeline.evaluation.outputs import Outputs, higher_is_better, loader_of, outputs_on, paired, test_split
+from pipeline.evaluation.outputs import Outputs, loader_of, outputs_on, paired, test_split
 from pipeline.ladder.rungs import Climb, Rung, chance
+from pipeline.metrics import higher_is_better
 from pipeline.runs.finished import data_of, find_run, load_predictor, open_store
 
 if TYPE_CHECKING:

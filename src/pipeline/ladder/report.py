@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from pipeline.ladder.rungs import amount, chance
+from pipeline.metrics import in_words as in_figures
+from pipeline.metrics import unit_of
 from pipeline.reports.html import Page
 
 if TYPE_CHECKING:
@@ -117,32 +119,25 @@ def in_service(climb: Climb) -> str:
     said = f"On samples that nothing was fitted to or chosen by, {who} {_says(climb.metric, rung, unit)}"
     if not climb.confirmed:
         return f"{said}. No model that was tried does better."
-    return (
-        f"{said}; without learning ({_baseline(climb)}) it would be {_figure(climb.metric, climb.rungs[0])}."
-    )
+    baseline = climb.rungs[0].test
+    assert baseline is not None
+    without = in_figures(climb.metric, baseline.value)
+    return f"{said}; without learning ({_baseline(climb)}) it would be {without}."
 
 
 def _says(metric: str, rung: Rung, unit: str) -> str:
-    figure = _figure(metric, rung)
     assert rung.test is not None
-    if metric == "accuracy" or metric.startswith("hit_rate"):
-        low, high = f"{100 * rung.test.low:.1f} %", f"{100 * rung.test.high:.1f} %"
-    else:
-        low, high = f"{rung.test.low:.3g}", f"{rung.test.high:.3g}"
-    interval = f"(95 % interval {low} to {high})"
+    figure, low, high = (in_figures(metric, end) for end in (rung.test.value, rung.test.low, rung.test.high))
+    counted = f"{figure} {unit_of(metric, unit)}".strip()
     if metric == "accuracy":
-        return f"is right in {figure} of cases {interval}"
-    if metric.startswith("hit_rate"):
-        return f"has the right answer among its first {metric.rpartition('_')[2]} in {figure} of cases {interval}"
-    if metric == "bits_per_char":
-        return f"needs {figure} bits for each character {interval}"
-    return f"is off by {figure} {unit} on average {interval}".replace("  ", " ")
-
-
-def _figure(metric: str, rung: Rung) -> str:
-    assert rung.test is not None
-    share = metric == "accuracy" or metric.startswith("hit_rate")
-    return f"{100 * rung.test.value:.1f} %" if share else f"{rung.test.value:.3g}"
+        said = f"is right in {figure} of cases"
+    elif metric == "bits_per_char":
+        said = f"needs {counted}"
+    elif metric == "mae":
+        said = f"is off by {counted} on average"
+    else:
+        said = f"has the right answer among its first {metric.rpartition('_')[2]} in {figure} of cases"
+    return f"{said} (95 % interval {low} to {high})"
 
 
 def _reading(climb: Climb) -> list[str]:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from omegaconf import DictConfig
 
-from pipeline.evaluation.outputs import higher_is_better, paired_values
+from pipeline.evaluation.outputs import paired_values
 from pipeline.evaluation.statistics import Interval, PairedTest
+from pipeline.metrics import difference_in_words, higher_is_better
 from pipeline.runs.result import RunResult
 
 if TYPE_CHECKING:
@@ -146,8 +147,7 @@ def judge(climb: Climb, rung: Rung, level: float) -> bool:
 
 def amount(climb: Climb, test: PairedTest) -> str:
     """A gain in words: points for shares, the metric's own unit for the rest."""
-    gain = climb.gain(test)
-    return f"{100 * gain:.1f} points" if climb.higher else f"{gain:.4g}"
+    return difference_in_words(climb.metric, climb.gain(test))
 
 
 def chance(test: PairedTest) -> str:

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from pipeline.drawing import COLOURS, MARK, STYLE, TRAIN, VALIDATION, Corner, Curve, columns, save, say
+from pipeline.metrics import higher_is_better, in_order, is_cost, judged_by
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,7 +50,7 @@ def learning_curves(
 def _metrics_of(history: Mapping[str, Curve]) -> list[str]:
     """Metric names without their prefix: the loss, and whatever has a validation curve.
 
-    Without any validation curve, everything recorded in training but rates (of learning, of samples).
+    Without any validation curve, everything recorded in training but what it took (rate of learning, time).
     """
     validation = {
         name.removeprefix("val/") for name, curve in history.items() if name.startswith("val/") and curve
@@ -57,8 +58,8 @@ def _metrics_of(history: Mapping[str, Curve]) -> list[str]:
     training = {
         name.removeprefix("train/") for name, curve in history.items() if name.startswith("train/") and curve
     }
-    shown = validation | (training & {"loss"}) if validation else training - {"lr", "samples_per_second"}
-    return sorted(shown, key=lambda name: (name != "loss", name))
+    shown = validation | (training & {"loss"}) if validation else {n for n in training if not is_cost(n)}
+    return in_order(shown)
 
 
 def _train_against_validation(
@@ -146,14 +147,13 @@ def comparison_curves(
         return save(figure, path)
 
 
-def fold_curves(folds: Mapping[int, Curve], metric: str, path: Path, lower_is_better: bool = True) -> Path:
+def fold_curves(folds: Mapping[int, Curve], metric: str, path: Path) -> Path:
     """One metric of each fold, and its average over the epochs that every fold has, the best one marked.
 
     Args:
         folds: fold number → (epoch, value) pairs.
-        metric: the name for the axis.
+        metric: the name for the axis; it says whether the average's minimum or its maximum is marked, or neither.
         path: the file to write.
-        lower_is_better: whether the average's minimum or its maximum is marked.
     """
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.5, 4.5), layout="constrained")
@@ -167,21 +167,22 @@ def fold_curves(folds: Mapping[int, Curve], metric: str, path: Path, lower_is_be
                 label=f"fold {fold}",
             )
         epochs, average = _average(folds)
-        if np.isfinite(average).any():
-            best = int(np.nanargmin(average) if lower_is_better else np.nanargmax(average))
-            axis.plot(epochs, average, color="black", linewidth=2.2, label="average")
-            label = f"best average: {average[best]:.4g}, epoch {epochs[best]:g}"
-            axis.plot(
-                epochs[best],
-                average[best],
-                "o",
-                color="black",
-                markersize=8,
-                markerfacecolor="none",
-                label=label,
-            )
-        else:
+        if not np.isfinite(average).any():
             say(axis, "no epoch that every fold finished")
+        else:
+            axis.plot(epochs, average, color="black", linewidth=2.2, label="average")
+            if judged_by([metric]):
+                best = int(np.nanargmax(average) if higher_is_better(metric) else np.nanargmin(average))
+                label = f"best average: {average[best]:.4g}, epoch {epochs[best]:g}"
+                axis.plot(
+                    epochs[best],
+                    average[best],
+                    "o",
+                    color="black",
+                    markersize=8,
+                    markerfacecolor="none",
+                    label=label,
+                )
         axis.set(xlabel="epoch", ylabel=metric)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         if folds:

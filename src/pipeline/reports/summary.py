@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.metrics import higher_is_better, in_order, judged_by, without_deviations
+
 if TYPE_CHECKING:
     from rich.console import Console
 
-HIGHER_IS_BETTER = ("accuracy", "f1", "auc", "precision", "recall", "r2", "hit_rate", "ndcg")
 SPLITS = {"train": "training", "val": "validation", "test": "test"}
 
 
@@ -124,10 +125,9 @@ def metric_table(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]
     splits = [split for split in ("val", "test") if _names(metrics, split)] or ["train"]
     baselines = baselines_of(result)
     names = set().union(*(_names(metrics, split) for split in splits))
-    known = set().union(*(_names(values, split) for values in baselines.values() for split in splits))
     columns = ["metric", *(SPLITS[split] for split in splits), *(_words(name) for name in baselines)]
     rows = []
-    for name in sorted(names, key=lambda name: (name != "loss", name not in known, name)):
+    for name in in_order(names):
         own = [_with_deviation(metrics, f"{split}/{name}") for split in splits]
         others = [_number(_baseline(values, name, splits)) for values in baselines.values()]
         rows.append([_words(name), *own, *others])
@@ -145,9 +145,8 @@ def baselines_of(result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 def verdict(result: Mapping[str, Any]) -> list[str]:
     """In plain words, whether the model beats each baseline; empty with nothing to compare.
 
-    The metric is the one people read first: the hit rate of a recommender, accuracy, then the absolute error,
-    then bits per character, then what else both have; on the test split, else on validation, else on training.
-    NaN beats nothing.
+    The metric is the one that a model is judged by, of those that both have; on the test split, else on validation,
+    else on training. NaN beats nothing.
     """
     metrics = result.get("metrics") or {}
     baselines = baselines_of(result).items()
@@ -164,8 +163,8 @@ def verdict(result: Mapping[str, Any]) -> list[str]:
 
 def _verdict(metrics: Mapping[str, Any], name: str, values: Mapping[str, Any]) -> list[str]:
     for split in ("test", "val", "train"):
-        shared = sorted(_names(metrics, split) & _names(values, split), key=_read_first)
-        for metric in shared[:1]:
+        metric = judged_by(_names(metrics, split) & _names(values, split))
+        if metric is not None:
             model, other = metrics[f"{split}/{metric}"], values[f"{split}/{metric}"]
             compared = f"{SPLITS[split]} {_words(metric)} {_number(model)} against {_number(other)}"
             if beats(metric, model, other):
@@ -176,8 +175,7 @@ def _verdict(metrics: Mapping[str, Any], name: str, values: Mapping[str, Any]) -
 
 def _names(metrics: Mapping[str, Any], split: str) -> set[str]:
     """Plain names of a split's metrics; those that are a deviation of another one are not counted."""
-    names = {name.partition("/")[2] for name in metrics if name.startswith(f"{split}/")}
-    return {name for name in names if not (name.endswith("_std") and name.removesuffix("_std") in names)}
+    return set(without_deviations(name.partition("/")[2] for name in metrics if name.startswith(f"{split}/")))
 
 
 def _baseline(values: Mapping[str, Any], metric: str, splits: list[str]) -> float | None:
@@ -196,16 +194,6 @@ def beats(metric: str, model: float | None, baseline: float) -> bool:
     if model is None or math.isnan(model):
         return False
     return model > baseline if higher_is_better(metric) else model < baseline
-
-
-def higher_is_better(metric: str) -> bool:
-    """True for shares of what is right, False for losses and errors; told by the name."""
-    return any(word in metric for word in HIGHER_IS_BETTER)
-
-
-def _read_first(metric: str) -> tuple[int, str]:
-    order = ("hit_rate", "accuracy", "mae", "bits_per_char", "mse")
-    return next((place for place, word in enumerate(order) if metric.startswith(word)), len(order)), metric
 
 
 def _print_table(

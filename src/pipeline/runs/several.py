@@ -7,7 +7,7 @@ import logging
 import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from pipeline.errors import UserError
+from pipeline.metrics import headline
 from pipeline.runs.environment import environment
 from pipeline.runs.hooks import Hooks
 from pipeline.runs.recording import NoRun, git_state, is_main_process, open_run, recorded
@@ -255,7 +256,7 @@ def _plots(cfg: DictConfig, fits: list[Part], results: list[RunResult], director
     made = []
     folds = any("data.fold" in part.overrides for part in fits)
     variants = list(dict.fromkeys(part.variant for part in fits))
-    for metric in ("val/accuracy", "val/mae", "val/loss", "train/loss"):
+    for metric in (*headline(_of("val", results[0].history)), "train/loss"):
         curves = {
             part.name: result.history[metric]
             for part, result in zip(fits, results, strict=True)
@@ -266,11 +267,15 @@ def _plots(cfg: DictConfig, fits: list[Part], results: list[RunResult], director
         name = metric.replace("/", "_")
         if folds and len(variants) == 1:
             numbered = dict(enumerate(curves.values()))
-            made.append(fold_curves(numbered, metric, folder / f"folds_{name}.png", metric != "val/accuracy"))
+            made.append(fold_curves(numbered, metric, folder / f"folds_{name}.png"))
         else:
             shown = curves if len(curves) <= 12 else _averaged(fits, curves)
             made.append(comparison_curves(shown, metric, folder / f"comparison_{name}.png"))
     return made
+
+
+def _of(split: str, names: Iterable[str]) -> list[str]:
+    return [name for name in names if name.startswith(f"{split}/")]
 
 
 def _averaged(
@@ -289,11 +294,8 @@ def _averaged(
 
 def table_text(total: RunResult) -> str:
     """The fits, their main metrics and how many reached what ``success`` asks for, as plain text."""
-    names = [
-        n
-        for n in ("val/accuracy", "val/mae", "val/loss", "test/accuracy", "test/mae", "train/loss")
-        if n in total.metrics
-    ]
+    names = [name for split in ("val", "test") for name in headline(_of(split, total.metrics))]
+    names += ["train/loss"] if "train/loss" in total.metrics else []
     rows = [["fit", *names]]
     rows += [
         [fit["name"], *(f"{fit['metrics'].get(name, float('nan')):.4f}" for name in names)]

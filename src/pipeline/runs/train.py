@@ -117,12 +117,14 @@ def run_name(cfg: DictConfig, hooks: Hooks) -> str:
 def _prepared(plan: RunPlan, hooks: Hooks) -> tuple[DataModule, BaseModule]:
     import pytorch_lightning as pl
 
-    from pipeline.training.building import build_data, build_model
+    from pipeline.training.building import build_data, build_model, monitored
     from pipeline.training.trainer import quieten
 
     quieten()
     pl.seed_everything(plan.seed, verbose=False)
     data = build_data(plan.data)
+    # A metric that nothing is known of is the user's mistake, and told before anything is recorded.
+    monitored(plan.fit, data)
     if hooks.on_data:
         hooks.on_data(data)
     # Again: how many numbers the data drew must not decide the model's starting weights.

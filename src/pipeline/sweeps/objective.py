@@ -7,9 +7,9 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from pipeline import metrics as registry
 from pipeline.errors import UserError
 
-_RISING = ("accuracy", "f1", "hit_rate", "auc", "r2")
 _DIRECTIONS = ("minimize", "maximize")
 # What a trial knows beside the metrics of its epochs; worth trading off against those.
 EXTRA = ("parameters", "fit_seconds")
@@ -24,7 +24,8 @@ def read_objectives(config: DictConfig, metrics: Any, direction: Any) -> tuple[l
         direction: `hydra.sweeper.direction`: one, a list, or null for the experiment's.
 
     Raises:
-        UserError: for a test metric, an unknown direction, or as many directions as there are not metrics.
+        UserError: for a test metric, an unknown direction or none for an unknown metric, or as many directions as
+            there are not metrics.
     """
     names = _strings(metrics) or [str(config.objective.metric)]
     for name in names:
@@ -35,8 +36,8 @@ def read_objectives(config: DictConfig, metrics: Any, direction: Any) -> tuple[l
             f"hydra.sweeper.direction has {len(given)} directions for {len(names)} metrics ({', '.join(names)});"
             " name the metrics in hydra.sweeper.metrics=[val/accuracy,parameters]."
         )
-    found = [_resolve(config, name) for name in names]
-    return [name for name, _ in found], given or [way for _, way in found]
+    names = [_of_data(config) if name == "auto" else name for name in names]
+    return names, given or [_way(config, name) for name in names]
 
 
 def _strings(value: Any) -> list[str]:
@@ -67,24 +68,20 @@ def _direction(name: str) -> str:
     return name
 
 
-def _resolve(config: DictConfig, name: str) -> tuple[str, str]:
+def _way(config: DictConfig, name: str) -> str:
     configured = str(config.objective.direction)
-    if name == "auto":
-        name, way = _of_data(config)
-    else:
-        way = "maximize" if any(word in name for word in _RISING) else "minimize"
-    return name, configured if configured != "auto" and name not in EXTRA else way
+    return configured if configured != "auto" and name not in EXTRA else f"{registry.direction(name)}imize"
 
 
-def _of_data(config: DictConfig) -> tuple[str, str]:
+def _of_data(config: DictConfig) -> str:
     from pipeline.runs.plan import plain
     from pipeline.training.building import build_data
 
     data = build_data(plain(config.data))
-    metric, mode = data.spec.monitor
+    metric = data.spec.monitor[0]
     if data.validation is None and not config.data.get("folds"):
         raise UserError(
             f"A sweep needs something held out to compare trials by ({metric}), but data.validation_fraction is 0;"
             " set it above 0, or data.folds=4."
         )
-    return metric, "maximize" if mode == "max" else "minimize"
+    return metric

@@ -11,14 +11,11 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.table import Table
 
+from pipeline.metrics import headline, is_cost
 from pipeline.sweeps.display import duration, hours_saved, shown, state_of
 from pipeline.sweeps.plan import Plan
 from pipeline.sweeps.results import over_seeds
 from pipeline.sweeps.study import OWN, best_trials
-
-# What fits on a line for each group of a multirun; the rest is in multirun_results.yaml.
-_SHOWN = ("accuracy", "mae", "bits_per_char", "loss")
-_NOT_OF_THE_MODEL = ("baseline/", "train/lr", "train/samples_per_second")
 
 
 def counts(trials: Sequence[FrozenTrial]) -> dict[str, int]:
@@ -37,7 +34,8 @@ def summary_metrics(study: optuna.Study, plan: Plan, trials: Sequence[FrozenTria
         for position, group in enumerate(groups):
             prefix = "" if len(groups) == 1 else f"group{position}/"
             for name in group["mean"]:
-                if not name.startswith(_NOT_OF_THE_MODEL):
+                # Rates and times of training are not the model's.
+                if not name.startswith("baseline/") and not (name.startswith("train/") and is_cost(name)):
                     found[f"{prefix}mean/{name}"] = group["mean"][name]
                     if group["std"][name] is not None:
                         found[f"{prefix}std/{name}"] = group["std"][name]
@@ -96,7 +94,10 @@ def _print_best(study: optuna.Study, plan: Plan, trials: Sequence[FrozenTrial], 
 def _print_groups(plan: Plan, trials: Sequence[FrozenTrial], console: Console) -> None:
     groups = over_seeds(plan, trials)
     measured = groups[0]["mean"] if groups else {}
-    names = [name for name in measured if name.startswith(("test/", "val/")) and name.endswith(_SHOWN)]
+    # What fits on a line; the rest is in multirun_results.yaml.
+    names = [
+        name for split in ("val/", "test/") for name in headline(n for n in measured if n.startswith(split))
+    ]
     table = Table()
     for column in ("settings", "jobs", *names):
         table.add_column(column, overflow="fold")

@@ -12,7 +12,6 @@ from omegaconf import DictConfig
 from pipeline.errors import UserError
 from pipeline.evaluation.outputs import (
     Outputs,
-    higher_is_better,
     loader_of,
     outputs_on,
     paired,
@@ -21,6 +20,7 @@ from pipeline.evaluation.outputs import (
     test_split,
 )
 from pipeline.evaluation.statistics import PairedTest, bootstrap_mean, compare_hits
+from pipeline.metrics import higher_is_better
 from pipeline.runs.finished import FinishedRun, data_of, find_run, load_predictor, open_store
 
 

@@ -14,11 +14,11 @@ from omegaconf import DictConfig
 from pipeline.errors import UserError
 from pipeline.evaluation.outputs import result_directory
 from pipeline.evaluation.statistics import PairedTest, compare_hits, compare_values
+from pipeline.metrics import higher_is_better, judged_by
 from pipeline.reports.html import Page
 from pipeline.runs.handover import HISTORY, METRICS, Delivered, read_delivered, read_json, write_json
 
 MODELS = {"train": "as configured", "sweep": "tuned by the sweep"}
-LOWER_IS_BETTER = ("mae", "mse", "rmse", "loss", "bits_per_char")
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def run(cfg: DictConfig) -> None:
 
 def choose(candidates: list[Candidate], metric: str) -> Candidate:
     """The best one on validation data; of equals the first, which is the simpler one."""
-    worst = math.inf if metric in LOWER_IS_BETTER else -math.inf
+    worst = -math.inf if higher_is_better(metric) else math.inf
 
     def gain(candidate: Candidate) -> float:
         return _gain(metric, 0.0, candidate.delivered.metrics.get(f"val/{metric}", worst))
@@ -80,7 +80,7 @@ def conclusion(candidates: list[Candidate], chosen: Candidate, metric: str) -> s
         words += f" (95 % interval {low['low']:.4f} to {low['high']:.4f})"
     beats = _gain(metric, sense, test) > 0
     words += f"; common sense {sense:.4f}" + ("." if beats else ": the model does NOT beat it.")
-    paired = _paired(candidates)
+    paired = _paired(candidates, metric)
     if paired is not None:
         verdict = "significant" if paired.significant() else "not significant"
         words += (
@@ -157,22 +157,25 @@ def _read(source: Path, stage: str) -> Candidate:
 
 def _metric(candidates: list[Candidate]) -> str:
     """What all of them are judged by."""
-    names = [set(one.delivered.metrics) for one in candidates]
-    for metric in ("accuracy", "mae", "bits_per_char", "loss"):
-        if all(f"val/{metric}" in known for known in names):
-            return metric
-    raise UserError("the models have no validation metric in common; set data.validation_fraction above 0")
+    shared = set.intersection(*(set(one.delivered.metrics) for one in candidates))
+    metric = judged_by(name.removeprefix("val/") for name in shared if name.startswith("val/"))
+    if metric is None:
+        raise UserError(
+            "the models have no validation metric in common; set data.validation_fraction above 0"
+        )
+    return metric
 
 
 def _gain(metric: str, before: float, now: float) -> float:
-    return before - now if metric in LOWER_IS_BETTER else now - before
+    return now - before if higher_is_better(metric) else before - now
 
 
-def _paired(candidates: list[Candidate]) -> PairedTest | None:
+def _paired(candidates: list[Candidate], metric: str) -> PairedTest | None:
     first, second = (one.predictions for one in candidates)
-    if not first or [true for true, _ in first] != [true for true, _ in second]:
+    # Of other metrics a prediction alone does not tell the value.
+    if metric not in ("accuracy", "mae") or not first or [t for t, _ in first] != [t for t, _ in second]:
         return None
-    if "test/accuracy" in candidates[0].tested:
+    if metric == "accuracy":
         hits = [np.asarray([true == said for true, said in some]) for some in (first, second)]
         return compare_hits(hits[0], hits[1])
     errors = [np.asarray([abs(float(true) - float(said)) for true, said in some]) for some in (first, second)]

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import torch
 
+from pipeline import metrics
 from pipeline.config import build, resolve
 from pipeline.data.core.module import READING, DataModule
 from pipeline.data.core.spec import Spec
@@ -104,7 +105,11 @@ def _can_be_fused(plan: FitPlan, parameters: list[torch.Tensor]) -> bool:
 
 
 def monitored(plan: FitPlan, data: DataModule) -> tuple[str | None, str]:
-    """The metric that decides which epoch is best and whether ``max`` or ``min``; None where nothing is held out."""
+    """The metric that decides which epoch is best and whether ``max`` or ``min``; None where nothing is held out.
+
+    Raises:
+        UserError: It is not known which way the metric is better, and ``objective.direction`` does not say.
+    """
     metric, mode = data.spec.monitor
     asked = plan.checkpoint.monitor if plan.checkpoint.monitor != "auto" else plan.metric
     if asked is None:
@@ -112,8 +117,7 @@ def monitored(plan: FitPlan, data: DataModule) -> tuple[str | None, str]:
     if asked != "auto":
         metric = asked
         if plan.direction == "auto":
-            rising = ("accuracy", "f1", "hit_rate", "auc", "r2")
-            mode = "max" if any(word in metric for word in rising) else "min"
+            mode = metrics.direction(metric)
         else:
             mode = "max" if plan.direction == "maximize" else "min"
     if data.validation is None and metric.startswith("val/"):

@@ -9,6 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 
+from pipeline.metrics import headline
 from pipeline.training.module import TrainingModule
 
 
@@ -59,10 +60,11 @@ class Progress(Checkpoint):
         if not trainer.is_global_zero or (now - self._printed_at < self.refresh_seconds and not last):
             return
         self._printed_at = now
+        metrics = trainer.callback_metrics
         shown = [
-            f"{name} {float(value):.4f}"
-            for name in ("train/loss", "train/accuracy", "train/mae", "val/loss", "val/accuracy", "val/mae")
-            if (value := trainer.callback_metrics.get(name)) is not None
+            f"{name} {float(metrics[name]):.4f}"
+            for split in sorted({name.rpartition("/")[0] for name in metrics})
+            for name in headline(name for name in metrics if name.rpartition("/")[0] == split)
         ]
         self._draw("")
         print(
