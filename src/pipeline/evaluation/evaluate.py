@@ -17,6 +17,7 @@ from torch import Tensor
 from pipeline.data.core.splits import Rows
 from pipeline.errors import UserError
 from pipeline.evaluation.outputs import Outputs, loader_of, outputs_on, result_directory, test_split
+from pipeline.files import as_json, write_json, written
 from pipeline.runs.finished import (
     FinishedRun,
     asked_model,
@@ -26,7 +27,7 @@ from pipeline.runs.finished import (
     load_predictor,
     open_store,
 )
-from pipeline.runs.handover import METRICS, MODEL, write_json
+from pipeline.runs.handover import METRICS, MODEL
 
 if TYPE_CHECKING:
     from pipeline.data.core.module import DataModule
@@ -110,7 +111,7 @@ def _store_that_knows(finished: FinishedRun, cfg: DictConfig) -> Store | None:
 
 def _written(result: dict[str, Any], outputs: Outputs, directory: Path) -> list[Path]:
     """The figures with and without what is never the same twice, and each sample's truth and prediction."""
-    interval, plain = result["interval"], _plain(result)
+    interval, plain = result["interval"], as_json(result)
     metrics = {
         **{f"test/{name}": value for name, value in plain["metrics"].items()},
         "interval": {key: interval[key] for key in ("low", "high")},
@@ -118,8 +119,8 @@ def _written(result: dict[str, Any], outputs: Outputs, directory: Path) -> list[
         **{key: plain[key] for key in ("calibration", "shift") if plain.get(key)},
     }
     files = [
-        write_json(plain, directory / "evaluation.json"),
-        write_json(metrics, directory / METRICS),
+        write_json(directory / "evaluation.json", plain),
+        write_json(directory / METRICS, metrics),
     ]
     if not outputs.spec.per_step:
         files.append(_write_predictions(outputs, directory / "predictions.csv"))
@@ -135,7 +136,7 @@ def _write_predictions(outputs: Outputs, path: Path) -> Path:
         names = spec.classes
         truth = [names[label] for label in outputs.labels()]
         said = [names[label] for label in _chosen(outputs)]
-    with path.open("w", encoding="utf-8", newline="") as file:
+    with written(path) as draft, draft.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["actual", "predicted"])
         writer.writerows(zip(truth, said, strict=True))
@@ -468,14 +469,3 @@ def _same(a: float, b: float) -> bool:
 
 def _share(part: float, whole: float) -> float:
     return float(part / whole) if whole else math.nan
-
-
-def _plain(value: Any) -> Any:
-    """As JSON values: what is not finite becomes null."""
-    if isinstance(value, dict):
-        return {str(key): _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value

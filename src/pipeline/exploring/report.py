@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 
 from pipeline.data.tables.columns import columns_of, some_rows
+from pipeline.files import write_json
 from pipeline.reports.html import Page
 
 if TYPE_CHECKING:
@@ -56,8 +56,7 @@ def write_report(data: DataModule, findings: Findings, directory: Path) -> list[
             plots.append(_suspects(data, findings, directory / "suspects.png"))
             page.image(plots[-1], "images whose labels are unlikely")
         page.table(list(findings.suspects[0]), [list(row.values()) for row in findings.suspects])
-    path = directory / "findings.json"
-    path.write_text(json.dumps(asdict(findings), indent=2) + "\n", encoding="utf-8")
+    path = write_json(directory / "findings.json", asdict(findings))
     return [page.write(directory / "explore.html"), path, *plots]
 
 

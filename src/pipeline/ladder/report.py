@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
+from pipeline.files import write_text
 from pipeline.ladder.rungs import amount, chance
 from pipeline.metrics import in_words as in_figures
 from pipeline.metrics import unit_of
@@ -105,8 +106,7 @@ def write_report(climb: Climb, cfg: DictConfig, directory: Path) -> list[Path]:
     if climb.final:
         page.heading("To do it again")
         page.text(command_of(climb.final[0]))
-    text = directory / "ladder.txt"
-    text.write_text("\n".join(in_words(climb)) + "\n", encoding="utf-8")
+    text = write_text(directory / "ladder.txt", "\n".join(in_words(climb)) + "\n")
     return [page.write(directory / "ladder.html"), picture, text]
 
 

@@ -15,6 +15,7 @@ from pipeline.data.core.encoder import Encoder
 from pipeline.data.core.spec import Spec
 from pipeline.data.encoders import restored
 from pipeline.errors import UserError
+from pipeline.files import written
 from pipeline.models.base import BaseModule
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ FILES = ("weights.safetensors", "model.json", "encoder.json")
 
 
 def save(module: BaseModule, encoder: Encoder, directory: Path) -> Path:
-    """Write ``module`` and its ``encoder`` into ``directory``.
+    """Write ``module`` and its ``encoder`` into ``directory``, whole or not at all.
 
     Returns:
         The directory.
@@ -33,15 +34,21 @@ def save(module: BaseModule, encoder: Encoder, directory: Path) -> Path:
 
     directory.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
-    save_file(weights, str(directory / FILES[0]))
-    (directory / FILES[2]).write_text(json.dumps(encoder.to_state()), encoding="utf-8")
-    description = {
-        "class": f"{type(module).__module__}.{type(module).__qualname__}",
-        "hyperparameters": module.hyperparameters,
-        "format": 1,
-        "sha256": {name: _sha256(directory / name) for name in (FILES[0], FILES[2])},
-    }
-    (directory / FILES[1]).write_text(json.dumps(description, indent=2), encoding="utf-8")
+    # The description, which holds the checksums of the others, is the last to be renamed.
+    with (
+        written(directory / FILES[1]) as description,
+        written(directory / FILES[0]) as weights_file,
+        written(directory / FILES[2]) as encoder_file,
+    ):
+        save_file(weights, str(weights_file))
+        encoder_file.write_text(json.dumps(encoder.to_state()), encoding="utf-8")
+        values = {
+            "class": f"{type(module).__module__}.{type(module).__qualname__}",
+            "hyperparameters": module.hyperparameters,
+            "format": 1,
+            "sha256": {FILES[0]: _sha256(weights_file), FILES[2]: _sha256(encoder_file)},
+        }
+        description.write_text(json.dumps(values, indent=2), encoding="utf-8")
     return directory
 
 

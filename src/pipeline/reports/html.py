@@ -9,6 +9,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from pipeline.files import write_text
+
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
 table { border-collapse: collapse; margin: 1rem 0 } th, td { padding: .25rem .8rem; border-bottom: 1px solid #ddd }
@@ -64,9 +66,7 @@ class Page:
             f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
             f"<style>{_STYLE}</style></head><body><h1>{title}</h1>{''.join(self._parts)}</body></html>\n"
         )
-        draft = path.with_suffix(".part")
-        draft.write_text(page, encoding="utf-8")
-        return draft.replace(path)
+        return write_text(path, page)
 
 
 def _cell(value: Any) -> str:

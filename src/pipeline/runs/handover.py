@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from pipeline.errors import UserError
+from pipeline.files import write_json, write_text, written
 from pipeline.runs.recording import dvc_experiment
 from pipeline.runs.result import RunResult
 
@@ -59,10 +61,11 @@ def deliver(result: RunResult, cfg: DictConfig, directory: Path) -> None:
     if directory.is_file():
         raise UserError(f"task.output={directory} is a file; expected a directory")
     directory.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(directory / MODEL, ignore_errors=True)
-    shutil.copytree(result.directory / MODEL, directory / MODEL)
-    (directory / CONFIG).write_text(OmegaConf.to_yaml(_movable(cfg)), encoding="utf-8")
-    write_json({k: v for k, v in sorted(result.metrics.items()) if _TIMED not in k}, directory / METRICS)
+    with written(directory / MODEL) as draft:
+        shutil.copytree(result.directory / MODEL, draft)
+        shutil.rmtree(directory / MODEL, ignore_errors=True)
+    write_text(directory / CONFIG, OmegaConf.to_yaml(_movable(cfg)))
+    write_json(directory / METRICS, {k: v for k, v in sorted(result.metrics.items()) if _TIMED not in k})
     _write_history(result, directory / HISTORY)
     run = {
         "run_id": result.run_id,
@@ -75,7 +78,7 @@ def deliver(result: RunResult, cfg: DictConfig, directory: Path) -> None:
         _TIMED: result.samples_per_second,
         **{f"dvc_{name}": value for name, value in dvc_experiment().items()},
     }
-    write_json(run, directory / RUN)
+    write_json(directory / RUN, run)
 
 
 def read_delivered(directory: Path) -> Delivered:
@@ -93,14 +96,9 @@ def read_delivered(directory: Path) -> Delivered:
     if not isinstance(cfg, DictConfig):
         raise UserError(f"{directory / CONFIG} is not a configuration")
     run = read_json(directory / RUN) if (directory / RUN).is_file() else {}
-    return Delivered(directory, cfg, read_json(directory / METRICS), run)
-
-
-def write_json(values: Any, path: Path) -> Path:
-    """Write ``values`` to ``path``, whole or not at all."""
-    draft = path.with_name(f".{path.name}.part")
-    draft.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    return draft.replace(path)
+    # JSON has no NaN.
+    metrics = {k: math.nan if v is None else v for k, v in read_json(directory / METRICS).items()}
+    return Delivered(directory, cfg, metrics, run)
 
 
 def read_json(path: Path) -> Any:
@@ -135,7 +133,7 @@ def _write_history(result: RunResult, path: Path) -> None:
     for name in names:
         for epoch, value in result.history[name]:
             rows.setdefault(epoch, {})[name] = value
-    with path.open("w", encoding="utf-8", newline="") as file:
+    with written(path) as draft, draft.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, ["epoch", *names], restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows({"epoch": epoch, **values} for epoch, values in sorted(rows.items()))

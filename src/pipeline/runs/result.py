@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipeline.files import write_json
+
 SCHEMA_VERSION = 1
 
 
@@ -53,11 +55,7 @@ class RunResult:
         """Write ``result.json`` (whole or not at all) and give its path. NaN and infinity become null."""
         values = asdict(self)
         values["directory"] = str(self.directory)
-        path = self.directory / "result.json"
-        draft = path.with_suffix(".part")
-        draft.write_text(json.dumps(_plain(values), indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        draft.replace(path)
-        return path
+        return write_json(self.directory / "result.json", values)
 
     @classmethod
     def read(cls, path: Path) -> RunResult:
@@ -66,13 +64,3 @@ class RunResult:
         values = json.loads(file.read_text(encoding="utf-8"))
         values["directory"] = file.parent
         return cls(**values)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _plain(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(inner) for inner in value]
-    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
-        return None
-    return value

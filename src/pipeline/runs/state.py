@@ -14,6 +14,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from pipeline.errors import UserError
+from pipeline.files import write_json
 from pipeline.runs.recording import is_main_process
 
 FILE = "state.json"
@@ -62,12 +63,7 @@ class RunState:
         if not is_main_process():
             return
         values = {**read(self.directory), **more, "status": status, "pid": os.getpid()}
-        draft = self.directory / f".{FILE}.part"
-        try:
-            draft.write_text(json.dumps(values), encoding="utf-8")
-            draft.replace(self.directory / FILE)
-        finally:
-            draft.unlink(missing_ok=True)
+        write_json(self.directory / FILE, values)
 
 
 def read(directory: Path) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 
 import optuna
 
+from pipeline.files import write_text
+
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
@@ -64,10 +66,8 @@ def write_plots(study: optuna.Study, metrics: list[str], directory: Path) -> lis
             section = partial(_section, study, function, arguments, title, first=not sections)
             files += _attempt(name, picture)
             sections += _attempt(name, section)
-    page = directory / "study.html"
-    page.write_text(
-        _PAGE.format(title=f"Study {study.study_name}", body="\n".join(sections)), encoding="utf-8"
-    )
+    html = _PAGE.format(title=f"Study {study.study_name}", body="\n".join(sections))
+    page = write_text(directory / "study.html", html)
     return [page, *files]
 
 

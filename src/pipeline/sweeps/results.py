@@ -11,6 +11,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from optuna.trial import FrozenTrial, TrialState
 
+from pipeline.files import write_text
 from pipeline.sweeps.composing import Composer
 from pipeline.sweeps.plan import Plan
 from pipeline.sweeps.space import as_override, plain_key
@@ -140,6 +141,4 @@ def write_multirun_results(directory: Path, groups: Sequence[Mapping[str, Any]])
 
 def _write(path: Path, text: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".part")
-    draft.write_text(text, encoding="utf-8")
-    return draft.replace(path)
+    return write_text(path, text)

@@ -8,8 +8,9 @@ from omegaconf import DictConfig
 
 from pipeline.errors import UserError
 from pipeline.evaluation.outputs import result_directory
+from pipeline.files import write_json
 from pipeline.runs.finished import data_of
-from pipeline.runs.handover import METRICS, write_json
+from pipeline.runs.handover import METRICS
 
 if TYPE_CHECKING:
     from pipeline.data.core.module import DataModule
@@ -19,7 +20,7 @@ def run(cfg: DictConfig) -> None:
     """The task behind ``task=baseline``."""
     directory = result_directory(cfg)
     found = baselines(data_of(cfg))
-    path = write_json(found, directory / METRICS)
+    path = write_json(directory / METRICS, found)
     for name, metrics in found.items():
         print(f"{name}: " + ", ".join(f"{metric} {value:.4f}" for metric, value in metrics.items()))
     print(f"written: {path}")

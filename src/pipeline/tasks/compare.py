@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import Any
 
@@ -20,6 +19,7 @@ from pipeline.evaluation.outputs import (
     test_split,
 )
 from pipeline.evaluation.statistics import PairedTest, bootstrap_mean, compare_hits
+from pipeline.files import write_json
 from pipeline.metrics import higher_is_better
 from pipeline.runs.finished import FinishedRun, data_of, find_run, load_predictor, open_store
 
@@ -58,7 +58,7 @@ def compare(cfg: DictConfig) -> dict[str, Any]:
         )
     result = compared(found, tested)
     result["same_inputs"] = a_digest == b_digest
-    (directory / "comparison.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    write_json(directory / "comparison.json", result)
     return result
 
 

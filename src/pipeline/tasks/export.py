@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import UserError
 from pipeline.evaluation.outputs import result_directory
+from pipeline.files import written
 from pipeline.runs.finished import asked_model, asked_run, data_of, load_predictor, open_store
 
 if TYPE_CHECKING:
@@ -55,18 +55,14 @@ def export(cfg: DictConfig) -> tuple[Path, float, int]:
     predictor = load_predictor(store, asked_model(store, cfg))
     predictor.module.cpu()
     x = real_samples(data_of(run.cfg))
-    draft = path.with_name(f".{os.getpid()}.{path.name}")
     writers = {"onnx": write_onnx, "pt2": write_pt2, "safetensors": write_safetensors}
-    try:
+    with written(path) as draft:
         difference = largest_difference(predictor.module, writers[form](predictor, x, draft), x)
         if not difference <= float(cfg.task.tolerance):
             raise UserError(
                 f"the exported model differs from the original by {difference:.3g}, more than "
                 f"task.tolerance={cfg.task.tolerance:g}: nothing was written"
             )
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
     return path, difference, len(x)
 
 
@@ -140,8 +136,10 @@ def write_pt2(predictor: Predictor, x: Tensor, path: Path) -> Answer:
         program = torch.export.export(
             _Inference(predictor.module), (x[:4],), dynamic_shapes={"x": free_axes(predictor)}, strict=False
         )
-        torch.export.save(program, str(path), extra_files=description(predictor))
-    loaded: nn.Module = torch.export.load(str(path)).module()
+        with path.open("wb") as file:
+            torch.export.save(program, file, extra_files=description(predictor))
+    with path.open("rb") as file:
+        loaded: nn.Module = torch.export.load(file).module()
     return lambda inputs: loaded(inputs).float()
 
 

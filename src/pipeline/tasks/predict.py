@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ import numpy as np
 from omegaconf import DictConfig
 
 from pipeline.errors import UserError
+from pipeline.files import written
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -181,11 +181,5 @@ def _opened(target: str) -> Iterator[IO[bytes]]:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    path = Path(target).expanduser()
-    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with draft.open("wb") as file:
-            yield file
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+    with written(Path(target).expanduser()) as draft, draft.open("wb") as file:
+        yield file

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from pipeline.evaluation.outputs import result_directory
+from pipeline.files import write_json
 from pipeline.runs.finished import data_of
-from pipeline.runs.handover import write_json
 
 if TYPE_CHECKING:
     from pipeline.data.core.module import DataModule
@@ -18,7 +18,7 @@ def run(cfg: DictConfig) -> None:
     """The task behind ``task=prepare``."""
     directory = result_directory(cfg)
     found = describe(data_of(cfg))
-    path = write_json(found, directory / "data.json")
+    path = write_json(directory / "data.json", found)
     sizes = ", ".join(f"{count:,} {name}" for name, count in found["samples"].items())
     print(f"{found['used']}: {sizes}; digest {found['digest']}")
     if found["used"] != found["requested"]:

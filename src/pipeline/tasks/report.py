@@ -14,9 +14,10 @@ from omegaconf import DictConfig
 from pipeline.errors import UserError
 from pipeline.evaluation.outputs import result_directory
 from pipeline.evaluation.statistics import PairedTest, compare_hits, compare_values
+from pipeline.files import write_json
 from pipeline.metrics import higher_is_better, judged_by
 from pipeline.reports.html import Page
-from pipeline.runs.handover import HISTORY, METRICS, Delivered, read_delivered, read_json, write_json
+from pipeline.runs.handover import HISTORY, METRICS, Delivered, read_delivered, read_json
 
 MODELS = {"train": "as configured", "sweep": "tuned by the sweep"}
 
@@ -54,7 +55,7 @@ def run(cfg: DictConfig) -> None:
         f"test/{metric}": test,
         "gain over the baseline": _gain(metric, chosen.tested["baseline"][metric], test),
     }
-    write_json(summary, directory / METRICS)
+    write_json(directory / METRICS, summary)
     page = write_page(source, candidates, chosen, metric, baseline, directory)
     print(f"{conclusion(candidates, chosen, metric)}\nreport: {page}")
 

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from pipeline.errors import UserError
 from pipeline.evaluation.outputs import result_directory
+from pipeline.files import write_json
 from pipeline.runs.environment import environment
 from pipeline.runs.finished import FinishedRun, find_run, open_store
 from pipeline.runs.hooks import Hooks
@@ -85,7 +86,7 @@ def reproduce(cfg: DictConfig) -> Comparison:
     comparison.causes = _causes(store, original, result)
     comparison.unknown = _unknown(store, original)
     values = {**vars(comparison), "identical": comparison.identical}
-    (directory / "reproduction.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    write_json(directory / "reproduction.json", values)
     return comparison
 
 

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipeline.files import write_text
+
 Record = dict[str, Any]
 
 JOURNAL = "journal.jsonl"
@@ -158,14 +160,7 @@ class Cursor:
 
     def save(self, folder: Path) -> None:
         """Replace the file at once: a reader sees the old cursor or the new one, never half of one."""
-        replace_text(folder / CURSOR, json.dumps(asdict(self)))
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Write a file under another name, then move it over the old one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    temporary.write_text(text)
-    temporary.replace(path)
+        write_text(folder / CURSOR, json.dumps(asdict(self)))
 
 
 @contextlib.contextmanager

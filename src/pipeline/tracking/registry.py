@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.files import write_text
 from pipeline.tracking import journal
 from pipeline.tracking.process import Owner, is_alive
 
@@ -168,7 +169,7 @@ def _write(folder: Path, pending: Pending) -> None:
         "uri": pending.uri,
         "finished": pending.finished,
     }
-    journal.replace_text(folder / f"{pending.key}.json", json.dumps(content))
+    write_text(folder / f"{pending.key}.json", json.dumps(content))
 
 
 def _read(path: Path) -> Pending:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-import uuid
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from pipeline.files import written
 
 log = logging.getLogger(__name__)
 
@@ -65,13 +66,12 @@ def _read(entry: Path) -> tuple[dict[str, np.ndarray], Any] | None:
 
 
 def _write(entry: Path, arrays: Arrays, value: Any) -> None:
-    draft = entry.with_name(f"{entry.name}.{uuid.uuid4().hex[:8]}.part")
-    draft.mkdir(parents=True)
-    checksums = {}
-    for key, array in arrays.items():
-        array = np.ascontiguousarray(array)
-        np.save(draft / f"{key}.npy", array, allow_pickle=False)
-        checksums[key] = zlib.crc32(array.data)
-    text = json.dumps({"arrays": checksums, "value": value})
-    (draft / "manifest.json").write_text(text, encoding="utf-8")
-    draft.rename(entry)
+    with written(entry) as draft:
+        draft.mkdir()
+        checksums = {}
+        for key, array in arrays.items():
+            array = np.ascontiguousarray(array)
+            np.save(draft / f"{key}.npy", array, allow_pickle=False)
+            checksums[key] = zlib.crc32(array.data)
+        text = json.dumps({"arrays": checksums, "value": value})
+        (draft / "manifest.json").write_text(text, encoding="utf-8")

@@ -6,12 +6,9 @@ import bz2
 import gzip
 import io
 import lzma
-import os
 import re
-import shutil
 import stat
 import tarfile
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -19,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from pipeline.errors import UserError
+from pipeline.files import written
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -111,17 +109,14 @@ def unpack(path: Path, directory: Path, max_bytes: int = MAX_BYTES, max_count: i
         FileExistsError: the directory exists and is not empty.
     """
     directory.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
-    try:
-        names = []
+    names = []
+    with written(directory) as partial:
+        partial.mkdir()
         for name, content in read_members(path, max_bytes=max_bytes, max_count=max_count):
             file = partial / name
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(content)
             names.append(name)
-        partial.replace(directory)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return [directory / name for name in names]
 
 
@@ -303,10 +298,3 @@ def read_gzip(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
     if len(content) > max_bytes:
         raise Damaged(path, f"more than {max_bytes} bytes when unpacked")
     return content
-
-
-def sync_and_rename(source: Path, target: Path) -> None:
-    """Rename a finished file into place so that after a power cut it is whole or absent."""
-    with source.open("rb") as file:
-        os.fsync(file.fileno())
-    source.replace(target)

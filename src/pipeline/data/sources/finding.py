@@ -20,8 +20,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-from pipeline.data.sources.archives import Damaged, read_gzip, read_members, sync_and_rename
+from pipeline.data.sources.archives import Damaged, read_gzip, read_members
 from pipeline.errors import UserError
+from pipeline.files import sync_and_rename
 
 log = logging.getLogger(__name__)
 
