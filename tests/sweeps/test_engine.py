@@ -23,7 +23,7 @@ from pipeline.errors import Diverged, Interrupted, UserError
 from pipeline.sweeps import display, engine
 from pipeline.sweeps.engine import Finished, run_sweep
 from pipeline.sweeps.plan import Plan
-from pipeline.sweeps.running import Context, Outcome, TooLarge, load_runner
+from pipeline.sweeps.running import Context, Outcome, TooLarge, load_function
 from pipeline.sweeps.storage import open_storage
 
 RANDOM = {"_target_": "optuna.samplers.RandomSampler"}
@@ -385,7 +385,7 @@ def test_a_multirun_sums_up_over_seeds_and_runs_failed_jobs_again(tmp_path: Path
 
 
 def test_runners_are_found_by_name() -> None:
-    assert load_runner("toy_sweeps.quadratic") is toy.quadratic
+    assert load_function("toy_sweeps.quadratic") is toy.quadratic
 
 
 def test_a_worker_whose_trial_was_given_away_drops_its_result(
