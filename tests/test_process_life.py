@@ -3,11 +3,71 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from pipeline import __main__ as command
+from pipeline.errors import Interrupted
+from pipeline.process_life import answer, interrupt, restore, terminable
+
+
+def sent(number: signal.Signals) -> None:
+    os.kill(os.getpid(), number)
+    # The interpreter runs the handler between two instructions.
+    time.sleep(0.01)
+
+
+def test_a_terminated_block_is_interrupted_and_leaves_the_handler_that_was_there() -> None:
+    heard: list[int] = []
+    before = answer(lambda number, _: heard.append(number), signal.SIGTERM)
+    try:
+        with pytest.raises(Interrupted) as stop, terminable():
+            sent(signal.SIGTERM)
+        assert stop.value.exit_code == 143
+        assert not heard
+        sent(signal.SIGTERM)
+        assert heard == [signal.SIGTERM]
+    finally:
+        restore(before)
+
+
+def test_a_thread_leaves_the_handlers_of_its_process_alone() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    inside: list[Any] = []
+
+    def work() -> None:
+        with terminable():
+            inside.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert inside == [before]
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_command_inside_a_program_that_answers_the_signal_leaves_it_to_that(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(command, "_main", lambda words: seen.append(signal.getsignal(signal.SIGTERM)) or 0)
+    before = answer(signal.SIG_DFL, signal.SIGTERM)
+    try:
+        command.main([])
+        answer(signal.SIG_IGN, signal.SIGTERM)
+        command.main([])
+        assert seen == [interrupt, signal.SIG_IGN]
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+    finally:
+        restore(before)
+
 
 BEGINNING = """
 import atexit, logging, sys, threading, time

@@ -7,17 +7,15 @@ import logging
 import os
 import signal
 import sys
-import threading
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from io import StringIO
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from pipeline.errors import Diverged, Interrupted, UserError
-from pipeline.process_life import run_process
+from pipeline.process_life import run_process, terminable
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
@@ -37,7 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     # A log file that cannot be written (a full disk) is no reason for a traceback on the terminal.
     logging.raiseExceptions = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    with _terminable():
+    # Where this is part of another program that answers SIGTERM, that is left to it. A fit, which saves its state
+    # first, answers by a handler of its own.
+    alone = signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    with terminable() if alone else nullcontext():
         return _main(words)
 
 
@@ -57,26 +58,6 @@ def _main(words: list[str]) -> int:
         return 0
     except (KeyboardInterrupt, Interrupted, Exception) as error:
         return _report(error)
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM ends the command as Ctrl-C does, whatever it is at; a fit saves its state first, by a handler of its
-    own.
-    """
-
-    def terminated(number: int, frame: FrameType | None) -> None:
-        raise Interrupted(143)
-
-    ours = threading.current_thread() is threading.main_thread()
-    if not ours or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
-        yield
-        return
-    signal.signal(signal.SIGTERM, terminated)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _command(words: list[str]) -> int:

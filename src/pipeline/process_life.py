@@ -6,12 +6,63 @@ import atexit
 import gc
 import logging
 import os
+import signal
 import sys
-from collections.abc import Callable
-from contextlib import suppress
-from typing import NoReturn
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Any, NoReturn
+
+from pipeline.errors import Interrupted
 
 _COLLECT_EVERY = 50_000
+
+EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
+"""The exit code of a process that a signal ended."""
+
+
+def interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    """The answer to a signal that ends at once what is going on.
+
+    Raises:
+        Interrupted: With the signal's exit code.
+    """
+    raise Interrupted(EXIT_CODES[signal.Signals(number)])
+
+
+def answer(handler: Any, *numbers: signal.Signals) -> dict[signal.Signals, Any]:
+    """Have ``handler`` answer signals from now on.
+
+    Args:
+        handler: What :func:`signal.signal` takes.
+        *numbers: The signals.
+
+    Returns:
+        The handlers that were there before, for :func:`restore`. Outside of the main thread, which alone may set any,
+        everything stays as it is and there is nothing to restore.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    return {number: signal.signal(number, handler) for number in numbers}
+
+
+def restore(handlers: Mapping[signal.Signals, Any]) -> None:
+    """Undo what :func:`answer` did."""
+    for number, handler in handlers.items():
+        # None is one that was not set from Python, which cannot put it back.
+        if handler is not None:
+            signal.signal(number, handler)
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """For as long as the block lasts, SIGTERM ends it as Ctrl-C does, whatever it is at: by :class:`Interrupted`."""
+    before = answer(interrupt, signal.SIGTERM)
+    try:
+        yield
+    finally:
+        restore(before)
 
 
 def run_process(main: Callable[[], int]) -> NoReturn:

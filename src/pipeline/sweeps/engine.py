@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import optuna
 from hydra.core.config_loader import ConfigLoader
@@ -16,6 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
 from pipeline.errors import Interrupted
+from pipeline.process_life import terminable
 from pipeline.sweeps import results
 from pipeline.sweeps.composing import Composer
 from pipeline.sweeps.display import Display
@@ -167,12 +166,12 @@ def _run_trials(
     with Display(plan, study, console) as display:
         if plan.n_jobs == 1:
             runner = run or load_function(plan.runner)
-            with _terminating():
+            with terminable():
                 Worker(plan, storage, composer, runner, on_change=display.update).work()
             return
         plan_file = Path(plan.directory) / "workers" / f"plan-{os.getpid()}.json"
         plan.save(plan_file)
-        with _terminating():
+        with terminable():
             Supervisor(
                 plan,
                 plan_file,
@@ -183,26 +182,6 @@ def _run_trials(
                 on_change=display.update,
                 on_lost=parent.recover,
             ).run()
-
-
-@contextlib.contextmanager
-def _terminating() -> Iterator[None]:
-    """SIGTERM ends the sweep as Ctrl-C does."""
-    import signal
-    import threading
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def terminate(*_: Any) -> None:
-        raise Interrupted(143)
-
-    before = signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _finished(study: optuna.Study, plan: Plan) -> Finished:

@@ -27,7 +27,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from pipeline.config.masking import mask
 from pipeline.errors import Diverged, Interrupted
-from pipeline.process_life import run_process
+from pipeline.process_life import answer, interrupt, run_process
 from pipeline.sweeps.algorithms import WILCOXON, build_pruner, build_sampler
 from pipeline.sweeps.composing import Composer
 from pipeline.sweeps.plan import Plan
@@ -407,8 +407,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run as a worker process; its exit code says how it ended."""
     path = Path((arguments or sys.argv[1:])[0])
     plan = Plan.load(path)
-    signal.signal(signal.SIGTERM, _terminate)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    answer(interrupt, signal.SIGTERM)
+    answer(signal.default_int_handler, signal.SIGINT)
     logging.basicConfig(level=logging.INFO, format="[%(asctime)s][%(name)s][%(levelname)s] %(message)s")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     JobRuntime.instance().set("name", "pipeline")
@@ -427,10 +427,6 @@ def main(arguments: list[str] | None = None) -> int:
     except Interrupted as interruption:
         return interruption.exit_code
     return 0
-
-
-def _terminate(*_: Any) -> None:
-    raise Interrupted(143)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from pipeline.config.masking import mask
+from pipeline.process_life import answer
 from pipeline.tracking import journal, registry
 from pipeline.tracking.delivery import Delivery, Held, NotYet
 from pipeline.tracking.process import Owner, is_alive
@@ -249,8 +250,7 @@ class _Redacting:
 def _prepare() -> None:
     os.nice(int(os.environ.get("PIPELINE_SENDER_NICE", "19")))
     # The end of the owner is what ends a sender; a signal to the whole group must not cost records.
-    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(name, signal.SIG_IGN)
+    answer(signal.SIG_IGN, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     # Repeating is done here, where the order is kept.
     os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
     sys.stdout = _Redacting(sys.stdout)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import threading
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -11,9 +10,8 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
 from pipeline.errors import Interrupted
+from pipeline.process_life import EXIT_CODES, answer, restore
 from pipeline.training.checkpoints import Checkpoints
-
-EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
 class Signals(Callback):
@@ -31,17 +29,13 @@ class Signals(Callback):
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Signals:
-        # Only the main thread may set handlers; a fit in another thread keeps those that are there.
-        if threading.current_thread() is threading.main_thread():
-            for number in EXIT_CODES:
-                self._previous[number] = signal.signal(number, self._received)
+        self._previous = answer(self._received, *EXIT_CODES)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
+        restore(self._previous)
 
     def _received(self, number: int, frame: FrameType | None) -> None:
         if self.exit_code is not None and number == signal.SIGINT:
@@ -59,8 +53,7 @@ class Signals(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # Lightning puts a handler of its own around ours, which would end the process with exit code 0.
-        for number in self._previous:
-            signal.signal(number, self._received)
+        answer(self._received, *self._previous)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.check()
