@@ -28,14 +28,13 @@ from pipeline.runs.finished import data_of
 from pipeline.runs.hooks import Hooks
 from pipeline.runs.recording import AnyRun, NoRun, git_state, open_run, recorded, reopen_run
 from pipeline.runs.result import RunResult
+from pipeline.runs.settings import OF_A_LADDER
 
 if TYPE_CHECKING:
     from pipeline.data.core.module import DataModule
     from pipeline.data.core.splits import Rows
 
 log = logging.getLogger(__name__)
-
-_OWN = ("name", "task", "ladder", "seed", "tags", "logger", "paths")
 
 
 def improve(cfg: DictConfig, typed: Sequence[str] = ()) -> Climb:
@@ -53,7 +52,7 @@ def improve(cfg: DictConfig, typed: Sequence[str] = ()) -> Climb:
     began = time.time()
     directory, ladder = result_directory(cfg), _ladder(cfg, typed)
     # The command's own data and model are those of no rung.
-    own = OmegaConf.masked_copy(cfg, [key for key in _OWN if key in cfg])
+    own = OmegaConf.masked_copy(cfg, [key for key in OF_A_LADDER if key in cfg])
     OmegaConf.update(own, "ladder", ladder, force_add=True)
     parent = open_run(own, directory, Hooks(), str(cfg.name))
     with recorded(parent):

@@ -13,6 +13,7 @@ from pipeline.ladder.rungs import amount, chance
 from pipeline.metrics import in_words as in_figures
 from pipeline.metrics import unit_of
 from pipeline.reports.html import Page
+from pipeline.runs.settings import sections
 
 if TYPE_CHECKING:
     from pipeline.ladder.rungs import Climb, Rung
@@ -251,7 +252,7 @@ def command_of(rung: Rung) -> str:
     last: dict[str, str] = {}
     for word in rung.overrides:
         key = word.lstrip("+").partition("=")[0]
-        if not key.startswith(("paths.", "logger")):
+        if key.split(".")[0] not in sections("where"):
             last[key] = word
     words = [f"+{word}" if word.startswith("experiment=") else word for word in last.values()]
     return shlex.join(["python", "-m", "pipeline", *words])

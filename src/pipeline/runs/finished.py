@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
 from pipeline.errors import UserError
 from pipeline.runs.plan import plain
+from pipeline.runs.settings import taken_up
 
 if TYPE_CHECKING:
     from pipeline.data.core.module import DataModule
@@ -166,13 +167,6 @@ def data_of(cfg: DictConfig) -> DataModule:
     return build_data(plain(cfg.data))
 
 
-TRAINING = (
-    *("experiment", "data", "model", "optimizer", "scheduler", "trainer", "callbacks", "logger"),
-    *("seed", "tags", "checkpoint", "objective", "paths"),
-)
-"""Sections whose typed settings hold for every fit of a task that makes several."""
-
-
 def typed_overrides(*sections: str) -> list[str]:
     """What was typed on the command line for some sections of the configuration (``data=…``, ``data.seed=…``)."""
     from hydra.core.hydra_config import HydraConfig
@@ -196,10 +190,7 @@ def _recorded_config(text: str, cfg: DictConfig, record: RunRecord) -> DictConfi
         ) from None
     if not isinstance(found, DictConfig) or "data" not in found or "model" not in found:
         raise UserError(f"run {record.run_id} ({record.name}) recorded no configuration of a training run")
-    with open_dict(found):
-        found.paths, found.logger, found.resume = cfg.paths, cfg.logger, None
-        if isinstance(found.data, DictConfig) and "data_dir" in found.data:
-            found.data.data_dir = cfg.paths.data_dir
+    taken_up(found, cfg)
     # It may come from someone else's store: what it names is checked as if it had been typed.
     check(found)
     return found

@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
 from pipeline.errors import UserError
 from pipeline.files import write_json, write_text, written
 from pipeline.runs.recording import dvc_experiment
 from pipeline.runs.result import RunResult
+from pipeline.runs.settings import handed_on
 
 MODEL, CONFIG, METRICS, HISTORY, RUN = "model", "config.yaml", "metrics.json", "history.csv", "run.json"
 _TIMED = "samples_per_second"
@@ -64,7 +65,7 @@ def deliver(result: RunResult, cfg: DictConfig, directory: Path) -> None:
     with written(directory / MODEL) as draft:
         shutil.copytree(result.directory / MODEL, draft)
         shutil.rmtree(directory / MODEL, ignore_errors=True)
-    write_text(directory / CONFIG, OmegaConf.to_yaml(_movable(cfg)))
+    write_text(directory / CONFIG, OmegaConf.to_yaml(handed_on(cfg)))
     write_json(directory / METRICS, {k: v for k, v in sorted(result.metrics.items()) if _TIMED not in k})
     _write_history(result, directory / HISTORY)
     run = {
@@ -113,18 +114,6 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} is not there; run the step that writes it") from None
     except ValueError as error:
         raise UserError(f"{path} is damaged: {error}") from None
-
-
-def _movable(cfg: DictConfig) -> DictConfig:
-    """The configuration without what only holds on this machine."""
-    names = [str(key) for key in cfg if key not in ("paths", "logger", "hydra", "resume")]
-    values = OmegaConf.to_container(OmegaConf.masked_copy(cfg, [*names, "paths"]), resolve=True)
-    found = OmegaConf.create({key: value for key, value in values.items() if key in names})  # type: ignore[union-attr]
-    with open_dict(found):
-        found.task.output = None
-        if "data_dir" in found.data:
-            found.data.data_dir = "data"
-    return found
 
 
 def _write_history(result: RunResult, path: Path) -> None:

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from pipeline.errors import Interrupted
 from pipeline.runs.hooks import Hooks
+from pipeline.runs.settings import NOT_RECORDED, settings_of
 from pipeline.tracking import Run
 
 log = logging.getLogger(__name__)
@@ -78,7 +79,7 @@ def open_run(cfg: DictConfig, directory: Path, hooks: Hooks, name: str, resume: 
         resume=resume,
     )
     if not resume:
-        run.log_params(config_values(cfg))
+        run.log_params(settings_of(cfg, NOT_RECORDED))
         run.log_text(OmegaConf.to_yaml(cfg, resolve=True), "config.yaml")
     return run
 
@@ -101,12 +102,6 @@ def reopen_run(cfg: DictConfig, directory: Path, tags: Mapping[str, str]) -> Run
         resume=True,
         system_metrics=False,
     )
-
-
-def config_values(cfg: DictConfig) -> dict[str, Any]:
-    """The resolved configuration as plain values, without what only says where files lie."""
-    values: Any = OmegaConf.to_container(cfg, resolve=True)
-    return {key: value for key, value in values.items() if key not in ("paths", "logger", "hydra")}
 
 
 @contextmanager

@@ -68,6 +68,22 @@ def parts(cfg: DictConfig) -> list[Part]:
     return [] if len(expanded) == 1 and not expanded[0].name else expanded
 
 
+def refuse_several(cfg: DictConfig) -> None:
+    """Refuse a configuration of several fits for a task whose every step is one fit, before anything is run.
+
+    Raises:
+        UserError: It has variants, seeds or folds.
+    """
+    if not parts(cfg):
+        return
+    named = {"variants": cfg.get("variants"), "seeds": cfg.get("seeds"), "data.folds": cfg.data.get("folds")}
+    asked = " and ".join(key for key, value in named.items() if value)
+    raise UserError(
+        f"task={cfg.task.name} makes fits of its own and hands on one model, but this configuration asks for several "
+        f"fits of each ({asked}); leave that out"
+    )
+
+
 def _overrides(lines: Sequence[str]) -> dict[str, Any]:
     import yaml
 

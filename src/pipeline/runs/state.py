@@ -11,22 +11,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from pipeline.errors import UserError
 from pipeline.files import write_json
 from pipeline.runs.recording import is_main_process
+from pipeline.runs.settings import NOT_RESUMED_BY, settings_of
 
 FILE = "state.json"
-_NOT_THE_RUN = (
-    "resume",
-    "paths",
-    "logger",
-    "task",
-    "tags",
-    "callbacks.progress",
-    "trainer.enable_progress_bar",
-)
 
 
 class RunState:
@@ -76,14 +68,8 @@ def read(directory: Path) -> dict[str, Any]:
 
 
 def fingerprint(cfg: DictConfig) -> str:
-    """A hash of everything in the configuration that decides what a run computes."""
-    run = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
-    values: Any = OmegaConf.to_container(run, resolve=True)
-    for key in _NOT_THE_RUN:
-        parent, _, name = key.rpartition(".")
-        node = (values.get(parent) or {}) if parent else values
-        node.pop(name, None)
-    text = json.dumps(values, sort_keys=True, default=str)
+    """A hash of everything in the configuration that has to be the same where a run goes on."""
+    text = json.dumps(settings_of(cfg, NOT_RESUMED_BY), sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -12,13 +12,13 @@ from omegaconf import DictConfig, OmegaConf
 from optuna.trial import FrozenTrial, TrialState
 
 from pipeline.files import write_text
+from pipeline.runs.settings import NOT_OF_AN_EXPERIMENT
 from pipeline.sweeps.composing import Composer
 from pipeline.sweeps.plan import Plan
 from pipeline.sweeps.space import as_override, plain_key
 
 # Groups that an experiment file does not choose: what it stands on is chosen group by group, and these are the user's.
-_NOT_CHOSEN = ("experiment", "sweep", "ladder", "debug", "paths", "logger", "task", "hydra")
-_NOT_KEPT = ("paths", "logger", "task", "resume")
+_NOT_CHOSEN = ("experiment", "sweep", "debug", *NOT_OF_AN_EXPERIMENT)
 
 
 def write_optimization_results(directory: Path, best: Sequence[FrozenTrial], objectives: int) -> Path:
@@ -63,7 +63,7 @@ def write_best_experiment(directory: Path, plan: Plan, composer: Composer, best:
 def _container(config: DictConfig) -> dict[str, Any]:
     content = OmegaConf.to_container(config, resolve=False)
     assert isinstance(content, dict)
-    return {str(key): value for key, value in content.items() if key not in (*_NOT_KEPT, "hydra")}
+    return {str(key): value for key, value in content.items() if key not in NOT_OF_AN_EXPERIMENT}
 
 
 def _difference(wanted: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from optuna.trial import TrialState
 
 from pipeline.errors import UserError
+from pipeline.runs.settings import NOT_OF_A_STUDY, settings_of
 from pipeline.sweeps import algorithms, space, study
 from pipeline.sweeps.composing import Composer, source_of
 from pipeline.sweeps.engine import Finished, run_sweep
@@ -37,27 +38,6 @@ from pipeline.tracking import Reference
 
 log = logging.getLogger(__name__)
 
-# What does not change what a trial computes, or belongs to one machine only.
-_NOT_THE_EXPERIMENT = (
-    "paths",
-    "logger",
-    "tags",
-    "task",
-    "name",
-    "test",
-    "resume",
-    "hydra",
-    "callbacks.progress",
-    "checkpoint.every_n_steps",
-    "checkpoint.every_seconds",
-    "trainer.accelerator",
-    "trainer.devices",
-    "trainer.strategy",
-    "trainer.num_nodes",
-    "trainer.enable_progress_bar",
-    "trainer.steps_per_call",
-    "trainer.threads",
-)
 _LAUNCHING = ("ddp", "fsdp", "deepspeed", "xla")
 
 
@@ -298,11 +278,9 @@ def _refuse_launching(config: DictConfig) -> None:
 
 def experiment_of(base: DictConfig, varied: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that make the experiment: resolved, by dotted key, without what varies or is about the machine."""
-    own = OmegaConf.masked_copy(base, [str(key) for key in base if key != "hydra"])
-    content = OmegaConf.to_container(own, resolve=True)
-    assert isinstance(content, dict)
-    raw = dict(_flat(_plain_raw(own)))
-    left_out = [*_NOT_THE_EXPERIMENT, *(space.plain_key(key).replace("/", ".") for key in varied)]
+    content = settings_of(base, ())
+    raw = dict(_flat(_plain_raw(base)))
+    left_out = [*NOT_OF_A_STUDY, *(space.plain_key(key).replace("/", ".") for key in varied)]
     if any(space.plain_key(key) in ("experiment", "debug") for key in varied):
         return {"overrides": list(base.hydra.overrides.task)}
     return {

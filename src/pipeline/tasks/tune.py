@@ -8,16 +8,19 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from pipeline.errors import UserError
-from pipeline.runs.finished import TRAINING, typed_overrides
+from pipeline.runs.finished import typed_overrides
 from pipeline.runs.handover import deliver
 from pipeline.runs.hooks import Hooks
+from pipeline.runs.settings import EVERY_FIT
+from pipeline.runs.several import refuse_several
 from pipeline.runs.train import output_directory, train
 
 
 def run(cfg: DictConfig) -> None:
     """The task behind ``task=tune``."""
+    refuse_several(cfg)
     directory = output_directory()
-    winner = search(cfg, typed_overrides(*TRAINING, "name", "test"), directory)
+    winner = search(cfg, typed_overrides(*EVERY_FIT, "name", "test"), directory)
     result = train(winner, Hooks(directory=directory / "best"))
     target = Path(str(cfg.task.output)).expanduser() if cfg.task.get("output") else directory
     deliver(result, winner, target)
