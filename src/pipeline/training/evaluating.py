@@ -50,8 +50,8 @@ def scores(model: BaseModule, logits: Tensor, targets: Tensor) -> dict[str, floa
 
     if not bool(logits.isfinite().all()):
         raise Diverged(
-            "the trained model's outputs are NaN or infinite, though its training losses were numbers: its weights have become "
-            "too large. Lower optimizer.lr, or clip with trainer.gradient_clip_val"
+            "the trained model's outputs are NaN or infinite, though its training losses were numbers: its weights "
+            "have become too large. Lower optimizer.lr, or clip with trainer.gradient_clip_val"
         )
     sums = Sums(model.spec, confusion=True)
     sums.add(
