@@ -28,6 +28,14 @@ Path = tuple[str | int, ...]
 
 _MISSING = "???"
 
+# How long to train, and what is expected of it beside its rule: 0 would be a run that trains nothing.
+_LENGTHS = {
+    "max_epochs": "at least 1",
+    "max_steps": "at least 1, or -1 for no limit",
+    "max_time": "a time above 0, or null for no limit",
+    "limit_train_batches": "more than 0",
+}
+
 # What is added to a section beside the arguments of the class it names.
 _OUR_KEYS: dict[str, frozenset[str]] = {
     "data": frozenset(),
@@ -350,10 +358,12 @@ def _check_together(plain: dict[str, Any]) -> None:
         )
     if trainer:
         _check_length(trainer)
-        if trainer.get("limit_test_batches") == 0 and plain.get("test", True):
+        if (tested := trainer.get("limit_test_batches")) == 0 and plain.get("test", True):
             raise UserError(
-                "trainer.limit_test_batches=0: expected more than 0; to leave the test out use test=false"
+                f"trainer.limit_test_batches={tested}: expected more than 0; "
+                "to leave the test out use test=false"
             )
+        _check_validation_times(trainer)
         _check_strategy(trainer.get("strategy", "auto"))
     task = plain.get("task") or {}
     if {"min_lr", "max_lr"} <= set(task) and task["min_lr"] >= task["max_lr"]:
@@ -361,21 +371,28 @@ def _check_together(plain: dict[str, Any]) -> None:
 
 
 def _check_length(trainer: dict[str, Any]) -> None:
+    for key, expected in _LENGTHS.items():
+        length = trainer.get(key)
+        if length == 0 or (isinstance(length, str) and not length.strip("0:")):
+            raise UserError(
+                f"trainer.{key}={length}: expected {expected}; to test without training use train=false"
+            )
     epochs = trainer.get("max_epochs")
-    if epochs == 0:
-        raise UserError("trainer.max_epochs=0: expected at least 1; to test without training use train=false")
     bounded = (trainer.get("max_steps") or -1) > 0 or trainer.get("max_time")
     if epochs in (-1, None) and not bounded and not trainer.get("fast_dev_run"):
         shown = "null" if epochs is None else epochs
         raise UserError(
             f"trainer.max_epochs={shown}: the run would never end; give trainer.max_steps or trainer.max_time"
         )
-    for flag in ("limit_train_batches", "limit_val_batches", "limit_test_batches", "overfit_batches"):
-        share = trainer.get(flag)
-        if isinstance(share, float) and share > 1 and not share.is_integer():
-            raise UserError(
-                f"trainer.{flag}={share}: expected a fraction up to 1, or a whole number of batches"
-            )
+
+
+def _check_validation_times(trainer: dict[str, Any]) -> None:
+    every = trainer.get("val_check_interval")
+    if isinstance(every, float) and trainer.get("check_val_every_n_epoch", 1) is None:
+        raise UserError(
+            f"trainer.val_check_interval={every}: trainer.check_val_every_n_epoch=null counts batches on through "
+            "all epochs: expected a whole number of them"
+        )
 
 
 def _check_strategy(strategy: Any) -> None:

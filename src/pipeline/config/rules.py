@@ -30,6 +30,7 @@ class Number:
         whole: whole numbers only.
         null: null is a value too.
         many: a list of such numbers is a value too.
+        flag: true and false are values too.
         words: words that stand for a value, like ``auto``.
     """
 
@@ -40,6 +41,7 @@ class Number:
     whole: bool = False
     null: bool = False
     many: bool = False
+    flag: bool = False
     words: tuple[str, ...] = ()
 
     def expected(self) -> str:
@@ -52,12 +54,15 @@ class Number:
             kind += f" above {self.low:g}" if self.above else f" of at least {self.low:g}"
         elif high:
             kind += f" {high}"
-        others = ["a list of such"] * self.many + list(self.words) + ["null"] * self.null
+        others = ["a list of such"] * self.many + ["true or false"] * self.flag
+        others += [*self.words, *["null"] * self.null]
         return ", or ".join([kind, *others])
 
     def holds(self, value: Any) -> bool:
         if value is None:
             return self.null
+        if isinstance(value, bool):
+            return self.flag
         if isinstance(value, str):
             return value in self.words
         if isinstance(value, list):
@@ -71,6 +76,30 @@ class Number:
             return False
         above = value > self.low if self.above else value >= self.low
         return above and (value < self.high if self.below else value <= self.high)
+
+
+@dataclass(frozen=True)
+class Batches:
+    """A share of the batches, as a fraction up to 1, or a number of them.
+
+    Args:
+        none: 0 is a value too.
+        null: null is a value too.
+    """
+
+    none: bool = True
+    null: bool = False
+
+    def expected(self) -> str:
+        low = "from 0" if self.none else "above 0"
+        return f"a fraction {low} to 1, or a whole number of batches" + ", or null" * self.null
+
+    def holds(self, value: Any) -> bool:
+        if value is None:
+            return self.null
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            return False
+        return (value > 0 or (self.none and value == 0)) and (value <= 1 or value == int(value))
 
 
 @dataclass(frozen=True)
@@ -143,8 +172,6 @@ BELOW_ONE = Number(0, 1, below=True)
 COUNT = Number(1, whole=True)
 COUNT_OR_NULL = Number(1, whole=True, null=True)
 SEED = Number(0, 2**32 - 1, whole=True)
-# A whole number counts batches, a fraction is a share of them.
-SOME_BATCHES = Number(0)
 PATH = Text("a path", r"[^\0]+")
 PATH_OR_NULL = Text("a path", r"[^\0]+", null=True)
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
@@ -221,22 +248,24 @@ RULES: dict[str, Rule] = {
     "trainer.min_epochs": Number(0, whole=True, null=True),
     "trainer.max_steps": Number(-1, whole=True),
     "trainer.min_steps": Number(0, whole=True, null=True),
-    "trainer.max_time": Text("DD:HH:MM:SS", r"\d+:\d\d:\d\d:\d\d", null=True),
+    "trainer.max_time": Text("DD:HH:MM:SS, at most 999999 days", r"\d{1,6}:\d\d:\d\d:\d\d", null=True),
     "trainer.precision": Word((*PRECISIONS, "32", "16", "bf16", "64", 32, 16, 64), null=True),
     "trainer.deterministic": Word((True, False, "warn"), null=True),
     "trainer.accumulate_grad_batches": COUNT,
     "trainer.gradient_clip_val": Number(0, null=True),
     "trainer.gradient_clip_algorithm": Word(("norm", "value"), null=True),
     "trainer.steps_per_call": Number(1, whole=True, words=("auto",)),
-    "trainer.threads": Number(1, whole=True, words=("auto",)),
+    "trainer.threads": Number(1, 1024, whole=True, words=("auto",)),
     "trainer.auto_batch_size": Flag(),
     "trainer.on_divergence": Word(("stop", "lower_lr")),
-    "trainer.limit_*_batches": SOME_BATCHES,
-    "trainer.overfit_batches": SOME_BATCHES,
-    "trainer.val_check_interval": Number(0, above=True, null=True),
+    "trainer.limit_*_batches": Batches(),
+    "trainer.overfit_batches": Batches(),
+    "trainer.val_check_interval": Batches(none=False, null=True),
     "trainer.check_val_every_n_epoch": COUNT_OR_NULL,
     "trainer.num_sanity_val_steps": Number(-1, whole=True, null=True),
     "trainer.log_every_n_steps": Number(0, whole=True, null=True),
+    "trainer.fast_dev_run": Number(0, whole=True, null=True, flag=True),
+    "trainer.reload_dataloaders_every_n_epochs": Number(0, whole=True),
     "trainer.enable_*": Flag(),
     "trainer.detect_anomaly": Flag(),
     "trainer.profiler": Word(("simple", "advanced", "pytorch"), null=True),

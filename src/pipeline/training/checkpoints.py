@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import zipfile
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +14,7 @@ import torch
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
+from pipeline.config.nearest import suggest
 from pipeline.errors import UserError
 from pipeline.files import written
 from pipeline.training.module import TrainingModule
@@ -181,6 +183,7 @@ class Checkpoints(Checkpoint):
         score = trainer.callback_metrics.get(self.monitor) if self.monitor else None
         value = None if score is None else float(score)
         if self.monitor and value is None:
+            _refuse_unmeasured(self.monitor, trainer.callback_metrics)
             return False
         if value is not None and self.best_score is not None and not self._is_better(value, self.best_score):
             return False
@@ -230,6 +233,17 @@ def class_name(module: pl.LightningModule) -> str:
     """The dotted name of what was trained: the model's, not that of the training around it."""
     trained = module.model if isinstance(module, TrainingModule) else module
     return f"{type(trained).__module__}.{type(trained).__qualname__}"
+
+
+def _refuse_unmeasured(monitor: str, measured: Iterable[str]) -> None:
+    """Refuse a metric that others of its split came without; where none came, the split was not looked at."""
+    split = monitor.split("/")[0]
+    names = [name for name in measured if name.split("/")[0] == split]
+    if names:
+        raise UserError(
+            f"{monitor}: the run measures no such metric, and it is to decide which epoch is best "
+            f"(objective.metric, checkpoint.monitor). {suggest(monitor, names)}"
+        )
 
 
 def _check_finite(trainer: pl.Trainer) -> None:

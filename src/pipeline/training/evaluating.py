@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pipeline.data.core.loader import Loader
+from pipeline.errors import Diverged
 from pipeline.models.base import BaseModule
 from pipeline.training.module import TrainingModule
 
@@ -40,9 +41,18 @@ def outputs_of(trainer: pl.Trainer, module: TrainingModule, loader: Any) -> tupl
 
 
 def scores(model: BaseModule, logits: Tensor, targets: Tensor) -> dict[str, float]:
-    """The task's metrics, with those that need every output at once: ROC-AUC, average precision, R²."""
+    """The task's metrics, with those that need every output at once: ROC-AUC, average precision, R².
+
+    Raises:
+        Diverged: The outputs are no numbers: the last step before them spoilt the weights.
+    """
     from pipeline.data.core.sums import Sums
 
+    if not bool(logits.isfinite().all()):
+        raise Diverged(
+            "the trained model's outputs are NaN or infinite, though its training losses were numbers: its weights "
+            "have become too large. Lower optimizer.lr, or clip with trainer.gradient_clip_val"
+        )
     sums = Sums(model.spec, confusion=True)
     sums.add(
         model.objective.loss(logits.to(model.device), targets.to(model.device)).cpu(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -107,14 +107,20 @@ def prepare_fit(
     for split, loader in (("train", data.train), ("val", data.validation), ("test", data.test)):
         _at_least_one_batch(settings, split, loader, data)
     share = settings.get("overfit_batches")
-    if isinstance(share, float) and 0 < share < 1:
-        # Of the training split: Lightning would take the share of each split, and refuse less than a batch.
-        settings["overfit_batches"] = max(1, int(share * data.train.batches(data.batch_size)))
+    if isinstance(share, float) and share not in (0.0, 1.0):
+        # Of the training split: Lightning would take the share of each split, and refuse less than a batch. And where
+        # it is a number of batches, Lightning would take 2.0 for twice the split.
+        batches = share * data.train.batches(data.batch_size) if share < 1 else share
+        settings["overfit_batches"] = max(1, int(batches))
     callbacks: list[Callback] = [*_callbacks(plan, data), recorder, checkpoints]
     trainer = build_trainer(
         settings, model, directory, callbacks=callbacks, logger=_loggers(plan.loggers, directory)
     )
-    module = TrainingModule(model, optimisation(plan), compiled)
+    batches = _batches_per_epoch(trainer, data)
+    _check_validation_interval(trainer, settings, batches)
+    # At the end of an epoch there is a step in any case: its gradient is the mean of what was added up.
+    how = optimisation(plan)
+    module = TrainingModule(model, replace(how, accumulate=min(how.accumulate, batches)), compiled)
     chunk = steps_per_call(settings, model, plan.checkpoint.every_n_steps)
     return Fit(plan, data, module, trainer, recorder, checkpoints, chunk, on_rewind)
 
@@ -227,19 +233,45 @@ def _at_least_one_batch(settings: dict[str, Any], split: str, rows: Rows | None,
             settings[f"limit_{split}_batches"] = 1
 
 
+def _batches_per_epoch(trainer: pl.Trainer, data: DataModule) -> int:
+    """Number of training batches that each process sees in an epoch."""
+    batches, limit = data.train.batches(data.batch_size * trainer.world_size), trainer.limit_train_batches
+    return max(1, min(batches, limit) if isinstance(limit, int) else int(batches * limit))
+
+
+def _check_validation_interval(trainer: pl.Trainer, settings: Node, batches: int) -> None:
+    """Refuse to validate every so many batches where an epoch has fewer: Lightning would, when it is under way."""
+    every, within = trainer.val_check_interval, trainer.check_val_every_n_epoch is not None
+    if isinstance(every, int) and every > batches and within and trainer.limit_val_batches:
+        raise UserError(
+            f"trainer.val_check_interval={settings['val_check_interval']}: an epoch has {batches} training batches: "
+            "expected at most so many; trainer.check_val_every_n_epoch=null counts on through all epochs"
+        )
+
+
+def _early_stopping(plan: FitPlan, data: DataModule, node: Node) -> EarlyStopping:
+    """Stops when what decides which epoch is best has not got better for ``patience`` epochs."""
+    metric, mode = monitored(plan, data)
+    reason = ""
+    if data.validation is None and metric is None:
+        reason = "nothing is held out to watch; set data.validation_fraction above 0"
+    elif metric is None:
+        reason = "checkpoint.monitor=null names nothing to watch; set it to a metric like val/loss"
+    elif metric.startswith("val/") and plan.trainer.get("limit_val_batches") == 0:
+        reason = f"trainer.limit_val_batches=0 leaves no {metric} to watch; set it above 0"
+    if reason:
+        raise UserError(f"callbacks.early_stopping.patience is set but {reason}")
+    # Not strict: an epoch that the end of the training cuts short has no validation.
+    arguments = {"monitor": metric, "mode": mode, "verbose": False, "strict": False, **node}
+    return EarlyStopping(**arguments)
+
+
 def _callbacks(plan: FitPlan, data: DataModule) -> list[Callback]:
     callbacks: list[Callback] = []
     for name, node in plan.callbacks.items():
         if name == "early_stopping":
             if node and node.get("patience") is not None:
-                metric, mode = monitored(plan, data)
-                if metric is None:
-                    raise UserError(
-                        "callbacks.early_stopping.patience is set but nothing is held out to watch; "
-                        "set data.validation_fraction above 0"
-                    )
-                arguments = {"monitor": metric, "mode": mode, "verbose": False, **node}
-                callbacks.append(EarlyStopping(**arguments))
+                callbacks.append(_early_stopping(plan, data, node))
         elif name == "progress":
             if node and plan.trainer.get("enable_progress_bar", True):
                 callbacks.append(Progress(float(node.get("refresh_seconds", 0.25))))
