@@ -25,9 +25,9 @@ from pipeline.config.rules import RULES
 from pipeline.errors import UserError
 from pipeline.evaluation.inputs import chunks
 from pipeline.models.linear import Linear
+from pipeline.runs.plan import plain
 from pipeline.tracking import drain
 from pipeline.tracking.queries import Store
-from pipeline.training.building import plain
 from pipeline.training.checkpoints import AtomicCheckpointIO
 from pipeline.training.fit import start_from
 

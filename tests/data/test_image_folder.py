@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline.data.encoders import restored
+from pipeline.data.images import folder as image_folder
 from pipeline.data.images.folder import ImageFolder, ResizingImageEncoder, read_image
-from pipeline.data.images.published import folder as image_folder
 from pipeline.errors import UserError
 
 

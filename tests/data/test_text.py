@@ -135,7 +135,7 @@ def test_padded_rows_are_at_least_one_step_wide() -> None:
     assert padded([[5], [1, 2]]).tolist() == [[5, 0], [1, 2]]
 
 
-def test_text_py_alone_imports_torchtext() -> None:
+def test_words_py_alone_imports_torchtext() -> None:
     from pathlib import Path
 
     import pipeline
@@ -145,4 +145,4 @@ def test_text_py_alone_imports_torchtext() -> None:
         for path in Path(pipeline.__file__).parent.rglob("*.py")
         if re.search(r"^\s*(import|from) torchtext", path.read_text(encoding="utf-8"), re.MULTILINE)
     ]
-    assert importing == ["text.py"]
+    assert importing == ["words.py"]

@@ -19,12 +19,13 @@ import torch
 from pipeline.data.encoders import restored
 from pipeline.data.sources import finding as sources
 from pipeline.data.sources.archives import Damaged
+from pipeline.data.text import imdb
 from pipeline.data.text.documents import Documents
 from pipeline.data.text.files import TextFolder, TextTable
 from pipeline.data.text.generated import generated_reviews
 from pipeline.data.text.imdb import Imdb
 from pipeline.data.text.reuters import Reuters, story_text
-from pipeline.data.text.words import imdb, tokenise, tokenise_fast
+from pipeline.data.text.words import tokenise, tokenise_fast
 from pipeline.errors import UserError
 
 REVIEWS = {"pos": ["a good film", "good fun"], "neg": ["a bad film", "bad, sad"]}

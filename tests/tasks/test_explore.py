@@ -63,7 +63,7 @@ def test_leaks_contradictions_outliers_and_wrong_labels_are_found(planted: Plant
     assert found.contradictions == 1
     assert found.inputs[1]["outliers"] == 1
     assert wrong in [row["row"] for row in found.suspects]
-    report = task.write_report(planted, found, tmp_path)[0].read_text()
+    report = write_report(planted, found, tmp_path)[0].read_text()
     assert "LEAK: 4 of 50" in report
     # Nothing is fetched from anywhere else.
     assert "http" not in report.replace("http-equiv", "")
@@ -94,7 +94,7 @@ def test_columns_are_described_in_their_own_units_with_their_gaps(
     ]
     (tmp_path / "houses.csv").write_text("\n".join(["id,size,rooms,area,price", *rows]), encoding="utf-8")
     cfg = command("task=explore", "data=csv", f"data.path={tmp_path}/houses.csv", "data.target=price")
-    with task._noted() as notes:
+    with task.noted() as notes:
         data = data_of(cfg)
     found = task.explore(data)
     assert any("id" in note for note in notes)

@@ -286,7 +286,7 @@ def _calibrated(outputs: Outputs, own: DataModule, predictor: Predictor, cfg: Di
     """A temperature fitted on the validation split, and what it changes on the test split."""
     from pipeline.evaluation.statistics import calibration_error, fit_temperature
 
-    if outputs.spec.task == "regression" or predictor.module.loss_name == "squared":
+    if outputs.spec.task == "regression" or predictor.module.objective.loss_name == "squared":
         raise UserError("task.calibrate=true is for models that give probabilities of classes")
     if own.validation is None or len(own.validation) == 0:
         raise UserError("task.calibrate=true needs validation data, but this run held none out")

@@ -56,7 +56,8 @@ class Wrapped(BaseModule):
         except Exception as error:
             reason = (str(error) or type(error).__name__).strip().splitlines()[0]
             raise UserError(
-                f"model: {name} does not take this data, a batch of {spec.input} of the shape {tuple(x.shape)}: {reason}"
+                f"model: {name} does not take this data, a batch of {spec.input} of the shape {tuple(x.shape)}: "
+                f"{reason}"
             ) from error
         finally:
             self.train(was_training)
@@ -68,8 +69,8 @@ class Wrapped(BaseModule):
             )
         if tuple(outputs.shape) != expected and not (spec.outputs == 1 and outputs.shape == expected[:-1]):
             raise UserError(
-                f"model: {name} returns the shape {tuple(outputs.shape)} for a batch of 2; expected {expected}: a number "
-                f"for each of {spec.outputs} outputs. In the model's settings ${{spec:outputs}} stands for that number"
+                f"model: {name} returns the shape {tuple(outputs.shape)} for a batch of 2; expected {expected}: a "
+                f"number for each of {spec.outputs} outputs. In the model's settings ${{spec:outputs}} stands for that number"
             )
 
 
