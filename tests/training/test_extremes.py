@@ -152,14 +152,20 @@ def test_early_stopping_waits_where_an_epoch_ends_before_its_validation(
     assert len(watched.history["train/loss"]) == 2
 
 
+LESS = {"objective__direction": "minimize"}
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
         ({"trainer__limit_val_batches": 0}, "limit_val_batches=0 leaves no val/accuracy to watch"),
         ({"checkpoint__monitor": None}, "checkpoint.monitor=null names nothing to watch"),
         ({"data__validation_fraction": 0.0}, "set data.validation_fraction above 0"),
-        ({"objective__metric": "val/nothing"}, "There are: val/accuracy, val/f1, val/loss"),
-        ({"objective__metric": "val/los"}, "Did you mean val/loss"),
+        (
+            {"objective__metric": "val/nothing", "objective__direction": "minimize"},
+            "There are: val/accuracy, val/f1, val/loss",
+        ),
+        ({"objective__metric": "val/los", **LESS}, "Did you mean val/loss"),
     ],
 )
 def test_early_stopping_with_nothing_to_watch_is_refused(

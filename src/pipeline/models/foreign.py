@@ -70,7 +70,7 @@ class Wrapped(BaseModule):
         if tuple(outputs.shape) != expected and not (spec.outputs == 1 and outputs.shape == expected[:-1]):
             raise UserError(
                 f"model: {name} returns the shape {tuple(outputs.shape)} for a batch of 2; expected {expected}: a "
-                f"number for each of {spec.outputs} outputs. In the model's settings ${{spec:outputs}} stands for that number"
+                f"number for each of {spec.outputs} outputs. In the model's settings ${{spec:outputs}} stands for it"
             )
 
 

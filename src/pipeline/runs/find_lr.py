@@ -12,6 +12,7 @@ import numpy as np
 from omegaconf import DictConfig
 
 from pipeline.errors import Diverged
+from pipeline.runs.own_loop import need_spec, trains_here
 from pipeline.runs.plan import plan_of
 
 SMOOTHING = 0.9
@@ -52,7 +53,9 @@ def find_lr(cfg: DictConfig) -> RangeTest:
     rates = np.geomspace(low, high, steps).tolist()
     data = data_of(cfg)
     pl.seed_everything(plan.seed, verbose=False)
-    model = build_model(plan.model, data.spec)
+    model = build_model(plan.model, data, plan.fit)
+    if not trains_here(model):
+        raise need_spec("task=find_lr", model)
     watch = RangeWatch(STOP_AT, SMOOTHING, from_step=steps // 20)
     settings = {**plan.fit.trainer, "max_epochs": -1, "max_steps": steps, "profiler": None}
     module = TrainingModule(model, rising(optimisation(plan.fit), rates))

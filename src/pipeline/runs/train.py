@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from pipeline.errors import Diverged, Interrupted, UserError
-from pipeline.runs.environment import environment
+from pipeline.runs.describing import describe, final_metrics, keep_partial_plots, record_data, resumed_epoch
 from pipeline.runs.hooks import Hooks
 from pipeline.runs.plan import RunPlan, plan_of
 from pipeline.runs.recording import (
@@ -94,10 +93,11 @@ def train_one(cfg: DictConfig, hooks: Hooks, directory: Path) -> RunResult:
             raise
     tracked = open_run(cfg, directory, hooks, name, resume=resuming)
     state.begin(cfg)
+    from pipeline.runs.own_loop import fit_and_test_own, trains_here
+
     with recorded(tracked), state.ended_by():
-        result = _fit_and_test(
-            plan, hooks, directory, data, model, tracked, state if resuming else None, started
-        )
+        go = _fit_and_test if trains_here(model) else fit_and_test_own
+        result = go(plan, hooks, directory, data, model, tracked, state if resuming else None, started)
     tracked.finish("FINISHED")
     if hooks.parent is None:
         tracked.wait(hooks.wait)
@@ -114,7 +114,7 @@ def run_name(cfg: DictConfig, hooks: Hooks) -> str:
     return hooks.tags.get("mlflow.runName") or f"{cfg.name}-seed{cfg.seed}"
 
 
-def _prepared(plan: RunPlan, hooks: Hooks) -> tuple[DataModule, BaseModule]:
+def _prepared(plan: RunPlan, hooks: Hooks) -> tuple[DataModule, BaseModule | Any]:
     import pytorch_lightning as pl
 
     from pipeline.training.building import build_data, build_model, monitored
@@ -129,7 +129,7 @@ def _prepared(plan: RunPlan, hooks: Hooks) -> tuple[DataModule, BaseModule]:
         hooks.on_data(data)
     # Again: how many numbers the data drew must not decide the model's starting weights.
     pl.seed_everything(plan.seed, verbose=False)
-    model = build_model(plan.model, data.spec)
+    model = build_model(plan.model, data, plan.fit)
     if hooks.on_model:
         hooks.on_model(data, model)
     return data, model
@@ -148,7 +148,7 @@ def _fit_and_test(
     from pipeline.training.building import parameters
     from pipeline.training.fit import prepare_fit, run_fit, start_from
 
-    _record_data(data, model, tracked)
+    record_data(data, model, tracked)
     if plan.start_from:
         start_from(model, plan.start_from)
 
@@ -173,7 +173,7 @@ def _fit_and_test(
         directory=directory,
         run_id=tracked.run_id,
         experiment=plan.name,
-        data=_describe(data),
+        data=describe(data),
         model={"class": type(model).__name__, "parameters": parameters(model), **_hyperparameters(model)},
         metrics={},
         baseline={},
@@ -189,7 +189,7 @@ def _fit_and_test(
         try:
             run_fit(fit, checkpoint)
         except (Interrupted, Diverged):
-            _keep_partial_plots(fit, directory, tracked)
+            keep_partial_plots(fit, directory, tracked)
             raise
         _note_fit(fit, result)
     result.seconds |= {"startup": (fit.started or time.time()) - started, "fit": fit.seconds, "test": 0.0}
@@ -204,59 +204,6 @@ def _fit_and_test(
         if hooks.reports:
             _report(fit, result, tracked, answers)
     return result
-
-
-def final_metrics(result: RunResult) -> dict[str, float]:
-    """What is recorded of a run as a whole: its curves end with the last epoch, ``best/…`` is the chosen one's."""
-    return {
-        f"best/{name}" if name.startswith("val/") else name: value
-        for name, value in result.metrics.items()
-        if not name.startswith("train/")
-    }
-
-
-def resumed_epoch(checkpoint: Path) -> int:
-    """The last epoch (from 1) whose metrics were recorded before ``checkpoint`` was written."""
-    from pipeline.training.checkpoints import load_checkpoint
-
-    return int(load_checkpoint(checkpoint)["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
-
-
-def _record_data(data: DataModule, model: BaseModule, tracked: AnyRun) -> None:
-    tracked.set_tags(
-        {"data.requested": data.requested, "data.used": data.used, "model": type(model).__name__}
-    )
-    if not tracked.key:
-        return
-    tracked.log_dataset(
-        data.used,
-        data.digest,
-        data.source or data.used,
-        "training",
-        schema=data.spec.to_dict() if len(data.spec.classes) < 100 else None,
-        profile={
-            "train": len(data.train),
-            "validation": len(data.validation or ()),
-            "test": len(data.test or ()),
-        },
-    )
-    tracked.set_tags({"data.digest": data.digest})
-    tracked.log_text(str(model), "model_summary.txt")
-    # What a later reproduction is compared with.
-    tracked.log_text(json.dumps(environment(), indent=2), "environment.json")
-
-
-def _describe(data: DataModule) -> dict[str, Any]:
-    return {
-        "requested": data.requested,
-        "used": data.used,
-        "digest": data.digest,
-        "train": data.train.samples,
-        "validation": 0 if data.validation is None else data.validation.samples,
-        "test": 0 if data.test is None else data.test.samples,
-        "target": data.spec.target_name,
-        "unit": data.spec.target_unit,
-    }
 
 
 def _hyperparameters(model: BaseModule) -> dict[str, Any]:
@@ -355,11 +302,3 @@ def _example(data: DataModule, directory: Path) -> Any:
         np.save(path, example, allow_pickle=False)
         return path
     return example.to_dict(orient="records") if hasattr(example, "to_dict") else example
-
-
-def _keep_partial_plots(fit: Fit, directory: Path, tracked: AnyRun) -> None:
-    from pipeline.reports.curves import learning_curves
-
-    if fit.recorder.history and is_main_process():
-        path = directory / "plots" / "learning_curves.png"
-        tracked.log_artifact(learning_curves(fit.recorder.history, None, path), "plots")

@@ -14,12 +14,12 @@ from omegaconf import DictConfig
 from pipeline.errors import UserError
 from pipeline.evaluation.outputs import result_directory
 from pipeline.files import write_json
+from pipeline.runs.describing import final_metrics
 from pipeline.runs.environment import environment
 from pipeline.runs.finished import FinishedRun, find_run, open_store
 from pipeline.runs.hooks import Hooks
 from pipeline.runs.recording import git_state
 from pipeline.runs.result import RunResult
-from pipeline.runs.train import final_metrics
 
 if TYPE_CHECKING:
     from pipeline.tracking.queries import Store

@@ -11,16 +11,21 @@ import torch
 from pipeline import metrics
 from pipeline.config import build, resolve
 from pipeline.data.core.module import READING, DataModule
-from pipeline.data.core.spec import Spec
+from pipeline.data.core.spec import asks_for_spec
+from pipeline.data.foreign import LightningData
 from pipeline.errors import UserError
 from pipeline.models.base import SHARED, BaseModule
 from pipeline.models.foreign import Foreign
+from pipeline.training.libraries import library_of
 from pipeline.training.plan import FitPlan, Node
 from pipeline.training.step import Optimisation
 
 _FUSED = ("torch.optim.Adam", "torch.optim.AdamW")
 """Optimisers whose step is one kernel where that exists: a fifth of the step of a small MLP is saved."""
 _HAS_FUSED = ("cpu", "cuda")
+
+_SHARED_DATA = ("name", "spec", *inspect.signature(DataModule.__init__).parameters)
+"""Settings that all data sets of ours take; a person's own data module gets those that it takes too."""
 
 _prepared: dict[str, DataModule] = {}
 
@@ -38,9 +43,7 @@ def build_data(settings: Node) -> DataModule:
     shared_key = json.dumps(shareable, sort_keys=True, default=str)
     data = _prepared.get(key) or _prepared.get(shared_key)
     if data is None:
-        data = build(settings, key="data")
-        if not isinstance(data, DataModule):
-            raise UserError(f"data._target_={settings['_target_']} is not a data set of this project")
+        data = _data_set(settings)
         data.prepare_data()
         data.setup()
         # Only the newest is kept: a sweep goes over one data set, and two large ones may not fit.
@@ -49,21 +52,55 @@ def build_data(settings: Node) -> DataModule:
     return data.with_reading(**reading)
 
 
-def build_model(settings: Node, spec: Spec) -> BaseModule:
-    """The model that ``settings`` describe for data of ``spec``, with its starting weights.
+def _data_set(settings: Node) -> DataModule:
+    """A data set of ours, or a person's own LightningDataModule with what is known of it."""
+    target = resolve(settings["_target_"], "data._target_", functions=True)
+    if isinstance(target, type) and issubclass(target, DataModule):
+        return cast(DataModule, build({"name": target.__name__.lower(), **settings}, key="data"))
+    takes = inspect.signature(target).parameters
+    own = {key: value for key, value in settings.items() if key in takes or key not in _SHARED_DATA}
+    inner = build(own, key="data", functions=True)
+    if library_of(inner, "LightningDataModule") is None:
+        raise UserError(
+            f"data._target_={settings['_target_']} gave a {type(inner).__name__}; expected a data set of this project, "
+            "or a LightningDataModule"
+        )
+    name = str(settings.get("name") or type(inner).__name__)
+    size = int(getattr(inner, "batch_size", settings.get("batch_size") or 1) or 1)
+    return LightningData(inner, name, settings.get("spec"), size)
 
-    A network from elsewhere (any ``nn.Module``, or a function that returns one) is wrapped in :class:`Foreign`.
+
+def build_model(settings: Node, data: DataModule, plan: FitPlan) -> BaseModule | Any:
+    """The model that ``settings`` describe for ``data``, with its starting weights.
+
+    A network from elsewhere (any ``nn.Module``, or a function that returns one) is wrapped in :class:`Foreign`; a
+    person's LightningModule, of ``pytorch_lightning`` or of ``lightning``, comes as it is.
+
+    Args:
+        settings: The ``model`` node.
+        data: The data; what follows from it is filled in for ``${spec:NAME}``.
+        plan: How the model is trained: a LightningModule that takes an ``optimizer`` gets the chosen one.
 
     Raises:
         UserError: The model does not fit the data, or a setting is wrong.
     """
-    own = spec.filled_in({name: value for name, value in settings.items() if name != "compile"})
+    own: dict[str, Any] = {name: value for name, value in settings.items() if name != "compile"}
+    if asks_for_spec(own):
+        own = data.spec.filled_in(own)
     target = resolve(own["_target_"], "model._target_", functions=True)
     if isinstance(target, type) and issubclass(target, BaseModule):
-        return cast(BaseModule, build(own, key="model", spec=spec.to_dict()))
+        return build(own, key="model", spec=data.spec.to_dict())
     takes = inspect.signature(target).parameters
     shared = {name: own.pop(name) for name in SHARED if name in own and name not in takes}
-    return Foreign(spec.to_dict(), own, **shared)
+    if library_of(target) is None:
+        return Foreign(data.spec.to_dict(), own, **shared)
+    if "compile" in takes and "compile" in settings:
+        own["compile"] = settings["compile"]
+    for name, node in (("optimizer", plan.optimizer), ("scheduler", plan.scheduler)):
+        # As modules of the usual templates take them: functions of the parameters, and of the optimiser.
+        if name in takes and name not in own and takes[name].default is inspect.Parameter.empty and node:
+            own[name] = {**node, "_partial_": True}
+    return build(own, key="model")
 
 
 def optimisation(plan: FitPlan) -> Optimisation:

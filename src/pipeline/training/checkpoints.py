@@ -27,6 +27,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
     ) -> None:
         target = Path(path)
+        if "hyper_parameters" in checkpoint:
+            # A person's LightningModule may keep networks and functions there, which only pickle could write. It is
+            # built again from the run's configuration.
+            kept = {name: value for name, value in checkpoint["hyper_parameters"].items() if _is_plain(value)}
+            checkpoint = {**checkpoint, "hyper_parameters": kept}
         try:
             self._write(checkpoint, target)
         except (OSError, RuntimeError) as error:
@@ -49,6 +54,15 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         self, path: Any, map_location: Any | None = None, weights_only: bool | None = None
     ) -> Any:
         return load_checkpoint(Path(path), map_location or "cpu")
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value loads without pickle."""
+    if isinstance(value, dict):
+        return all(isinstance(key, str | int) and _is_plain(inner) for key, inner in value.items())
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or type(value) in (bool, int, float, str, torch.Tensor)
 
 
 def load_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
@@ -137,7 +151,7 @@ class Checkpoints(Checkpoint):
         if not self.every_n_steps or batch_idx + 1 >= trainer.num_training_batches:
             return
         if trainer.global_step // self.every_n_steps > self._step_written // self.every_n_steps:
-            self.save_last(trainer)
+            self.save_within_epoch(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         due = self.hurry or time.monotonic() - self._written_at >= self.every_seconds
@@ -154,6 +168,10 @@ class Checkpoints(Checkpoint):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not self._best_written or not self.last.exists():
             self.save_last(trainer)
+
+    def save_within_epoch(self, trainer: pl.Trainer) -> None:
+        """Write the last state between two steps of an epoch."""
+        self.save_last(trainer)
 
     def save_last(self, trainer: pl.Trainer) -> None:
         """Write the last state now, and the best weights before it if they are not on disk yet.

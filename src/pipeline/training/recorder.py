@@ -58,7 +58,9 @@ class Recorder(Checkpoint):
         if isinstance(pl_module, TrainingModule):
             metrics |= pl_module.epoch_metrics
         # Of this epoch: the schedule has moved on by now.
-        metrics["train/lr"] = pl_module.epoch_rate if isinstance(pl_module, TrainingModule) else 0.0
+        metrics["train/lr"] = (
+            pl_module.epoch_rate if isinstance(pl_module, TrainingModule) else _first_rate(trainer)
+        )
         metrics["train/samples_per_second"] = samples / seconds
         epoch = trainer.current_epoch + 1
         for name, value in metrics.items():
@@ -79,6 +81,10 @@ class Recorder(Checkpoint):
             for name, points in state_dict["history"].items()
         }
         self.samples, self.seconds = state_dict["samples"], state_dict["seconds"]
+
+
+def _first_rate(trainer: pl.Trainer) -> float:
+    return float(trainer.optimizers[0].param_groups[0]["lr"]) if trainer.optimizers else 0.0
 
 
 def samples_in_epoch(trainer: pl.Trainer) -> int:

@@ -48,7 +48,7 @@ class Signals(Callback):
     ) -> None:
         # After the last batch comes the validation, and then the epoch's own end, which saves the state.
         if self.exit_code is not None and batch_idx + 1 < trainer.num_training_batches:
-            self.checkpoints.save_last(trainer)
+            self.checkpoints.save_within_epoch(trainer)
             raise Interrupted(self.exit_code)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -21,7 +21,8 @@ from pipeline.training.lightning_inside import QuickTrainer
 OURS = ("steps_per_call", "accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm")
 """Settings that the training step itself takes, since it optimises manually."""
 
-_FIT_ONLY = ("auto_batch_size", "on_divergence", "threads")
+FIT_ONLY = ("auto_batch_size", "on_divergence", "threads", "_target_")
+"""Settings of a fit that Lightning's Trainer knows nothing of."""
 _ONE_THREAD_OPERATIONS = 200_000_000
 _COUNTS_BATCHES = ("limit_train_batches", "overfit_batches", "fast_dev_run", "val_check_interval")
 
@@ -41,7 +42,7 @@ def build_trainer(
         UserError: this machine or Lightning cannot do what was asked for.
     """
     quieten()
-    arguments = {key: value for key, value in settings.items() if key not in (*OURS, *_FIT_ONLY)}
+    arguments = {key: value for key, value in settings.items() if key not in (*OURS, *FIT_ONLY)}
     arguments["precision"] = precision(
         str(arguments.get("precision", "auto")), model, str(arguments["accelerator"])
     )

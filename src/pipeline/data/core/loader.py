@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from pipeline.data.core.spec import Spec
 from pipeline.data.core.splits import Batch, Rows
 
 Augment = Callable[[Tensor], Tensor]
@@ -124,3 +125,32 @@ class Loader:
         rows = self.rows(self._epoch)
         for start in range(first * self.chunk, len(rows), self.chunk):
             yield Chunk(self.split, rows[start : start + self.chunk], self.device, self.augment)
+
+
+class Batches:
+    """A loader's batches one by one, as any LightningModule takes them: pairs of inputs and targets.
+
+    Images come as float with the training split's mean 0 and deviation 1.
+
+    Args:
+        loader: The loader.
+        spec: Description of the data.
+    """
+
+    def __init__(self, loader: Loader, spec: Spec) -> None:
+        self.loader, self.spec = loader, spec
+        # Lightning tells samplers, not loaders, which epoch it is.
+        self.sampler = self
+        self.batch_size = loader.batch_size
+
+    def set_epoch(self, epoch: int) -> None:
+        """Begin the next time with this epoch (from 0)."""
+        self.loader.go_to(epoch)
+
+    def __len__(self) -> int:
+        return self.loader.batches
+
+    def __iter__(self) -> Iterator[Batch]:
+        for chunk in self.loader:
+            for x, y in chunk:
+                yield self.spec.normalised(x), y

@@ -85,6 +85,11 @@ class DataModule(pl.LightningDataModule):
         self.requested = self.used = name
         self.source = ""
 
+    @property
+    def known_spec(self) -> Spec | None:
+        """The spec, None where the data is a person's own and nothing has asked for it yet."""
+        return self.spec
+
     @abstractmethod
     def setup(self, stage: str | None = None) -> None:
         """Build the spec, the encoder and the splits from what :meth:`prepare_data` left on disk."""

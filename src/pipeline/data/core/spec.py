@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+import torch
+from torch import Tensor
+
 from pipeline.config.nearest import suggest
 from pipeline.errors import UserError
 
@@ -15,6 +18,15 @@ Task = Literal["regression", "binary", "multiclass"]
 Input = Literal["image", "vector", "bag", "tokens", "series"]
 
 _REFERENCE = re.compile(r"\$\{spec:(\w+)\}")
+
+
+def asks_for_spec(settings: Any) -> bool:
+    """Whether ``${spec:NAME}`` stands anywhere in ``settings``."""
+    if isinstance(settings, Mapping):
+        return any(map(asks_for_spec, settings.values()))
+    if isinstance(settings, list):
+        return any(map(asks_for_spec, settings))
+    return isinstance(settings, str) and _REFERENCE.fullmatch(settings) is not None
 
 
 @dataclass(frozen=True)
@@ -117,6 +129,18 @@ class Spec:
         if isinstance(settings, str) and (reference := _REFERENCE.fullmatch(settings)):
             return self.value(reference[1])
         return settings
+
+    def normalised(self, x: Tensor) -> Tensor:
+        """Raw ``uint8`` images (samples, channels, …) with the training split's mean 0 and deviation 1; others as they
+        are.
+        """
+        if not self.pixel_mean:
+            return x
+        mean, std = (
+            torch.tensor(values, device=x.device).view(1, -1, 1, 1)
+            for values in (self.pixel_mean, self.pixel_std)
+        )
+        return (x - mean) / std
 
     @property
     def monitor(self) -> tuple[str, Literal["max", "min"]]:

@@ -1,0 +1,79 @@
+"""What a run says of itself: its data, its model, its figures as a whole."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.runs.environment import environment
+from pipeline.runs.recording import AnyRun, is_main_process
+from pipeline.runs.result import RunResult
+
+if TYPE_CHECKING:
+    from pipeline.data.core.module import DataModule
+
+
+def final_metrics(result: RunResult) -> dict[str, float]:
+    """What is recorded of a run as a whole: its curves end with the last epoch, ``best/…`` is the chosen one's."""
+    return {
+        f"best/{name}" if name.startswith("val/") else name: value
+        for name, value in result.metrics.items()
+        if not name.startswith("train/")
+    }
+
+
+def resumed_epoch(checkpoint: Path) -> int:
+    """The last epoch (from 1) whose metrics were recorded before ``checkpoint`` was written."""
+    from pipeline.training.checkpoints import load_checkpoint
+
+    return int(load_checkpoint(checkpoint)["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
+
+
+def record_data(data: DataModule, model: Any, tracked: AnyRun) -> None:
+    """What the run is about, in the tracking store."""
+    tracked.set_tags(
+        {"data.requested": data.requested, "data.used": data.used, "model": type(model).__name__}
+    )
+    if not tracked.key:
+        return
+    spec = data.known_spec
+    tracked.log_dataset(
+        data.used,
+        data.digest,
+        data.source or data.used,
+        "training",
+        schema=spec.to_dict() if spec is not None and len(spec.classes) < 100 else None,
+        profile={name: samples_in(getattr(data, name)) for name in ("train", "validation", "test")},
+    )
+    tracked.set_tags({"data.digest": data.digest})
+    tracked.log_text(str(model), "model_summary.txt")
+    # What a later reproduction is compared with.
+    tracked.log_text(json.dumps(environment(), indent=2), "environment.json")
+
+
+def describe(data: DataModule) -> dict[str, Any]:
+    """The data in a run's result."""
+    spec = data.known_spec
+    return {
+        "requested": data.requested,
+        "used": data.used,
+        "digest": data.digest,
+        **{name: samples_in(getattr(data, name)) for name in ("train", "validation", "test")},
+        "target": "" if spec is None else spec.target_name,
+        "unit": "" if spec is None else spec.target_unit,
+    }
+
+
+def keep_partial_plots(fit: Any, directory: Path, tracked: AnyRun) -> None:
+    """The learning curves of a fit that was cut off."""
+    from pipeline.reports.curves import learning_curves
+
+    if fit.recorder.history and is_main_process():
+        path = directory / "plots" / "learning_curves.png"
+        tracked.log_artifact(learning_curves(fit.recorder.history, None, path), "plots")
+
+
+def samples_in(split: Any) -> int:
+    """How many samples a split has; 0 where there is none."""
+    return 0 if split is None else int(split.samples)
