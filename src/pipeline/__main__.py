@@ -18,8 +18,9 @@ from pipeline.errors import Diverged, Interrupted, UserError
 from pipeline.process_life import run_process, terminable
 
 if TYPE_CHECKING:
-    from hydra._internal.hydra import Hydra
     from omegaconf import DictConfig
+
+    from pipeline.config.hydra_inside import Hydra
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -84,7 +85,7 @@ def _command(words: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from hydra._internal.utils import get_args_parser
+    from pipeline.config.hydra_inside import get_args_parser
 
     parser: argparse.ArgumentParser = get_args_parser()
     parser.prog = "python -m pipeline"
@@ -139,10 +140,10 @@ def _run(hydra: Hydra, name: str, overrides: list[str], *, multirun: bool) -> in
 
 
 def _run_once(hydra: Hydra, name: str, cfg: DictConfig) -> int:
-    from hydra._internal.callbacks import Callbacks
-    from hydra.core.utils import JobStatus, configure_log, run_job
+    from hydra.core.utils import JobStatus, configure_log
     from hydra.types import HydraContext, RunMode
 
+    from pipeline.config.hydra_inside import Callbacks, outcome, run_job
     from pipeline.tasks import run_task
 
     cfg.hydra.mode = RunMode.RUN
@@ -160,9 +161,8 @@ def _run_once(hydra: Hydra, name: str, cfg: DictConfig) -> int:
     )
     callbacks.on_run_end(config=cfg, config_name=name, job_return=job)
     if job.status == JobStatus.FAILED:
-        # Past Hydra's own property, which would write its own lines to the terminal first.
-        raise job._return_value
-    return job.return_value if isinstance(job.return_value, int) else 0
+        raise outcome(job)
+    return outcome(job) if isinstance(outcome(job), int) else 0
 
 
 def _take_up(cfg: DictConfig) -> None:
@@ -178,11 +178,11 @@ def _take_up(cfg: DictConfig) -> None:
 
 
 def _run_many(hydra: Hydra, name: str, cfg: DictConfig) -> int:
-    from hydra._internal.callbacks import Callbacks
     from hydra.core.plugins import Plugins
     from hydra.core.utils import configure_log
     from hydra.types import HydraContext
 
+    from pipeline.config.hydra_inside import Callbacks
     from pipeline.tasks import run_task
 
     configure_log(cfg.hydra.hydra_logging, cfg.hydra.verbose)
@@ -212,10 +212,10 @@ def _refuse_lists_of_values(overrides: list[str]) -> None:
 
 @contextmanager
 def _hydra(config_dir: str | None, for_this_machine: bool) -> Iterator[Hydra]:
-    from hydra._internal.hydra import Hydra
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.hydra_config import HydraConfig
 
+    from pipeline.config.hydra_inside import Hydra
     from pipeline.config.loading import loader
 
     GlobalHydra.instance().clear()

@@ -16,9 +16,9 @@ import toy_sweeps as toy
 from optuna.trial import TrialState
 
 from pipeline.errors import UserError
+from pipeline.sweeps.optuna_inside import FIXED
 from pipeline.sweeps.storage import (
     COMPLETE_SETTINGS,
-    FIXED,
     LostClaim,
     SweepStorage,
     open_storage,

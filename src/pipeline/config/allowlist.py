@@ -15,6 +15,7 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from pipeline.config.hydra_inside import CORE_PLUGINS
 from pipeline.config.nearest import suggest
 from pipeline.config.renamed import current
 from pipeline.config.resolvers import allowed_names
@@ -40,7 +41,7 @@ ALLOWED_MODULES = (
     "lightning_fabric.strategies",
     "optuna.samplers",
     "optuna.pruners",
-    "hydra._internal.core_plugins",
+    CORE_PLUGINS,
     "hydra_plugins.pipeline_sweeper",
 )
 
@@ -52,11 +53,11 @@ SECTIONS: dict[str, tuple[tuple[str, ...], str]] = {
     "optimizer._target_": (("torch.optim",), "an optimiser of torch.optim"),
     "scheduler._target_": (("torch.optim.lr_scheduler",), "a scheduler of torch.optim.lr_scheduler"),
     "hydra.launcher._target_": (
-        ("hydra._internal.core_plugins",),
+        (CORE_PLUGINS,),
         "Hydra's basic launcher: parallel trials are the sweeper's (hydra.sweeper.n_jobs)",
     ),
     "hydra.sweeper._target_": (
-        ("hydra._internal.core_plugins", "hydra_plugins.pipeline_sweeper"),
+        (CORE_PLUGINS, "hydra_plugins.pipeline_sweeper"),
         "Hydra's basic sweeper or hydra/sweeper=optuna",
     ),
 }

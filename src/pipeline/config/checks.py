@@ -11,13 +11,14 @@ from functools import lru_cache
 from typing import Any
 
 import yaml
-from omegaconf import DictConfig, ListConfig
+from omegaconf import Container, DictConfig, Node
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
 from pipeline.config.allowlist import SECTIONS, check_name, check_shape, resolve
 from pipeline.config.devices import check_devices
 from pipeline.config.masking import holds_secret, mask
 from pipeline.config.nearest import suggest
+from pipeline.config.omegaconf_inside import children, is_missing, is_null, is_reference, written
 from pipeline.config.resolvers import READABLE_VARIABLES, allowed_names, refusal
 from pipeline.config.rules import STRATEGIES, complaint
 from pipeline.config.shipped import config_directory
@@ -105,17 +106,16 @@ def check_overrides(overrides: list[str]) -> None:
             )
 
 
-def _check_literals(node: DictConfig | ListConfig, path: Path) -> None:
+def _check_literals(node: Container, path: Path) -> None:
     """What must stand in the configuration as it is: class names are never put together, secrets never
     written.
     """
-    for key, child in _children(node):
+    for key, child in children(node):
         here = (*path, key)
-        if isinstance(child, DictConfig | ListConfig) and not child._is_interpolation():
-            if not child._is_none() and not child._is_missing():
-                _check_literals(child, here)
+        if isinstance(child, Container) and not is_reference(child):
+            _check_literals(child, here)
             continue
-        raw = child._value()
+        raw = written(child)
         if not isinstance(raw, str):
             continue
         if "${" in raw and (key == "_target_" or (key in _LOGGING_CLASSES and "hydra" in path)):
@@ -128,19 +128,19 @@ def _check_literals(node: DictConfig | ListConfig, path: Path) -> None:
             )
 
 
-def _resolved(node: DictConfig | ListConfig, path: Path) -> Any:
+def _resolved(node: Container, path: Path) -> Any:
     """Plain containers with every interpolation resolved; what is missing, or leads to it, stays ``???``."""
     if isinstance(node, DictConfig):
-        return {str(key): _value(node, key, child, (*path, str(key))) for key, child in _children(node)}
-    return [_value(node, key, child, (*path, key)) for key, child in _children(node)]
+        return {str(key): _value(node, key, child, (*path, str(key))) for key, child in children(node)}
+    return [_value(node, key, child, (*path, key)) for key, child in children(node)]
 
 
-def _value(node: DictConfig | ListConfig, key: Any, child: Any, path: Path) -> Any:
-    if child._is_missing():
+def _value(node: Container, key: Any, child: Node, path: Path) -> Any:
+    if is_missing(child):
         return _MISSING
     if path in _AS_TYPED:
         return None
-    if child._is_interpolation():
+    if is_reference(child):
         try:
             found = node[key]
         except InterpolationToMissingValueError:
@@ -149,19 +149,11 @@ def _value(node: DictConfig | ListConfig, key: Any, child: Any, path: Path) -> A
             if message := refusal(error):
                 raise UserError(f"{_dotted(path)}: {message}") from error
             first_line = str(error).splitlines()[0]
-            raise UserError(f"{_dotted(path)}={child._value()}: cannot be resolved: {first_line}") from error
-        return _resolved(found, path) if isinstance(found, DictConfig | ListConfig) else found
-    if child._is_none():
+            raise UserError(f"{_dotted(path)}={written(child)}: cannot be resolved: {first_line}") from error
+        return _resolved(found, path) if isinstance(found, Container) else found
+    if is_null(child):
         return None
-    return _resolved(child, path) if isinstance(child, DictConfig | ListConfig) else child._value()
-
-
-def _children(node: DictConfig | ListConfig) -> Iterator[tuple[Any, Any]]:
-    if node._is_none() or node._is_missing():
-        return
-    keys: list[Any] = list(node.keys()) if isinstance(node, DictConfig) else list(range(len(node)))
-    for key in keys:
-        yield key, node._get_node(key)
+    return _resolved(child, path) if isinstance(child, Container) else written(child)
 
 
 def _check_targets(value: Any, path: Path) -> None:

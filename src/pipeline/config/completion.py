@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
-    from hydra._internal.hydra import Hydra
+    from pipeline.config.hydra_inside import Hydra
 
 # Hydra's own script completes files that hold @hydra.main, which `python -m pipeline` is not.
 _SCRIPT = """\

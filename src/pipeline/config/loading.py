@@ -10,24 +10,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import hydra.version
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.config_repository import CachingConfigRepository
-from hydra._internal.defaults_list import DefaultsList
-from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
-from hydra.core.default_element import GroupDefault
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.core.utils import setup_globals
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
-from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from pipeline.config.checks import check, check_overrides
+from pipeline.config.hydra_inside import HydraLoader, create_config_search_path, set_version_base
 from pipeline.config.nearest import suggest
+from pipeline.config.omegaconf_inside import children, is_reference
 from pipeline.config.resolvers import refusal, register
 from pipeline.config.shipped import config_directory
 from pipeline.errors import UserError
@@ -40,7 +35,7 @@ _OF_DATA = ("prepare", "explore", "baseline", "improve")
 _OF_A_MODEL = ("find_lr", "tune")
 
 
-class Loader(ConfigLoaderImpl):
+class Loader(HydraLoader):
     """Hydra's loader; every configuration that it composes, for a run or a job of a sweep, is checked."""
 
     def __init__(self, search_path: ConfigSearchPath, *, for_this_machine: bool = True) -> None:
@@ -73,9 +68,7 @@ class Loader(ConfigLoaderImpl):
             check(cfg, sweep=run_mode == RunMode.MULTIRUN, for_this_machine=self._for_this_machine)
         return cfg
 
-    def compute_defaults_list(
-        self, config_name: str | None, overrides: list[str], run_mode: RunMode
-    ) -> DefaultsList:
+    def compute_defaults_list(self, config_name: str | None, overrides: list[str], run_mode: RunMode) -> Any:
         return super().compute_defaults_list(config_name, [self._understood(o) for o in overrides], run_mode)
 
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
@@ -84,30 +77,16 @@ class Loader(ConfigLoaderImpl):
         cfg.hydra.sweep.dir = master_config.hydra.sweep.dir
         return cfg
 
-    def _process_config_searchpath(
-        self, config_name: str | None, parsed_overrides: list[Override], repo: CachingConfigRepository
-    ) -> None:
+    def check_search_path(self, places: Sequence[Any]) -> None:
         # Hydra imports a package to look for files in it, so only directories are searched.
-        found = repo.load_config(config_name) if config_name is not None else None
-        searched: list[Any] = [
-            o.value() for o in parsed_overrides if o.get_key_element() == "hydra.searchpath"
-        ]
-        if found is not None:
-            searched.append(OmegaConf.select(found.config, "hydra.searchpath"))
-        for places in searched:
-            for place in places if isinstance(places, list | ListConfig) else ():
-                if not str(place).startswith(("/", "file://")):
-                    raise UserError(f"hydra.searchpath={place}: expected the absolute path of a directory")
-        super()._process_config_searchpath(config_name, parsed_overrides, repo)
+        for place in places:
+            if not str(place).startswith(("/", "file://")):
+                raise UserError(f"hydra.searchpath={place}: expected the absolute path of a directory")
 
     @cached_property
     def _groups(self) -> frozenset[str]:
         """Groups that stand in the defaults list: they are chosen, not added."""
-        found = self.repository.load_config("config")
-        defaults = found.defaults_list if found is not None and found.defaults_list is not None else []
-        return frozenset(
-            default.group for default in defaults if isinstance(default, GroupDefault) and default.group
-        )
+        return self.groups_of("config")
 
     def _understood(self, override: str) -> str:
         """``+experiment=x`` means ``experiment=x``; ``+key=value`` sets it, whether it was there or not."""
@@ -120,7 +99,7 @@ class Loader(ConfigLoaderImpl):
             return f"{parts['key'].lstrip('/')}{option}"
         if not parts["sign"]:
             return override
-        is_group = self.repository.group_exists(parts["key"].split("@")[0])
+        is_group = self.group_exists(parts["key"].split("@")[0])
         return override if is_group else f"++{parts['key']}{parts['rest'] or ''}"
 
     def _explained(self, error: BaseException, config_name: str | None, overrides: list[str]) -> str:
@@ -146,7 +125,7 @@ class Loader(ConfigLoaderImpl):
         options = list(error.options or [])
         if not group:
             return message
-        if not options and not self.repository.group_exists(group):
+        if not options and not self.group_exists(group):
             return f"{group}={option}: there is no such group. {suggest(group, sorted(self._groups))}"
         if not options:
             return f"{group}={option}: there is no such {_noun(group)}, and none at all"
@@ -215,10 +194,7 @@ def loader(config_dir: Path | str | None = None, *, for_this_machine: bool = Tru
     Raises:
         UserError: the directory is not there.
     """
-    hydra.version.setbase("1.3")
-    Plugins.instance()
-    setup_globals()
-    register()
+    prepare()
     search_path = create_config_search_path(str(config_directory()))
     if config_dir is not None:
         directory = Path(config_dir).expanduser().absolute()
@@ -226,6 +202,14 @@ def loader(config_dir: Path | str | None = None, *, for_this_machine: bool = Tru
             raise UserError(f"--config-dir {config_dir}: there is no such directory")
         search_path.prepend("command-line", f"file://{directory}", SearchPathQuery(provider="schema"))
     return Loader(search_path, for_this_machine=for_this_machine)
+
+
+def prepare() -> None:
+    """Load Hydra's plugins and register what ``${...}`` may call. Harmless when called again."""
+    set_version_base()
+    Plugins.instance()
+    setup_globals()
+    register()
 
 
 def user_directory() -> Path | None:
@@ -286,11 +270,10 @@ def _arguments_of(node: Any, section: str) -> set[str]:
 
 def _dotted_keys(cfg: DictConfig, before: str = "") -> list[str]:
     keys: list[str] = []
-    for key in map(str, cfg):
+    for key, node in children(cfg):
         if key == "hydra" and not before:
             continue
-        node = cfg._get_node(key)
         keys.append(f"{before}{key}")
-        if isinstance(node, DictConfig) and not node._is_none() and not node._is_interpolation():
+        if isinstance(node, DictConfig) and not is_reference(node):
             keys += _dotted_keys(node, f"{before}{key}.")
     return keys

@@ -1,9 +1,9 @@
 """What ``${...}`` in a configuration may do.
 
 A configuration can come from someone else and is recorded with every run. So ``oc.env`` reads only variables
-that are named here (any other would carry secrets of the environment into recorded files), and the resolvers
-that turn text into structures (``oc.create``, ``oc.decode``) are switched off: they could assemble a
-``_target_`` that no check saw.
+that are named here (any other would carry secrets of the environment into recorded files). OmegaConf's own resolvers
+are switched off unless they only point at another place of the configuration: ``oc.create`` and ``oc.decode``
+could assemble a ``_target_`` that no check saw, ``oc.coerce`` (2.4) imports the module that it is given.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from pipeline.config.omegaconf_inside import register_resolver, resolver_names
 from pipeline.errors import UserError
 
 READABLE_VARIABLES = frozenset(
@@ -29,16 +30,21 @@ READABLE_VARIABLES = frozenset(
 )
 
 
+# What OmegaConf brings and a configuration may use: other places of the same configuration, and our own oc.env.
+_KEPT = frozenset({"oc.deprecated", "oc.dict.keys", "oc.dict.values", "oc.env", "oc.select"})
+
+
 def register() -> None:
     """Register ours and replace those of OmegaConf that do too much. Harmless when called again."""
-    OmegaConf.register_new_resolver("oc.env", _environment, replace=True)
-    OmegaConf.register_new_resolver("oc.create", _switched_off("oc.create"), replace=True)
-    OmegaConf.register_new_resolver("oc.decode", _switched_off("oc.decode"), replace=True)
+    for name in resolver_names():
+        if name.startswith("oc.") and name not in _KEPT:
+            register_resolver(name, _switched_off(name))
+    register_resolver("oc.env", _environment)
     # Cached with the configuration: one value for all who ask, another one for the next run.
-    OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(3), use_cache=True, replace=True)
-    OmegaConf.register_new_resolver("run_dir", _run_directory, replace=True)
+    register_resolver("unique", lambda: secrets.token_hex(3), use_cache=True)
+    register_resolver("run_dir", _run_directory)
     # What follows from the data stays as it is written until the data is there: Spec.filled_in puts the number in.
-    OmegaConf.register_new_resolver("spec", lambda name: f"${{spec:{name}}}", replace=True)
+    register_resolver("spec", lambda name: f"${{spec:{name}}}")
 
 
 def allowed_names() -> frozenset[str]:

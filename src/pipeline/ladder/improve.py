@@ -29,6 +29,7 @@ from pipeline.runs.hooks import Hooks
 from pipeline.runs.recording import AnyRun, NoRun, git_state, open_run, recorded, reopen_run
 from pipeline.runs.result import RunResult
 from pipeline.runs.settings import OF_A_LADDER
+from pipeline.tracking.mlflow_inside import shown_as_tables
 
 if TYPE_CHECKING:
     from pipeline.data.core.module import DataModule
@@ -323,14 +324,8 @@ def _record(climb: Climb, cfg: DictConfig, directory: Path, parent: AnyRun) -> N
             f"test/{climb.metric}_high": shown.test.high,
         }
     parent.log_metrics({**metrics, "seconds/total": climb.seconds})
-    # The form of the tracking library's own tables, which its pages show as such.
     parent.log_text(json.dumps({"columns": list(COLUMNS), "data": rows(climb)}), "ladder.json")
-    parent.set_tags(
-        {
-            "chosen": climb.chosen.name,
-            "mlflow.loggedArtifacts": json.dumps([{"path": "ladder.json", "type": "table"}]),
-        }
-    )
+    parent.set_tags({"chosen": climb.chosen.name, **shown_as_tables("ladder.json")})
     described = next((rung.result for rung in (shown, *climb.rungs[1:]) if rung.result), None)
     RunResult(
         directory=directory,

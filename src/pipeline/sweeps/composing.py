@@ -6,24 +6,18 @@ import contextlib
 import copy
 import logging
 from collections.abc import Iterator, Sequence
-from typing import Any
 
-from hydra import version
-from hydra._internal.callbacks import Callbacks
-from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
-from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
-from hydra.core.plugins import Plugins
-from hydra.core.utils import JobReturn, run_job, setup_globals
+from hydra.core.utils import JobReturn
 from hydra.errors import HydraException
 from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from pipeline.config.checks import check
-from pipeline.config.loading import Loader
-from pipeline.config.resolvers import register
+from pipeline.config.hydra_inside import Callbacks, run_job, search_path_of, set_override_dirname, set_values
+from pipeline.config.loading import Loader, prepare
 from pipeline.sweeps.plan import Plan, Source
 
 
@@ -72,23 +66,18 @@ class Composer:
             self._common = self.compose_only(typed)
         config = copy.deepcopy(self._common)
         try:
-            ConfigLoaderImpl._apply_overrides_to_config(parsed, config)
+            set_values(config, parsed)
         except HydraException:
             return None
         config.hydra.overrides.task.extend(overrides)
-        every = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
-        naming = config.hydra.job.config.override_dirname
-        config.hydra.job.override_dirname = get_overrides_dirname(
-            every, naming.exclude_keys, naming.item_sep, naming.kv_sep
-        )
+        set_override_dirname(config)
         check(config)
         return config
 
     def _is_value(self, override: Override) -> bool:
         if override.type != OverrideType.CHANGE or override.package is not None:
             return False
-        repository: Any = getattr(self._loader, "repository", None)
-        return repository is not None and not repository.group_exists(override.key_or_group)
+        return isinstance(self._loader, Loader) and not self._loader.group_exists(override.key_or_group)
 
     def compose_only(self, overrides: Sequence[str]) -> DictConfig:
         """The configuration of these overrides alone, Hydra's part included."""
@@ -142,11 +131,5 @@ def _logging_kept() -> Iterator[None]:
 
 
 def _make_loader(source: Source) -> ConfigLoader:
-    version.setbase("1.3")
-    Plugins.instance()
-    setup_globals()
-    register()
-    path: Any = ConfigSearchPathImpl()
-    for provider, place in source.search_path:
-        path.append(provider=provider, path=place)
-    return Loader(path)
+    prepare()
+    return Loader(search_path_of(source.search_path))

@@ -140,10 +140,11 @@ def _pick_up(
     own: Mapping[str, Value],
     seeds: Sequence[Mapping[str, Value]],
 ) -> None:
-    report_lost(storage.reclaim(study._study_id, plan.retries))
+    study_id = storage.get_study_id_from_name(study.study_name)
+    report_lost(storage.reclaim(study_id, plan.retries))
     if plan.jobs is not None:
         # Before the first look at the trials: Optuna never looks again at one that it has seen finished.
-        storage.requeue_failed(study._study_id)
+        storage.requeue_failed(study_id)
     before = trials_of(study, plan)
     enqueue(storage, study, plan, own, seeds)
     done = sum(trial.state.is_finished() for trial in before)
@@ -177,7 +178,7 @@ def _run_trials(
                 plan_file,
                 url,
                 storage,
-                study._study_id,
+                storage.get_study_id_from_name(study.study_name),
                 finished=lambda: sum(trial.state.is_finished() for trial in trials_of(study, plan)),
                 on_change=display.update,
                 on_lost=parent.recover,

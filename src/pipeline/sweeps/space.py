@@ -23,6 +23,7 @@ from optuna.distributions import (
 )
 
 from pipeline.errors import UserError
+from pipeline.sweeps.optuna_inside import contains
 
 Value = str | int | float | bool | None
 
@@ -210,7 +211,7 @@ def match(distribution: BaseDistribution, own: Any) -> tuple[bool, Value]:
     if isinstance(distribution, IntDistribution) and own != int(own):
         return False, None
     value = int(own) if isinstance(distribution, IntDistribution) else float(own)
-    return distribution._contains(distribution.to_internal_repr(value)), value
+    return contains(distribution, value), value
 
 
 def _meaning(choice: Value) -> Any:

@@ -21,18 +21,14 @@ import sqlalchemy
 from filelock import FileLock
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import RDBStorage
-from optuna.storages._rdb import models as _models
 from optuna.trial import TrialState
 from sqlalchemy import orm
 
 from pipeline.config.masking import holds_secret, mask
 from pipeline.errors import UserError
+from pipeline.sweeps.optuna_inside import FIXED, models, write_value
 from pipeline.tracking import process
 
-# Optuna's tables are declared in a way that type checkers misread.
-models: Any = _models
-
-FIXED = "fixed_params"  # Optuna's own name: values that a queued trial must take.
 CLAIM = "sweep:claim"
 LOST = "sweep:lost"
 COMPLETE_SETTINGS = "sweep:settings"
@@ -186,7 +182,7 @@ class SweepStorage(RDBStorage):
             for key, value in (attributes or {}).items():
                 _set_attr(session, models.TrialUserAttributeModel, trial.trial_id, key, value)
             for objective, value in enumerate(values or ()):
-                self._set_trial_value_without_commit(session, trial, objective, value)
+                write_value(self, session, trial, objective, value)
             trial.state = state
             trial.datetime_complete = datetime.now()
 

@@ -12,9 +12,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from pipeline.errors import UserError
 from pipeline.sweeps.algorithms import GRID
+from pipeline.sweeps.optuna_inside import FIXED
 from pipeline.sweeps.plan import Plan
 from pipeline.sweeps.space import SearchSpace, Value, describe, grid
-from pipeline.sweeps.storage import FIXED, SweepStorage
+from pipeline.sweeps.storage import SweepStorage
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +100,7 @@ def enqueue(
 ) -> int:
     """Queue the trials that the study still lacks; how many this call added."""
     prepared = prepared_trials(plan, own, seeds)
-    return storage.enqueue_up_to(study._study_id, plan.n_trials, prepared)
+    return storage.enqueue_up_to(storage.get_study_id_from_name(study.study_name), plan.n_trials, prepared)
 
 
 def prepared_trials(

@@ -111,7 +111,7 @@ def best_settings(
         arguments: see :func:`optimise`.
         nested_under: likewise.
     """
-    from hydra._internal.callbacks import Callbacks
+    from pipeline.config.hydra_inside import Callbacks
 
     context = HydraContext(config_loader=loads, callbacks=Callbacks(config))
     best = optimise(config, context, arguments, nested_under).best
@@ -343,10 +343,10 @@ def _url(config: DictConfig, base: DictConfig) -> str:
 def _unfinished_name(url: str, name: str) -> str:
     """The name of this multirun's study that is not completed yet, or the next new one."""
     storage = open_storage(url)
-    existing = {entry.study_name: entry._study_id for entry in storage.get_all_studies()}
+    existing = {entry.study_name for entry in storage.get_all_studies()}
     candidate, number = name, 1
     while candidate in existing:
-        trials = storage.get_all_trials(existing[candidate], deepcopy=False)
+        trials = storage.get_all_trials(storage.get_study_id_from_name(candidate), deepcopy=False)
         if any(trial.state != TrialState.COMPLETE for trial in trials):
             return candidate
         number += 1

@@ -22,14 +22,15 @@ from typing import Any
 import optuna
 from hydra.core.utils import JobRuntime
 from omegaconf import DictConfig, OmegaConf
-from optuna.pruners import _filter_study
 from optuna.trial import FrozenTrial, TrialState
 
+from pipeline.config.hydra_inside import outcome
 from pipeline.config.masking import mask
 from pipeline.errors import Diverged, Interrupted
 from pipeline.process_life import answer, interrupt, run_process
 from pipeline.sweeps.algorithms import WILCOXON, build_pruner, build_sampler
 from pipeline.sweeps.composing import Composer
+from pipeline.sweeps.optuna_inside import filter_study, forget_known_trials, suggest
 from pipeline.sweeps.plan import Plan
 from pipeline.sweeps.running import (
     BadObjective,
@@ -154,6 +155,7 @@ class Worker:
             pruner=build_pruner(plan.pruner),
             sampler=self._sampler(0),
         )
+        self._study_id = storage.get_study_id_from_name(plan.study_name)
         self._pulse = Pulse(storage, orphaned)
         self._looked = 0.0
 
@@ -173,7 +175,7 @@ class Worker:
             import pipeline.training.fit  # noqa: F401
         with self._pulse.running():
             while not self._is_over():
-                claim = self._storage.claim(self._study._study_id, self._plan.n_trials)
+                claim = self._storage.claim(self._study_id, self._plan.n_trials)
                 if claim is not None:
                     with self._pulse.of(claim):
                         self._run_trial(claim)
@@ -192,7 +194,7 @@ class Worker:
     def _others_running(self) -> bool:
         if time.monotonic() - self._looked > _RECLAIM_SECONDS:
             self._looked = time.monotonic()
-            report_lost(self._storage.reclaim(self._study._study_id, self._plan.retries))
+            report_lost(self._storage.reclaim(self._study_id, self._plan.retries))
         states = (TrialState.RUNNING, TrialState.WAITING)
         trials = self._study.get_trials(deepcopy=False, states=states)
         return any(trial.number < self._plan.n_trials for trial in trials)
@@ -202,10 +204,9 @@ class Worker:
         attempt = _Attempt(self._plan, self._study, self._storage, claim, started)
         try:
             self._study.sampler = self._sampler(claim.number)
-            # Optuna keeps the trials it knows for one trial's time, and forgets them in `ask`, which is not used here.
-            self._study._thread_local.cached_all_trials = None
+            forget_known_trials(self._study)
             trial = attempt.trial = optuna.Trial(self._study, claim.trial_id)
-            overrides = self._suggest(trial)
+            overrides = self._suggest(trial, claim)
             self._on_change()
             if self._plan.skip_duplicates and self._plan.jobs is None and attempt.copy_known_result(trial):
                 return
@@ -221,17 +222,17 @@ class Worker:
         finally:
             self._on_change()
 
-    def _suggest(self, trial: optuna.Trial) -> list[str]:
+    def _suggest(self, trial: optuna.Trial, claim: Claim) -> list[str]:
         if self._plan.jobs is not None:
             job = self._plan.jobs[trial.number]
             for key, distribution in self._space.distributions.items():
-                trial._suggest(key, distribution)
+                suggest(trial, key, distribution)
             return [f"{key}={value}" for key, value in job.items()]
         for key, distribution in self._space.distributions.items():
-            trial._suggest(key, distribution)
+            suggest(trial, key, distribution)
         if self._extend is not None:
             self._extend(self._composer.compose([]), trial)
-        self._storage.set_trial_system_attr(trial._trial_id, COMPLETE_SETTINGS, trial.params)
+        self._storage.set_trial_system_attr(claim.trial_id, COMPLETE_SETTINGS, trial.params)
         return [as_override(key, value) for key, value in trial.params.items()]
 
     def _train(self, trial: optuna.Trial, overrides: list[str], attempt: _Attempt) -> None:
@@ -255,11 +256,10 @@ class Worker:
         def task(job: DictConfig) -> Outcome:
             return as_outcome(self._run(job, context))
 
-        returned = self._composer.run(config, subdir, task)
-        outcome = returned._return_value
-        if isinstance(outcome, BaseException):
-            raise outcome
-        attempt.complete(outcome)
+        result = outcome(self._composer.run(config, subdir, task))
+        if isinstance(result, BaseException):
+            raise result
+        attempt.complete(result)
 
     def _reporter(
         self, trial: optuna.Trial, attempt: _Attempt, config: DictConfig
@@ -366,7 +366,7 @@ class _Attempt:
             "directory": str(self.directory) if self.directory else None,
         }
         frozen = self._frozen()
-        study = _filter_study(self._study, frozen)
+        study = filter_study(self._study, frozen)
         study.sampler.after_trial(study, frozen, state, values)
         self._storage.finish(self.claim, state, values, {**own, **attributes})
 

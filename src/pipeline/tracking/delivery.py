@@ -13,13 +13,18 @@ from typing import TYPE_CHECKING, Any
 from pipeline.config.masking import mask
 from pipeline.tracking import journal, registry
 from pipeline.tracking.journal import Record
+from pipeline.tracking.mlflow_inside import (
+    DATASET_CONTEXT,
+    EXPERIMENT_TAGS,
+    METRICS_AT_ONCE,
+    PARAMS_OR_TAGS_AT_ONCE,
+    dataset_source,
+)
 from pipeline.tracking.store import KEY_TAG, artifact_location, open_client
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-_MAX_METRICS = 800
-_MAX_PARAMS_OR_TAGS = 100
 _BATCHED = {"metrics", "params", "tags"}
 _WITHOUT_DELIVERY = {"rewind", "damaged"}
 _REFUSED = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "INVALID_STATE", "RESOURCE_ALREADY_EXISTS"}
@@ -180,8 +185,8 @@ class Delivery:
             if kind in _BATCHED:
                 counts[kind] += len(entry.record["v"])
                 full = (
-                    counts["metrics"] > _MAX_METRICS
-                    or max(counts["params"], counts["tags"]) > _MAX_PARAMS_OR_TAGS
+                    counts["metrics"] > METRICS_AT_ONCE
+                    or max(counts["params"], counts["tags"]) > PARAMS_OR_TAGS_AT_ONCE
                 )
                 if group and full:
                     break
@@ -288,13 +293,13 @@ class Delivery:
         while metrics or all_params or all_tags:
             self._client.log_batch(
                 self._run_id,
-                metrics=metrics[:_MAX_METRICS],
-                params=all_params[:_MAX_PARAMS_OR_TAGS],
-                tags=all_tags[:_MAX_PARAMS_OR_TAGS],
+                metrics=metrics[:METRICS_AT_ONCE],
+                params=all_params[:PARAMS_OR_TAGS_AT_ONCE],
+                tags=all_tags[:PARAMS_OR_TAGS_AT_ONCE],
             )
-            metrics = metrics[_MAX_METRICS:]
-            all_params = all_params[_MAX_PARAMS_OR_TAGS:]
-            all_tags = all_tags[_MAX_PARAMS_OR_TAGS:]
+            metrics = metrics[METRICS_AT_ONCE:]
+            all_params = all_params[PARAMS_OR_TAGS_AT_ONCE:]
+            all_tags = all_tags[PARAMS_OR_TAGS_AT_ONCE:]
 
     def _not_yet_in_file_store(self, metrics: Sequence[Any]) -> list[Any]:
         """Databases drop a point that they already hold; MLflow's file store would double it."""
@@ -318,16 +323,16 @@ class Delivery:
     def _send_dataset(self, record: Record) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
-        remote = record["source"].startswith(("http://", "https://"))
+        kind, source = dataset_source(record["source"])
         dataset = Dataset(
             name=record["name"],
             digest=record["digest"],
-            source_type="http" if remote else "local",
-            source=json.dumps({"url" if remote else "uri": record["source"]}),
+            source_type=kind,
+            source=source,
             schema=record["schema"],
             profile=record["profile"],
         )
-        tag = InputTag("mlflow.data.context", record["context"])
+        tag = InputTag(DATASET_CONTEXT, record["context"])
         self._client.log_inputs(self._run_id, datasets=[DatasetInput(dataset, [tag])])
 
     def _send_model(self, record: Record, end: int) -> None:
@@ -436,9 +441,8 @@ class Delivery:
         if experiment is None:
             try:
                 location = artifact_location(self.uri, name, self.experiments_dir)
-                # Or the pages open on traces of language models instead of on runs.
-                tags = {"mlflow.experimentKind": "custom_model_development"}
-                return str(self._client.create_experiment(name, artifact_location=location, tags=tags))
+                made = self._client.create_experiment(name, location, tags=EXPERIMENT_TAGS)
+                return str(made)
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise

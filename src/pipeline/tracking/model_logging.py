@@ -95,7 +95,6 @@ def _save(local: Path, logged: Any, run_id: str, folder: Path, record: Record) -
     import mlflow.pyfunc
     from mlflow.exceptions import MlflowException
     from mlflow.models import Model
-    from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
     description = Model(
         logged.artifact_location, run_id, model_uuid=logged.model_id, model_id=logged.model_id
@@ -115,7 +114,7 @@ def _save(local: Path, logged: Any, run_id: str, folder: Path, record: Record) -
         raise
     except Exception as error:
         # No later try does better with this signature, example and bundle.
-        raise MlflowException(f"cannot log the model: {error}", error_code=INVALID_PARAMETER_VALUE) from error
+        raise MlflowException.invalid_parameter_value(f"cannot log the model: {error}") from error
 
 
 def _example(folder: Path, record: Record) -> Any:

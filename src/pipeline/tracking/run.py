@@ -19,14 +19,12 @@ from pipeline.config.masking import mask
 from pipeline.errors import UserError
 from pipeline.tracking import journal, registry
 from pipeline.tracking.addresses import absolute_uri
+from pipeline.tracking.mlflow_inside import MAX_KEY, MAX_PARAM, MAX_TAG
 from pipeline.tracking.process import is_alive, this_process
 from pipeline.tracking.sender_link import link
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
-_MAX_PARAM = 6000
-_MAX_TAG = 8000
-_MAX_KEY = 250
 _BAD_IN_NAME = re.compile(r"[^\w.\- :/]")
 
 
@@ -286,7 +284,7 @@ class Run:
         if self._finished:
             return
         self._finished = True
-        message = None if error is None else mask(error)[:_MAX_TAG]
+        message = None if error is None else mask(error)[:MAX_TAG]
         with journal.locked(registry.tracking_folder(self.directory) / "writer.lock"):
             self._writer.append({"t": "finish", "time": _now(), "status": status, "error": message})
             self._writer.sync()
@@ -330,7 +328,7 @@ class Run:
 @lru_cache(maxsize=1024)
 def clean_name(name: str) -> str:
     """A name as MLflow accepts it: other characters than letters, digits and `_-. :/` become underscores."""
-    return _BAD_IN_NAME.sub("_", name)[:_MAX_KEY]
+    return _BAD_IN_NAME.sub("_", name)[:MAX_KEY]
 
 
 def _check_free(directory: Path, life: registry.Life, resume: bool) -> None:
@@ -360,7 +358,7 @@ def _standard_tags(directory: Path) -> dict[str, str]:
 
 
 def _clean_tags(tags: Mapping[str, Any]) -> dict[str, str]:
-    return {clean_name(name): mask(str(value))[:_MAX_TAG] for name, value in tags.items()}
+    return {clean_name(name): mask(str(value))[:MAX_TAG] for name, value in tags.items()}
 
 
 def _flatten(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -368,7 +366,7 @@ def _flatten(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
         if isinstance(value, Mapping) and value:
             yield from _flatten(value, f"{prefix}{name}.")
         else:
-            yield clean_name(f"{prefix}{name}"), mask(str(value))[:_MAX_PARAM]
+            yield clean_name(f"{prefix}{name}"), mask(str(value))[:MAX_PARAM]
 
 
 def _plain(value: Any) -> Any:

@@ -6,7 +6,6 @@ import mlflow.models
 import numpy as np
 import pandas as pd
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc.model import PythonModel
 
 MAX_SAMPLES = 65_536
@@ -45,7 +44,7 @@ class ServedModel(PythonModel):
             # Whatever goes wrong inside came from the input: one line says so, without our stack.
             reason = str(error) if type(error).__name__ == "UserError" else f"{type(error).__name__}: {error}"
             message = f"the model cannot take this input: {reason}"
-            raise MlflowException(message, error_code=INVALID_PARAMETER_VALUE) from None
+            raise MlflowException.invalid_parameter_value(message) from None
 
 
 def _samples(model_input: Any) -> Any:
@@ -56,13 +55,12 @@ def _samples(model_input: Any) -> Any:
     if isinstance(samples, dict):
         samples = pd.DataFrame(samples)
     if len(samples) == 0:
-        raise MlflowException("the input holds no samples", error_code=INVALID_PARAMETER_VALUE)
+        raise MlflowException.invalid_parameter_value("the input holds no samples")
     values = samples.size if isinstance(samples, np.ndarray | pd.DataFrame) else _length(samples)
     if len(samples) > MAX_SAMPLES or values > MAX_VALUES:
-        raise MlflowException(
+        raise MlflowException.invalid_parameter_value(
             f"the input holds {len(samples)} samples with {values} values; at most {MAX_SAMPLES} samples and "
-            f"{MAX_VALUES} values are taken at once",
-            error_code=INVALID_PARAMETER_VALUE,
+            f"{MAX_VALUES} values are taken at once"
         )
     return samples
 
@@ -74,9 +72,8 @@ def _length(samples: Any) -> int:
 def _batch_size(params: dict[str, Any] | None) -> int:
     size = (params or {}).get("batch_size", 1024)
     if not isinstance(size, int) or not 1 <= size <= MAX_SAMPLES:
-        raise MlflowException(
-            f"batch_size is {size!r}; a whole number from 1 to {MAX_SAMPLES} is expected",
-            error_code=INVALID_PARAMETER_VALUE,
+        raise MlflowException.invalid_parameter_value(
+            f"batch_size is {size!r}; a whole number from 1 to {MAX_SAMPLES} is expected"
         )
     return size
 

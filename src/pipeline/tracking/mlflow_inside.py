@@ -1,0 +1,37 @@
+"""What MLflow gives no public name: tags that its pages read, forms of its records and limits of its stores.
+
+MLflow itself is not imported: recording must not wait for that. ``tests/tracking/test_mlflow_inside.py`` holds MLflow
+to all of it, and fails by name where a version changes something.
+"""
+
+from __future__ import annotations
+
+import json
+
+# A store refuses longer ones, and the whole batch with them: they are cut while they are recorded.
+MAX_KEY = 250
+MAX_PARAM = 6000
+MAX_TAG = 8000
+# A store refuses batches of more than 1000 entries of all kinds, or of more than 100 parameters or tags.
+METRICS_AT_ONCE = 800
+PARAMS_OR_TAGS_AT_ONCE = 100
+
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+"""Or the experiment's page opens on traces of language models instead of on runs."""
+
+DATASET_CONTEXT = "mlflow.data.context"
+"""The tag that says what a data set was used for. `mlflow.log_input` writes it, into a run of its own process alone."""
+
+
+def dataset_source(address: str) -> tuple[str, str]:
+    """The kind and the JSON of where a data set came from; MLflow's own classes for it want the file at hand."""
+    remote = address.startswith(("http://", "https://"))
+    return ("http" if remote else "local", json.dumps({"url" if remote else "uri": address}))
+
+
+def shown_as_tables(*paths: str) -> dict[str, str]:
+    """The tag by which a run's page shows JSON artefacts, ``{"columns": [...], "data": [[...], ...]}``, as tables.
+
+    ``mlflow.log_table``, the public way, wants the store to answer.
+    """
+    return {"mlflow.loggedArtifacts": json.dumps([{"path": path, "type": "table"} for path in paths])}
