@@ -471,7 +471,7 @@ def damaged_file(kind: str, directory: Path) -> DamagedFile:
         read = module_of("data=image_folder", f"data.path={directory / 'images'}")
         return DamagedFile(path, [*wholes, image_bytes("JPEG", "L"), image_bytes("TIFF", "L")], read)
     if kind == "predicted":
-        from pipeline.data.core.encoder import ImageEncoder
+        from pipeline.data.images.encoders import ImageEncoder
 
         path = directory / "image.png"
         encoder = ImageEncoder([1, 8, 8], [0.0], [1.0])

@@ -26,6 +26,8 @@ FLOORS = (
 )
 LIBRARIES = {
     "torchtext": ("data.text",),
+    # Decoders that start programs are refused in one place.
+    "PIL": ("data.images",),
     "mlflow": ("tracking",),
     "optuna": ("sweeps",),
 }

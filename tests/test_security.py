@@ -22,7 +22,7 @@ from pipeline.config.allowlist import ALLOWED_MODULES, resolve
 from pipeline.config.loading import compose
 from pipeline.config.masking import holds_secret, mask
 from pipeline.data.core.cache import cached
-from pipeline.data.core.encoder import ImageEncoder
+from pipeline.data.images.encoders import ImageEncoder
 from pipeline.data.tables.memmap import open_table, write_table
 from pipeline.data.text.files import TextFolder
 from pipeline.errors import UserError

@@ -17,8 +17,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline.data.encoders import restored
-from pipeline.data.images import folder as image_folder
-from pipeline.data.images.folder import ImageFolder, ResizingImageEncoder, read_image
+from pipeline.data.images import decoding
+from pipeline.data.images.decoding import read_image
+from pipeline.data.images.encoders import ResizingImageEncoder
+from pipeline.data.images.folder import ImageFolder
 from pipeline.errors import UserError
 
 
@@ -91,11 +93,11 @@ def test_the_second_start_decodes_nothing_and_a_changed_image_is_noticed(
     first = load(root, tmp_path)
     calls: list[Path] = []
 
-    def counted(path: Path, shape: Any) -> Any:
+    def counted(path: Path, shape: Any, resize: bool) -> Any:
         calls.append(path)
-        return read_image(path, shape)
+        return read_image(path, shape, resize)
 
-    monkeypatch.setattr(image_folder, "read_image", counted)
+    monkeypatch.setattr(decoding, "read_image", counted)
     again = load(root, tmp_path)
     assert not calls and again.digest == first.digest
     Image.new("RGB", (20, 20), "green").save(root / "cat" / "0.png")

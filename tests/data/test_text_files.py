@@ -154,7 +154,7 @@ def test_a_folder_a_class_is_read_with_its_own_test_folder_if_there_is_one(tmp_p
     ("content", "message"),
     [
         (None, "cannot be read"),
-        (b"", "cannot be read as a table"),
+        (b"", "is empty"),
         (b"text,label\n", "no rows"),
         (b"words,label\na,b\n", "data.text"),
         (b"text,kind\na,b\n", "data.target"),
@@ -163,7 +163,7 @@ def test_a_folder_a_class_is_read_with_its_own_test_folder_if_there_is_one(tmp_p
         ("text,label\nä,x\nb,y\n".encode("latin-1"), "UTF-8"),
         (b"text,label\n!,x\n", "two classes"),
         (b"text,label\n,x\n,y\n,x\n,y\n,x\n,y\n", "hold no word"),
-        (b'text,label\n"a,x\nb', "cannot be read as a table"),
+        (b'text,label\n"a,x\nb', "a quotation mark is never closed"),
     ],
 )
 def test_a_bad_table_is_refused_with_one_message(tmp_path: Path, content: bytes | None, message: str) -> None:

@@ -28,8 +28,8 @@ def bundle(tmp_path: Path) -> Path:
     """A linear model of 4×4 images with fixed weights, saved."""
     import torch
 
-    from pipeline.data.core.encoder import ImageEncoder
     from pipeline.data.core.spec import Spec
+    from pipeline.data.images.encoders import ImageEncoder
     from pipeline.models import saved
     from pipeline.models.linear import Linear
 

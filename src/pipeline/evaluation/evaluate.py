@@ -15,6 +15,8 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from pipeline.data.core.splits import Rows
+from pipeline.data.tables.files import TableFormat
+from pipeline.data.tables.values import CSV_TEXT_MAY_BE, Table, table_of
 from pipeline.errors import UserError
 from pipeline.evaluation.outputs import Outputs, loader_of, outputs_on, result_directory, test_split
 from pipeline.files import as_json, write_json, written
@@ -250,14 +252,17 @@ def rows_of_file(path: str, target: str | None, predictor: Predictor) -> Rows:
     column = target or spec.target_name
     inputs: list[Tensor] = []
     targets: list[Any] = []
-    for some in chunks(path, predictor.encoder, 4096):
+    for some in chunks(path, predictor.encoder, 4096, beside=[column]):
         frame = some.raw if hasattr(some.raw, "columns") else pd.DataFrame(some.raw)
         if column not in frame.columns:
             raise UserError(f"data.path={path} lacks the target column {column!r}; set data.target")
-        targets += frame[column].tolist()
-        inputs.append(predictor.encoder.encode(frame.drop(columns=[column])))
+        # As in training, rows without a target tell nothing.
+        frame = frame[frame[column].notna()]
+        if len(frame):
+            targets += frame[column].tolist()
+            inputs.append(predictor.encoder.encode(frame.drop(columns=[column])))
     if not inputs:
-        raise UserError(f"data.path={path} holds no samples")
+        raise UserError(f"data.path={path} holds no samples with a value in the column {column!r}")
     width = max(x.shape[-1] for x in inputs)
     if spec.input == "tokens":
         inputs = [torch.nn.functional.pad(x, (0, width - x.shape[1])) for x in inputs]
@@ -265,15 +270,21 @@ def rows_of_file(path: str, target: str | None, predictor: Predictor) -> Rows:
 
 
 def _targets(values: list[Any], predictor: Predictor, column: str) -> Tensor:
+    """The truth, understood as a column of a training file is."""
     spec = predictor.spec
-    if spec.task == "regression":
-        try:
-            numbers = torch.tensor([float(value) for value in values])
-        except (TypeError, ValueError):
-            raise UserError(f"the target column {column!r} must hold numbers") from None
-        return numbers if spec.outputs == 1 and predictor.module.spec.outputs == 1 else numbers[:, None]
     place = {name: number for number, name in enumerate(spec.classes)}
-    words = [str(int(v)) if isinstance(v, float) and v == int(v) else str(v) for v in values]
+    words = [str(value) for value in values]
+    if spec.task == "regression" or set(words) - set(place):
+        how = getattr(predictor.encoder, "written", TableFormat())
+        arrow = table_of({column: values}, [column]).arrow
+        found = Table(arrow, column, CSV_TEXT_MAY_BE, how.decimal).column(column)
+        if spec.task == "regression":
+            if found.kind != "number" or found.missing.any():
+                raise UserError(f"the target column {column!r} must hold numbers")
+            numbers = torch.from_numpy(found.values.astype(np.float32))
+            return numbers if spec.outputs == 1 and predictor.module.spec.outputs == 1 else numbers[:, None]
+        text = found.as_text()
+        words = [text.words[code] for code in text.values]
     if strange := sorted(set(words) - set(place)):
         raise UserError(
             f"the target column {column!r} holds {strange[:5]}; the model knows {list(place)[:12]}"

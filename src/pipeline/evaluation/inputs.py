@@ -1,26 +1,42 @@
-"""Raw samples from files, folders and standard input, a chunk at a time: memory holds one chunk."""
+"""Raw samples from files, folders and standard input, a chunk at a time: memory holds one chunk.
+
+Tables, images and texts are read by what reads them for training.
+"""
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from io import TextIOWrapper
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO, cast
+from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
+from pipeline.data.tables.files import (
+    FORMATS,
+    TableFormat,
+    csv_batches,
+    in_sizes,
+    json_rows,
+    parquet_batches,
+    refuse_other_files,
+    text_encoding,
+)
+from pipeline.data.tables.values import with_numbers
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from pipeline.data.core.encoder import Encoder
 
-IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
-FORMATS = {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".npy": "npy", ".txt": "text"}
-MOST_PIXELS = 50_000_000
+FORMS = {**FORMATS, ".npy": "npy", ".txt": "text"}
+FILES_AT_ONCE = 256
+"""Files that hold a sample each: reading them costs more than a chunk does, and images may be large."""
 
 
 @dataclass
@@ -28,233 +44,238 @@ class Samples:
     """Some raw samples.
 
     Args:
-        raw: what the encoder takes.
-        names: of the files that they came from, one each; None where one file holds many.
+        raw: What the encoder takes.
+        names: Names of the files that they came from, one each; None where one file holds many.
     """
 
     raw: Any
     names: list[str] | None = None
 
 
-def chunks(place: str, encoder: Encoder, size: int, form: str | None = None) -> Iterator[Samples]:
+@dataclass(frozen=True)
+class _Source:
+    """Where samples come from, and what they are for."""
+
+    place: str
+    encoder: Encoder
+    size: int
+    beside: Collection[str] = ()
+
+    @property
+    def path(self) -> Path:
+        return Path(self.place).expanduser()
+
+    @property
+    def name(self) -> str:
+        return "standard input" if self.place == "-" else self.place
+
+    @property
+    def kind(self) -> str:
+        """``text``, ``columns`` or ``tensor``."""
+        return str(self.encoder.signature()["type"])
+
+    @property
+    def written(self) -> TableFormat:
+        """How a table is written: as the training data was; a delimiter that it does not name is found."""
+        how: TableFormat = getattr(self.encoder, "written", TableFormat())
+        return how if how.delimiter else replace(how, delimiter="auto")
+
+
+def chunks(
+    place: str, encoder: Encoder, size: int, form: str | None = None, beside: Collection[str] = ()
+) -> Iterator[Samples]:
     """The samples at ``place`` in order, at most ``size`` at a time.
 
     Args:
-        place: a file, a folder, or ``-`` for standard input.
-        encoder: of the model, which says what a sample is.
-        size: samples in a chunk.
-        form: ``csv``, ``jsonl``, ``npy`` or ``text``; None for what the name ends in.
+        place: A file, a folder, or ``-`` for standard input.
+        encoder: The model's encoder, which says what a sample is.
+        size: Samples in a chunk.
+        form: ``csv``, ``tsv``, ``parquet``, ``jsonl``, ``npy`` or ``text``; None for what the name ends in.
+        beside: Columns of a table that the encoder does not know, to be kept as they are written.
 
     Raises:
         UserError: there is nothing there, or not what the model takes.
     """
-    kind = encoder.signature()["type"]
-    path = Path(place).expanduser()
-    if place != "-" and not path.exists():
+    source = _Source(place, encoder, size, beside)
+    if place != "-" and not source.path.exists():
         raise UserError(f"task.input={place}: there is no such file or folder")
-    if place != "-" and path.is_dir():
-        return _folder(path, encoder, kind, size)
-    if place != "-" and path.suffix.lower() in IMAGES and form is None:
-        return iter([_image_files([path], path.parent, encoder)])
-    standard = {"text": "text", "columns": "csv", "tensor": "csv"}[kind]
-    form = form or (standard if place == "-" else FORMATS.get(path.suffix.lower()))
+    if place != "-" and source.path.is_dir():
+        return _folder(source)
+    suffix = source.path.suffix.lower()
+    if (
+        form is None
+        and place != "-"
+        and suffix not in FORMS
+        and source.kind == "tensor"
+        and encoder.takes(source.path)
+    ):
+        return _files([source.path], source.path.parent, source)
+    standard = {"text": "text", "columns": "csv", "tensor": "csv"}[source.kind]
+    form = form or (standard if place == "-" else FORMS.get(suffix))
     if form is None:
-        known = ", ".join([*FORMATS, *IMAGES[:3]])
         raise UserError(
-            f"task.input={place}: what it holds does not follow from its name; expected one of {known}, "
-            "or set task.input_format"
+            f"task.input={place}: what it holds does not follow from its name; expected one of "
+            f"{', '.join(FORMS)}{', an image' if _takes_images(encoder) else ''}, or set task.input_format"
         )
     if form == "npy":
-        return _array(path, place, size)
-    readers = {"csv": _csv, "jsonl": _json_lines, "text": _lines}
-    return _opened(readers[form], place, encoder, kind, size)
+        return _array(source)
+    if form == "parquet":
+        return _parquet(source)
+    readers = {"csv": _csv, "tsv": _csv, "jsonl": _json_lines, "text": _lines}
+    return readers[form](source, form)
 
 
-def _opened(reader: Any, place: str, encoder: Encoder, kind: str, size: int) -> Iterator[Samples]:
+def _takes_images(encoder: Encoder) -> bool:
+    return encoder.signature()["type"] == "tensor" and encoder.takes(Path("image.png"))
+
+
+@contextmanager
+def _opened(source: _Source, encoding: str = "utf-8") -> Iterator[TextIO]:
+    encoding = text_encoding(encoding)
     try:
         # Lines end where the file says so: other separators may stand inside a text.
-        if place == "-":
-            text = TextIOWrapper(sys.stdin.buffer, encoding="utf-8-sig", newline="\n")
+        if source.place == "-":
+            text = TextIOWrapper(sys.stdin.buffer, encoding=encoding, newline="\n")
             try:
-                yield from reader(text, "standard input", encoder, kind, size)
+                yield text
             finally:
                 text.detach()
             return
-        with Path(place).expanduser().open(encoding="utf-8-sig", newline="\n") as text:
-            yield from reader(text, place, encoder, kind, size)
+        with source.path.open(encoding=encoding, newline="\n") as text:
+            yield text
     except UnicodeDecodeError as error:
+        name = "UTF-8" if encoding == "utf-8-sig" else encoding
         raise UserError(
-            f"task.input={place} is not UTF-8 text ({error.reason} at byte {error.start})"
+            f"task.input={source.place} is not {name} text ({error.reason} at byte {error.start})"
         ) from None
     except OSError as error:
-        raise UserError(f"task.input={place} cannot be read: {error.strerror or error}") from None
+        raise UserError(f"task.input={source.place} cannot be read: {error.strerror or error}") from None
 
 
-def _lines(text: TextIO, place: str, encoder: Encoder, kind: str, size: int) -> Iterator[Samples]:
+def _lines(source: _Source, form: str) -> Iterator[Samples]:
     """A text a line."""
-    if kind != "text":
-        raise UserError(f"{place} holds plain text, but this model takes {_wanted(encoder)}")
-    while some := list(islice(text, size)):
-        yield Samples([line.rstrip("\r\n") for line in some])
+    if source.kind != "text":
+        raise UserError(f"{source.name} holds plain text, but this model takes {_wanted(source.encoder)}")
+    with _opened(source) as text:
+        while some := list(islice(text, source.size)):
+            yield Samples([line.rstrip("\r\n") for line in some])
 
 
-def _json_lines(text: TextIO, place: str, encoder: Encoder, kind: str, size: int) -> Iterator[Samples]:
+def _json_lines(source: _Source, form: str) -> Iterator[Samples]:
     """A JSON value a line: a text, an object by column, or nested lists of numbers."""
-    numbered = ((number, line) for number, line in enumerate(text, start=1) if line.strip())
-    while some := list(islice(numbered, size)):
-        values = [_json_value(line, place, number, kind) for number, line in some]
-        yield Samples(_together(values, place, kind))
+    with _opened(source) as text:
+        rows = json_rows(text, source.name)
+        while some := list(islice(rows, source.size)):
+            values = [_json_value(value, number, source) for number, value in some]
+            yield Samples(values if source.kind != "tensor" else _together(values, source.name))
 
 
-def _json_value(line: str, place: str, number: int, kind: str) -> Any:
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{place}, line {number} is no JSON: {str(error).splitlines()[0]}") from None
-    wanted: type = {"text": str, "columns": dict, "tensor": list}[kind]
-    if kind == "text" and isinstance(value, dict):
-        value = value.get("text")
-    if not isinstance(value, wanted):
+def _json_value(value: Any, number: int, source: _Source) -> Any:
+    if source.kind == "text" and isinstance(value, dict) and not source.beside:
+        value = value.get(source.encoder.signature()["column"], value.get("text"))
+    wanted: tuple[type, ...] = {"text": (str,), "columns": (dict,), "tensor": (list,)}[source.kind]
+    if not isinstance(value, (dict,) if source.beside else wanted):
         names = {
             "text": 'a string or {"text": ...}',
             "columns": "an object by column",
             "tensor": "a list of numbers",
         }
-        raise UserError(f"{place}, line {number} is {type(value).__name__}; expected {names[kind]}")
+        raise UserError(
+            f"{source.name}, line {number} is {type(value).__name__}; expected {names[source.kind]}"
+        )
     return value
 
 
-def _together(values: list[Any], place: str, kind: str) -> Any:
-    if kind != "tensor":
-        return values
+def _together(values: list[Any], place: str) -> np.ndarray:
     try:
         return np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError):
         raise UserError(f"{place}: the samples are not all lists of numbers of one shape") from None
 
 
-def _csv(text: TextIO, place: str, encoder: Encoder, kind: str, size: int) -> Iterator[Samples]:
+def _csv(source: _Source, form: str) -> Iterator[Samples]:
     """Rows of a table; for images and series a sample a row, with or without a header."""
-    import pandas as pd
+    how, kind = source.written, source.kind
+    if form == "tsv":
+        how = replace(how, delimiter="\t")
+    if source.place != "-":
+        refuse_other_files(source.path, how)
+    # What one chunk holds must not decide what a column is: everything is read as it is written.
+    missing = [""] if kind == "text" else None
+    header = None if kind == "tensor" else True
+    with _opened(source, how.encoding) as text:
+        rows = csv_batches(text, source.name, how, as_text=True, missing=missing, header=header)
+        for table in in_sizes(rows, source.size):
+            yield _of_table(table, source)
 
-    first = text.readline()
-    if not first.strip():
-        return
-    signature = encoder.signature()
-    delimiter = max(",;\t|", key=first.count)
-    options: dict[str, Any] = {"sep": delimiter}
-    if kind == "tensor":
-        head = None if _all_numbers(first.split(delimiter)) else 0
-        options |= {"header": head}
-    elif kind == "text":
-        options |= {"dtype": str, "keep_default_na": False}
-    else:
-        # What one chunk holds must not decide what a column is: codes like 007 stay as they are written.
-        texts = [column["name"] for column in signature["columns"] if column["dtype"] == "string"]
-        options |= {"dtype": dict.fromkeys(texts, str)}
+
+def _parquet(source: _Source) -> Iterator[Samples]:
+    import pyarrow as pa
+
+    if source.place == "-":
+        raise UserError("task.input_format=parquet needs a file: it cannot be read from standard input")
     try:
-        for frame in pd.read_csv(cast(TextIO, _Rest(first, text)), chunksize=size, **options):
-            yield Samples(_numbers(frame, place) if kind == "tensor" else frame)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise UserError(f"{place} is no table of comma-separated values: {str(error).strip()}") from None
+        for table in parquet_batches(source.path, source.size):
+            yield _of_table(table, source)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"task.input={source.place} is no Parquet file: {error}") from None
 
 
-class _Rest:
-    """A text stream whose first line has been read already."""
-
-    def __init__(self, first: str, stream: TextIO) -> None:
-        self._first, self._stream = first, stream
-
-    def read(self, size: int = -1) -> str:
-        """The first line with what follows, then the rest."""
-        first, self._first = self._first, ""
-        return first + self._stream.read(size) if first else self._stream.read(size)
-
-    def __iter__(self) -> Iterator[str]:
-        first, self._first = self._first, ""
-        if first:
-            yield first
-        yield from self._stream
+def _of_table(table: Any, source: _Source) -> Samples:
+    signature = source.encoder.signature()
+    if source.kind == "text":
+        frame = table.to_pandas()
+        texts = [name for name in frame.columns if name not in source.beside]
+        return Samples(frame.fillna(dict.fromkeys(texts, "")))
+    # Codes like 007 stay as they are written.
+    texts = [column["name"] for column in signature.get("columns", ()) if column["dtype"] == "string"]
+    frame = with_numbers(table, [*texts, *source.beside], source.written.decimal).to_pandas()
+    return Samples(_numbers(frame, source.name) if source.kind == "tensor" else frame)
 
 
-def _numbers(frame: Any, place: str) -> np.ndarray:
+def _numbers(frame: pd.DataFrame, place: str) -> np.ndarray:
     try:
         return np.asarray(frame.to_numpy(dtype=np.float64))
     except (TypeError, ValueError):
         raise UserError(f"{place}: expected numbers alone, a sample a row") from None
 
 
-def _all_numbers(cells: list[str]) -> bool:
-    try:
-        return bool([float(cell) for cell in cells])
-    except ValueError:
-        return False
-
-
-def _array(path: Path, place: str, size: int) -> Iterator[Samples]:
+def _array(source: _Source) -> Iterator[Samples]:
     """Samples along the first axis, read from the disk when their turn comes."""
+    place = source.place
     if place == "-":
         raise UserError("task.input_format=npy needs a file: it cannot be read from standard input")
     try:
-        values = np.load(path, mmap_mode="r", allow_pickle=False)
+        values = np.load(source.path, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
         raise UserError(f"task.input={place} is no .npy file of numbers: {error}") from None
     if not isinstance(values, np.ndarray):
         raise UserError(f"task.input={place} holds several arrays; expected a .npy file with one")
     if values.ndim == 0:
         raise UserError(f"task.input={place} holds a single number; expected an array with a row a sample")
+    size = source.size
     return (Samples(np.asarray(values[start : start + size])) for start in range(0, len(values), size))
 
 
-def _folder(path: Path, encoder: Encoder, kind: str, size: int) -> Iterator[Samples]:
+def _folder(source: _Source) -> Iterator[Samples]:
     """Every image (or text file) below a folder, in the order of their names."""
-    suffixes = {"tensor": IMAGES, "text": (".txt",)}.get(kind)
-    if suffixes is None:
+    path, encoder = source.path, source.encoder
+    if source.kind == "columns":
         raise UserError(
             f"task.input={path} is a folder, but this model takes {_wanted(encoder)}: pass a CSV file"
         )
-    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in suffixes and file.is_file())
+    files = sorted(file for file in path.rglob("*") if encoder.takes(file) and file.is_file())
     if not files:
-        raise UserError(f"task.input={path} holds no file ending in {', '.join(suffixes)}")
-    for start in range(0, len(files), size):
-        some = files[start : start + size]
-        if kind == "tensor":
-            yield _image_files(some, path, encoder)
-        else:
-            texts = [_text(file) for file in some]
-            yield Samples(texts, [file.relative_to(path).as_posix() for file in some])
+        raise UserError(f"task.input={path} holds no file with what this model takes: {_wanted(encoder)}")
+    return _files(files, path, source)
 
 
-def _text(file: Path) -> str:
-    from pipeline.data.text.files import read_text
-
-    return read_text(file)
-
-
-def _image_files(files: list[Path], base: Path, encoder: Encoder) -> Samples:
-    shape = encoder.signature()["shape"][1:]
-    channels, height, width = shape if len(shape) == 3 else (1, *shape)
-    images = np.stack([_pixels(file, channels, height, width) for file in files])
-    return Samples(images, [file.relative_to(base).as_posix() for file in files])
-
-
-def _pixels(file: Path, channels: int, height: int, width: int) -> np.ndarray:
-    """One image as (channels, height, width), or (height, width) for one channel."""
-    from PIL import Image, UnidentifiedImageError
-
-    if channels not in (1, 3):
-        raise UserError(f"this model takes images of {channels} channels; pass them as a .npy file")
-    try:
-        with Image.open(file) as image:
-            if image.width * image.height > MOST_PIXELS or (image.height, image.width) != (height, width):
-                raise UserError(
-                    f"{file} has {image.width}×{image.height} pixels, but this model takes {width}×{height}; "
-                    "resize it first"
-                )
-            pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"), dtype=np.uint8)
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"{file} is no image that can be read: {error}") from None
-    return pixels if channels == 1 else pixels.transpose(2, 0, 1)
+def _files(files: list[Path], base: Path, source: _Source) -> Iterator[Samples]:
+    """Files that hold a sample each."""
+    at_once = min(source.size, FILES_AT_ONCE)
+    for start in range(0, len(files), at_once):
+        some = files[start : start + at_once]
+        yield Samples(source.encoder.read(some), [file.relative_to(base).as_posix() for file in some])
 
 
 def _wanted(encoder: Encoder) -> str:
@@ -263,4 +284,7 @@ def _wanted(encoder: Encoder) -> str:
         return "texts"
     if signature["type"] == "columns":
         return "rows of " + ", ".join(column["name"] for column in signature["columns"][:8])
-    return f"arrays of shape {signature['shape'][1:]}"
+    if _takes_images(encoder):
+        return "images"
+    sides = ", ".join("any" if side < 0 else str(side) for side in signature["shape"][1:])
+    return f"arrays of shape ({sides})"

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+INPUT_FORMATS = ("csv", "tsv", "parquet", "jsonl", "npy", "text")
 BATCHES_A_CHUNK = 8
 """Batches read, computed and written together: a table has a fixed cost that a small model would wait for."""
 
@@ -63,7 +64,8 @@ def predict(
         source: a file, a folder, or ``-`` for standard input.
         target: a file (complete or not there at all), or ``-`` for standard output.
         batch_size: samples computed at once.
-        input_format: ``csv``, ``jsonl``, ``npy`` or ``text``; None for what the name of ``source`` says.
+        input_format: ``csv``, ``tsv``, ``parquet``, ``jsonl``, ``npy`` or ``text``; None for what the name of
+            ``source`` says.
         output_format: ``csv`` or ``jsonl``; None for what the name of ``target`` says.
 
     Returns:
@@ -93,7 +95,7 @@ def check_output(cfg: DictConfig) -> None:
     Raises:
         UserError: an unknown format, or an output that is the input or lies in no directory.
     """
-    for key, known in (("input_format", ("csv", "jsonl", "npy", "text")), ("format", ("csv", "jsonl"))):
+    for key, known in (("input_format", INPUT_FORMATS), ("format", ("csv", "jsonl"))):
         if cfg.task.get(key) is not None and cfg.task[key] not in known:
             raise UserError(f"task.{key}={cfg.task[key]}: expected {', '.join(known)}, or null")
     source, target = Path(str(cfg.task.input)).expanduser(), Path(str(cfg.task.output)).expanduser()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -38,6 +40,20 @@ class Encoder(ABC):
             UserError: the raw input has not the form this encoder was fitted on.
         """
 
+    def takes(self, path: Path) -> bool:
+        """Whether a file's name says that it holds one raw sample (an image, say); no file does otherwise."""
+        return False
+
+    def read(self, paths: Sequence[Path]) -> Any:
+        """The raw samples of files that :meth:`takes` says yes to, as :meth:`encode` takes them.
+
+        They are read as the training data was.
+
+        Raises:
+            UserError: one of them cannot be read; it is named.
+        """
+        raise NotImplementedError
+
     @abstractmethod
     def state(self) -> dict[str, Any]:
         """Everything that was fitted, as JSON values."""
@@ -57,75 +73,6 @@ class Encoder(ABC):
     def to_state(self) -> dict[str, Any]:
         """:meth:`state` with the kind that :func:`pipeline.data.encoders.restored` looks up."""
         return {"kind": self.kind, **self.state()}
-
-
-class ImageEncoder(Encoder):
-    """Raw pixels 0–255 to ``uint8`` images; the model itself normalises them on its device.
-
-    Args:
-        shape: channels, height, width.
-        mean: of each channel over the training split, in pixel units.
-        std: likewise.
-    """
-
-    kind = "image"
-
-    def __init__(self, shape: list[int], mean: list[float], std: list[float]) -> None:
-        self.shape, self.mean, self.std = list(shape), list(mean), list(std)
-
-    @classmethod
-    def fit(cls, images: torch.Tensor) -> ImageEncoder:
-        """Channel statistics of ``uint8`` images of shape (samples, channels, height, width)."""
-        mean, std = [], []
-        for channel in range(images.shape[1]):
-            # A histogram of 256 bins is exact, and needs no float copy of the whole split.
-            counts = torch.bincount(images[:, channel].reshape(-1), minlength=256).double()
-            values = torch.arange(256, dtype=torch.float64)
-            average = float((counts * values).sum() / counts.sum())
-            variance = float((counts * (values - average) ** 2).sum() / counts.sum())
-            mean.append(average)
-            std.append(max(variance**0.5, 1.0))
-        return cls(list(images.shape[1:]), mean, std)
-
-    def encode(self, raw: Any) -> torch.Tensor:
-        channels, height, width = self.shape
-        try:
-            values = np.asarray(raw)
-            if values.dtype == object:
-                values = np.stack([np.asarray(image) for image in values])
-        except ValueError as error:
-            raise UserError(f"images of different sizes; expected {height}×{width} each: {error}") from None
-        if values.ndim == 2 and values.shape[1] == channels * height * width:
-            values = values.reshape(-1, channels, height, width)
-        elif values.ndim == 3 and channels == 1:
-            values = values[:, None]
-        elif values.ndim == 4 and values.shape[-1] == channels and values.shape[1] != channels:
-            values = values.transpose(0, 3, 1, 2)
-        if values.ndim != 4 or list(values.shape[1:]) != self.shape:
-            raise UserError(
-                f"got images of shape {tuple(np.shape(raw))}, expected (samples, {height}, {width})"
-                f"{'' if channels == 1 else f' with {channels} channels'} and pixel values 0–255"
-            )
-        if not np.issubdtype(values.dtype, np.number) or (
-            values.size and (values.min() < 0 or values.max() > 255)
-        ):
-            raise UserError("pixel values must be numbers from 0 to 255")
-        return torch.from_numpy(np.ascontiguousarray(values.astype(np.uint8)))
-
-    def state(self) -> dict[str, Any]:
-        return {"shape": self.shape, "mean": self.mean, "std": self.std}
-
-    def example(self) -> np.ndarray:
-        channels, height, width = self.shape
-        images = np.zeros(
-            (2, height, width) if channels == 1 else (2, channels, height, width), dtype=np.uint8
-        )
-        images[1] = 255
-        return images
-
-    def signature(self) -> dict[str, Any]:
-        shape = self.shape[1:] if self.shape[0] == 1 else self.shape
-        return {"type": "tensor", "dtype": "uint8", "shape": [-1, *shape]}
 
 
 class VectorEncoder(Encoder):

@@ -6,35 +6,26 @@ import hashlib
 import logging
 import math
 import os
-import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pipeline.data.core.cache import cached
-from pipeline.data.core.encoder import ImageEncoder
 from pipeline.data.core.memory import check_memory
 from pipeline.data.core.module import DataModule
 from pipeline.data.core.spec import Spec
 from pipeline.data.core.splits import Rows
+from pipeline.data.images.decoding import SUFFIXES, read_images
+from pipeline.data.images.encoders import ResizingImageEncoder
 from pipeline.data.tables.splits import held_out
 from pipeline.errors import UserError
 
-if TYPE_CHECKING:
-    from PIL import Image
-
 log = logging.getLogger(__name__)
-
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm"}
-FORMATS = ["PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM"]
-"""Decoders that are used: no others, whatever a file claims to be (some of them start programs)."""
-MAX_PIXELS = 50_000_000
-MAX_FILE_BYTES = 200_000_000
 
 
 class ImageFolder(DataModule):
@@ -145,20 +136,7 @@ class ImageFolder(DataModule):
     def _decode(
         self, root: Path, files: list[tuple[Path, int]]
     ) -> tuple[dict[str, np.ndarray], list[list[str]]]:
-        images = np.zeros((len(files), *self.shape), dtype=np.uint8)
-
-        def decode(number: int) -> str:
-            try:
-                images[number] = read_image(files[number][0], self.shape)
-            except Exception as error:
-                # Decoders raise all kinds of things for damaged files.
-                return (str(error) or type(error).__name__).splitlines()[0][:200]
-            return ""
-
-        with warnings.catch_warnings(), ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
-            # Decoders warn of what is damaged without saying where; it is named below.
-            warnings.simplefilter("ignore")
-            reasons = list(pool.map(decode, range(len(files))))
+        images, reasons = read_images([path for path, _ in files], self.shape)
         good = np.array([not reason for reason in reasons])
         labels = np.array([label for _, label in files], dtype=np.int64)
         unreadable = [
@@ -178,68 +156,6 @@ class ImageFolder(DataModule):
         if len(unreadable) > self.max_unreadable * total:
             raise UserError(f"{text}. That is more than data.max_unreadable={self.max_unreadable:g} of them")
         log.warning("%s. They are skipped", text)
-
-
-class ResizingImageEncoder(ImageEncoder):
-    """Images of any size and mode to ``uint8`` images of one size.
-
-    Takes a list of images, or an array (samples, height, width) or (samples, height, width, channels): values 0–255.
-    """
-
-    kind = "resizing_image"
-
-    def encode(self, raw: Any) -> Tensor:
-        from PIL import Image
-
-        prepared = np.asarray(raw) if not isinstance(raw, (list, tuple)) else None
-        if prepared is not None and prepared.dtype == np.uint8 and list(prepared.shape[1:]) == self.shape:
-            return torch.from_numpy(np.array(prepared))
-        images = np.empty((len(raw), *self.shape), dtype=np.uint8)
-        for number, one in enumerate(raw):
-            if not isinstance(one, Image.Image):
-                one = Image.fromarray(_pixels(one))
-            images[number] = to_array(one, self.shape)
-        return torch.from_numpy(images)
-
-    @classmethod
-    def fit(cls, images: Tensor) -> ResizingImageEncoder:
-        fitted = ImageEncoder.fit(images)
-        return cls(fitted.shape, fitted.mean, fitted.std)
-
-    def example(self) -> np.ndarray:
-        channels, height, width = self.shape
-        images = np.zeros(
-            (2, height, width) if channels == 1 else (2, height, width, channels), dtype=np.uint8
-        )
-        images[1] = 255
-        return images
-
-    def signature(self) -> dict[str, Any]:
-        shape = [-1, -1, -1] if self.shape[0] == 1 else [-1, -1, -1, self.shape[0]]
-        return {"type": "tensor", "dtype": "uint8", "shape": shape}
-
-
-def _pixels(raw: Any) -> np.ndarray:
-    """One image as an array that PIL takes.
-
-    Raises:
-        UserError: not an image, or values outside 0–255.
-    """
-    try:
-        values = np.asarray(raw)
-        if values.ndim == 3 and values.shape[2] not in (1, 3, 4) and values.shape[0] in (1, 3):
-            values = values.transpose(1, 2, 0)
-        if values.ndim == 3 and values.shape[2] == 1:
-            values = values[:, :, 0]
-        grey, colour = values.ndim == 2, values.ndim == 3 and values.shape[2] in (3, 4)
-        if not (grey or colour) or not values.size or values.min() < 0 or values.max() > 255:
-            raise ValueError
-        return np.ascontiguousarray(values.astype(np.uint8))
-    except (TypeError, ValueError):
-        raise UserError(
-            f"got {type(raw).__name__} of shape {getattr(raw, 'shape', '?')}; expected images (height, width) or "
-            "(height, width, 3) with values 0–255"
-        ) from None
 
 
 def class_folders(root: Path) -> list[str]:
@@ -301,47 +217,3 @@ def content_digest(root: Path, files: Sequence[Path], settings: Any) -> str:
         for part in pool.map(one, files):
             state.update(part)
     return state.hexdigest()
-
-
-def read_image(path: Path, shape: Sequence[int]) -> np.ndarray:
-    """One image file as (channels, height, width).
-
-    Raises:
-        ValueError: too many pixels or bytes; and whatever its decoder raises for a damaged file.
-    """
-    from PIL import Image
-
-    if path.stat().st_size > MAX_FILE_BYTES:
-        raise ValueError(f"the file is larger than {MAX_FILE_BYTES // 1_000_000} MB")
-    with Image.open(path, formats=FORMATS) as image:
-        # Before anything is decoded: a file of some kilobytes may claim billions of pixels.
-        if image.width * image.height > MAX_PIXELS:
-            raise ValueError(f"{image.width}×{image.height} pixels, more than {MAX_PIXELS:,}")
-        return to_array(image, shape)
-
-
-def to_array(image: Image.Image, shape: Sequence[int]) -> np.ndarray:
-    """An image as ``uint8`` (channels, height, width): turned upright, transparent parts white, resized."""
-    from PIL import Image, ImageOps
-
-    channels, height, width = shape
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith(("I", "F")):
-        image = Image.fromarray(_to_bytes(np.asarray(image)))
-    if "A" in image.getbands() or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    image = image.convert("L" if channels == 1 else "RGB")
-    if image.size != (width, height):
-        # Averages over what becomes one pixel; dropping pixels would leave noise.
-        image = image.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=3.0)
-    values: np.ndarray = np.asarray(image)
-    return values[None] if channels == 1 else values.transpose(2, 0, 1)
-
-
-def _to_bytes(values: np.ndarray) -> np.ndarray:
-    """Numbers of 16 bits or more, or fractions, as 0–255."""
-    numbers = np.nan_to_num(values.astype(np.float64))
-    top = 65_535.0 if numbers.max(initial=0) > 255 else 255.0 if numbers.max(initial=0) > 1 else 1.0
-    return np.asarray(np.clip(numbers * (255.0 / max(top, numbers.max(initial=0))), 0, 255).astype(np.uint8))

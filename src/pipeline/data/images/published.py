@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from pipeline.data.core.cache import cached
-from pipeline.data.core.encoder import ImageEncoder
 from pipeline.data.core.module import DataModule
 from pipeline.data.core.spec import Spec
 from pipeline.data.core.splits import Rows
+from pipeline.data.images.encoders import ImageEncoder
 from pipeline.data.sources import finding as sources
 from pipeline.errors import UserError
 

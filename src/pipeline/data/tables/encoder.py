@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -17,7 +17,8 @@ from torch import Tensor
 
 from pipeline.data.core.encoder import Encoder
 from pipeline.data.core.splits import Rows
-from pipeline.data.tables.files import Column, Table, dates_of, listed, numbers_of, table_of, truths_of
+from pipeline.data.tables.files import TableFormat
+from pipeline.data.tables.values import Column, Kind, Table, dates_of, listed, numbers_of, table_of, truths_of
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
@@ -151,22 +152,25 @@ class TextFeature:
         name: of the column.
         categories: the ones with an input of their own, most frequent first.
         gaps: whether missing has an input of its own (training had missing values); without it, missing is "other".
+        written_as: ``number``, ``truth`` or ``date`` where the categories are some of these, however they are written
+            (007 is 7); empty where they are words.
     """
 
     kind: ClassVar[str] = "text"
     name: str
     categories: list[str] = field(default_factory=list)
     gaps: bool = False
+    written_as: str = ""
 
     @classmethod
-    def fit(cls, name: str, column: Column, most: int) -> TextFeature:
+    def fit(cls, name: str, column: Column, most: int, written_as: str = "") -> TextFeature:
         """From the training rows: the ``most`` most frequent categories that occur at least twice."""
         known = column.values[column.values >= 0]
         counts = np.bincount(known, minlength=len(column.words))
         frequent = sorted(
             (-count, word) for count, word in zip(counts.tolist(), column.words, strict=True) if count > 1
         )
-        return cls(name, [word for _, word in frequent[:most]], len(known) < len(column))
+        return cls(name, [word for _, word in frequent[:most]], len(known) < len(column), written_as)
 
     @property
     def width(self) -> int:
@@ -180,13 +184,24 @@ class TextFeature:
 
     def codes(self, column: Column) -> np.ndarray:
         """The input (0 … width − 1) that is 1 for each row."""
+        words = self._spelt(column.words) if column.kind == "text" and self.written_as else None
         column = column.as_text()
         place = {category: code for code, category in enumerate(self.categories)}
         other = self.width - 1
-        code_of_word = [place.get(word, other) for word in column.words]
+        code_of_word = [place.get(word, other) for word in words or column.words]
         # The last entry is what −1, a missing value, takes.
         missing = len(self.categories) if self.gaps else other
         return np.asarray(np.array([*code_of_word, missing], dtype=np.int32)[column.values])
+
+    def _spelt(self, words: Sequence[str]) -> list[str]:
+        """Words as the categories are written; those that are not of their kind stay as they are."""
+        values = {"number": numbers_of, "truth": truths_of, "date": dates_of}[self.written_as](words)
+        values[~np.isfinite(values)] = np.nan
+        kind: Kind = "date" if self.written_as == "date" else "number"
+        spelt = Column(kind, values, truth=self.written_as == "truth").as_text()
+        return [
+            word if code < 0 else spelt.words[code] for word, code in zip(words, spelt.values, strict=True)
+        ]
 
 
 Feature = NumberFeature | DateFeature | TextFeature
@@ -199,12 +214,15 @@ class TableEncoder(Encoder):
     ignored. Missing values and unseen categories are handled; a missing column is an error.
 
     Args:
-        features: the state of each feature, with its ``kind``.
+        features: The state of each feature, with its ``kind``.
+        written: How the file is written that it was fitted on (arguments of :class:`TableFormat` that differ from the
+            defaults): files to predict are read in the same way.
     """
 
     kind = "table"
 
-    def __init__(self, features: Sequence[dict[str, Any]]) -> None:
+    def __init__(self, features: Sequence[dict[str, Any]], written: dict[str, str] | None = None) -> None:
+        self.written = TableFormat(**(written or {}))
         kinds: dict[str, type[Feature]] = {"number": NumberFeature, "date": DateFeature, "text": TextFeature}
         built: list[Feature] = []
         for state in features:
@@ -213,9 +231,11 @@ class TableEncoder(Encoder):
         self._set(built)
 
     @classmethod
-    def of(cls, features: Sequence[Feature]) -> TableEncoder:
-        """From fitted features."""
+    def of(cls, features: Sequence[Feature], written: TableFormat) -> TableEncoder:
+        """From fitted features, and how their file is written."""
         encoder = cls([])
+        # Whether a file is a CSV or a Parquet file is said by its own name.
+        encoder.written = replace(written, format="auto")
         encoder._set(features)
         return encoder
 
@@ -262,7 +282,10 @@ class TableEncoder(Encoder):
         )
 
     def state(self) -> dict[str, Any]:
-        return {"features": [{"kind": feature.kind, **asdict(feature)} for feature in self.features]}
+        default = asdict(TableFormat())
+        written = {key: value for key, value in asdict(self.written).items() if value != default[key]}
+        features = [{"kind": feature.kind, **asdict(feature)} for feature in self.features]
+        return {"features": features, **({"written": written} if written else {})}
 
     def example(self) -> pd.DataFrame:
         import pandas as pd
@@ -364,7 +387,9 @@ class ColumnChoice:
             raise UserError(f"{listed(sorted(both))} is in both data.categorical and data.numeric")
 
 
-def fit_encoder(table: Table, rows: np.ndarray, names: Sequence[str], choice: ColumnChoice) -> TableEncoder:
+def fit_encoder(
+    table: Table, rows: np.ndarray, names: Sequence[str], choice: ColumnChoice, written: TableFormat
+) -> TableEncoder:
     """Find what each column is and fit it on some rows; what tells nothing is dropped with a warning that names it.
 
     Args:
@@ -372,6 +397,7 @@ def fit_encoder(table: Table, rows: np.ndarray, names: Sequence[str], choice: Co
         rows: the training rows: no other row has any influence.
         names: the columns that may be inputs.
         choice: what the user says about them.
+        written: how the table's file is written.
 
     Raises:
         UserError: no usable column is left.
@@ -392,7 +418,7 @@ def fit_encoder(table: Table, rows: np.ndarray, names: Sequence[str], choice: Co
         raise UserError(
             f"{table.source}: no column is left to predict from{'; ' if reasons else ''}{reasons}"
         )
-    return TableEncoder.of(features)
+    return TableEncoder.of(features, written)
 
 
 def _feature(table: Table, rows: np.ndarray, choice: ColumnChoice, name: str) -> Feature | str:
@@ -401,8 +427,9 @@ def _feature(table: Table, rows: np.ndarray, choice: ColumnChoice, name: str) ->
         whole = table.column(name)
     except TypeError as error:
         return str(error)
-    column = whole.rows(rows)
+    column, written_as = whole.rows(rows), ""
     if name in choice.categorical:
+        written_as = "" if column.kind == "text" else "truth" if column.truth else column.kind
         column = column.as_text()
     elif name in choice.numeric and column.kind == "text":
         column = as_number(column, name, False)
@@ -414,7 +441,7 @@ def _feature(table: Table, rows: np.ndarray, choice: ColumnChoice, name: str) ->
         return DateFeature.fit(name, column)
     if column.kind == "number":
         return NumberFeature.fit(name, column, choice.scaling)
-    return TextFeature.fit(name, column, choice.max_categories)
+    return TextFeature.fit(name, column, choice.max_categories, written_as)
 
 
 def _tells_nothing(name: str, column: Column, categorical: bool) -> str:

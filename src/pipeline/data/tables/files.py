@@ -1,28 +1,26 @@
-"""Reading tables from files: CSV, TSV, Parquet and JSON lines, into columns of numbers, text and dates."""
+"""Reading tables from files: CSV, TSV, Parquet and JSON lines, as a whole or some rows at a time.
+
+Training, prediction, tests on other data and the writer of memory-mapped tables read through here.
+"""
 
 from __future__ import annotations
 
 import codecs
-import logging
+import csv as plain_csv
+import json as plain_json
 import mmap
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, TextIO
 
 from pipeline.data.core.memory import check_memory
+from pipeline.data.tables.values import CSV_TEXT_MAY_BE, Table, listed
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-log = logging.getLogger(__name__)
-
-Kind = Literal["number", "text", "date"]
 
 FORMATS = {
     ".csv": "csv",
@@ -35,62 +33,10 @@ FORMATS = {
 }
 BLOCK_BYTES = 1 << 20
 """A row longer than this is refused: it is a quotation mark that nothing closes far more often than data."""
-
-NUMERIC_SHARE = 0.95
-"""A column whose values are numbers in at least this share of its rows is numeric; the others count as missing."""
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column of a table.
-
-    Args:
-        kind: ``number`` (``values`` are float64, NaN is missing), ``date`` (``values`` are seconds since 1970, NaN is
-            missing) or ``text`` (``values`` are places in ``words``, −1 is missing).
-        values: one entry a row.
-        words: the distinct texts of a ``text`` column.
-        whole: a ``number`` column of integers.
-        truth: a ``number`` column that was true and false.
-    """
-
-    kind: Kind
-    values: np.ndarray
-    words: tuple[str, ...] = ()
-    whole: bool = False
-    truth: bool = False
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    @property
-    def missing(self) -> np.ndarray:
-        """Which rows have no value."""
-        return self.values < 0 if self.kind == "text" else np.isnan(self.values)
-
-    def rows(self, rows: np.ndarray) -> Column:
-        """The column of some of the rows."""
-        return Column(self.kind, self.values[rows], self.words, self.whole, self.truth)
-
-    def as_text(self) -> Column:
-        """The same values as text, written the same way whether they came as 1, 1.0 or "1"."""
-        if self.kind == "text":
-            return self
-        known = ~self.missing
-        distinct, places = np.unique(self.values[known], return_inverse=True)
-        codes = np.full(len(self), -1, dtype=np.int32)
-        codes[known] = places
-        if self.truth:
-            words = tuple("true" if value else "false" for value in distinct)
-        elif self.kind == "date":
-            words = tuple(str(moment) for moment in distinct.astype("datetime64[s]"))
-        else:
-            words = tuple(number_text(value) for value in distinct.tolist())
-        return Column("text", codes, words)
-
-
-def number_text(value: float) -> str:
-    """A number as text: whole ones without a point."""
-    return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(value)
+STREAM_BYTES = 32 << 20
+"""What is read at once where a file is not read as a whole."""
+DELIMITERS = ",;\t|"
+UNCLOSED = "a quotation mark is never closed"
 
 
 @dataclass(frozen=True)
@@ -99,66 +45,15 @@ class TableFormat:
 
     Args:
         format: ``csv``, ``tsv``, ``parquet``, ``jsonl``, or ``auto``: by the file's extension.
-        delimiter: between the values of a CSV; None is a comma (a tabulator for TSV).
-        encoding: of a CSV or TSV.
-        decimal: decimal mark of a CSV's numbers.
+        delimiter: What stands between the values of a CSV. None is a comma (a tabulator for TSV).
+        encoding: Encoding of a CSV or TSV.
+        decimal: Decimal mark of a CSV's numbers.
     """
 
     format: str = "auto"
     delimiter: str | None = None
     encoding: str = "utf-8"
     decimal: str = "."
-
-
-class Table:
-    """The columns of a file or of rows in memory, converted one by one when they are asked for.
-
-    Args:
-        arrow: the data.
-        source: what it is called in messages.
-        text_may_be: what text may turn out to be: a CSV has nothing but text, JSON no dates.
-    """
-
-    def __init__(self, arrow: pa.Table, source: str, text_may_be: tuple[str, ...] = ()) -> None:
-        self.arrow, self.source, self.text_may_be = arrow, source, text_may_be
-        self._converted: dict[str, Column] = {}
-
-    def __len__(self) -> int:
-        return int(self.arrow.num_rows)
-
-    @property
-    def names(self) -> list[str]:
-        """The columns' names, in the order of the file."""
-        return list(self.arrow.column_names)
-
-    def release(self) -> None:
-        """Forget the converted columns; they are made again if they are asked for."""
-        self._converted.clear()
-
-    def require(self, names: Iterable[str], key: str) -> None:
-        """Check that columns are there.
-
-        Raises:
-            UserError: one is not; ``key`` is the setting that named it.
-        """
-        import difflib
-
-        for name in names:
-            if name not in self.names:
-                near = difflib.get_close_matches(name, self.names, n=1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
-                raise UserError(
-                    f"{key} names the column {name!r}, but {self.source} has {listed(self.names)}{hint}"
-                )
-
-    def column(self, name: str) -> Column:
-        """One column; what is neither number, text nor date raises ``TypeError``."""
-        if name not in self._converted:
-            column = convert(self.arrow.column(name))
-            self._converted[name] = (
-                _settled(column, name, self.text_may_be) if column.kind == "text" else column
-            )
-        return self._converted[name]
 
 
 def read_table(path: Path, how: TableFormat) -> Table:
@@ -198,7 +93,8 @@ def _read_cached(path: Path, how: TableFormat, stamp: tuple[int, int]) -> Table:
         )
     if table.num_rows == 0:
         raise UserError(f"{path} has a header ({listed(names)}) but no rows")
-    return Table(table, str(path), {"parquet": (), "jsonl": ("date",)}.get(kind, ("number", "truth", "date")))
+    may_be = {"parquet": (), "jsonl": ("date",)}.get(kind, CSV_TEXT_MAY_BE)
+    return Table(table, str(path), may_be, how.decimal)
 
 
 def file_format(path: Path, how: TableFormat) -> str:
@@ -217,15 +113,253 @@ def file_format(path: Path, how: TableFormat) -> str:
     return FORMATS[path.suffix.lower()]
 
 
-def _read_csv(path: Path, how: TableFormat, kind: str) -> pa.Table:
+def read_batches(path: Path, how: TableFormat) -> Iterator[pa.Table]:
+    """Read a CSV, TSV or Parquet file in order; memory holds some megabytes of it.
+
+    What a column is follows from the beginning of the file.
+
+    Raises:
+        UserError: the file is missing, of another format, or damaged.
+    """
     import pyarrow as pa
 
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such file")
+    kind = file_format(path, how)
+    if kind == "jsonl":
+        raise UserError(f"{path}: expected a CSV, TSV or Parquet file")
+    try:
+        if kind == "parquet":
+            yield from parquet_batches(path)
+            return
+        refuse_other_files(path, how)
+        with path.open(encoding=text_encoding(how.encoding), newline="") as text:
+            yield from csv_batches(text, str(path), how, kind)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{path} cannot be read as {kind}: {_in_short(error)}") from None
+
+
+def read_rows(path: Path, columns: Mapping[str, str]) -> Iterator[tuple[Any, ...]]:
+    """Some columns of a table as they are written, a row at a time; None where a value is missing.
+
+    A CSV has nothing but texts: neither "None" nor "NA" is a missing value, and 007 is no number. A file whose name
+    says nothing is taken for a CSV.
+
+    Args:
+        path: The file.
+        columns: Names of the columns by the setting that named each.
+
+    Raises:
+        UserError: there is no such file or column, or the file cannot be read.
+    """
+    import pyarrow as pa
+
+    if not path.is_file():
+        raise UserError(f"no file at {path}; set data.path to a .csv, .tsv, .parquet or .jsonl file")
+    if not path.stat().st_size:
+        raise UserError(f"{path} is empty")
+    kind = FORMATS.get(path.suffix.lower(), "csv")
+    how = TableFormat()
+    try:
+        if kind == "parquet":
+            for batch in parquet_batches(path):
+                _require(batch.column_names, columns, path)
+                yield from zip(*(batch.column(name).to_pylist() for name in columns.values()), strict=True)
+            return
+        refuse_other_files(path, how)
+        with path.open(encoding="utf-8-sig", newline="") as text:
+            if kind == "jsonl":
+                seen: dict[str, None] = {}
+                for number, row in json_rows(text, str(path)):
+                    if not isinstance(row, dict):
+                        raise UserError(f"{path}, line {number} is no object with the columns' names")
+                    seen |= dict.fromkeys(row)
+                    yield tuple(row.get(name) for name in columns.values())
+                if seen:
+                    _require(list(seen), columns, path)
+                return
+            for batch in csv_batches(text, str(path), how, kind, as_text=True, missing=[""]):
+                _require(batch.column_names, columns, path)
+                yield from zip(*(batch.column(name).to_pylist() for name in columns.values()), strict=True)
+    except UnicodeDecodeError:
+        raise UserError(
+            f"{path} is not UTF-8 text; convert it, for example with: iconv -f latin1 -t utf-8"
+        ) from None
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{path} cannot be read as a table: {_in_short(error)}") from None
+
+
+def _require(names: Sequence[str], wanted: Mapping[str, str], path: Path) -> None:
+    for key, name in wanted.items():
+        if name not in names:
+            raise UserError(f"{path} has no column {name!r}; it has {list(names)}: set {key} to one of them")
+
+
+def csv_batches(
+    text: TextIO,
+    place: str,
+    how: TableFormat,
+    kind: str = "csv",
+    *,
+    as_text: bool = False,
+    missing: Sequence[str] | None = None,
+    header: bool | None = True,
+) -> Iterator[pa.Table]:
+    """The rows of a CSV in order, some megabytes at a time.
+
+    Args:
+        text: The file's text from its beginning; not closed here.
+        place: What the file is called in messages.
+        how: How it is written. The delimiter ``auto`` is what stands most often in the first line.
+        kind: ``csv`` or ``tsv``, for the delimiter where ``how`` names none.
+        as_text: Whether every column stays text. Otherwise what a column is follows from the first megabytes.
+        missing: What stands for a missing value, None for all that :func:`read_table` takes for one.
+        header: Whether the first line names the columns; None: unless it is of numbers alone.
+
+    Raises:
+        UserError: it is no table, or a quotation mark is never closed.
+    """
+    import pyarrow as pa
+    from pyarrow import csv
+
+    first = text.readline()
+    if not first.strip():
+        return
+    delimiter = max(DELIMITERS, key=first.count) if how.delimiter == "auto" else _delimiter(how, kind)
+    names = next(plain_csv.reader([first], delimiter=delimiter), [])
+    if header is None:
+        header = not _all_numbers(names)
+    if not header:
+        names = [f"f{number}" for number in range(len(names))]
+    stream = _Utf8(first, text)
+    last: Any = None
+    try:
+        with csv.open_csv(
+            pa.PythonFile(stream, mode="r"),
+            read_options=csv.ReadOptions(block_size=STREAM_BYTES, autogenerate_column_names=not header),
+            parse_options=csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+            convert_options=_conversion(how, dict.fromkeys(names, pa.string()) if as_text else None, missing),
+        ) as reader:
+            for batch in reader:
+                if batch.num_rows:
+                    last = batch
+                    yield pa.Table.from_batches([batch])
+    except pa.ArrowInvalid as error:
+        if "Expected" in str(error) and text.seekable():
+            text.seek(0)
+            raise UserError(_ragged(text, place, delimiter, error)) from None
+        raise UserError(f"{place} cannot be read as {kind}: {_in_short(error)}") from None
+    if stream.quotes % 2 and last is not None and _runs_on(last):
+        raise UserError(f"{place}: {UNCLOSED}")
+
+
+def in_sizes(batches: Iterator[pa.Table], rows: int) -> Iterator[pa.Table]:
+    """The same rows, so many at a time; the last are fewer."""
+    import pyarrow as pa
+
+    waiting: pa.Table | None = None
+    for batch in batches:
+        waiting = batch if waiting is None else pa.concat_tables([waiting, batch])
+        while waiting.num_rows >= rows:
+            yield waiting.slice(0, rows)
+            waiting = waiting.slice(rows)
+    if waiting is not None and waiting.num_rows:
+        yield waiting
+
+
+def parquet_batches(path: Path, rows: int = 262_144) -> Iterator[pa.Table]:
+    """The rows of a Parquet file in order, at most so many at a time."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    with parquet.ParquetFile(path) as file:
+        for batch in file.iter_batches(batch_size=rows):
+            yield pa.Table.from_batches([batch])
+
+
+def json_rows(text: TextIO, place: str) -> Iterator[tuple[int, Any]]:
+    """The JSON value of each line that is not blank, with the line's number.
+
+    Raises:
+        UserError: a line is no JSON.
+    """
+    for number, line in enumerate(text, start=1):
+        if not line.strip():
+            continue
+        try:
+            yield number, plain_json.loads(line)
+        except (ValueError, RecursionError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"{place}, line {number} is no JSON: {reason}") from None
+
+
+class _Utf8:
+    """A text stream, of which the first line has been read already, as bytes for Arrow."""
+
+    closed = False
+
+    def __init__(self, first: str, text: TextIO) -> None:
+        self._bytes, self._text = first.encode(), text
+        self.quotes = first.count('"')
+
+    def read(self, size: int) -> bytes:
+        """So many bytes; fewer at the end alone, or Arrow would take them for all that there is to judge types by."""
+        parts = [self._bytes]
+        count = len(self._bytes)
+        # A character takes up to four bytes.
+        while count < size and (some := self._text.read(max(1, (size - count) // 4))):
+            self.quotes += some.count('"')
+            parts.append(some.encode())
+            count += len(parts[-1])
+        found = b"".join(parts)
+        self._bytes = found[size:]
+        return found[:size]
+
+    def close(self) -> None:
+        """Leave the text open: it belongs to whoever opened it."""
+
+
+def _all_numbers(cells: Sequence[str]) -> bool:
+    try:
+        return bool([float(cell) for cell in cells])
+    except ValueError:
+        return False
+
+
+def _delimiter(how: TableFormat, kind: str) -> str:
     delimiter = how.delimiter or ("\t" if kind == "tsv" else ",")
     if len(delimiter) != 1 or len(how.decimal) != 1:
         raise UserError(
             f"data.delimiter={delimiter!r}, data.decimal={how.decimal!r}; expected one character each"
         )
-    _refuse_other_files(path, how)
+    return delimiter
+
+
+def _conversion(how: TableFormat, types: dict[str, Any] | None, missing: Sequence[str] | None = None) -> Any:
+    """How the values of a CSV are understood, wherever it is read."""
+    from pyarrow import csv
+
+    return csv.ConvertOptions(
+        strings_can_be_null=True,
+        auto_dict_encode=types is None,
+        auto_dict_max_cardinality=1000,
+        decimal_point=how.decimal,
+        column_types=types,
+        **({} if missing is None else {"null_values": list(missing)}),
+    )
+
+
+def _runs_on(rows: Any) -> bool:
+    """Whether the last value has a line end in it: where there is an odd quotation mark, it has swallowed rows."""
+    value = rows.column(rows.num_columns - 1)[rows.num_rows - 1].as_py()
+    return isinstance(value, str) and "\n" in value
+
+
+def _read_csv(path: Path, how: TableFormat, kind: str) -> pa.Table:
+    import pyarrow as pa
+
+    delimiter = _delimiter(how, kind)
+    refuse_other_files(path, how)
     _check_memory(path.stat().st_size * 2, path)
     try:
         return _parse_csv(path, how, delimiter)
@@ -240,7 +374,8 @@ def _read_csv(path: Path, how: TableFormat, kind: str) -> pa.Table:
                 f"{path}: a row is longer than {BLOCK_BYTES >> 20} MB; most likely a quotation mark is never closed"
             ) from None
         if "Expected" in str(error):
-            raise UserError(_ragged(path, how, delimiter, error)) from None
+            with path.open(encoding=text_encoding(how.encoding), newline="", errors="replace") as text:
+                raise UserError(_ragged(text, str(path), delimiter, error)) from None
         raise
 
 
@@ -248,7 +383,7 @@ def _parse_csv(path: Path, how: TableFormat, delimiter: str, types: dict[str, An
     import pyarrow as pa
     from pyarrow import csv
 
-    quotes, in_values = _has_quotes(path)
+    quotes, in_values = _quotes(path)
     with pa.OSFile(str(path)) as file:
         table: pa.Table = csv.read_csv(
             file,
@@ -257,30 +392,29 @@ def _parse_csv(path: Path, how: TableFormat, delimiter: str, types: dict[str, An
             parse_options=csv.ParseOptions(
                 delimiter=delimiter, newlines_in_values=in_values, quote_char='"' if quotes else False
             ),
-            convert_options=csv.ConvertOptions(
-                strings_can_be_null=True,
-                auto_dict_encode=types is None,
-                auto_dict_max_cardinality=1000,
-                decimal_point=how.decimal,
-                column_types=types,
-            ),
+            convert_options=_conversion(how, types),
         )
+    if quotes % 2 and table.num_rows and _runs_on(table):
+        raise UserError(f"{path}: {UNCLOSED}")
     for name, column in zip(table.column_names, table.columns, strict=True):
         if _is_binary(column.type):
             raise UserError(_wrong_encoding(path, how, f"the column {name!r}"))
     return table
 
 
-def _has_quotes(path: Path) -> tuple[bool, bool]:
-    """Whether there are quotation marks, and whether any are behind the first line, which names the columns."""
+def _quotes(path: Path) -> tuple[int, bool]:
+    """How many quotation marks there are, and whether any are behind the first line, which names the columns."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         if content.find(b'"') < 0:
-            return False, False
+            return 0, False
         line = content.find(b"\n")
         before = content.find(b"\r", 0, line)
         end = line if before < 0 else before
+        count = sum(
+            content[start : start + (1 << 24)].count(b'"') for start in range(0, len(content), 1 << 24)
+        )
         # If this line end is inside of quotation marks, the closing one is behind it.
-        return True, end < 0 or content.find(b'"', end) >= 0
+        return count, end < 0 or content.find(b'"', end) >= 0
 
 
 def _is_binary(kind: pa.DataType) -> bool:
@@ -291,38 +425,35 @@ def _is_binary(kind: pa.DataType) -> bool:
 
 
 def _header(path: Path, how: TableFormat, delimiter: str) -> list[str]:
-    import csv
-
-    with path.open(encoding=_plain(how.encoding), newline="", errors="replace") as file:
-        csv.field_size_limit(BLOCK_BYTES)
-        return next(csv.reader(file, delimiter=delimiter), [])
+    with path.open(encoding=text_encoding(how.encoding), newline="", errors="replace") as file:
+        plain_csv.field_size_limit(BLOCK_BYTES)
+        return next(plain_csv.reader(file, delimiter=delimiter), [])
 
 
-def _plain(encoding: str) -> str:
+def text_encoding(encoding: str) -> str:
+    """The encoding to open a file with: a mark at the beginning of UTF-8 is no part of the text."""
     return "utf-8-sig" if encoding.lower().replace("-", "") == "utf8" else encoding
 
 
-def _ragged(path: Path, how: TableFormat, delimiter: str, error: Exception) -> str:
-    """Name the line: read again in order, since the parallel reader does not count lines."""
-    import csv
-
+def _ragged(text: TextIO, place: str, delimiter: str, error: Exception) -> str:
+    """Name the line: read again in order, since Arrow's reader does not count lines."""
     try:
-        with path.open(encoding=_plain(how.encoding), newline="", errors="replace") as file:
-            csv.field_size_limit(BLOCK_BYTES)
-            reader = csv.reader(file, delimiter=delimiter)
-            width = len(next(reader))
-            for row in reader:
-                if row and len(row) != width:
-                    return (
-                        f"{path}, line {reader.line_num}: {len(row)} values, but the header names {width} columns; "
-                        f"is {delimiter!r} what separates the values (data.delimiter)?"
-                    )
-    except (csv.Error, OSError, ValueError):
-        pass
-    return f"{path}: {_in_short(error)}"
+        plain_csv.field_size_limit(BLOCK_BYTES)
+        reader = plain_csv.reader(text, delimiter=delimiter, strict=True)
+        width = len(next(reader))
+        for row in reader:
+            if row and len(row) != width:
+                return (
+                    f"{place}, line {reader.line_num}: {len(row)} values, but the header names {width} columns; "
+                    f"is {delimiter!r} what separates the values (data.delimiter)?"
+                )
+    except (plain_csv.Error, OSError, ValueError) as reason:
+        if "unexpected end" in str(reason):
+            return f"{place}: {UNCLOSED}"
+    return f"{place}: {_in_short(error)}"
 
 
-def _refuse_other_files(path: Path, how: TableFormat) -> None:
+def refuse_other_files(path: Path, how: TableFormat) -> None:
     """Recognise by their first bytes the files that people take for a CSV."""
     try:
         codecs.lookup(how.encoding)
@@ -373,202 +504,6 @@ def _check_memory(needed: int, path: Path) -> None:
         str(path),
         "write it as memory-mapped arrays (python -m pipeline.data.tables.memmap --help) and train with data=memmap",
     )
-
-
-def convert(column: pa.ChunkedArray | pa.Array) -> Column:
-    """An Arrow column as numbers, text or dates.
-
-    Raises:
-        TypeError: lists, structures, bytes.
-    """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    kind = column.type
-    if pa.types.is_null(kind):
-        return Column("number", np.full(len(column), np.nan))
-    if pa.types.is_boolean(kind):
-        return Column("number", _floats(pc.cast(column, pa.int8())), whole=True, truth=True)
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
-        return Column("number", _floats(column), whole=bool(pa.types.is_integer(kind)))
-    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
-        return Column("date", _seconds(column))
-    if pa.types.is_time(kind) or pa.types.is_duration(kind):
-        width = pa.int32() if kind.bit_width == 32 else pa.int64()
-        return Column("number", _floats(pc.cast(column, width)), whole=True)
-    if pa.types.is_dictionary(kind) and not pa.types.is_string(kind.value_type):
-        return convert(pc.cast(column, kind.value_type))
-    if pa.types.is_dictionary(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        return _text(column)
-    raise TypeError(f"its values are of the type {kind}")
-
-
-def _floats(column: Any) -> np.ndarray:
-    """float64 with NaN for what is missing or infinite."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    cast = pc.cast(column, pa.float64(), safe=False)
-    values = cast.to_numpy(zero_copy_only=False) if isinstance(cast, pa.Array) else cast.to_numpy()
-    # What is read-only is Arrow's own memory.
-    values = np.asarray(values if values.flags.writeable else values.copy())
-    if pa.types.is_floating(column.type):
-        values[np.isinf(values)] = np.nan
-    return values
-
-
-def _seconds(column: Any) -> np.ndarray:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    kind = column.type
-    if pa.types.is_date32(kind):
-        return _floats(pc.cast(column, pa.int32())) * 86_400.0
-    per_second = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}["ms" if pa.types.is_date64(kind) else kind.unit]
-    return _floats(pc.cast(column, pa.int64())) / per_second
-
-
-def _text(column: Any) -> Column:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    if not pa.types.is_dictionary(column.type):
-        column = pc.dictionary_encode(column)
-    if isinstance(column, pa.ChunkedArray):
-        column = column.unify_dictionaries().combine_chunks()
-    if isinstance(column, pa.ChunkedArray):
-        column = column.chunk(0) if column.num_chunks else pa.array([], pa.string()).dictionary_encode()
-    words = column.dictionary.to_pylist()
-    codes = column.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)
-    empty = [place for place, word in enumerate(words) if word is None or word == ""]
-    if empty:
-        codes[np.isin(codes, empty)] = -1
-    return Column("text", codes, tuple(word or "" for word in words))
-
-
-def _settled(text: Column, name: str, may_be: tuple[str, ...]) -> Column:
-    """Text as numbers or dates, if that is what nearly all of it is; the rest counts as missing, with a warning."""
-    known = text.values[text.values >= 0]
-    if not len(known):
-        return text
-    counts = np.bincount(known, minlength=len(text.words))
-    readers = {"number": numbers_of, "truth": truths_of, "date": dates_of}
-    for kind in may_be:
-        values = readers[kind](text.words)
-        fits = ~np.isnan(values)
-        share = counts[fits].sum() / counts.sum()
-        if share < NUMERIC_SHARE:
-            continue
-        if share < 1:
-            others = [
-                word for word, fit, count in zip(text.words, fits, counts, strict=True) if count and not fit
-            ]
-            log.warning(
-                "the column %r holds %ss, but %d values are none (%s): they count as missing",
-                name,
-                kind,
-                counts[~fits].sum(),
-                listed(others),
-            )
-        values[~np.isfinite(values)] = np.nan
-        whole = bool((values[np.isfinite(values)] % 1 == 0).all())
-        spread = np.append(values, np.nan)[text.values]
-        return Column("date" if kind == "date" else "number", spread, whole=whole, truth=kind == "truth")
-    return text
-
-
-def numbers_of(words: Sequence[str]) -> np.ndarray:
-    """Each text as a number, NaN where it is none."""
-    import pandas as pd
-
-    numbers = pd.to_numeric(pd.Series(list(words), dtype=object), errors="coerce")
-    return np.array(numbers.to_numpy(np.float64, na_value=np.nan))
-
-
-def truths_of(words: Sequence[str]) -> np.ndarray:
-    """1 for each ``true``, 0 for each ``false`` in any case, NaN for other words."""
-    known = {"true": 1.0, "false": 0.0}
-    return np.array([known.get(word.lower(), np.nan) for word in words], dtype=np.float64)
-
-
-def dates_of(words: Sequence[str]) -> np.ndarray:
-    """Each text of the form 2024-01-31 or 2024-01-31T23:59 as seconds since 1970 (UTC), NaN for other words."""
-    import pandas as pd
-
-    looks = [word if re.match(r"\d{4}-\d{2}-\d{2}", word) else None for word in words]
-    moments = pd.to_datetime(pd.Series(looks, dtype=object), format="ISO8601", errors="coerce", utc=True)
-    seconds = moments.dt.tz_localize(None).to_numpy("datetime64[ms]").astype(np.int64) / 1e3
-    return np.where(moments.isna(), np.nan, seconds)
-
-
-def table_of(raw: Any, names: Sequence[str]) -> Table:
-    """Rows in memory as a table of the columns ``names``: a data frame, a list of dictionaries, a dictionary of lists.
-
-    Raises:
-        UserError: it is none of these, or lacks a column.
-    """
-    import pandas as pd
-    import pyarrow as pa
-
-    if isinstance(raw, Table):
-        frame_columns = raw.names
-    else:
-        raw = _frame(raw, names)
-        frame_columns = [str(column) for column in raw.columns]
-        if doubled := sorted({name for name in frame_columns if frame_columns.count(name) > 1} & set(names)):
-            raise UserError(f"the input has more than one column named {listed(doubled)}")
-        raw.columns = pd.Index(frame_columns)
-    if missing := [name for name in names if name not in frame_columns]:
-        raise UserError(f"the input lacks the columns {listed(missing)}; expected {listed(names)}")
-    if isinstance(raw, Table):
-        return raw
-    arrays = [_array(raw[name], name) for name in names]
-    return Table(pa.Table.from_arrays(arrays, names=list(names)), "the input")
-
-
-def _frame(raw: Any, names: Sequence[str]) -> pd.DataFrame:  # type: ignore[name-defined]  # noqa: F821
-    import pandas as pd
-
-    if isinstance(raw, pd.DataFrame):
-        return raw.copy(deep=False)
-    if isinstance(raw, np.ndarray) and raw.ndim == 2 and raw.shape[1] == len(names):
-        return pd.DataFrame(raw, columns=list(names))
-    if isinstance(raw, dict):
-        raw = (
-            raw
-            if any(isinstance(value, (list, tuple, np.ndarray, pd.Series)) for value in raw.values())
-            else [raw]
-        )
-    try:
-        if isinstance(raw, dict) or (
-            isinstance(raw, list) and raw and all(isinstance(row, dict) for row in raw)
-        ):
-            return pd.DataFrame(raw)
-    except ValueError as error:
-        raise UserError(f"the input's columns do not fit together: {error}") from None
-    raise UserError(
-        f"got {type(raw).__name__}; expected a data frame or a list of dictionaries with the columns {listed(names)}"
-    )
-
-
-def _array(series: Any, name: str) -> pa.Array:
-    import pyarrow as pa
-
-    try:
-        array = pa.array(series, from_pandas=True)
-    except (pa.ArrowException, TypeError, ValueError, OverflowError):
-        # Numbers and text mixed in one column of Python objects.
-        known = series.notna()
-        array = pa.array(
-            [str(value) if there else None for value, there in zip(series, known, strict=True)], pa.string()
-        )
-    return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
-
-
-def listed(names: Sequence[str], limit: int = 12) -> str:
-    """Names in quotation marks, long ones and long lists cut."""
-    shown = ", ".join(repr(name if len(name) < 60 else name[:57] + "…") for name in list(names)[:limit])
-    return shown + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
 def _in_short(error: Exception) -> str:

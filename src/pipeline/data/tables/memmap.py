@@ -25,6 +25,8 @@ from pipeline.data.core.encoder import VectorEncoder
 from pipeline.data.core.module import DataModule
 from pipeline.data.core.spec import Spec
 from pipeline.data.core.splits import Batch, Rows, chosen
+from pipeline.data.tables.files import TableFormat, read_batches
+from pipeline.data.tables.values import Table, listed
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
@@ -407,44 +409,32 @@ def write_from_file(source: Path, directory: Path, target: str) -> int:
     Raises:
         UserError: the file cannot be read, a column is no number, or the target is missing in some rows.
     """
-    import pyarrow as pa
+    names, classes = _survey(source, target)
+    place = {name: number for number, name in enumerate(classes)}
 
-    from pipeline.data.tables.files import Table
+    def chunks() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for batch in read_batches(source, TableFormat()):
+            table = Table(batch, str(source))
+            x = np.stack([_numbers(table, name) for name in names], axis=1).astype(np.float32)
+            goal = table.column(target)
+            if goal.missing.any():
+                raise UserError(f"{source}: the target {target!r} is missing in some rows; remove them first")
+            text = goal.as_text() if classes else goal
+            y = np.array([place[word] for word in text.words])[text.values] if classes else goal.values
+            yield x, y
 
     try:
-        names, classes = _survey(source, target)
-        place = {name: number for number, name in enumerate(classes)}
-
-        def chunks() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-            for batch in _batches(source):
-                table = Table(pa.table(batch), str(source))
-                x = np.stack([_numbers(table, name) for name in names], axis=1).astype(np.float32)
-                goal = table.column(target)
-                if goal.missing.any():
-                    raise UserError(
-                        f"{source}: the target {target!r} is missing in some rows; remove them first"
-                    )
-                text = goal.as_text() if classes else goal
-                y = np.array([place[word] for word in text.words])[text.values] if classes else goal.values
-                yield x, y
-
         return write_table(directory, chunks(), names, target, classes)
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(
-            f"{source} cannot be turned into arrays: {' '.join(str(error).split())[:200]}"
-        ) from None
+    except OSError as error:
+        raise UserError(f"{directory} cannot be written: {error.strerror or error}") from None
 
 
 def _survey(source: Path, target: str) -> tuple[list[str], list[str]]:
     """The columns of numbers and, for a target of text, its classes: a first pass over the file."""
-    import pyarrow as pa
-
-    from pipeline.data.tables.files import Table, listed
-
     names: list[str] = []
     classes: set[str] = set()
-    for batch in _batches(source):
-        table = Table(pa.table(batch), str(source))
+    for batch in read_batches(source, TableFormat()):
+        table = Table(batch, str(source))
         table.require([target], "--target")
         names = [name for name in table.names if name != target]
         goal = table.column(target)
@@ -467,26 +457,6 @@ def _numbers(table: Any, name: str) -> np.ndarray:
             f"{table.source}: the column {name!r} holds text; memory-mapped tables are of numbers alone"
         )
     return np.where(column.missing, np.nan, column.values)
-
-
-def _batches(source: Path) -> Iterator[Any]:
-    from pipeline.data.tables.files import TableFormat, file_format
-
-    if not source.is_file():
-        raise UserError(f"{source}: there is no such file")
-    kind = file_format(source, TableFormat())
-    if kind == "parquet":
-        from pyarrow import parquet
-
-        with parquet.ParquetFile(source) as file:
-            yield from file.iter_batches(batch_size=262_144)
-    elif kind == "jsonl":
-        raise UserError(f"{source}: expected a CSV, TSV or Parquet file")
-    else:
-        from pyarrow import csv
-
-        options = csv.ParseOptions(delimiter="\t" if kind == "tsv" else ",")
-        yield from csv.open_csv(source, csv.ReadOptions(block_size=32 << 20), parse_options=options)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.data.tables.files import Column, Table, dates_of, listed
+from pipeline.data.tables.values import Column, Table, dates_of, listed
 from pipeline.errors import UserError
 
 log = logging.getLogger(__name__)

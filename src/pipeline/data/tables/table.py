@@ -15,8 +15,9 @@ from torch import Tensor
 from pipeline.data.core.module import DataModule
 from pipeline.data.core.spec import Spec
 from pipeline.data.tables.encoder import ColumnChoice, TableEncoder, TableRows, fit_encoder
-from pipeline.data.tables.files import Column, Table, TableFormat, listed, read_table
+from pipeline.data.tables.files import TableFormat, read_table
 from pipeline.data.tables.splits import LEFT_OUT, TEST, TRAIN, VALIDATION, SplitPlan, held_out, parts
+from pipeline.data.tables.values import Column, Table, listed
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ class TableData(DataModule):
         if self.train_on_all:
             train = np.sort(np.concatenate([train, validation]))
         names = [name for name in table.names if name not in (self.target, self.plan.column)]
-        self.encoder = fit_encoder(table, train, names, self.choice)
+        self.encoder = fit_encoder(table, train, names, self.choice, self.format)
         self._build(table, target, goal, train, validation)
         self._build_test(test_table, table, target, goal, test)
         for read in filter(None, (table, test_table)):

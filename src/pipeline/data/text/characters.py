@@ -13,7 +13,7 @@ from pipeline.data.core.spec import Spec
 from pipeline.data.core.splits import Streams
 from pipeline.data.sources import finding as sources
 from pipeline.data.text.encoders import CharacterEncoder
-from pipeline.data.text.files import read_text
+from pipeline.data.text.reading import read_text
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:

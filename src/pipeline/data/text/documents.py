@@ -41,6 +41,9 @@ class Documents(DataModule):
         **shared: see :class:`DataModule`.
     """
 
+    column = "text"
+    """Name of the column of texts, where they come from a table."""
+
     def __init__(
         self,
         name: str,
@@ -122,9 +125,9 @@ class Documents(DataModule):
         vocabulary = self._vocabulary(corpus, rows)
         words = [corpus.words[i] for i in vocabulary]
         self.encoder = (
-            BagEncoder(words, self.ngrams)
+            BagEncoder(words, self.ngrams, self.column)
             if self.input == "bag"
-            else TokensEncoder(words, self.max_length, self.keep)
+            else TokensEncoder(words, self.max_length, self.keep, self.column)
         )
         train, self.validation, self.test = (
             self._rows(corpus, vocabulary, part) if len(part) else None for part in (rows, held_out, test)

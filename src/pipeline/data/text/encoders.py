@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from pipeline.data.core.encoder import Encoder
+from pipeline.data.text.reading import read_text
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
@@ -18,7 +21,14 @@ PADDING, UNKNOWN = 0, 1
 
 
 class TextEncoder(Encoder):
-    """What encoders of text share: the raw input is strings, alone or as the column ``text`` of a table."""
+    """What encoders of text share: the raw input is strings, alone or as a column of a table.
+
+    Args:
+        column: Name of the column of texts that training read; ``text`` is understood as well.
+    """
+
+    def __init__(self, column: str = "text") -> None:
+        self.column = column
 
     def example(self) -> pd.DataFrame:
         import pandas as pd
@@ -27,8 +37,15 @@ class TextEncoder(Encoder):
             {"text": ["A film that I would see again.", "Two hours that nobody gives back to me."]}
         )
 
+    def takes(self, path: Path) -> bool:
+        # Whatever its name ends in, as in a folder of texts to train on.
+        return not path.name.startswith(".")
+
+    def read(self, paths: Sequence[Path]) -> list[str]:
+        return [read_text(path) for path in paths]
+
     def signature(self) -> dict[str, Any]:
-        return {"type": "text", "column": "text"}
+        return {"type": "text", "column": self.column}
 
 
 class BagEncoder(TextEncoder):
@@ -37,18 +54,20 @@ class BagEncoder(TextEncoder):
     Args:
         words: the vocabulary, in the order of the columns. Other words count for nothing.
         ngrams: longest run of words that the vocabulary may hold.
+        column: see :class:`TextEncoder`.
     """
 
     kind = "bag_of_words"
 
-    def __init__(self, words: list[str], ngrams: int = 1) -> None:
+    def __init__(self, words: list[str], ngrams: int = 1, column: str = "text") -> None:
+        super().__init__(column)
         self.words, self.ngrams = list(words), ngrams
         self._columns = {word: column for column, word in enumerate(self.words)}
 
     def encode(self, raw: Any) -> torch.Tensor:
         from pipeline.data.text.words import tokenise
 
-        texts = strings(raw)
+        texts = strings(raw, self.column)
         x = torch.zeros(len(texts), len(self.words))
         for row, text in enumerate(texts):
             columns = {self._columns[word] for word in tokenise(text, self.ngrams) if word in self._columns}
@@ -56,7 +75,7 @@ class BagEncoder(TextEncoder):
         return x
 
     def state(self) -> dict[str, Any]:
-        return {"words": self.words, "ngrams": self.ngrams}
+        return {"words": self.words, "ngrams": self.ngrams, "column": self.column}
 
 
 class TokensEncoder(TextEncoder):
@@ -66,18 +85,24 @@ class TokensEncoder(TextEncoder):
         words: the vocabulary; its first word has id 2.
         max_length: words kept of a text, None for all.
         keep: which words are kept of a longer text: the ``first`` or the ``last``.
+        column: see :class:`TextEncoder`.
     """
 
     kind = "tokens"
 
-    def __init__(self, words: list[str], max_length: int | None = None, keep: str = "last") -> None:
+    def __init__(
+        self, words: list[str], max_length: int | None = None, keep: str = "last", column: str = "text"
+    ) -> None:
+        super().__init__(column)
         self.words, self.max_length, self.keep = list(words), max_length, keep
         self._ids = {word: number for number, word in enumerate(self.words, start=UNKNOWN + 1)}
 
     def encode(self, raw: Any) -> torch.Tensor:
         from pipeline.data.text.words import tokenise
 
-        rows = [[self._ids.get(word, UNKNOWN) for word in tokenise(text)] for text in strings(raw)]
+        rows = [
+            [self._ids.get(word, UNKNOWN) for word in tokenise(text)] for text in strings(raw, self.column)
+        ]
         return padded([self._cut(row) for row in rows])
 
     def _cut(self, row: list[int]) -> list[int]:
@@ -86,7 +111,12 @@ class TokensEncoder(TextEncoder):
         return row[-self.max_length :] if self.keep == "last" else row[: self.max_length]
 
     def state(self) -> dict[str, Any]:
-        return {"words": self.words, "max_length": self.max_length, "keep": self.keep}
+        return {
+            "words": self.words,
+            "max_length": self.max_length,
+            "keep": self.keep,
+            "column": self.column,
+        }
 
 
 class CharacterEncoder(TextEncoder):
@@ -99,6 +129,7 @@ class CharacterEncoder(TextEncoder):
     kind = "characters"
 
     def __init__(self, characters: list[str]) -> None:
+        super().__init__()
         self.characters = list(characters)
         self._ids = {character: number for number, character in enumerate(self.characters, start=1)}
 
@@ -121,7 +152,7 @@ class CharacterEncoder(TextEncoder):
         return torch.from_numpy(table[np.minimum(points, len(table) - 1)])
 
     def encode(self, raw: Any) -> torch.Tensor:
-        return padded([self.ids(text).tolist() for text in strings(raw)])
+        return padded([self.ids(text).tolist() for text in strings(raw, self.column)])
 
     def decode(self, ids: torch.Tensor) -> str:
         """The text of some ids, (characters,)."""
@@ -137,17 +168,24 @@ class CharacterEncoder(TextEncoder):
         return pd.DataFrame({"text": ["One morning", "The door"]})
 
 
-def strings(raw: Any) -> list[str]:
-    """The texts of a batch of raw input: a list, array or column of strings, or a table with one named ``text``.
+def strings(raw: Any, column: str = "text") -> list[str]:
+    """The texts of a batch of raw input: a list, array or column of strings, or a table.
+
+    Args:
+        raw: The input.
+        column: Name of a table's column of texts; one that is named ``text`` or is the only one is taken as well.
 
     Raises:
         UserError: something else, a single string included (a batch holds several).
     """
     if hasattr(raw, "columns"):
         names = list(raw.columns)
-        if "text" not in names and len(names) != 1:
-            raise UserError(f"the input lacks the column 'text'; it has {names}")
-        raw = raw["text" if "text" in names else names[0]]
+        found = next(
+            (name for name in (column, "text") if name in names), names[0] if len(names) == 1 else None
+        )
+        if found is None:
+            raise UserError(f"the input lacks the column {column!r}; it has {names}")
+        raw = raw[found]
     if isinstance(raw, (str, bytes)) or not hasattr(raw, "__iter__"):
         raise UserError(f"got a single {type(raw).__name__}, expected a list of texts; pass [text]")
     if isinstance(raw, np.ndarray):

@@ -5,15 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from pipeline.data.core.memory import check_memory
+from pipeline.data.tables.files import read_rows
 from pipeline.data.text.corpus import TEST, TRAIN, Corpus, Document
 from pipeline.data.text.documents import Documents
+from pipeline.data.text.reading import content_of, read_text
 from pipeline.errors import UserError
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 class TextFolder(Documents):
@@ -70,6 +68,7 @@ class TextTable(Documents):
         **settings: Any,
     ) -> None:
         super().__init__(name=name, **{"target_name": target, **settings})
+        self.column = text
         self.path, self.text, self.target = Path(path), text, target
         self.test_path = Path(test_path) if test_path else None
 
@@ -78,7 +77,7 @@ class TextTable(Documents):
         parts = [(self.path, TRAIN)] + ([(self.test_path, TEST)] if self.test_path else [])
         state = hashlib.sha256(f"{self.text}\0{self.target}".encode())
         for path, _ in parts:
-            state.update(_content(path))
+            state.update(content_of(path))
         return self.cached(
             f"table-{state.hexdigest()[:16]}",
             lambda: Corpus.build(
@@ -87,66 +86,16 @@ class TextTable(Documents):
         )
 
     def _documents(self, path: Path, part: int) -> Iterator[Document]:
-        frame = read_columns(path, [self.text, self.target])
-        labelled = frame[frame[self.target].notna()]
-        if not len(labelled):
+        rows = labelled = 0
+        for text, label in read_rows(path, {"data.text": self.text, "data.target": self.target}):
+            rows += 1
+            if label is not None and label == label:
+                labelled += 1
+                yield Document(text if isinstance(text, str) else "", str(label), part)
+        if not rows:
+            raise UserError(f"{path} holds a header but no rows")
+        if not labelled:
             raise UserError(f"{path} holds no row with a value in the column {self.target!r}")
-        for text, label in zip(labelled[self.text], labelled[self.target], strict=True):
-            yield Document(text if isinstance(text, str) else "", str(label), part)
-
-
-def read_text(path: Path) -> str:
-    """The text of a UTF-8 file, with or without a byte order mark.
-
-    Raises:
-        UserError: there is no such file, it cannot be read, or it is not UTF-8.
-    """
-    content = _content(path)
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path} is not UTF-8 text (byte {error.start} is 0x{content[error.start]:02x}); "
-            f"convert it, for example with: iconv -f latin1 -t utf-8"
-        ) from None
-
-
-def read_columns(path: Path, columns: list[str]) -> pd.DataFrame:
-    """Some columns of a table as strings, missing values as NaN.
-
-    Raises:
-        UserError: there is no such file or column, or the file cannot be parsed.
-    """
-    import pandas as pd
-
-    if not path.is_file():
-        raise UserError(f"no file at {path}; set data.path to a .csv, .tsv, .parquet or .jsonl file")
-    try:
-        if path.suffix == ".parquet":
-            frame = pd.read_parquet(path)
-        elif path.suffix in (".jsonl", ".ndjson"):
-            frame = pd.read_json(path, lines=True, dtype=False)
-        else:
-            separator = "\t" if path.suffix == ".tsv" else ","
-            # As they stand: pandas would read the word "None" as a missing value and "007" as a number.
-            frame = pd.read_csv(
-                path, sep=separator, dtype=str, keep_default_na=False, na_values=[""], encoding="utf-8-sig"
-            )
-    except UnicodeDecodeError:
-        raise UserError(
-            f"{path} is not UTF-8 text; convert it, for example with: iconv -f latin1 -t utf-8"
-        ) from None
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path} cannot be read as a table: {str(error).splitlines()[0]}") from None
-    for column in columns:
-        if column not in frame.columns:
-            key = "data.text" if column == columns[0] else "data.target"
-            raise UserError(
-                f"{path} has no column {column!r}; it has {list(frame.columns)}: set {key} to one of them"
-            )
-    if not len(frame):
-        raise UserError(f"{path} holds a header but no rows")
-    return frame[columns]
 
 
 def _labelled(directory: Path, part: int) -> list[tuple[Path, str, int]]:
@@ -169,13 +118,3 @@ def _labelled(directory: Path, part: int) -> list[tuple[Path, str, int]]:
     if not files:
         raise UserError(f"{directory} holds no texts; expected a folder for each class with text files in it")
     return files
-
-
-def _content(path: Path) -> bytes:
-    try:
-        check_memory(4 * path.stat().st_size, str(path), "split it, or train on a part of it")
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be read: {error.strerror or error}; set data.path to an existing file"
-        ) from None

@@ -1,0 +1,102 @@
+"""Image files as arrays: the one place that opens an image, for training and for prediction."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm"}
+FORMATS = ["PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM"]
+"""Decoders that are used: no others, whatever a file claims to be (some of them start programs)."""
+MAX_PIXELS = 50_000_000
+MAX_FILE_BYTES = 200_000_000
+
+
+def read_images(
+    files: Sequence[Path], shape: Sequence[int], resize: bool = True
+) -> tuple[np.ndarray, list[str]]:
+    """Image files as one array, on several threads.
+
+    Args:
+        files: Paths of the images.
+        shape: Channels (1 or 3), height and width of every image.
+        resize: Whether images of another size are resized; otherwise they count as unreadable.
+
+    Returns:
+        ``uint8`` (files, channels, height, width), and for each file why it cannot be read; empty where it can.
+    """
+    images = np.zeros((len(files), *shape), dtype=np.uint8)
+
+    def decode(number: int) -> str:
+        try:
+            images[number] = read_image(files[number], shape, resize)
+        except Exception as error:
+            # Decoders raise all kinds of things for damaged files.
+            return (str(error) or type(error).__name__).splitlines()[0][:200]
+        return ""
+
+    with warnings.catch_warnings(), ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
+        # Decoders warn of what is damaged without saying where; the caller names the file.
+        warnings.simplefilter("ignore")
+        return images, list(pool.map(decode, range(len(files))))
+
+
+def read_image(path: Path, shape: Sequence[int], resize: bool = True) -> np.ndarray:
+    """One image file as (channels, height, width).
+
+    Raises:
+        ValueError: too many pixels or bytes, or another size; and whatever its decoder raises for a damaged file.
+    """
+    from PIL import Image
+
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise ValueError(f"the file is larger than {MAX_FILE_BYTES // 1_000_000} MB")
+    with Image.open(path, formats=FORMATS) as image:
+        # Before anything is decoded: a file of some kilobytes may claim billions of pixels.
+        if image.width * image.height > MAX_PIXELS:
+            raise ValueError(f"{image.width}×{image.height} pixels, more than {MAX_PIXELS:,}")
+        return to_array(image, shape, resize)
+
+
+def to_array(image: Image.Image, shape: Sequence[int], resize: bool = True) -> np.ndarray:
+    """An image as ``uint8`` (channels, height, width): turned upright, transparent parts white, resized.
+
+    Raises:
+        ValueError: the image has another size and is not to be resized.
+    """
+    from PIL import Image, ImageOps
+
+    channels, height, width = shape
+    image = ImageOps.exif_transpose(image)
+    if image.size != (width, height) and not resize:
+        raise ValueError(
+            f"{image.width}×{image.height} pixels, but this model takes {width}×{height}; resize it first"
+        )
+    if image.mode.startswith(("I", "F")):
+        image = Image.fromarray(_to_bytes(np.asarray(image)))
+    if "A" in image.getbands() or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    image = image.convert("L" if channels == 1 else "RGB")
+    if image.size != (width, height):
+        # Averages over what becomes one pixel; dropping pixels would leave noise.
+        image = image.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=3.0)
+    values: np.ndarray = np.asarray(image)
+    return values[None] if channels == 1 else values.transpose(2, 0, 1)
+
+
+def _to_bytes(values: np.ndarray) -> np.ndarray:
+    """Numbers of 16 bits or more, or fractions, as 0–255."""
+    numbers = np.nan_to_num(values.astype(np.float64))
+    top = 65_535.0 if numbers.max(initial=0) > 255 else 255.0 if numbers.max(initial=0) > 1 else 1.0
+    return np.asarray(np.clip(numbers * (255.0 / max(top, numbers.max(initial=0))), 0, 255).astype(np.uint8))
