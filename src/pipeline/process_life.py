@@ -7,11 +7,27 @@ import gc
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import NoReturn
 
 _COLLECT_EVERY = 50_000
+
+
+def own_process(module: str, *arguments: str) -> list[str]:
+    """The command that runs a module of this package as a process.
+
+    Without the working directory in front of the search path: a torch.py in it would hide what is installed.
+    """
+    return [sys.executable, "-P", "-m", module, *arguments]
+
+
+def finding_this_package(environment: Mapping[str, str]) -> dict[str, str]:
+    """``environment`` for a process of this package's own, which is found there as it was found here."""
+    root = str(Path(__file__).resolve().parents[1])
+    path = os.pathsep.join(filter(None, [root, environment.get("PYTHONPATH")]))
+    return {**environment, "PYTHONPATH": path}
 
 
 def run_process(main: Callable[[], int]) -> NoReturn:

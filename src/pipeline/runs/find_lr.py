@@ -42,10 +42,12 @@ def find_lr(cfg: DictConfig) -> RangeTest:
     import pytorch_lightning as pl
     import torch
 
+    from pipeline.config.checks import check_classes
     from pipeline.runs.finished import data_of
     from pipeline.training.building import build_model
     from pipeline.training.trainer import Threads
 
+    check_classes(cfg)
     low, high, steps = float(cfg.task.min_lr), float(cfg.task.max_lr), int(cfg.task.steps)
     data = data_of(cfg)
     pl.seed_everything(int(cfg.seed), verbose=False)

@@ -10,6 +10,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from pipeline.config import build
+from pipeline.config.checks import without_left_overs
 from pipeline.data.core.module import DataModule
 from pipeline.errors import UserError
 from pipeline.models.base import BaseModule, Optimisation
@@ -35,7 +36,7 @@ def build_data(cfg: DictConfig) -> DataModule:
     Raises:
         UserError: the data is not to be had, or not what was asked for.
     """
-    settings = cast("dict[str, Any]", plain(cfg.data))
+    settings = without_left_overs("data", plain(cfg.data))
     fixed = {key: value for key, value in settings.items() if key not in _READING}
     key = json.dumps(fixed, sort_keys=True, default=str)
     shareable = {name: value for name, value in fixed.items() if name != "batch_size"}
@@ -64,7 +65,7 @@ def build_model(cfg: DictConfig, data: DataModule) -> BaseModule:
     Raises:
         UserError: the model does not fit the data, or a setting is wrong.
     """
-    settings = cast("dict[str, Any]", plain(cfg.model))
+    settings = without_left_overs("model", plain(cfg.model))
     compiled = settings.pop("compile", False)
     model = build(settings, key="model", spec=data.spec.to_dict())
     if not isinstance(model, BaseModule):
