@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
+if __name__ == "__main__" and not sys.flags.safe_path:
+    # `python -m` looks for modules in the working directory first, where a torch.py or logging.py of the user's would
+    # hide what is installed. What the user allows from there is found behind it (pipeline.config.allowing).
+    first = sys.path.pop(0)
+    if os.path.samefile(first, os.path.dirname(os.path.dirname(__file__))):  # noqa: PTH120, PTH121
+        # A copy of this package that is not installed.
+        sys.path.append(first)
+
 import argparse
 import logging
-import os
 import signal
-import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
@@ -78,9 +87,11 @@ def _command(words: list[str]) -> int:
         raise UserError("only one of --run, --multirun, --cfg, --info and --shell-completion can be given")
     if arguments.resolve and not arguments.cfg:
         raise UserError("--resolve goes with --cfg: it shows the configuration with its references resolved")
+    from pipeline.config.allowing import allowing
+
     # A configuration can be shown on a machine that could not run it.
     for_this_machine = not (arguments.cfg or arguments.info or arguments.shell_completion)
-    with _allowing(arguments.allow or []), _hydra(arguments.config_dir, for_this_machine) as hydra:
+    with allowing(arguments.allow or []), _hydra(arguments.config_dir, for_this_machine) as hydra:
         return _dispatch(hydra, arguments)
 
 
@@ -227,21 +238,6 @@ def _hydra(config_dir: str | None, for_this_machine: bool) -> Iterator[Hydra]:
     finally:
         GlobalHydra.instance().clear()
         HydraConfig.instance().cfg = before
-
-
-@contextmanager
-def _allowing(names: list[str]) -> Iterator[None]:
-    """What ``--allow`` names holds for this command and for the processes that it starts."""
-    before = os.environ.get("PIPELINE_ALLOW")
-    if names:
-        os.environ["PIPELINE_ALLOW"] = ",".join([*([before] if before else []), *names])
-    try:
-        yield
-    finally:
-        if names:
-            os.environ.pop("PIPELINE_ALLOW")
-        if names and before is not None:
-            os.environ["PIPELINE_ALLOW"] = before
 
 
 def _asks_for_help(words: list[str]) -> bool:

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -63,6 +64,21 @@ def terminable() -> Iterator[None]:
         yield
     finally:
         restore(before)
+
+
+def own_process(module: str, *arguments: str) -> list[str]:
+    """The command that runs a module of this package as a process.
+
+    Without the working directory in front of the search path: a torch.py in it would hide what is installed.
+    """
+    return [sys.executable, "-P", "-m", module, *arguments]
+
+
+def finding_this_package(environment: Mapping[str, str]) -> dict[str, str]:
+    """``environment`` for a process of this package's own, which is found there as it was found here."""
+    root = str(Path(__file__).resolve().parents[1])
+    path = os.pathsep.join(filter(None, [root, environment.get("PYTHONPATH")]))
+    return {**environment, "PYTHONPATH": path}
 
 
 def run_process(main: Callable[[], int]) -> NoReturn:

@@ -14,15 +14,16 @@ import yaml
 from omegaconf import Container, DictConfig, Node
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
-from pipeline.config.allowlist import SECTIONS, check_name, check_shape, resolve
+from pipeline.config.allowlist import NODE_KEYS, check_name, check_shape, resolve, settings_of
 from pipeline.config.devices import check_devices
 from pipeline.config.masking import holds_secret, mask
 from pipeline.config.nearest import suggest
 from pipeline.config.omegaconf_inside import children, is_missing, is_null, is_reference, written
+from pipeline.config.renamed import current
 from pipeline.config.resolvers import READABLE_VARIABLES, allowed_names, refusal
 from pipeline.config.rules import STRATEGIES, complaint
 from pipeline.config.shipped import config_directory
-from pipeline.config.signatures import arguments
+from pipeline.config.signatures import argument_names, check_arguments
 from pipeline.errors import UserError
 
 Path = tuple[str | int, ...]
@@ -39,15 +40,13 @@ _LENGTHS = {
 
 # What is added to a section beside the arguments of the class it names.
 _OUR_KEYS: dict[str, frozenset[str]] = {
-    "data": frozenset(),
-    "model": frozenset({"compile"}),
+    "data": frozenset({"spec"}),
+    "model": frozenset({"compile", "loss", "l1", "l2", "initializer", "initializer_std", "start"}),
     "optimizer": frozenset(),
     "scheduler": frozenset({"interval", "frequency", "monitor"}),
 }
 # Records of the command line: text, not part of what it composed.
 _AS_TYPED = (("hydra", "overrides"), ("hydra", "job", "override_dirname"))
-# Arguments that are given when the object is built, never in a configuration.
-_GIVEN_LATER = frozenset({"params", "optimizer", "spec"})
 # Names of a mapping in logging's own configuration that lead to something callable.
 _LOGGING_CLASSES = frozenset({"class", "()"})
 _LOGGING_ALLOWED = frozenset(
@@ -81,14 +80,81 @@ def check(cfg: DictConfig, *, sweep: bool = False, for_this_machine: bool = True
     _check_targets(plain, ())
     if "hydra" in plain:
         _check_hydra(plain["hydra"], sweep)
+    foreign = {section for section in _OUR_KEYS if _is_foreign(section, plain.get(section))}
     for path, value in _leaves(plain, ()):
-        _check_value(_dotted(path), value)
+        _check_value(_dotted(path), value, ruled=path[0] not in foreign)
     _check_keys(plain)
     if not sweep:
         _check_missing({key: value for key, value in plain.items() if key != "hydra"}, ())
     _check_together(plain)
     if for_this_machine and plain.get("trainer"):
         check_devices(plain["trainer"])
+
+
+def check_classes(cfg: DictConfig) -> None:
+    """Hold every setting against the class or function that takes it, before any of them is built.
+
+    :func:`check` refuses what shows without importing torch. This is for what a class alone can tell: settings beyond
+    those of the shipped files, and rules that stand on the arguments of a user's own class.
+
+    Args:
+        cfg: Configuration that was checked.
+
+    Raises:
+        UserError: A name that may not be named, or a setting that its class does not take.
+    """
+    for section in (*_OUR_KEYS, "callbacks", "trainer"):
+        node = cfg.get(section)
+        if isinstance(node, DictConfig):
+            plain = without_left_overs(section, _resolved(node, (section,)))
+            of = {"_target_": "pytorch_lightning.Trainer"} if section == "trainer" else {}
+            _check_class({**of, **plain}, (section,))
+
+
+def without_left_overs(section: str, node: dict[str, Any]) -> dict[str, Any]:
+    """A section of a class of someone else's, without what the shipped file for another class has left in it.
+
+    ``model._target_=my_package.Net`` stands beside the settings of ``model=mlp``. Those that the class does not take
+    are left out, as long as they are as they were shipped: what was set to something else was meant for it.
+
+    Args:
+        section: Config group, which is the section too.
+        node: The section, resolved.
+    """
+    target = node.get("_target_")
+    if (
+        not isinstance(target, str)
+        or section not in _OUR_KEYS
+        or shipped_settings(section, target) is not None
+    ):
+        return node
+    taken = argument_names(resolve(target, f"{section}._target_"))
+    shipped = [_merged(section, path.stem) for path in (config_directory() / section).glob("*.yaml")]
+    kept = {*_OUR_KEYS[section], *NODE_KEYS}
+    return {
+        key: value
+        for key, value in node.items()
+        if key in kept or key in taken or not any(key in of and _as_shipped(value, of[key]) for of in shipped)
+    }
+
+
+def _as_shipped(value: Any, shipped: Any) -> bool:
+    return value == shipped or (isinstance(shipped, str) and "${" in shipped)
+
+
+def _check_class(value: Any, path: Path) -> None:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            _check_class(inner, (*path, key))
+        if "_target_" in value:
+            key = _dotted(path)
+            target = resolve(value["_target_"], f"{key}._target_")
+            ours = _shipped("trainer/default") if key == "trainer" else _OUR_KEYS.get(key, ())
+            settings = {name: given for name, given in settings_of(value).items() if name not in ours}
+            check_arguments(target, settings, key)
+    elif isinstance(value, list):
+        for position, inner in enumerate(value):
+            _check_class(inner, (*path, position))
 
 
 def check_overrides(overrides: list[str]) -> None:
@@ -224,9 +290,9 @@ def _check_keys(plain: dict[str, Any]) -> None:
     _refuse_unknown(("paths",), plain.get("paths"), set(_shipped("paths/default")))
     _check_task_keys(plain.get("task"))
     _check_callback_keys(plain.get("callbacks"))
-    _check_trainer_keys(plain.get("trainer"))
+    choices = ((plain.get("hydra") or {}).get("runtime") or {}).get("choices") or {}
     for section, ours in _OUR_KEYS.items():
-        _check_arguments(section, plain.get(section), ours)
+        _check_arguments(section, plain.get(section), ours, choices.get(section))
 
 
 def _check_sections(plain: dict[str, Any]) -> None:
@@ -269,8 +335,9 @@ def _check_callback_keys(callbacks: Any) -> None:
     for name, settings in callbacks.items():
         path: Path = ("callbacks", name)
         if isinstance(settings, dict) and "_target_" in settings:
-            _check_arguments(_dotted(path), settings, frozenset())
-        elif name in ours:
+            # What its class takes is known when it is imported: check_classes.
+            continue
+        if name in ours:
             if settings is not None:
                 _refuse_value(_dotted(path), settings, "null or its settings", next(iter(ours[name])))
             _refuse_unknown(path, settings, set(ours[name] or ()))
@@ -280,27 +347,43 @@ def _check_callback_keys(callbacks: Any) -> None:
             )
 
 
-def _check_trainer_keys(trainer: Any) -> None:
-    if not isinstance(trainer, dict):
-        return
-    known = set(_shipped("trainer/default"))
-    if set(trainer) <= known:
-        return
-    flags = arguments("pytorch_lightning.Trainer")
-    _refuse_unknown(("trainer",), trainer, known | set(flags.names if flags else trainer))
-
-
-def _check_arguments(section: str, node: Any, ours: frozenset[str]) -> None:
-    """The keys of a node against the constructor of the class it names."""
+def _check_arguments(section: str, node: Any, ours: frozenset[str], option: str | None) -> None:
+    """The keys of a node against the shipped files of the class that it names."""
     if not isinstance(node, dict) or not isinstance(node.get("_target_"), str):
-        if isinstance(node, dict) and f"{section}._target_" in SECTIONS and node:
+        if isinstance(node, dict) and node:
             raise UserError(f"{section}._target_ is not given: choose one of the group, like {section}=NAME")
         return
-    taken = arguments(node["_target_"])
-    if taken is None or taken.open:
-        return
-    known = (set(taken.names) - _GIVEN_LATER) | ours | {"_target_", "_recursive_", "_convert_"}
-    _refuse_unknown(tuple(section.split(".")), node, known, of=node["_target_"])
+    known = shipped_settings(section, node["_target_"], option)
+    if known is not None:
+        _refuse_unknown((section,), node, {*known, *ours, *NODE_KEYS}, of=node["_target_"])
+
+
+def shipped_settings(section: str, target: str, option: str | None = None) -> frozenset[str] | None:
+    """Every setting of a class of this package, as the files of its group list them; None for any other class.
+
+    Args:
+        section: Config group, which is the section too.
+        target: Dotted name of the class.
+        option: File of the group that was chosen, which is looked at first; reading all of them takes 20 ms.
+    """
+    if not target.startswith("pipeline."):
+        return None
+    target, directory = current(target), config_directory() / section
+    names = [option] if option and (directory / f"{option}.yaml").is_file() else []
+    names += sorted(path.stem for path in directory.glob("*.yaml"))
+    found = (settings for name in names if (settings := _merged(section, name)).get("_target_") == target)
+    return next((frozenset(settings) for settings in found), None)
+
+
+@lru_cache(maxsize=64)
+def _merged(section: str, option: str) -> dict[str, Any]:
+    """A file of a group with those that it builds on; without them, where those are of another group."""
+    written = _read(f"{section}/{option}")
+    below = [name for name in written.get("defaults", []) if isinstance(name, str) and name != "_self_"]
+    merged: dict[str, Any] = {}
+    for name in below:
+        merged |= _merged(section, name)
+    return merged | _shipped(f"{section}/{option}")
 
 
 def _refuse_unknown(path: Path, node: Any, known: set[str], of: str = "") -> None:
@@ -310,9 +393,9 @@ def _refuse_unknown(path: Path, node: Any, known: set[str], of: str = "") -> Non
         if key not in known:
             names = {name for name in known if not name.startswith("_")}
             where = f" in {of}" if of else ""
-            raise UserError(
-                f"{_dotted((*path, key))}: there is no such setting{where}. {suggest(key, names, limit=40)}"
-            )
+            near = suggest(key, names, limit=40)
+            near = near.replace("Did you mean ", f"Did you mean {_dotted(path)}.", 1) if path else near
+            raise UserError(f"{_dotted((*path, key))}: there is no such setting{where}. {near}")
 
 
 def _check_missing(value: Any, path: Path) -> None:
@@ -322,13 +405,17 @@ def _check_missing(value: Any, path: Path) -> None:
             raise UserError(f"{key} is not given: add {key}=VALUE to the command line")
 
 
-def _check_value(key: str, value: Any) -> None:
-    if isinstance(value, float) and not math.isfinite(value):
-        if message := complaint(key, value):
-            raise UserError(message)
-        raise UserError(f"{key}={value}: expected a finite number")
-    if value != _MISSING and (message := complaint(key, value)):
+def _is_foreign(section: str, node: Any) -> bool:
+    """Whether a section's settings go to a class of someone else's, which the table of rules is not about."""
+    target = node.get("_target_") if isinstance(node, dict) else None
+    return isinstance(target, str) and not target.startswith(("pipeline.", "torch.optim."))
+
+
+def _check_value(key: str, value: Any, *, ruled: bool) -> None:
+    if ruled and value != _MISSING and (message := complaint(key, value)):
         raise UserError(message)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{key}={value}: expected a finite number")
 
 
 def _check_together(plain: dict[str, Any]) -> None:
@@ -413,12 +500,15 @@ def _leaves(value: Any, path: Path) -> Iterator[tuple[Path, Any]]:
         yield path, value
 
 
-@lru_cache(maxsize=64)
 def _shipped(name: str) -> dict[str, Any]:
     """A file of the shipped configuration as it is written, without its defaults list."""
+    return {key: value for key, value in _read(name).items() if key != "defaults"}
+
+
+@lru_cache(maxsize=64)
+def _read(name: str) -> dict[str, Any]:
     text = (config_directory() / f"{name}.yaml").read_text(encoding="utf-8")
-    loaded = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}
-    return {key: value for key, value in loaded.items() if key != "defaults"}
+    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}
 
 
 def _dotted(path: Path) -> str:

@@ -19,7 +19,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from pipeline.config.checks import check, check_overrides
+from pipeline.config.checks import check, check_overrides, shipped_settings
 from pipeline.config.hydra_inside import HydraLoader, create_config_search_path, set_version_base
 from pipeline.config.nearest import suggest
 from pipeline.config.omegaconf_inside import children, is_reference
@@ -149,15 +149,11 @@ class Loader(HydraLoader):
         if section in self._groups and node is None:
             return f"{typed}: there is no {section} in this configuration; choose one first: {section}=NAME"
         siblings = [str(k) for k in node if k != "hydra"] if isinstance(node, DictConfig) else []
-        taken = _arguments_of(node, section)
-        if name in taken:
-            return f"{typed}: {key} is not in the configuration, but can be added: +{typed}"
-        if siblings:
-            near = suggest(name, {*siblings, *taken} - {"_target_"}, limit=40)
-            near = near.replace("Did you mean ", f"Did you mean {section}.", 1) if section else near
-        else:
-            near = suggest(key, _dotted_keys(cfg), limit=0)
-        return f"{typed}: there is no setting {key}. {near}"
+        if not siblings:
+            return f"{typed}: there is no setting {key}. {suggest(key, _dotted_keys(cfg), limit=0)}"
+        near = suggest(name, {*siblings} - {"_target_"}, limit=40)
+        near = near.replace("Did you mean ", f"Did you mean {section}.", 1) if section else near
+        return f"{typed}: there is no setting {key}. {near}{_or_added(node, section, typed)}"
 
 
 def compose(
@@ -257,15 +253,14 @@ def _noun(group: str) -> str:
     return {"data": "data set", "debug": "debug mode"}.get(group, group.rpartition("/")[2])
 
 
-def _arguments_of(node: Any, section: str) -> set[str]:
-    """What can be added to a section by ``+``."""
-    from pipeline.config.signatures import arguments
-
-    target = node.get("_target_") if isinstance(node, DictConfig) else None
+def _or_added(node: Any, section: str, typed: str) -> str:
+    """How to add what the shipped files do not list; nothing where they list everything."""
+    target = node.get("_target_")
     if section == "trainer":
-        target = "pytorch_lightning.Trainer"
-    found = arguments(target) if isinstance(target, str) else None
-    return set(found.names) - {"params", "optimizer", "spec"} if found is not None else set()
+        target = "Lightning's Trainer"
+    if not isinstance(target, str) or shipped_settings(section, target) is not None:
+        return ""
+    return f" Any other argument of {target} can be added: +{typed}"
 
 
 def _dotted_keys(cfg: DictConfig, before: str = "") -> list[str]:

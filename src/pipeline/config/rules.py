@@ -6,11 +6,12 @@ import math
 import re
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from pipeline.config.nearest import suggest
 
 
+@runtime_checkable
 class Rule(Protocol):
     """What a setting may be."""
 
@@ -308,18 +309,19 @@ RULES: dict[str, Rule] = {
 }
 
 
-def complaint(key: str, value: Any) -> str | None:
+def complaint(key: str, value: Any, rule: Rule | None = None) -> str | None:
     """What is wrong with a value, or None.
 
     Args:
         key: dotted, ``model.dropout``.
         value: with interpolations resolved.
+        rule: what it may be; by default the table's rule for the key.
 
     Example:
         >>> complaint("model.dropout", 1.5)
         'model.dropout=1.5: expected a number from 0 to below 1'
     """
-    rule = rule_for(key)
+    rule = rule or rule_for(key)
     if rule is None or rule.holds(value):
         return None
     message = f"{key}={_shown(value)}: expected {rule.expected()}"

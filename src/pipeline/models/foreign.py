@@ -90,7 +90,7 @@ class Foreign(Wrapped):
     """
 
     def __init__(self, spec: Spec | dict[str, Any], net: Mapping[str, Any], **shared: Any) -> None:
-        built = build(net, key="model", functions=True)
+        built = build(net, key="model")
         if not isinstance(built, nn.Module):
             raise UserError(
                 f"model._target_={net['_target_']} gave a {type(built).__name__}; expected a torch.nn.Module"

@@ -42,12 +42,14 @@ def find_lr(cfg: DictConfig) -> RangeTest:
     """
     import pytorch_lightning as pl
 
+    from pipeline.config.checks import check_classes
     from pipeline.runs.finished import data_of
     from pipeline.training.building import build_model, optimisation
     from pipeline.training.module import TrainingModule
     from pipeline.training.range_test import RangeWatch, rising
     from pipeline.training.trainer import Threads, build_trainer
 
+    check_classes(cfg)
     plan = plan_of(cfg)
     low, high, steps = float(cfg.task.min_lr), float(cfg.task.max_lr), int(cfg.task.steps)
     rates = np.geomspace(low, high, steps).tolist()

@@ -60,8 +60,10 @@ def train(cfg: DictConfig, hooks: Hooks | None = None) -> RunResult:
 
         # It imports the tracking library while this process imports torch.
         start_sender(Path(cfg.paths.experiments_dir))
+    from pipeline.config.checks import check_classes
     from pipeline.runs.several import parts, train_many
 
+    check_classes(cfg)
     if fits := parts(cfg):
         return train_many(cfg, fits, hooks, directory, train_one)
     return train_one(cfg, hooks, directory)

@@ -152,9 +152,9 @@ def _read(configured: Any, names: Mapping[str, str], key: str) -> Settings | Non
 
 def _class_of(settings: Settings, key: str, base: type) -> type:
     found = resolve(settings["_target_"], f"{key}._target_")
-    if not issubclass(found, base):
+    if not (isinstance(found, type) and issubclass(found, base)):
         raise UserError(f"{key}._target_={settings['_target_']}: expected a {base.__name__} of Optuna.")
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def _arguments(settings: Settings) -> Settings:

@@ -130,8 +130,8 @@ def read_search_space_function(dotted: str | None) -> Callable[[DictConfig, Any]
         return None
     from pipeline.config import resolve
 
-    found = resolve(dotted, "hydra.sweeper.custom_search_space", functions=True)
-    if not callable(found):
+    found = resolve(dotted, "hydra.sweeper.custom_search_space")
+    if isinstance(found, type):
         raise UserError(f"hydra.sweeper.custom_search_space={dotted}: expected a function(config, trial).")
     return cast(Callable[[DictConfig, Any], None], found)
 

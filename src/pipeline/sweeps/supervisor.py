@@ -6,13 +6,13 @@ import logging
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import Interrupted
+from pipeline.process_life import finding_this_package, own_process
 from pipeline.sweeps.plan import Plan
 from pipeline.sweeps.storage import SweepStorage
 from pipeline.sweeps.worker import report_lost
@@ -95,7 +95,7 @@ class Supervisor:
         output.parent.mkdir(parents=True, exist_ok=True)
         with output.open("ab") as file:
             return subprocess.Popen(
-                [sys.executable, "-m", "pipeline.sweeps.worker", str(self._plan_file)],
+                own_process("pipeline.sweeps.worker", str(self._plan_file)),
                 env=worker_environment(number, self._plan.n_jobs, self._url),
                 stdin=subprocess.DEVNULL,
                 stdout=file,
@@ -154,7 +154,7 @@ class Supervisor:
 
 def worker_environment(number: int, workers: int, url: str) -> dict[str, str]:
     """A worker's environment: the storage's address, its GPU and its share of the processor's cores."""
-    environment = {**os.environ, "PIPELINE_STORAGE": url}
+    environment = finding_this_package({**os.environ, "PIPELINE_STORAGE": url})
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     # Each library would start a thread for every core, and the workers would get in each other's way.
     environment.setdefault("OMP_NUM_THREADS", str(max(cores // workers, 1)))

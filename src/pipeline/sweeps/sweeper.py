@@ -16,6 +16,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from optuna.trial import TrialState
 
+from pipeline.config.checks import check_classes
 from pipeline.errors import UserError
 from pipeline.runs.settings import NOT_OF_A_STUDY, settings_of
 from pipeline.sweeps import algorithms, space, study
@@ -71,6 +72,7 @@ def optimise(
     draft = _draft(config, context, found)
     base = Composer(draft, context.config_loader).compose([])
     _refuse_experiment(config, base)
+    check_classes(base)
     _refuse_varied_trainers(found, Composer(draft, context.config_loader))
     metrics, directions = read_objectives(base, settings.get("metrics"), settings.get("direction"))
     folds = bool(OmegaConf.select(base, "data.folds"))
@@ -146,6 +148,8 @@ def multirun(config: DictConfig, context: HydraContext, arguments: Sequence[str]
     composed = [composer.compose([f"{key}={value}" for key, value in job.items()]) for job in jobs]
     for job in composed:
         _refuse_launching(job)
+        if job.task.name == "train":
+            check_classes(job)
     now = study.identity(draft, experiment_of(composed[0], found.distributions))
     url = _url(config, composed[0])
     name = settings.get("study_name") or _unfinished_name(url, f"multirun-{composed[0].name}-{_digest(now)}")

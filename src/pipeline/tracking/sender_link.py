@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipeline.process_life import finding_this_package, own_process
 from pipeline.tracking import journal, registry
 from pipeline.tracking.process import this_process
 
@@ -50,15 +51,13 @@ class SenderLink:
         self._starts += 1
         log = self.experiments_dir / registry.FOLDER / "sender.log"
         log.parent.mkdir(parents=True, exist_ok=True)
-        package_root = str(Path(__file__).resolve().parents[2])
-        path = os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH")]))
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "pipeline.tracking.sender", str(self.experiments_dir)],
+                own_process("pipeline.tracking.sender", str(self.experiments_dir)),
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=output,
-                env={**os.environ, **_QUIET, "PYTHONPATH": path},
+                env=finding_this_package({**os.environ, **_QUIET}),
                 # Ctrl-C goes to the whole foreground group; a session of its own would undo the niceness,
                 # which Linux weighs within a session only.
                 process_group=0,

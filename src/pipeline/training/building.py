@@ -10,6 +10,7 @@ import torch
 
 from pipeline import metrics
 from pipeline.config import build, resolve
+from pipeline.config.checks import without_left_overs
 from pipeline.data.core.module import READING, DataModule
 from pipeline.data.core.spec import asks_for_spec
 from pipeline.data.foreign import LightningData
@@ -36,6 +37,7 @@ def build_data(settings: Node) -> DataModule:
     Raises:
         UserError: The data is not to be had, or not what was asked for.
     """
+    settings = without_left_overs("data", dict(settings))
     reading = {name: settings[name] for name in READING if name in settings}
     fixed = {name: value for name, value in settings.items() if name not in READING or name == "batch_size"}
     key = json.dumps(fixed, sort_keys=True, default=str)
@@ -54,12 +56,12 @@ def build_data(settings: Node) -> DataModule:
 
 def _data_set(settings: Node) -> DataModule:
     """A data set of ours, or a person's own LightningDataModule with what is known of it."""
-    target = resolve(settings["_target_"], "data._target_", functions=True)
+    target = resolve(settings["_target_"], "data._target_")
     if isinstance(target, type) and issubclass(target, DataModule):
         return cast(DataModule, build({"name": target.__name__.lower(), **settings}, key="data"))
     takes = inspect.signature(target).parameters
     own = {key: value for key, value in settings.items() if key in takes or key not in _SHARED_DATA}
-    inner = build(own, key="data", functions=True)
+    inner = build(own, key="data")
     if library_of(inner, "LightningDataModule") is None:
         raise UserError(
             f"data._target_={settings['_target_']} gave a {type(inner).__name__}; expected a data set of this project, "
@@ -84,10 +86,11 @@ def build_model(settings: Node, data: DataModule, plan: FitPlan) -> BaseModule |
     Raises:
         UserError: The model does not fit the data, or a setting is wrong.
     """
-    own: dict[str, Any] = {name: value for name, value in settings.items() if name != "compile"}
+    own = without_left_overs("model", dict(settings))
+    own.pop("compile", None)
     if asks_for_spec(own):
         own = data.spec.filled_in(own)
-    target = resolve(own["_target_"], "model._target_", functions=True)
+    target = resolve(own["_target_"], "model._target_")
     if isinstance(target, type) and issubclass(target, BaseModule):
         return build(own, key="model", spec=data.spec.to_dict())
     takes = inspect.signature(target).parameters

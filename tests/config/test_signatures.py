@@ -1,0 +1,229 @@
+"""What a class takes is asked of the class; what the shipped files list is known without it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import pytest
+import yaml
+from omegaconf import OmegaConf
+
+from pipeline.config import build, compose, config_directory, resolve
+from pipeline.config.checks import check_classes, shipped_settings, without_left_overs
+from pipeline.config.signatures import check_arguments, check_complete, rules_of
+from pipeline.errors import UserError
+from pipeline.settings import Flag, Number, Text, Word
+
+if TYPE_CHECKING:
+    from nowhere import Anything
+
+
+class Bird:
+    def __init__(self, name: str = "x", *, weight: Annotated[float, Number(0, above=True)] = 1.0) -> None:
+        self.name, self.weight = name, weight
+
+
+class Hen(Bird):
+    def __init__(
+        self,
+        eggs: Annotated[int, Number(0, 12, whole=True), "Eggs in the nest."],
+        colour: Annotated[str, Word(("white", "brown"))] | None = None,
+        where: Anything = None,
+        **rest: Any,
+    ) -> None:
+        super().__init__(**rest)
+        self.eggs, self.colour = eggs, colour
+
+
+class Loose(Bird):
+    def __init__(self, **rest: Any) -> None:
+        super().__init__()
+        self.rest = rest
+
+
+@dataclass
+class Egg:
+    size: Annotated[int, Number(1, whole=True)]
+    boiled: Annotated[bool, Flag()] = False
+
+
+def crow(
+    times: Annotated[int, Number(1, whole=True)] = 1, word: Annotated[str, Text("a word")] = "kikeriki"
+) -> str:
+    return word * times
+
+
+@pytest.mark.parametrize(
+    ("target", "settings", "said"),
+    [
+        (
+            Bird,
+            {"wieght": 1.0},
+            r"model\.wieght: there is no such setting in .*Bird. Did you mean model\.weight\?",
+        ),
+        (
+            Egg,
+            {"size": 1, "sise": 2},
+            r"model\.sise: there is no such setting in .*Egg. Did you mean model\.size\?",
+        ),
+        (crow, {"time": 2}, r"model\.time: .* Did you mean model\.times\?"),
+        (Hen, {"eggs": 13}, r"model\.eggs=13: expected a whole number from 0 to 12"),
+        (
+            Hen,
+            {"eggs": 1, "colour": "brwon"},
+            r"model\.colour=brwon: expected one of white, brown. Did you mean brown",
+        ),
+        # A rule of the base class, to which the argument is handed on.
+        (Hen, {"eggs": 1, "weight": 0}, r"model\.weight=0: expected a number above 0"),
+        (Egg, {"size": 1, "boiled": "yes"}, r"model\.boiled=yes: expected true or false"),
+        (crow, {"times": 1.5}, r"model\.times=1\.5: expected a whole number of at least 1"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused_before_the_call(
+    target: Callable[..., Any], settings: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(UserError, match=said):
+        check_arguments(target, settings, "model")
+
+
+def test_what_fits_is_let_through() -> None:
+    check_arguments(
+        Hen, {"eggs": 12, "colour": "white", "weight": 0.5, "name": "Berta", "anything": 1}, "model"
+    )
+    check_arguments(Loose, {"anything": 1}, "model")
+    # What is built first is no value yet.
+    check_arguments(Egg, {"size": {"_target_": "x.Y"}}, "model")
+    assert set(rules_of(Hen)) == {"eggs", "colour", "weight"}
+
+
+def test_an_argument_that_a_base_class_refuses_is_named_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIPELINE_ALLOW", __name__)
+    with pytest.raises(
+        UserError, match=r"model\.wieght: there is no such setting in .*Hen. Did you mean model\.weigh"
+    ):
+        build({"_target_": f"{__name__}.Hen", "eggs": 1, "wieght": 2}, key="model")
+    # A class that keeps what it is given is asked itself.
+    assert build({"_target_": f"{__name__}.Loose", "wieght": 2}, key="model").rest == {"wieght": 2}
+
+
+def test_a_missing_argument_is_named() -> None:
+    with pytest.raises(
+        UserError, match=r"model\.eggs is not given, which .*Hen needs: add \+model\.eggs=VALUE"
+    ):
+        check_complete(Hen, {"weight"}, "model", (), ())
+    check_complete(Hen, {"eggs"}, "model", (), ())
+    check_complete(Hen, (), "model", (3,), ())
+    check_complete(Hen, (), "model", (), ("eggs",))
+
+
+def shipped_classes() -> list[tuple[str, str]]:
+    """Config group and name of every class that a shipped file of the group names."""
+    found = []
+    for group in ("data", "model", "optimizer", "scheduler"):
+        for path in (config_directory() / group).glob("*.yaml"):
+            target = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("_target_")
+            found += [(group, target)] if target else []
+    return sorted(set(found))
+
+
+@pytest.mark.parametrize(
+    ("group", "name"), [pair for pair in shipped_classes() if pair[1].startswith("pipeline.")]
+)
+def test_the_shipped_files_list_every_setting_of_our_classes(group: str, name: str) -> None:
+    """So that a misspelt one is refused before torch is imported."""
+    listed = shipped_settings(group, name)
+    taken, cls = set(), resolve(name)
+    for base in cls.__mro__:
+        if "__init__" in vars(base):
+            parameters = inspect.signature(base.__init__).parameters.values()
+            taken |= {p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
+            if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+                break
+    # What a class gives to its own base: the name of the target of texts, the points of a line.
+    handed_on = {"target_name", "inputs", "targets", "test_targets"}
+    assert listed is not None
+    assert taken - {"self", "spec"} - handed_on <= listed
+    assert listed - {"_target_", "compile"} <= taken
+
+
+@pytest.mark.parametrize(
+    ("group", "name"), [pair for pair in shipped_classes() if pair[1].startswith("torch.")]
+)
+def test_what_the_shipped_files_set_is_taken_by_pytorch(group: str, name: str) -> None:
+    assert shipped_settings(group, name) is None
+    choice = next(
+        path.stem
+        for path in (config_directory() / group).glob("*.yaml")
+        if f"_target_: {name}\n" in path.read_text()
+    )
+    check_classes(compose([f"{group}={choice}", "data=digits"]))
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        (
+            "+optimizer.beta=[0.9,0.99]",
+            r"optimizer\.beta: .* torch\.optim\.adam\.Adam. Did you mean optimizer\.betas\?",
+        ),
+        (
+            "+trainer.acumulate_grad=2",
+            r"trainer\.acumulate_grad: .*Trainer. Did you mean trainer\.accumulate_grad_b",
+        ),
+        (
+            "+trainer.strategy={_target_:pytorch_lightning.strategies.SingleDeviceStrategy,devize:cpu}",
+            r"trainer\.strategy\.devize: .* Did you mean trainer\.strategy\.device\?",
+        ),
+        (
+            "+callbacks.t={_target_:pytorch_lightning.callbacks.Timer,durration:3}",
+            r"Did you mean callbacks\.t\.duration",
+        ),
+        ("optimizer._target_=torch.optim.Adm", r"there is no Adm in torch\.optim. Did you mean .*Adam"),
+        ("optimizer._target_=torch.optim.Optional", r"optimizer\._target_=torch\.optim\.Optional: "),
+    ],
+)
+def test_what_only_the_class_can_tell_is_told_before_anything_is_built(override: str, said: str) -> None:
+    cfg = compose([override])
+    with pytest.raises(UserError, match=said):
+        check_classes(cfg)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "+optimizer.betas=[0.9,0.99]",
+        "+trainer.val_check_interval=0.5",
+        "+trainer.fast_dev_run=true",
+        "scheduler=plateau",
+        "model.compile=true",
+        "+callbacks.t={_target_:lightning.pytorch.callbacks.Timer,duration:'00:00:01:00'}",
+    ],
+)
+def test_what_the_class_takes_is_let_through(override: str) -> None:
+    check_classes(compose([override]))
+
+
+def test_another_class_in_a_section_leaves_the_settings_of_the_first_behind() -> None:
+    cfg = compose(["model._target_=torchvision.models.resnet18", "+model.num_classes=10", "data=digits"])
+    check_classes(cfg)
+    assert without_left_overs("model", OmegaConf.to_container(cfg.model)) == {
+        "_target_": "torchvision.models.resnet18",
+        "num_classes": 10,
+        "compile": False,
+    }
+    # What was typed for it is not left behind.
+    cfg = compose(["model._target_=torch.nn.Linear", "model.dropout=0.5", "data=digits"])
+    with pytest.raises(
+        UserError, match=r"model\.dropout: there is no such setting in torch\.nn\.modules\.linear\.Linear"
+    ):
+        check_classes(cfg)
+
+
+def test_the_table_of_rules_is_not_about_classes_of_someone_else() -> None:
+    cfg = compose(["model._target_=torchvision.models.ResNet", "+model.layers=[2,2,2,2]", "data=digits"])
+    assert list(cfg.model.layers) == [2, 2, 2, 2]
+    with pytest.raises(UserError, match=r"model\.layers=\[2,2\]: expected a whole number"):
+        compose(["model=mlp", "model.layers=[2,2]"])
