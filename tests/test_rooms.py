@@ -12,7 +12,7 @@ SOURCE = Path(__file__).parents[1] / "src"
 FLOORS = (
     ("errors", "files", "drawing", "process_life"),
     ("config",),
-    ("metrics",),
+    ("metrics", "settings"),
     ("data",),
     ("models",),
     ("reports", "tracking"),

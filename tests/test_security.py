@@ -269,9 +269,13 @@ def test_nothing_that_an_allowed_module_has_imported_can_be_named() -> None:
     """Whatever spelling leads through a module on the list to something beyond it."""
     import importlib
     import inspect
+    from importlib.util import find_spec
 
     tried = reached = 0
     for allowed in ALLOWED_MODULES:
+        if find_spec(allowed.split(".")[0]) is None:
+            # Lightning comes in two packages, of which one is enough.
+            continue
         module = importlib.import_module(allowed)
         places = [
             module,

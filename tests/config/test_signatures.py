@@ -15,6 +15,7 @@ from pipeline.config import build, compose, config_directory, resolve
 from pipeline.config.checks import check_classes, shipped_settings, without_left_overs
 from pipeline.config.signatures import check_arguments, check_complete, rules_of
 from pipeline.errors import UserError
+from pipeline.models.base import SHARED
 from pipeline.settings import Flag, Number, Text, Word
 
 if TYPE_CHECKING:
@@ -142,8 +143,8 @@ def test_the_shipped_files_list_every_setting_of_our_classes(group: str, name: s
             taken |= {p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
             if not any(p.kind is p.VAR_KEYWORD for p in parameters):
                 break
-    # What a class gives to its own base: the name of the target of texts, the points of a line.
-    handed_on = {"target_name", "inputs", "targets", "test_targets"}
+    # What a class gives to its own base: the name of the target of texts, the points of a line, torchvision's network.
+    handed_on = {"target_name", "inputs", "targets", "test_targets", "net"}
     assert listed is not None
     assert taken - {"self", "spec"} - handed_on <= listed
     assert listed - {"_target_", "compile"} <= taken
@@ -209,7 +210,10 @@ def test_what_the_class_takes_is_let_through(override: str) -> None:
 def test_another_class_in_a_section_leaves_the_settings_of_the_first_behind() -> None:
     cfg = compose(["model._target_=torchvision.models.resnet18", "+model.num_classes=10", "data=digits"])
     check_classes(cfg)
+    # What the training takes stays, whatever is trained.
+    training = {key: cfg.model[key] for key in SHARED}
     assert without_left_overs("model", OmegaConf.to_container(cfg.model)) == {
+        **training,
         "_target_": "torchvision.models.resnet18",
         "num_classes": 10,
         "compile": False,

@@ -241,7 +241,7 @@ REFUSED = {
     "a seed trial outside": ([*OPTUNA, "hydra.sweeper.seed_trials=[{optimizer.lr: 1}]"], "not in interval"),
     "a function that was not allowed": (
         [*OPTUNA, "hydra.sweeper.custom_search_space=os.system"],
-        "--allow os.system",
+        "os.system is not on the list",
     ),
     "too short a grace": ([*OPTUNA, "hydra.sweeper.grace=5"], "at least 15"),
     "another task": ([*OPTUNA, "task=explore"], "task=train"),

@@ -141,6 +141,7 @@ class Batches:
         self.loader, self.spec = loader, spec
         # Lightning tells samplers, not loaders, which epoch it is.
         self.sampler = self
+        self.batch_sampler = None
         self.batch_size = loader.batch_size
 
     def set_epoch(self, epoch: int) -> None:
