@@ -32,6 +32,7 @@ from pipeline.config.signatures import check_arguments, check_complete, unexpect
 from pipeline.errors import UserError
 
 _LIGHTNING = ("pytorch_lightning", "lightning.pytorch")
+_FABRIC = ("lightning_fabric", "lightning.fabric")
 _PARTS = ("callbacks", "loggers", "strategies", "profilers", "plugins")
 
 # Modules whose classes may be named; each entry stands for itself and everything below it.
@@ -46,7 +47,7 @@ ALLOWED_MODULES = (
     "torchvision.transforms",
     *(f"{package}.{part}" for package in _LIGHTNING for part in _PARTS),
     # Where Lightning's public strategies and plugins come from in part.
-    *(f"{package}.{part}" for package in ("lightning_fabric", "lightning.fabric") for part in _PARTS[2:]),
+    *(f"{package}.{part}" for package in _FABRIC for part in ("strategies", "plugins")),
     "optuna.samplers",
     "optuna.pruners",
     CORE_PLUGINS,
