@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from pipeline.data.core.encoder import Encoder
+from pipeline.data.core.encoder import Encoder, TensorEncoder
 from pipeline.data.core.inference import class_names, spec_of
 from pipeline.data.core.loader import Loader
 from pipeline.data.core.module import DataModule
@@ -125,11 +125,8 @@ class LightningData(DataModule):
 
     @property
     def encoder(self) -> Encoder:  # type: ignore[override]
-        """There is none: what turns raw input into tensors is inside the person's own loaders."""
-        raise UserError(
-            f"data={self.name} is a LightningDataModule of its own: how raw input becomes tensors is known to it "
-            "alone. A torch Dataset for each split (data=datasets) can be saved with its model"
-        )
+        """Takes what the person's own loaders give: how raw input becomes that is known to them alone."""
+        return TensorEncoder(list(self.spec.input_shape), whole=self.spec.input == "tokens")
 
     @property
     def digest(self) -> str:

@@ -95,7 +95,7 @@ def fit_and_test_own(
             keep_partial_plots(fit, directory, tracked)
             raise
         _note_fit(fit, result)
-        result.data |= describe(data)
+        result.data |= _sizes(fit)
     result.seconds |= {"startup": (fit.started or time.time()) - started, "fit": fit.seconds, "test": 0.0}
     if plan.test and hooks.test and is_main_process() and (data.test is not None or hasattr(data, "inner")):
         began = time.perf_counter()
@@ -129,6 +129,21 @@ def _note_fit(fit: OwnFit, result: RunResult) -> None:
         until = [value for epoch, value in points if epoch <= (result.best_epoch or epoch)]
         if until and not name.endswith("_step"):
             result.metrics[name] = until[-1]
+
+
+def _sizes(fit: OwnFit) -> dict[str, int]:
+    """Numbers of samples, as far as the loaders that were used say them."""
+    held_out = fit.trainer.val_dataloaders
+    used = {
+        "train": fit.trainer.train_dataloader,
+        "validation": held_out[0] if isinstance(held_out, list) and held_out else held_out,
+    }
+    found = {}
+    for name, loader in used.items():
+        dataset = getattr(loader, "dataset", None)
+        if hasattr(dataset, "__len__"):
+            found[name] = len(dataset)  # type: ignore[arg-type]
+    return found
 
 
 def _report(fit: OwnFit, result: RunResult, tracked: AnyRun) -> None:

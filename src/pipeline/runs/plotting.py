@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pipeline.data.core.module import DataModule
+from pipeline.data.core.splits import Rows
 from pipeline.models.base import BaseModule
 from pipeline.reports import curves, plots
 from pipeline.runs.result import RunResult
@@ -76,7 +77,7 @@ def _of_test(
         counts = np.zeros((len(spec.classes), len(spec.classes)), dtype=int)
         np.add.at(counts, (true, predicted), 1)
         made.append(plots.confusion_matrix(counts, spec.classes, folder / "confusion_matrix.png"))
-    if spec.input == "image":
+    if spec.input == "image" and isinstance(data.test, Rows):
         made.append(_most_wrong(data, true, predicted, p.max(-1), folder))
     return made
 

@@ -15,6 +15,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from pipeline.config.nearest import suggest
+from pipeline.data.core.loader import Loader
 from pipeline.errors import UserError
 from pipeline.files import written
 from pipeline.training.module import TrainingModule
@@ -170,8 +171,9 @@ class Checkpoints(Checkpoint):
             self.save_last(trainer)
 
     def save_within_epoch(self, trainer: pl.Trainer) -> None:
-        """Write the last state between two steps of an epoch."""
-        self.save_last(trainer)
+        """Write the last state between two steps of an epoch, where the data can go on from there: ours can."""
+        if isinstance(trainer.train_dataloader, Loader):
+            self.save_last(trainer)
 
     def save_last(self, trainer: pl.Trainer) -> None:
         """Write the last state now, and the best weights before it if they are not on disk yet.

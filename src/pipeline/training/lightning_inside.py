@@ -103,9 +103,6 @@ def begin_epoch_again(trainer: Any) -> None:
 
 def between_steps(trainer: Any) -> bool:
     """Whether what is logged now belongs to a training step, not to an epoch or an evaluation."""
-    connector = trainer._logger_connector
-    return (
-        trainer.state.stage is not None
-        and str(trainer.state.stage.value) == "train"
-        and not (connector._epoch_end_reached)
-    )
+    training = trainer.state.stage is not None and trainer.state.stage.value == "train"
+    # None between epochs, True or False from an epoch's first step on.
+    return training and trainer._logger_connector._first_loop_iter is not None

@@ -25,6 +25,7 @@ from pipeline.training.carried import moved
 from pipeline.training.divergence import LossWatch
 from pipeline.training.lightning_inside import (
     QuickAttributes,
+    begin_epoch_again,
     count_steps,
     is_single_device,
     known_signature,
@@ -216,6 +217,11 @@ class TrainingModule(QuickAttributes, pl.LightningModule):
         loop.batches_done, loop.state, loop.epoch = 0, None, self.trainer.current_epoch
         if (loader := self._loader()) is not None:
             loader.go_to(self.trainer.current_epoch)
+        elif self._resumed is not None:
+            # Another's loader draws its order when the epoch's iterator is made.
+            set_random_state(self._resumed["random"])
+            self._resumed = None
+            begin_epoch_again(self.trainer)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """A chunk moves its batches itself, one by one; Lightning would look through it for tensors."""

@@ -170,3 +170,43 @@ class SeriesEncoder(Encoder):
 
     def signature(self) -> dict[str, Any]:
         return {"type": "tensor", "dtype": "float32", "shape": [-1, -1, self.features]}
+
+
+class TensorEncoder(Encoder):
+    """Arrays that already are what the model takes.
+
+    Args:
+        shape: Shape of one sample; an axis of any length is 0.
+        whole: Whether they are whole numbers (token ids), not real ones.
+    """
+
+    kind = "tensor"
+
+    def __init__(self, shape: list[int], whole: bool = False) -> None:
+        self.shape, self.whole = list(shape), whole
+
+    def encode(self, raw: Any) -> torch.Tensor:
+        try:
+            values = np.asarray(raw, dtype=np.int64 if self.whole else np.float32)
+        except (TypeError, ValueError):
+            raise UserError(f"the input must be numbers of the shape (samples, {self._shown()})") from None
+        fits = values.ndim == len(self.shape) + 1 and all(
+            size in (0, given) for size, given in zip(self.shape, values.shape[1:], strict=True)
+        )
+        if not fits:
+            raise UserError(f"got input of the shape {values.shape}, expected (samples, {self._shown()})")
+        return torch.from_numpy(np.ascontiguousarray(values))
+
+    def _shown(self) -> str:
+        return ", ".join(str(size or "any") for size in self.shape)
+
+    def state(self) -> dict[str, Any]:
+        return {"shape": self.shape, "whole": self.whole}
+
+    def example(self) -> np.ndarray:
+        kind: Any = np.int64 if self.whole else np.float32
+        return np.zeros((2, *(size or 4 for size in self.shape)), dtype=kind)
+
+    def signature(self) -> dict[str, Any]:
+        shape = [-1, *(size or -1 for size in self.shape)]
+        return {"type": "tensor", "dtype": "int64" if self.whole else "float32", "shape": shape}
