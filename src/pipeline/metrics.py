@@ -183,12 +183,22 @@ REGISTRY: tuple[Metric, ...] = _OURS + tuple(
 )
 """Every metric that is known, in the order of tables."""
 
+_SPLIT = re.compile(r"(train|val|valid|validation|test)[_/.](.+?)(?:_epoch)?")
+
 _QUALIFIER = re.compile(
     # Which split, which of several values, averaged how, over what: none of it says what is measured.
     r"train|training|val|valid|validation|test|testing|dev|eval|evaluation|holdout|best|baseline|last|final"
     r"|step|epoch|batch|fold|total|overall|mean|avg|average|std|median|min|max|low|high|smooth|ema|raw"
     r"|macro|micro|weighted|samples|ovr|ovo|class|label|dataloader|idx|at|top|k|\d+k?|top\d+"
 )
+
+
+def with_slash(name: str) -> str:
+    """A metric's name in this project's form: ``val_loss`` and ``valid/loss_epoch`` become ``val/loss``."""
+    found = _SPLIT.fullmatch(name)
+    if found is None:
+        return name
+    return f"{'val' if found[1].startswith('val') else found[1]}/{found[2]}"
 
 
 def find(name: str) -> Metric | None:

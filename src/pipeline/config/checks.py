@@ -6,6 +6,7 @@ One message for the first thing that is wrong: the key, the value, what was expe
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
@@ -45,6 +46,8 @@ _OUR_KEYS: dict[str, frozenset[str]] = {
     "optimizer": frozenset(),
     "scheduler": frozenset({"interval", "frequency", "monitor"}),
 }
+OF_TEST = re.compile(r"test([/_.-]|$)")
+"""How names of metrics begin that are measured on the test split."""
 # Records of the command line: text, not part of what it composed.
 _AS_TYPED = (("hydra", "overrides"), ("hydra", "job", "override_dirname"))
 # Names of a mapping in logging's own configuration that lead to something callable.
@@ -422,10 +425,10 @@ def _check_together(plain: dict[str, Any]) -> None:
     """Settings that are right by themselves and wrong beside others."""
     for path, value in _leaves(plain, ()):
         steers = path[-1] == "monitor" or path == ("objective", "metric")
-        if steers and isinstance(value, str) and value.split("/")[0] == "test":
+        if steers and isinstance(value, str) and (of_test := OF_TEST.match(value)):
             raise UserError(
                 f"{_dotted(path)}={value}: the test split is read once, at the end, so nothing may be chosen "
-                f"by it; use val/{value.partition('/')[2] or 'loss'}"
+                f"by it; use val{of_test[1] or '/'}{value[of_test.end() :] or 'loss'}"
             )
     data, trainer = plain.get("data") or {}, plain.get("trainer") or {}
     folds, fold = data.get("folds"), data.get("fold")

@@ -241,11 +241,19 @@ def _name(cfg: DictConfig) -> Any:
     typed = any(str(override).startswith("name=") for override in overrides)
     if cfg.name is not None and (typed or task == "train" or choices.get("ladder")):
         return cfg.name
-    trained = cfg.name or choices.get("experiment") or f"{choices.get('data')}_{choices.get('model')}"
+    trained = cfg.name or choices.get("experiment") or f"{_called(cfg, 'data')}_{_called(cfg, 'model')}"
     about = {"train": trained, **dict.fromkeys(_OF_A_MODEL, trained)}
     about |= dict.fromkeys(_OF_DATA, choices.get("data"))
     parts = [None if task == "train" else task, about.get(task)]
     return re.sub(r"[^\w.+-]+", "_", "_".join(str(part) for part in parts if part))
+
+
+def _called(cfg: DictConfig, section: str) -> str:
+    """What a run is named after: the option of a group, or the class of one's own that was put in its place."""
+    target = OmegaConf.select(cfg, f"{section}._target_", throw_on_missing=False)
+    if isinstance(target, str) and not target.startswith("pipeline."):
+        return target.rpartition(".")[2]
+    return str(cfg.hydra.runtime.choices.get(section))
 
 
 def _noun(group: str) -> str:

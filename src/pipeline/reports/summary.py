@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.metrics import higher_is_better, in_order, judged_by, without_deviations
+from pipeline.metrics import higher_is_better, in_order, judged_by, with_slash, without_deviations
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -121,7 +121,7 @@ def metric_table(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]
     Columns are the splits that have metrics (training only where it is the one) and the baselines, the
     common-sense one first. A mean over several fits has its standard deviation behind it.
     """
-    metrics = result.get("metrics") or {}
+    metrics = {with_slash(name): value for name, value in (result.get("metrics") or {}).items()}
     splits = [split for split in ("val", "test") if _names(metrics, split)] or ["train"]
     baselines = baselines_of(result)
     names = set().union(*(_names(metrics, split) for split in splits))

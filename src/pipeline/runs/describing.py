@@ -32,9 +32,7 @@ def resumed_epoch(checkpoint: Path) -> int:
 
 def record_data(data: DataModule, model: Any, tracked: AnyRun) -> None:
     """What the run is about, in the tracking store."""
-    tracked.set_tags(
-        {"data.requested": data.requested, "data.used": data.used, "model": type(model).__name__}
-    )
+    tracked.set_tags({"data.requested": data.requested, "data.used": data.used, "model": class_of(model)})
     if not tracked.key:
         return
     spec = data.known_spec
@@ -72,6 +70,13 @@ def keep_partial_plots(fit: Any, directory: Path, tracked: AnyRun) -> None:
     if fit.recorder.history and is_main_process():
         path = directory / "plots" / "learning_curves.png"
         tracked.log_artifact(learning_curves(fit.recorder.history, None, path), "plots")
+
+
+def class_of(model: Any) -> str:
+    """The name of a model's class; of a network from elsewhere its own, not that of what is around it."""
+    from pipeline.models.foreign import Foreign
+
+    return type(model.net if isinstance(model, Foreign) else model).__name__
 
 
 def samples_in(split: Any) -> int:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import Interrupted, UserError
+from pipeline.metrics import with_slash
 from pipeline.runs.describing import describe, final_metrics, keep_partial_plots, record_data, resumed_epoch
 from pipeline.runs.hooks import Hooks
 from pipeline.runs.plan import RunPlan
@@ -152,19 +152,13 @@ def _report(fit: OwnFit, result: RunResult, tracked: AnyRun) -> None:
     folder = result.directory / "plots"
     folder.mkdir(exist_ok=True)
     if result.history:
-        history = {_slashed(name): points for name, points in result.history.items()}
+        history = {with_slash(name): points for name, points in result.history.items()}
         path = learning_curves(history, result.best_epoch, folder / "learning_curves.png")
         tracked.log_artifact(path, "plots")
     if tracked.key:
         for checkpoint in (fit.checkpoints.best, fit.checkpoints.last):
             if checkpoint.exists():
                 tracked.log_artifact(checkpoint, "checkpoints", link_only=True)
-
-
-def _slashed(name: str) -> str:
-    """``train_loss`` as the reports name it: ``train/loss``."""
-    found = re.fullmatch(r"(train|val|valid|validation)[_/.](.+?)(_epoch)?", name)
-    return name if found is None else f"{'train' if found[1] == 'train' else 'val'}/{found[2]}"
 
 
 def need_spec(what: str, model: Any) -> UserError:

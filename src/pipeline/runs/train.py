@@ -10,8 +10,16 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from pipeline.errors import Diverged, Interrupted, UserError
-from pipeline.runs.describing import describe, final_metrics, keep_partial_plots, record_data, resumed_epoch
+from pipeline.runs.describing import (
+    class_of,
+    describe,
+    final_metrics,
+    keep_partial_plots,
+    record_data,
+    resumed_epoch,
+)
 from pipeline.runs.hooks import Hooks
+from pipeline.runs.own_loop import fit_and_test_own, trains_here
 from pipeline.runs.plan import RunPlan, plan_of
 from pipeline.runs.recording import (
     AnyRun,
@@ -95,8 +103,6 @@ def train_one(cfg: DictConfig, hooks: Hooks, directory: Path) -> RunResult:
             raise
     tracked = open_run(cfg, directory, hooks, name, resume=resuming)
     state.begin(cfg)
-    from pipeline.runs.own_loop import fit_and_test_own, trains_here
-
     with recorded(tracked), state.ended_by():
         go = _fit_and_test if trains_here(model) else fit_and_test_own
         result = go(plan, hooks, directory, data, model, tracked, state if resuming else None, started)
@@ -125,13 +131,14 @@ def _prepared(plan: RunPlan, hooks: Hooks) -> tuple[DataModule, BaseModule | Any
     quieten()
     pl.seed_everything(plan.seed, verbose=False)
     data = build_data(plan.data)
-    # A metric that nothing is known of is the user's mistake, and told before anything is recorded.
-    monitored(plan.fit, data)
     if hooks.on_data:
         hooks.on_data(data)
     # Again: how many numbers the data drew must not decide the model's starting weights.
     pl.seed_everything(plan.seed, verbose=False)
     model = build_model(plan.model, data, plan.fit)
+    if trains_here(model):
+        # A metric that nothing is known of is the user's mistake, and told before anything is recorded.
+        monitored(plan.fit, data)
     if hooks.on_model:
         hooks.on_model(data, model)
     return data, model
@@ -176,7 +183,7 @@ def _fit_and_test(
         run_id=tracked.run_id,
         experiment=plan.name,
         data=describe(data),
-        model={"class": type(model).__name__, "parameters": parameters(model), **_hyperparameters(model)},
+        model={"class": class_of(model), "parameters": parameters(model), **_hyperparameters(model)},
         metrics={},
         baseline={},
         seconds={},

@@ -8,6 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from pipeline import metrics as registry
+from pipeline.config.checks import OF_TEST
 from pipeline.errors import UserError
 
 _DIRECTIONS = ("minimize", "maximize")
@@ -29,7 +30,7 @@ def read_objectives(config: DictConfig, metrics: Any, direction: Any) -> tuple[l
     """
     names = _strings(metrics) or [str(config.objective.metric)]
     for name in names:
-        _refuse_test_metric(name)
+        _refuse_test_metric(config, name)
     given = [_direction(entry) for entry in _strings(direction)]
     if given and len(given) != len(names):
         raise UserError(
@@ -49,12 +50,15 @@ def _strings(value: Any) -> list[str]:
     return [str(getattr(entry, "name", entry)) for entry in values]
 
 
-def _refuse_test_metric(name: str) -> None:
-    if name.split("/")[0] == "test":
+def _refuse_test_metric(config: DictConfig, name: str) -> None:
+    if of_test := OF_TEST.match(name):
         raise UserError(
             f"A sweep cannot optimise {name}: the test split is read once, at the end, so nothing may be chosen by it."
-            f" Use val/{name.partition('/')[2] or 'loss'}."
+            f" Use val{of_test[1] or '/'}{name[of_test.end() :] or 'loss'}."
         )
+    # What a LightningModule of one's own logs is known once it has logged it.
+    if trains_itself(config):
+        return
     if name != "auto" and name not in EXTRA and not name.startswith(("val/", "train/")):
         raise UserError(
             f"A sweep cannot optimise {name}: expected a metric such as val/accuracy or val/loss,"
@@ -73,10 +77,26 @@ def _way(config: DictConfig, name: str) -> str:
     return configured if configured != "auto" and name not in EXTRA else f"{registry.direction(name)}imize"
 
 
+def trains_itself(config: DictConfig) -> bool:
+    """Whether the model is a person's own LightningModule."""
+    target = str(config.model.get("_target_"))
+    if target.startswith("pipeline."):
+        return False
+    from pipeline.config import resolve
+    from pipeline.training.libraries import library_of
+
+    return library_of(resolve(target, "model._target_")) is not None
+
+
 def _of_data(config: DictConfig) -> str:
     from pipeline.runs.plan import plain
     from pipeline.training.building import build_data
 
+    if trains_itself(config):
+        raise UserError(
+            f"A sweep of {config.model._target_}, a LightningModule of its own, needs the name of a metric that it "
+            "logs: objective.metric=val/acc"
+        )
     data = build_data(plain(config.data))
     metric = data.spec.monitor[0]
     if data.validation is None and not config.data.get("folds"):

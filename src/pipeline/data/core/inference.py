@@ -51,7 +51,7 @@ def spec_of(
         found.setdefault("outputs", 1 if found["task"] == "binary" else len(names))
     spec = Spec(**found)
     if set(Spec.__dataclass_fields__) & {"task", "input", "outputs"} - set(said):
-    log.info(
+        log.info(
             "%s: taken for %s of %s with %d outputs (data.spec.task, data.spec.input, data.spec.outputs say otherwise)",
             where,
             spec.task,

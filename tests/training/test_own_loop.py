@@ -1,0 +1,251 @@
+"""A person's own LightningModule and LightningDataModule: trained as they are written, with our record around them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline.config.loading import compose
+from pipeline.errors import UserError
+from pipeline.runs.hooks import Hooks
+from pipeline.runs.result import RunResult
+from pipeline.runs.train import train
+from pipeline.training.checkpoints import load_checkpoint
+
+CODE = """
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+import {library} as L
+
+
+class Lit(L.LightningModule):
+    def __init__(self, width: int = 8, lr: float = 0.01, fails_at: int = -1):
+        super().__init__()
+        self.save_hyperparameters()
+        self.body = nn.Sequential(nn.Linear(4, width), nn.ReLU(), nn.Dropout(0.2), nn.Linear(width, 3))
+
+    def step(self, batch, split):
+        x, y = batch
+        logits = self.body(x)
+        loss = nn.functional.cross_entropy(logits, y)
+        self.log(f"{{split}}_loss", loss, on_step=split == "train", on_epoch=True)
+        self.log(f"{{split}}_acc", (logits.argmax(1) == y).float().mean(), on_step=False, on_epoch=True)
+        return loss
+
+    def training_step(self, batch, batch_idx):
+        if self.current_epoch == self.hparams.fails_at:
+            raise RuntimeError("cut off")
+        return self.step(batch, "train")
+
+    def validation_step(self, batch, batch_idx):
+        self.step(batch, "val")
+
+    def test_step(self, batch, batch_idx):
+        self.step(batch, "test")
+
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters(), lr=self.hparams.lr)
+
+
+class Gan(L.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.automatic_optimization = False
+        self.first, self.second = nn.Linear(4, 3), nn.Linear(4, 3)
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        for optimizer, layer in zip(self.optimizers(), (self.first, self.second)):
+            loss = nn.functional.cross_entropy(layer(x), y)
+            optimizer.zero_grad()
+            self.manual_backward(loss)
+            optimizer.step()
+            self.log("train/loss", loss, on_step=False, on_epoch=True)
+
+    def configure_optimizers(self):
+        return [torch.optim.SGD(layer.parameters(), lr=0.1) for layer in (self.first, self.second)]
+
+
+class Blobs(L.LightningDataModule):
+    def __init__(self, batch_size: int = 16):
+        super().__init__()
+        self.batch_size = batch_size
+
+    def setup(self, stage=None):
+        generator = torch.Generator().manual_seed(3)
+        y = torch.arange(180) % 3
+        x = torch.randn(180, 4, generator=generator) + y[:, None].float()
+        self.parts = [TensorDataset(x[a:b], y[a:b]) for a, b in ((0, 120), (120, 150), (150, 180))]
+
+    def train_dataloader(self):
+        return DataLoader(self.parts[0], self.batch_size, shuffle=True)
+
+    def val_dataloader(self):
+        return DataLoader(self.parts[1], 64)
+
+    def test_dataloader(self):
+        return DataLoader(self.parts[2], 64)
+"""
+LIBRARIES = ["pytorch_lightning", "lightning"]
+
+Run = Callable[..., RunResult]
+
+
+@pytest.fixture(params=LIBRARIES)
+def package(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A module of a person's own, written against one of the two packages of Lightning."""
+    pytest.importorskip(request.param)
+    name = f"own_{request.param}"
+    (tmp_path / f"{name}.py").write_text(CODE.format(library=request.param), encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PIPELINE_ALLOW", name)
+    yield name
+    sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    def go(place: str, *words: str, **hooks: object) -> RunResult:
+        always = [
+            f"paths.experiments_dir={tmp_path}",
+            "logger=none",
+            "trainer=cpu",
+            "callbacks.progress=null",
+        ]
+        directory = tmp_path / "runs" / place
+        return train(compose([*always, *words]), Hooks(directory=directory, baseline=False, **hooks))  # type: ignore[arg-type]
+
+    return go
+
+
+def own(package: str) -> list[str]:
+    return [f"data._target_={package}.Blobs", f"model._target_={package}.Lit", "trainer.max_epochs=4"]
+
+
+def test_what_it_logs_is_its_history_and_its_best_epoch_is_tested(package: str, run: Run) -> None:
+    result = run("one", *own(package), "optimizer=adam")
+    assert [epoch for epoch, _ in result.history["val_acc"]] == [1, 2, 3, 4]
+    accuracy = [value for _, value in result.history["val_acc"]]
+    assert result.best_epoch == 1 + accuracy.index(max(accuracy))
+    assert result.metrics["val_acc"] == max(accuracy)
+    assert 0 < result.metrics["test_loss"] < 2 and "test_acc" in result.metrics
+    best = load_checkpoint(result.directory / "checkpoints/best.ckpt")
+    assert best["epoch"] + 1 == result.best_epoch
+    assert result.data["train"] == 120 and result.data["validation"] == 30
+    assert (result.directory / "plots/learning_curves.png").is_file()
+
+
+def test_a_run_that_was_cut_off_ends_with_the_bits_of_one_that_was_not(package: str, run: Run) -> None:
+    words = [*own(package), "checkpoint.every_seconds=0"]
+    whole = run("whole", *words)
+    with pytest.raises(RuntimeError, match="cut off"):
+        run("cut", *words, "+model.fails_at=2")
+    resumed = run("cut", *words, "resume=auto")
+    assert resumed.history["train_loss"] == whole.history["train_loss"]
+    assert resumed.history["val_acc"] == whole.history["val_acc"]
+    first, second = (
+        load_checkpoint(result.directory / "checkpoints/last.ckpt")["state_dict"]
+        for result in (whole, resumed)
+    )
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_manual_optimisation_and_several_optimisers(package: str, run: Run) -> None:
+    result = run(
+        "gan", f"data._target_={package}.Blobs", f"model._target_={package}.Gan", "trainer.max_epochs=2"
+    )
+    losses = [value for _, value in result.history["train/loss"]]
+    assert losses[1] < losses[0]
+    assert result.notes[-1] == "not tested: Gan has no test_step"
+
+
+def test_it_stops_early_by_the_metric_that_was_asked_for(package: str, run: Run) -> None:
+    words = [*own(package), "trainer.max_epochs=30", "objective.metric=val_loss", "+model.lr=0.0"]
+    result = run("early", *words, "callbacks.early_stopping.patience=1")
+    # Nothing is learnt: the second epoch is no better, and nor is any after it.
+    assert len(result.history["val_loss"]) <= 3
+    assert "best epoch by val_loss (min)" in result.notes
+
+
+def test_an_objective_that_it_does_not_log_is_named_after_the_first_epoch(package: str, run: Run) -> None:
+    with pytest.raises(UserError, match=r"logged no such metric in its first epoch\. Did you mean val_acc"):
+        run("wrong", *own(package), "objective.metric=val_accu")
+
+
+def test_the_epochs_of_a_sweep_see_its_metrics(package: str, run: Run) -> None:
+    seen: list[float] = []
+    run("hooked", *own(package), on_epoch=lambda epoch, metrics: seen.append(metrics["val_loss"]))
+    assert len(seen) == 4
+
+
+def test_our_data_comes_as_pairs_of_normalised_images(package: str, run: Run) -> None:
+    words = ["data=digits", f"model._target_={package}.Lit", "trainer.max_epochs=1"]
+    # Images of 8 × 8 in batches: the linear layer for four numbers does not take them, which shows that they came.
+    with pytest.raises(RuntimeError, match=r"\(.*x8 and 4x8\)"):
+        run("digits", *words)
+
+
+def test_our_models_train_on_a_data_module_of_ones_own(package: str, run: Run) -> None:
+    words = [
+        f"data._target_={package}.Blobs",
+        "model=mlp",
+        "trainer.max_epochs=6",
+        "checkpoint.every_seconds=0",
+    ]
+    result = run("mlp", *words, "optimizer.lr=0.01")
+    assert result.data["train"] == 120 and result.data["test"] == 30
+    assert result.metrics["test/accuracy"] > 0.5
+    assert (result.directory / "model/encoder.json").is_file()
+
+
+def test_the_template_form_gets_its_optimiser_as_a_function(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
+    (tmp_path / "template_form.py").write_text(
+        CODE.format(library="pytorch_lightning")
+        + """
+
+class Templated(Lit):
+    def __init__(self, net, optimizer, scheduler, compile: bool):
+        super().__init__()
+        self.save_hyperparameters(logger=False)
+        self.body = net
+
+    def configure_optimizers(self):
+        optimizer = self.hparams.optimizer(params=self.parameters())
+        scheduler = self.hparams.scheduler(optimizer=optimizer)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": "val_loss"}}
+""",
+        encoding="utf-8",
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PIPELINE_ALLOW", "template_form")
+    folder = tmp_path / "configs/model"
+    folder.mkdir(parents=True)
+    (folder / "templated.yaml").write_text(
+        """_target_: template_form.Templated
+optimizer: {_target_: torch.optim.Adam, _partial_: true, lr: 0.01}
+scheduler: {_target_: torch.optim.lr_scheduler.ReduceLROnPlateau, _partial_: true, mode: min, patience: 0}
+net: {_target_: torch.nn.Linear, in_features: 4, out_features: 3}
+compile: false
+""",
+        encoding="utf-8",
+    )
+    cfg = compose(
+        [
+            *("data._target_=template_form.Blobs", "model=templated", "trainer.max_epochs=2", "trainer=cpu"),
+            *("logger=none", f"paths.experiments_dir={tmp_path}", "callbacks.progress=null"),
+        ],
+        config_dir=tmp_path / "configs",
+    )
+    result = train(cfg, Hooks(directory=tmp_path / "run"))
+    losses = [value for _, value in result.history["val_loss"]]
+    assert losses[1] < losses[0]
+    # What pickle alone could write stays out of the checkpoint.
+    kept = load_checkpoint(result.directory / "checkpoints/last.ckpt")["hyper_parameters"]
+    assert "net" not in kept and kept["compile"] is False
