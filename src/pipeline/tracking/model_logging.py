@@ -79,16 +79,21 @@ def _create(client: "MlflowClient", run: Any, record: Record) -> str:
     # An earlier try may have created it without learning its id.
     query = f"source_run_id = '{run_id}' AND name = '{record['name']}'"
     for model in client.search_logged_models([experiment_id], filter_string=query):
-        if model.tags.get("pipeline.recorded") == str(record["time"]):
+        if model.tags.get("pipeline.recorded") == _identity(record):
             return str(model.model_id)
     model = client.create_logged_model(
         experiment_id,
         name=record["name"],
         source_run_id=run_id,
-        tags={"pipeline.recorded": str(record["time"])},
+        tags={"pipeline.recorded": _identity(record)},
         params=dict(run.data.params),
     )
     return str(model.model_id)
+
+
+def _identity(record: Record) -> str:
+    """What tells a model from the others of its run: two may be recorded in the same millisecond."""
+    return f"{record['time']} {record.get('digest', '')}".strip()
 
 
 def _save(local: Path, logged: Any, run_id: str, folder: Path, record: Record) -> None:

@@ -128,7 +128,8 @@ class Store:
         ]
         if not ids:
             return []
-        order = ["start_time DESC"]
+        # Of runs that began in the same millisecond the name decides.
+        order = ["start_time DESC", "tags.`mlflow.runName` DESC"]
         found = self._asked(lambda: self._client.search_runs(ids, query, max_results=limit, order_by=order))
         return [self._record(run) for run in found]
 
