@@ -86,6 +86,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     story = "It was a bright cold day, and the clocks were striking thirteen. "
     (place / "book.txt").write_text(story * 200, encoding="utf-8")
     for name, content in re.findall(
+        r"`(\w+\.py)`[^\n]*\n\n```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE
+    ):
+        (place / name).write_text(content, encoding="utf-8")
+    for name, content in re.findall(
         r"`(my_conf/[\w/]+\.yaml)`:\n\n```yaml\n(.*?)^```", README, re.DOTALL | re.MULTILINE
     ):
         (place / name).parent.mkdir(parents=True, exist_ok=True)
