@@ -161,7 +161,8 @@ def test_the_saved_model_is_used_as_shown(place: Path) -> None:
     assert (
         main(["+experiment=digits_mlp", "trainer.max_epochs=3", "logger=none", "hydra.run.dir=trained"]) == 0
     )
-    (block,) = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+    blocks = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+    (block,) = (block for block in blocks if "load(" in block)
     code = block.replace("experiments/runs/digits_mlp/TIME/model", "trained/model").replace(
         "print(", "shown = ("
     )
