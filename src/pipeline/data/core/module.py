@@ -18,7 +18,7 @@ from pipeline.data.core.encoder import Encoder
 from pipeline.data.core.loader import Augment, Loader
 from pipeline.data.core.spec import Spec
 from pipeline.data.core.splits import Rows
-from pipeline.errors import UserError
+from pipeline.data.core.splitting import at_least, drawn, fold_of
 
 if TYPE_CHECKING:
     from pipeline.data.core.baselines import Baseline
@@ -108,30 +108,13 @@ class DataModule(pl.LightningDataModule):
         Raises:
             UserError: fewer samples than parts.
         """
-        n = len(targets)
-        parts = self.folds if self.folds else 2
-        if n < parts:
-            raise UserError(
-                f"{n} samples cannot be split into {parts} parts; lower data.folds or bring more data"
-            )
-        if self.folds is None and self.validation_fraction == 0:
-            return torch.arange(n), torch.arange(0)
-        generator = np.random.default_rng(self.seed)
-        order = generator.permutation(n)
-        if stratify:
-            labels = targets.numpy()[order]
-            order = order[np.argsort(labels, kind="stable")]
+        n, labels = len(targets), targets.numpy() if stratify else None
         if self.folds:
-            # Dealing out rows sorted by class, one to each fold in turn, gives every fold its share of each class.
-            held_out = np.zeros(n, dtype=bool)
-            held_out[order[(self.fold or 0) :: self.folds]] = True
+            held_out = fold_of(n, self.folds, self.fold, self.seed, labels)
         else:
-            held_out = np.zeros(n, dtype=bool)
-            count = max(1, round(n * self.validation_fraction))
-            held_out[
-                order[np.linspace(0, n - 1, count).round().astype(int)] if stratify else order[:count]
-            ] = True
-        return torch.from_numpy(np.flatnonzero(~held_out)), torch.from_numpy(np.flatnonzero(held_out))
+            at_least(n, 2)
+            held_out = drawn(n, self.validation_fraction, self.seed, labels)
+        return torch.from_numpy(np.delete(np.arange(n), held_out)), torch.from_numpy(held_out)
 
     def class_weights(self, targets: Tensor, classes: int) -> tuple[float, ...]:
         """Weights inversely proportional to the classes' frequencies in training, with mean 1 over the samples."""

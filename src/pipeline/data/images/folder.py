@@ -20,9 +20,9 @@ from pipeline.data.core.memory import check_memory
 from pipeline.data.core.module import DataModule
 from pipeline.data.core.spec import Spec
 from pipeline.data.core.splits import Rows
+from pipeline.data.core.splitting import drawn_but_the_first
 from pipeline.data.images.decoding import SUFFIXES, read_images
 from pipeline.data.images.encoders import ResizingImageEncoder
-from pipeline.data.tables.splits import held_out
 from pipeline.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ class ImageFolder(DataModule):
         x, y = self._read(self.path, classes)
         pool, test = np.arange(len(y)), np.arange(0)
         if self.test_path is None:
-            test = held_out(y.numpy(), len(y), self.test_fraction, self.seed)
+            test = drawn_but_the_first(len(y), self.test_fraction, self.seed, y.numpy())
             pool = np.setdiff1d(pool, test)
         train, validation = self._split(y[pool], pool)
         if self.train_on_all:
@@ -108,7 +108,7 @@ class ImageFolder(DataModule):
         if self.folds:
             train, validation = self.split_rows(labels.long(), stratify=True)
             return pool[train.numpy()], pool[validation.numpy()]
-        chosen = held_out(labels.numpy(), len(labels), self.validation_fraction, self.seed + 1)
+        chosen = drawn_but_the_first(len(labels), self.validation_fraction, self.seed + 1, labels.numpy())
         return np.delete(pool, chosen), pool[chosen]
 
     def _read(self, root: Path, classes: list[str]) -> tuple[Tensor, Tensor]:

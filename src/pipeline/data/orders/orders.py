@@ -27,6 +27,7 @@ from pipeline.data.core.encoder import Encoder
 from pipeline.data.core.module import DataModule
 from pipeline.data.core.spec import Spec
 from pipeline.data.core.splits import Rows, SparseRows
+from pipeline.data.core.splitting import first_of_last, stretch
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
@@ -307,12 +308,12 @@ class Orders(DataModule):
         orders = generate_orders(self.orders, self.customers, self.areas, self.seed)
         orders = orders[~orders["returned"]].reset_index(drop=True)
         orders["item"] = orders["restaurant"] + ": " + orders["dish"]
-        first_test = round(len(orders) * (1 - self.test_fraction))
+        first_test = first_of_last(len(orders), self.test_fraction)
         pool, test = np.arange(first_test), np.arange(first_test, len(orders))
         if self.folds:
-            validation = np.array_split(pool, self.folds)[self.fold or 0]
+            validation = stretch(pool, self.folds, self.fold)
         else:
-            validation = pool[round(len(pool) * (1 - self.validation_fraction)) :]
+            validation = pool[first_of_last(len(pool), self.validation_fraction) :]
         train = pool if self.train_on_all else np.setdiff1d(pool, validation)
         self.encoder = OrdersEncoder.fit(orders.iloc[train])
         targets = np.array([self.encoder.number(item) for item in orders["item"]])

@@ -13,6 +13,7 @@ from pipeline.data.core.encoder import VectorEncoder
 from pipeline.data.core.module import DataModule
 from pipeline.data.core.spec import Spec
 from pipeline.data.core.splits import Rows
+from pipeline.data.core.splitting import drawn
 from pipeline.data.sources import finding as sources
 from pipeline.errors import UserError
 
@@ -52,9 +53,8 @@ class Housing(DataModule):
 
     def setup(self, stage: str | None = None) -> None:
         x, y, columns, target, unit = self._table()
-        order = np.random.default_rng(self.seed).permutation(len(y))
-        cut = round(len(y) * self.test_fraction)
-        test, pool = np.sort(order[:cut]), np.sort(order[cut:])
+        test = drawn(len(y), self.test_fraction, self.seed)
+        pool = np.delete(np.arange(len(y)), test)
         train, validation = (
             pool[rows.numpy()] for rows in self.split_rows(torch.from_numpy(y[pool]), stratify=False)
         )

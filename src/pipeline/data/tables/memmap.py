@@ -25,6 +25,7 @@ from pipeline.data.core.encoder import VectorEncoder
 from pipeline.data.core.module import DataModule
 from pipeline.data.core.spec import Spec
 from pipeline.data.core.splits import Batch, Rows, chosen
+from pipeline.data.core.splitting import in_turn
 from pipeline.data.tables.files import TableFormat, read_batches
 from pipeline.data.tables.values import Table, listed
 from pipeline.errors import UserError
@@ -260,23 +261,16 @@ class MemoryMapped(DataModule):
 
     def _blocks(self, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The blocks of each part, drawn by the data's seed."""
-        order = np.random.default_rng(self.seed).permutation(count)
-        tests = max(1, round(count * self.test_fraction)) if self.test_fraction else 0
-        pool = order[tests:]
-        if self.folds:
-            validation = pool[(self.fold or 0) :: self.folds]
-        else:
-            validations = (
-                max(1, round(len(pool) * self.validation_fraction)) if self.validation_fraction else 0
-            )
-            validation = pool[:validations]
-        train = pool if self.train_on_all else np.setdiff1d(pool, validation)
+        train, validation, test = in_turn(
+            count, self.test_fraction, self.validation_fraction, self.folds, self.fold, self.seed
+        )
+        pool = np.concatenate([train, validation])
         if not len(train) or (self.folds and len(pool) < self.folds):
             raise UserError(
                 f"{self.path}: {count} blocks of {self.block} rows are too few to train, validate and test on; "
                 "lower data.block, or use data=csv for tables that fit in memory"
             )
-        return np.sort(train), np.sort(validation), np.sort(order[:tests])
+        return np.sort(pool) if self.train_on_all else train, validation, test
 
     def _sampled(self, rows: Tensor, blocks: np.ndarray) -> Tensor:
         """Rows of blocks evenly spread over some blocks, about a million at most."""

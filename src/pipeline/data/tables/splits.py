@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline.data.core.splitting import latest, shares_of_keys, stretch
 from pipeline.data.tables.values import Column, Table, dates_of, listed
 from pipeline.errors import UserError
 
@@ -127,27 +127,20 @@ def _by_date(column: Column, plan: SplitPlan, separate_test: bool) -> np.ndarray
         # Each fold is a stretch of time.
         rows = np.flatnonzero(part == TRAIN)
         ordered = rows[np.argsort(moments[rows], kind="stable")]
-        part[np.array_split(ordered, plan.folds)[plan.fold or 0]] = VALIDATION
+        part[stretch(ordered, plan.folds, plan.fold)] = VALIDATION
     return part
 
 
 def _cut(moments: np.ndarray, part: np.ndarray, fraction: float, name: int) -> None:
-    """Give the latest ``fraction`` of the training rows to another part; rows of one moment stay together."""
-    ordered = np.sort(moments[part == TRAIN])
-    if fraction and len(ordered):
-        first = ordered[min(len(ordered) - 1, round(len(ordered) * (1 - fraction)))]
-        part[(part == TRAIN) & (moments >= first)] = name
+    """Give the latest ``fraction`` of the training rows to another part."""
+    rows = np.flatnonzero(part == TRAIN)
+    part[rows[latest(moments[rows], fraction)]] = name
 
 
 def _by_hash(column: Column, plan: SplitPlan, separate_test: bool) -> np.ndarray:
     if missing := int(column.missing.sum()):
         raise UserError(f"{missing} rows have no {plan.column!r}, which data.split=hash needs in every row")
-    numbers = np.empty((len(column.words), 2))
-    for place, word in enumerate(column.words):
-        digest = hashlib.blake2b(
-            word.encode(), digest_size=16, salt=plan.seed.to_bytes(8, "little", signed=True)
-        ).digest()
-        numbers[place] = [int.from_bytes(half, "little") / 2**64 for half in (digest[:8], digest[8:])]
+    numbers = shares_of_keys(column.words, plan.seed)
     part = np.full(len(column.words), TRAIN, dtype=np.int8)
     if plan.folds is None:
         part[numbers[:, 1] < plan.validation_fraction] = VALIDATION
@@ -156,23 +149,3 @@ def _by_hash(column: Column, plan: SplitPlan, separate_test: bool) -> np.ndarray
     if not separate_test:
         part[numbers[:, 0] < plan.test_fraction] = TEST
     return np.asarray(part[column.values])
-
-
-def held_out(labels: np.ndarray | None, rows: int, fraction: float, seed: int) -> np.ndarray:
-    """Row numbers of a random ``fraction`` of ``rows``; each of the ``labels`` gives its share.
-
-    Args:
-        labels: whole numbers, one a row; None draws without looking at them.
-        rows: how many there are to draw from.
-        fraction: share to draw; more than 0 gives at least one row.
-        seed: the same seed draws the same rows.
-    """
-    order = np.random.default_rng(seed).permutation(rows)
-    if labels is not None:
-        order = order[np.argsort(labels[order], kind="stable")]
-        # The first of every label stays: what training has never seen cannot be predicted.
-        order = order[np.flatnonzero(np.diff(labels[order], prepend=labels[order[:1]] - 1) == 0)]
-    count = min(len(order), rows - 1, max(1, round(rows * fraction))) if fraction else 0
-    # Every so many-th row of those sorted by label.
-    places = ((np.arange(count) + 0.5) * (len(order) / max(1, count))).astype(int)
-    return np.sort(order[places])

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from pipeline.data.core.module import DataModule
 from pipeline.data.core.spec import Spec
+from pipeline.data.core.splitting import drawn_but_the_first
 from pipeline.data.tables.encoder import ColumnChoice, TableEncoder, TableRows, fit_encoder
 from pipeline.data.tables.files import TableFormat, read_table
-from pipeline.data.tables.splits import LEFT_OUT, TEST, TRAIN, VALIDATION, SplitPlan, held_out, parts
+from pipeline.data.tables.splits import LEFT_OUT, TEST, TRAIN, VALIDATION, SplitPlan, parts
 from pipeline.data.tables.values import Column, Table, listed
 from pipeline.errors import UserError
 
@@ -173,7 +174,7 @@ class TableData(DataModule):
         part[rows] = TRAIN
         if not separate_test:
             labels = self._labels(target.rows(rows))
-            part[rows[held_out(labels, len(rows), self.plan.test_fraction, self.seed)]] = TEST
+            part[rows[drawn_but_the_first(len(rows), self.plan.test_fraction, self.seed, labels)]] = TEST
         self._hold_out(part, target)
         return part
 
@@ -185,7 +186,7 @@ class TableData(DataModule):
             targets = torch.zeros(len(rows)) if labels is None else torch.from_numpy(labels)
             chosen = self.split_rows(targets, stratify=labels is not None)[1].numpy()
         else:
-            chosen = held_out(labels, len(rows), self.plan.validation_fraction, self.seed + 1)
+            chosen = drawn_but_the_first(len(rows), self.plan.validation_fraction, self.seed + 1, labels)
         part[rows[chosen]] = VALIDATION
 
     def _labels(self, target: Column) -> np.ndarray | None:

@@ -14,6 +14,7 @@ from pipeline.data.core.cache import cached
 from pipeline.data.core.module import DataModule
 from pipeline.data.core.spec import Spec
 from pipeline.data.core.splits import RaggedRows, Rows, SparseRows
+from pipeline.data.core.splitting import drawn
 from pipeline.data.sources.finding import DataUnavailable
 from pipeline.data.text.corpus import TEST, TRAIN, Corpus
 from pipeline.data.text.encoders import UNKNOWN, BagEncoder, TokensEncoder
@@ -154,12 +155,9 @@ class Documents(DataModule):
         """Numbers of the texts for training, validation and test."""
         learn, test = np.flatnonzero(corpus.parts == TRAIN), np.flatnonzero(corpus.parts == TEST)
         if not len(test) and self.test_fraction:
-            # Not the permutation that the validation split starts from: the two must not depend on each other.
-            order = np.random.default_rng([self.seed, 1]).permutation(len(learn))
-            order = order[np.argsort(corpus.labels[learn][order], kind="stable")]
-            count = max(1, round(len(learn) * self.test_fraction))
-            chosen = order[np.linspace(0, len(learn) - 1, count).round().astype(int)]
-            test, learn = np.sort(learn[chosen]), np.delete(learn, chosen)
+            # Not the order that the validation split starts from: the two must not depend on each other.
+            chosen = drawn(len(learn), self.test_fraction, [self.seed, 1], corpus.labels[learn])
+            test, learn = learn[chosen], np.delete(learn, chosen)
         rows, held_out = (
             part.numpy() for part in self.split_rows(torch.from_numpy(corpus.labels[learn]), stratify=True)
         )
