@@ -25,7 +25,7 @@ def test_without_the_file_the_embedded_data_takes_its_place_loudly(
     assert sum(len(split or ()) for split in (data.train, data.validation, data.test)) == 442
     with pytest.raises(UserError, match=r"housing\.data"):
         Housing(data_dir=tmp_path).prepare_data()
-    with pytest.raises(UserError, match="one stand-in"):
+    with pytest.raises(UserError, match="expected diabetes or null"):
         Housing(data_dir=tmp_path, fallback="digits").prepare_data()
 
 

@@ -158,3 +158,21 @@ def test_mnist_is_read_as_torchvision_reads_it_and_cached(tmp_path: Path) -> Non
     again.setup()
     assert again.digest == first.digest
     assert (tmp_path / "cache/mnist-1/manifest.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("data", "there"),
+    [
+        ("mnist", "digits"),
+        ("imdb", "generated_reviews"),
+        ("kafka", "python_topics"),
+        ("boston_housing", "diabetes"),
+    ],
+)
+def test_a_stand_in_that_there_is_not_is_refused_before_anything_is_read(data: str, there: str) -> None:
+    from pipeline.config import build, compose
+    from pipeline.errors import UserError
+    from pipeline.runs.plan import plain
+
+    with pytest.raises(UserError, match=rf"data\.fallback=banana.*expected {there} or null"):
+        build(plain(compose([f"data={data}", "data.fallback=banana"]).data), key="data")

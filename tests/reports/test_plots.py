@@ -13,6 +13,7 @@ from PIL import Image
 
 from pipeline import drawing
 from pipeline.data.teaching import plots as teaching_plots
+from pipeline.evaluation.statistics import calibration_error
 from pipeline.reports import curves, plots
 
 
@@ -224,10 +225,11 @@ def test_regression_scatter_states_the_error(tmp_path: Path, figures: list[Figur
 def test_calibration_compares_confidence_with_what_is_right(tmp_path: Path, figures: list[Figure]) -> None:
     confidence = np.array([0.62, 0.64, 0.95, 0.95, 1.0, 0.93])
     correct = np.array([1, 0, 1, 1, 1, 0])
-    curves.calibration_curve(confidence, correct, tmp_path / "x.png")
+    by_hand = (2 * abs(0.63 - 0.5) + 4 * abs(0.9575 - 0.75)) / 6
+    assert calibration_error(confidence, correct, bins=10) == pytest.approx(by_hand)
+    curves.calibration_curve(confidence, correct, tmp_path / "x.png", by_hand, bins=10)
     axis, below = figures[0].axes
     assert np.allclose(line(axis, "model").get_xydata(), [[0.63, 0.5], [0.9575, 0.75]])
-    by_hand = (2 * abs(0.63 - 0.5) + 4 * abs(0.9575 - 0.75)) / 6
     assert axis.get_title() == f"expected calibration error {by_hand:.4f}"
     assert [bar.get_height() for bar in below.patches] == [0, 0, 0, 0, 0, 0, 2, 0, 0, 4]
 

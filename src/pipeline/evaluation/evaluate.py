@@ -412,6 +412,7 @@ def _answers(before: Outputs, now: Outputs) -> dict[str, tuple[np.ndarray, np.nd
 
 
 def _plots(outputs: Outputs, directory: Path) -> list[Path]:
+    from pipeline.evaluation.statistics import calibration_error
     from pipeline.reports import curves, plots
 
     spec = outputs.spec
@@ -422,7 +423,9 @@ def _plots(outputs: Outputs, directory: Path) -> list[Path]:
         path = directory / "predicted_against_true.png"
         return [plots.regression_scatter(true, said, path, spec.target_name, spec.target_unit)]
     p, labels = outputs.probabilities(), outputs.labels()
-    made = [curves.calibration_curve(p.max(1), p.argmax(1) == labels, directory / "calibration.png")]
+    right = p.argmax(1) == labels
+    error = calibration_error(p.max(1), right)
+    made = [curves.calibration_curve(p.max(1), right, directory / "calibration.png", error)]
     if len(spec.classes) <= 60:
         counts = np.zeros((len(spec.classes), len(spec.classes)), dtype=int)
         np.add.at(counts, (labels, p.argmax(1)), 1)

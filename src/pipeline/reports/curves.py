@@ -196,14 +196,15 @@ def _average(folds: Mapping[int, Curve]) -> tuple[Array, Array]:
     return np.array(shared), np.array([np.mean([table[epoch] for table in tables]) for epoch in shared])
 
 
-def calibration_curve(confidence: Array, correct: Array, path: Path, bins: int = 10) -> Path:
+def calibration_curve(confidence: Array, correct: Array, path: Path, error: float, bins: int = 15) -> Path:
     """How often the model is right when it is so sure, with the expected calibration error.
 
     Args:
         confidence: (samples,) probability given to the predicted class.
         correct: (samples,) whether the prediction was right.
-        path: the file to write.
-        bins: number of equally wide bins between 0 and 1; empty ones are left out.
+        path: The file to write.
+        error: The expected calibration error, as it is reported elsewhere.
+        bins: Number of equally wide bins between 0 and 1; empty ones are left out.
     """
     confidence, correct = np.asarray(confidence, dtype=float), np.asarray(correct, dtype=float)
     which = np.clip((confidence * bins).astype(int), 0, bins - 1)
@@ -211,7 +212,6 @@ def calibration_curve(confidence: Array, correct: Array, path: Path, bins: int =
     filled = counts > 0
     sure = np.bincount(which, confidence, bins)[filled] / counts[filled]
     right = np.bincount(which, correct, bins)[filled] / counts[filled]
-    error = float(np.sum(np.abs(sure - right) * counts[filled]) / max(len(confidence), 1))
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(5.4, 5.6), layout="constrained")
         axis, below = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])

@@ -7,7 +7,7 @@ import hashlib
 import logging
 from abc import abstractmethod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pytorch_lightning as pl
@@ -19,6 +19,7 @@ from pipeline.data.core.loader import Augment, Loader
 from pipeline.data.core.spec import Spec
 from pipeline.data.core.splits import Rows
 from pipeline.data.core.splitting import at_least, drawn, fold_of
+from pipeline.errors import UserError
 
 if TYPE_CHECKING:
     from pipeline.data.core.baselines import Baseline
@@ -57,6 +58,9 @@ class DataModule(pl.LightningDataModule):
     validation: Rows | None
     test: Rows | None
 
+    stand_ins: ClassVar[tuple[str, ...]] = ()
+    """Names of the embedded data sets that may take the place of this one (``fallback``)."""
+
     batch_size_shapes_splits = False
     """Whether ``batch_size`` decides how the splits are laid out (parallel streams), not only how they are read."""
 
@@ -84,6 +88,9 @@ class DataModule(pl.LightningDataModule):
         self.train_on_all = train_on_all
         self.requested = self.used = name
         self.source = ""
+        if fallback is not None and fallback not in self.stand_ins:
+            there = " or ".join([*self.stand_ins, "null"])
+            raise UserError(f"data.fallback={fallback}: {name} has no such stand-in; expected {there}")
 
     @property
     def known_spec(self) -> Spec | None:
@@ -94,11 +101,26 @@ class DataModule(pl.LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         """Build the spec, the encoder and the splits from what :meth:`prepare_data` left on disk."""
 
-    def announce_stand_in(self, error: Exception) -> None:
-        """Say loudly that the data was not to be had (``error``) and what is trained on instead."""
-        log.warning(
-            "%s\nTraining on the embedded stand-in %r instead of %s.", error, self.fallback, self.name
-        )
+    def stand_in(self, error: Exception) -> str:
+        """Have the embedded stand-in take the place of data that is not to be had, and say so loudly, once.
+
+        Args:
+            error: What says that the data is not to be had.
+
+        Returns:
+            The name of the stand-in.
+
+        Raises:
+            Exception: ``error``, where no stand-in is wanted.
+        """
+        if self.fallback is None:
+            raise error
+        if self.used != self.fallback:
+            log.warning(
+                "%s\nTraining on the embedded stand-in %r instead of %s.", error, self.fallback, self.name
+            )
+        self.used, self.source = self.fallback, f"embedded: {self.fallback}"
+        return self.fallback
 
     def split_rows(self, targets: Tensor, stratify: bool) -> tuple[Tensor, Tensor]:
         """Row numbers for training and for validation, by ``seed`` alone.

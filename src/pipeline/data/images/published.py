@@ -33,6 +33,8 @@ class Images(DataModule):
         **shared: see :class:`DataModule`.
     """
 
+    stand_ins = ("digits",)
+
     def __init__(
         self,
         name: str = "mnist",
@@ -55,9 +57,7 @@ class Images(DataModule):
         try:
             self._mnist_files()
         except sources.DataUnavailable as error:
-            if self.fallback is None:
-                raise
-            self.announce_stand_in(error)
+            self.stand_in(error)
 
     def setup(self, stage: str | None = None) -> None:
         (x, y), (test_x, test_y) = self._arrays()
@@ -93,10 +93,8 @@ class Images(DataModule):
         if self.name == "mnist":
             try:
                 return self._mnist()
-            except sources.DataUnavailable:
-                if self.fallback is None:
-                    raise
-                self.used = self.fallback
+            except sources.DataUnavailable as error:
+                self.stand_in(error)
         return _digits()
 
     def _mnist_files(self, download: bool = True) -> dict[str, Path]:

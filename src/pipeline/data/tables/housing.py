@@ -15,7 +15,6 @@ from pipeline.data.core.spec import Spec
 from pipeline.data.core.splits import Rows
 from pipeline.data.core.splitting import drawn
 from pipeline.data.sources import finding as sources
-from pipeline.errors import UserError
 
 if TYPE_CHECKING:
     from pipeline.data.core.baselines import Baseline
@@ -34,22 +33,18 @@ class Housing(DataModule):
 
     encoder: VectorEncoder
 
+    stand_ins = ("diabetes",)
+
     def __init__(self, name: str = "boston_housing", test_fraction: float = 0.2, **shared: Any) -> None:
         super().__init__(name=name, **shared)
         self.test_fraction = test_fraction
 
     def prepare_data(self) -> None:
         """Find or download the file; fall back to the stand-in where there is none and one is named."""
-        if self.fallback not in (None, "diabetes"):
-            raise UserError(
-                f"data.fallback={self.fallback}; {self.name} has one stand-in: diabetes (or null)"
-            )
         try:
             self._file()
         except sources.DataUnavailable as error:
-            if self.fallback is None:
-                raise
-            self.announce_stand_in(error)
+            self.stand_in(error)
 
     def setup(self, stage: str | None = None) -> None:
         x, y, columns, target, unit = self._table()
@@ -92,10 +87,8 @@ class Housing(DataModule):
         """Features (rows, columns), targets, names of the columns, of the target, and its unit."""
         try:
             path = self._file(download=False)
-        except sources.DataUnavailable:
-            if self.fallback is None:
-                raise
-            self.used = self.fallback
+        except sources.DataUnavailable as error:
+            self.stand_in(error)
             return _diabetes()
         self.source = str(path)
         # Fourteen numbers a record; in some copies a record takes two lines.

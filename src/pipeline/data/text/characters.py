@@ -37,6 +37,8 @@ class TextFile(DataModule):
         **shared: see :class:`DataModule`; ``batch_size`` is the number of streams.
     """
 
+    stand_ins = ("python_topics",)
+
     batch_size_shapes_splits = True
 
     def __init__(
@@ -117,19 +119,10 @@ class TextFile(DataModule):
         try:
             path = sources.locate(sources.METAMORPHOSIS, self.data_dir, sources.search_path(), download)
         except sources.DataUnavailable as error:
-            return self._stand_in(error)
+            self.stand_in(error)
+            return python_topics()
         self.source = str(path)
         return read_text(path)
-
-    def _stand_in(self, error: sources.DataUnavailable) -> str:
-        if self.fallback is None:
-            raise error
-        if self.fallback != "python_topics":
-            raise UserError(f"data.fallback={self.fallback!r}; expected python_topics or null") from None
-        if self.used != self.fallback:
-            self.announce_stand_in(error)
-        self.used, self.source = self.fallback, "embedded: pydoc_data.topics"
-        return python_topics()
 
 
 def python_topics(characters: int = 140_000) -> str:

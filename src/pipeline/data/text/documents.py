@@ -42,6 +42,8 @@ class Documents(DataModule):
         **shared: see :class:`DataModule`.
     """
 
+    stand_ins = tuple(STAND_INS)
+
     column = "text"
     """Name of the column of texts, where they come from a table."""
 
@@ -95,17 +97,7 @@ class Documents(DataModule):
         try:
             return self.read(download)
         except DataUnavailable as error:
-            if self.fallback is None:
-                raise
-            if self.fallback not in STAND_INS:
-                raise UserError(
-                    f"data.fallback={self.fallback!r}; expected one of {sorted(STAND_INS)} or null"
-                ) from None
-            if self.used != self.fallback:
-                self.announce_stand_in(error)
-            self.used = self.fallback
-            self.source = f"embedded: {self.fallback}"
-            return STAND_INS[self.fallback]()
+            return STAND_INS[self.stand_in(error)]()
 
     def cached(self, key: str, build: Callable[[], Corpus]) -> Corpus:
         """``build()``, from the cache if its texts were tokenised before.
