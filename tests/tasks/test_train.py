@@ -332,3 +332,29 @@ def test_a_linear_model_learns_mnist(run: Run) -> None:
     result = run("run", *words, reports=False)
     assert result.data["used"] == "mnist"
     assert result.metrics["test/accuracy"] > 0.9
+
+
+@pytest.mark.parametrize(
+    ("typed", "epochs"),
+    [
+        ([], 28),
+        (["trainer.max_epochs=2"], 2),
+        (["data.stand_in_steps=20"], 5),
+        (["data.stand_in_steps=null"], 5),
+    ],
+)
+def test_a_stand_in_is_trained_for_as_long_as_it_needs(typed: list[str], epochs: int, tmp_path: Path) -> None:
+    from pipeline.runs.plan import plan_of
+    from pipeline.runs.train import long_enough
+    from pipeline.training.building import build_data
+
+    # 1,320 digits in 11 batches: 300 steps are 28 epochs.
+    cfg = compose(["experiment=mnist_cnn", f"paths.data_dir={tmp_path}", *typed])
+    plan = plan_of(cfg)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PIPELINE_OFFLINE", "1")
+        patch.delenv("PIPELINE_DATA_PATH", raising=False)
+        data = build_data(plan.data)
+    longer, notes = long_enough(plan, data)
+    assert longer.fit.trainer["max_epochs"] == epochs
+    assert bool(notes) == (epochs == 28)

@@ -35,6 +35,20 @@ _OF_DATA = ("prepare", "explore", "baseline", "improve")
 _OF_A_MODEL = ("find_lr", "tune")
 
 
+_LENGTHS = frozenset(
+    f"trainer.{name}"
+    for name in (
+        "max_epochs",
+        "max_steps",
+        "max_time",
+        "limit_train_batches",
+        "overfit_batches",
+        "fast_dev_run",
+    )
+)
+"""Settings that say how long a training is."""
+
+
 class Loader(HydraLoader):
     """Hydra's loader; every configuration that it composes, for a run or a job of a sweep, is checked."""
 
@@ -58,6 +72,7 @@ class Loader(HydraLoader):
             )
             if config_name is not None:
                 _settle(cfg)
+                _keep_typed_length(cfg, understood)
         except Exception as error:
             # Whatever Hydra raises here, what it was given is the reason: assertions and type errors among it.
             message = self._explained(error, config_name, understood)
@@ -229,6 +244,15 @@ def _settle(cfg: DictConfig) -> None:
             value = OmegaConf.select(cfg, f"paths.{key}", throw_on_missing=False)
             if isinstance(value, str) and value:
                 cfg.paths[key] = str(Path(value).expanduser().absolute())
+
+
+def _keep_typed_length(cfg: DictConfig, overrides: Sequence[str]) -> None:
+    """Who types how long to train means it for a stand-in too."""
+    typed = {parts["key"] for override in overrides if (parts := _OVERRIDE.fullmatch(override))}
+    if "data.stand_in_steps" in typed or OmegaConf.select(cfg, "data.stand_in_steps") is None:
+        return
+    if typed & _LENGTHS or cfg.hydra.runtime.choices.get("debug"):
+        cfg.data.stand_in_steps = None
 
 
 def _name(cfg: DictConfig) -> Any:

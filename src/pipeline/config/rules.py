@@ -200,6 +200,7 @@ RULES: dict[str, Rule] = {
     "data.shuffle": Flag(),
     "data.train_on_all": Flag(),
     "data.fallback": Text("the name of a stand-in", null=True),
+    "data.stand_in_steps": COUNT_OR_NULL,
     "data.balance": Word(("none", "oversample", "class_weights")),
     "data.augment": Word(("none", "light", "strong")),
     "data.scaling": Word(("standard", "robust", "none")),

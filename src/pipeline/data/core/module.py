@@ -50,6 +50,7 @@ class DataModule(pl.LightningDataModule):
         balance: ``none``, ``oversample`` or ``class_weights`` (statistics of the training split).
         data_dir: the user's data directory.
         train_on_all: train on the validation samples too (for a last fit whose settings are final).
+        stand_in_steps: Least number of optimiser steps that a stand-in is trained for, None for as long as the data.
     """
 
     spec: Spec
@@ -79,13 +80,14 @@ class DataModule(pl.LightningDataModule):
         balance: str = "none",
         data_dir: str | Path = "data",
         train_on_all: bool = False,
+        stand_in_steps: int | None = None,
     ) -> None:
         super().__init__()
         self.name, self.batch_size, self.eval_batch_size = name, batch_size, eval_batch_size
         self.seed, self.shuffle, self.validation_fraction = seed, shuffle, validation_fraction
         self.folds, self.fold, self.fallback = folds, fold, fallback
         self.augment, self.balance, self.data_dir = augment, balance, Path(data_dir)
-        self.train_on_all = train_on_all
+        self.train_on_all, self.stand_in_steps = train_on_all, stand_in_steps
         self.requested = self.used = name
         self.source = ""
         if fallback is not None and fallback not in self.stand_ins:
