@@ -208,8 +208,8 @@ def test_what_does_not_exist_is_met_with_the_nearest_names(override: str, said: 
         ("tags=abc", "a list of words"),
         ("name=../up", "a name of letters"),
         ("data.fold=1", "data.folds is not given"),
-        ("objective.metric=test/accuracy", "a validation metric"),
-        ("checkpoint.monitor=test/loss", "a metric like val/loss"),
+        ("objective.metric=test/accuracy", "the test split is read once"),
+        ("checkpoint.monitor=test/loss", "the test split is read once"),
         ("objective.direction=up", "one of auto, maximize, minimize"),
     ],
 )

@@ -214,7 +214,7 @@ REFUSED = {
         ["-m", CLASSIFIER, "seed=1,2", "trainer=ddp_cpu"],
         "runs? the whole command again",
     ),
-    "a test metric": ([*OPTUNA, "objective.metric=test/accuracy"], "expected auto or a validation metric"),
+    "a test metric": ([*OPTUNA, "objective.metric=test/accuracy"], "test split is read once"),
     "a test metric of several": (
         [*OPTUNA, "hydra.sweeper.metrics=[test/accuracy]"],
         "test split is read once",
@@ -268,18 +268,52 @@ def test_every_space_contains_its_models_own_settings(name: str) -> None:
     assert config.hydra.sweeper.fits_model == name
 
 
+BLOCKING = """
+import os
+import time
+from pathlib import Path
+
+import pytorch_lightning as pl
+
+
+class BlockOnce(pl.Callback):
+    # The first process that comes here says which it is, and waits to be killed; the others go on.
+    def __init__(self, place):
+        super().__init__()
+        self.place = Path(place)
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        draft = self.place.with_name(f"{self.place.name}-{os.getpid()}")
+        draft.write_text(str(os.getpid()))
+        try:
+            os.link(draft, self.place)
+        except FileExistsError:
+            return
+        while True:
+            time.sleep(1)
+"""
+
+
 @pytest.mark.faults
+@pytest.mark.timeout(600)
 def test_killed_workers_leave_no_run_running_in_mlflow(tmp_path: Path, record_fault: Any) -> None:
-    command = [sys.executable, "-m", "pipeline", "-m", CLASSIFIER, "+sweep=linear", "trainer.max_epochs=15"]
+    (tmp_path / "blocking.py").write_text(BLOCKING, encoding="utf-8")
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]),
+    }
+    command = [sys.executable, "-m", "pipeline", "--allow", "blocking.BlockOnce", "-m", CLASSIFIER]
     settings = [
+        "+sweep=linear",
+        "trainer.max_epochs=3",
+        f"+callbacks.block={{_target_:blocking.BlockOnce,place:{tmp_path / 'victim'}}}",
         "hydra.sweeper.n_trials=3",
         "hydra.sweeper.n_jobs=2",
         "hydra/sweeper/pruner=none",
         store(tmp_path),
     ]
-    process = subprocess.Popen([*command, *settings], stdout=subprocess.DEVNULL)
-    victim = _running_worker(tmp_path)
-    os.kill(victim, signal.SIGKILL)
+    process = subprocess.Popen([*command, *settings], stdout=subprocess.DEVNULL, env=environment)
+    os.kill(_blocked_worker(tmp_path / "victim"), signal.SIGKILL)
     assert process.wait(200) == 0
     found = study(tmp_path).trials
     assert [(trial.number, trial.state.name) for trial in found] == [
@@ -292,15 +326,11 @@ def test_killed_workers_leave_no_run_running_in_mlflow(tmp_path: Path, record_fa
     record_fault("worker of a tracked sweep killed while training", 1, 1, 3 - len(finished))
 
 
-def _running_worker(directory: Path) -> int:
-    """The process of a worker whose trial has finished an epoch."""
-    deadline = time.monotonic() + 100
+def _blocked_worker(place: Path) -> int:
+    """The process that blocks for ever, once there is one."""
+    deadline = time.monotonic() + 250
     while time.monotonic() < deadline:
-        try:
-            for trial in study(directory).trials:
-                if trial.state == TrialState.RUNNING and len(trial.intermediate_values) > 1:
-                    return int(trial.system_attrs["sweep:claim"]["owner"]["pid"])
-        except Exception:
-            pass
-        time.sleep(0.05)
+        if place.is_file():
+            return int(place.read_text())
+        time.sleep(0.1)
     raise AssertionError("no trial began")
