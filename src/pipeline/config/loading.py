@@ -251,6 +251,9 @@ def _keep_typed_length(cfg: DictConfig, overrides: Sequence[str]) -> None:
     typed = {parts["key"] for override in overrides if (parts := _OVERRIDE.fullmatch(override))}
     if "data.stand_in_steps" in typed or OmegaConf.select(cfg, "data.stand_in_steps") is None:
         return
+    if not str(cfg.data.get("_target_")).startswith("pipeline."):
+        # A data module of one's own has no stand-in: what the shipped file says of it is left behind with the rest.
+        return
     if typed & _LENGTHS or cfg.hydra.runtime.choices.get("debug"):
         cfg.data.stand_in_steps = None
 
