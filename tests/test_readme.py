@@ -163,9 +163,7 @@ def test_the_saved_model_is_used_as_shown(place: Path) -> None:
     )
     blocks = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
     (block,) = (block for block in blocks if "load(" in block)
-    code = block.replace("experiments/runs/digits_mlp/TIME/model", "trained/model").replace(
-        "print(", "shown = ("
-    )
+    code = block.replace("experiments/runs/digits_mlp/TIME", "trained").replace("print(", "shown = (")
     names = {"images": (load_digits().images * 255 / 16).round().astype("uint8")[:500]}
     exec(code, names)  # noqa: S102 - it is ours
     assert list(names["shown"].columns[:2]) == ["label", "probability"]

@@ -22,7 +22,7 @@ FLOORS = (
     ("sweeps",),
     ("ladder", "exploring"),
     ("tasks",),
-    ("api", "__main__"),
+    ("jobs", "api", "__main__"),
 )
 LIBRARIES = {
     "torchtext": ("data.text",),

@@ -17,18 +17,17 @@ import argparse
 import logging
 import signal
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from collections.abc import Sequence
+from contextlib import nullcontext, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import Diverged, Interrupted, UserError
+from pipeline.jobs import hydra_of, refuse_lists_of_values, run_many, run_once
 from pipeline.process_life import run_process, terminable
 
 if TYPE_CHECKING:
-    from omegaconf import DictConfig
-
     from pipeline.config.hydra_inside import Hydra
 
 
@@ -91,7 +90,7 @@ def _command(words: list[str]) -> int:
 
     # A configuration can be shown on a machine that could not run it.
     for_this_machine = not (arguments.cfg or arguments.info or arguments.shell_completion)
-    with allowing(arguments.allow or []), _hydra(arguments.config_dir, for_this_machine) as hydra:
+    with allowing(arguments.allow or []), hydra_of(arguments.config_dir, for_this_machine) as hydra:
         return _dispatch(hydra, arguments)
 
 
@@ -137,107 +136,20 @@ def _run(hydra: Hydra, name: str, overrides: list[str], *, multirun: bool) -> in
     """
     from hydra.types import RunMode
 
+    from pipeline.tasks import run_task
+
     if not multirun:
         # Sweeps set hydra.mode themselves, so the first look allows their overrides.
         cfg = hydra.config_loader.load_configuration(
             name, overrides, RunMode.RUN, validate_sweep_overrides=False
         )
         if cfg.hydra.mode != RunMode.MULTIRUN:
-            _refuse_lists_of_values(overrides)
-            return _run_once(hydra, name, cfg)
+            refuse_lists_of_values(overrides)
+            returned = run_once(hydra, name, cfg, run_task)
+            return returned if isinstance(returned, int) else 0
     overrides.append("hydra.mode=MULTIRUN")
     cfg = hydra.config_loader.load_configuration(name, overrides, RunMode.MULTIRUN)
-    return _run_many(hydra, name, cfg)
-
-
-def _run_once(hydra: Hydra, name: str, cfg: DictConfig) -> int:
-    from hydra.core.utils import JobStatus, configure_log
-    from hydra.types import HydraContext, RunMode
-
-    from pipeline.config.hydra_inside import Callbacks, outcome, run_job
-    from pipeline.tasks import run_task
-
-    cfg.hydra.mode = RunMode.RUN
-    _take_up(cfg)
-    configure_log(cfg.hydra.hydra_logging, cfg.hydra.verbose)
-    callbacks = Callbacks(cfg)
-    callbacks.on_run_start(config=cfg, config_name=name)
-    context = HydraContext(config_loader=hydra.config_loader, callbacks=callbacks)
-    job = run_job(
-        task_function=run_task,
-        config=cfg,
-        job_dir_key="hydra.run.dir",
-        job_subdir_key=None,
-        hydra_context=context,
-    )
-    callbacks.on_run_end(config=cfg, config_name=name, job_return=job)
-    if job.status == JobStatus.FAILED:
-        raise outcome(job)
-    return outcome(job) if isinstance(outcome(job), int) else 0
-
-
-def _take_up(cfg: DictConfig) -> None:
-    """With ``resume``: the run goes on in the directory that it has, where Hydra's files stay as they were."""
-    if cfg.get("resume") is None:
-        return
-    from pipeline.runs.state import find_resumable
-
-    directory = find_resumable(cfg)
-    if directory is not None:
-        cfg.hydra.run.dir = str(directory)
-        cfg.hydra.output_subdir = None
-
-
-def _run_many(hydra: Hydra, name: str, cfg: DictConfig) -> int:
-    from hydra.core.plugins import Plugins
-    from hydra.core.utils import configure_log
-    from hydra.types import HydraContext
-
-    from pipeline.config.hydra_inside import Callbacks
-    from pipeline.tasks import run_task
-
-    configure_log(cfg.hydra.hydra_logging, cfg.hydra.verbose)
-    callbacks = Callbacks(cfg)
-    callbacks.on_multirun_start(config=cfg, config_name=name)
-    context = HydraContext(config_loader=hydra.config_loader, callbacks=callbacks)
-    plugins = Plugins.instance()
-    sweeper = plugins.instantiate_sweeper(config=cfg, hydra_context=context, task_function=run_task)
-    returned = sweeper.sweep(arguments=[str(override) for override in cfg.hydra.overrides.task])
-    callbacks.on_multirun_end(config=cfg, config_name=name)
-    return returned if isinstance(returned, int) else 0
-
-
-def _refuse_lists_of_values(overrides: list[str]) -> None:
-    """``seed=1,2`` without ``-m``: say what could have been meant."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    suspects = [override for override in overrides if "," in override or "(" in override]
-    for parsed in OverridesParser.create().parse_overrides(suspects):
-        if parsed.is_sweep_override():
-            key, value = parsed.get_key_element(), str(parsed.input_line).partition("=")[2]
-            raise UserError(
-                f"{parsed.input_line}: several values in one run. One run for each: add -m. "
-                f"A list: {key}=[{value}]. A text with a comma in it: {key}=\\'{value}\\'"
-            )
-
-
-@contextmanager
-def _hydra(config_dir: str | None, for_this_machine: bool) -> Iterator[Hydra]:
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.core.hydra_config import HydraConfig
-
-    from pipeline.config.hydra_inside import Hydra
-    from pipeline.config.loading import loader
-
-    GlobalHydra.instance().clear()
-    hydra = Hydra(task_name="pipeline", config_loader=loader(config_dir, for_this_machine=for_this_machine))
-    GlobalHydra.instance().initialize(hydra)
-    before = HydraConfig.instance().cfg
-    try:
-        yield hydra
-    finally:
-        GlobalHydra.instance().clear()
-        HydraConfig.instance().cfg = before
+    return run_many(hydra, name, cfg)
 
 
 def _asks_for_help(words: list[str]) -> bool:

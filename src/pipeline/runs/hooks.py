@@ -27,6 +27,7 @@ class Hooks:
         reports: write plots and log the model.
         wait: seconds to wait at the end for the tracking server.
         quiet: no progress lines.
+        started: Time (seconds since 1970) at which the run was asked for; None for the start of the process.
         baseline: compute the common-sense baseline.
         test: test at the end where the configuration asks for it; a ladder looks at the test split later, for all of
             its rungs at once.
@@ -42,5 +43,6 @@ class Hooks:
     reports: bool = True
     wait: float = 60.0
     quiet: bool = False
+    started: float | None = None
     baseline: bool = True
     test: bool = True

@@ -5,9 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.files import write_json
+from pipeline.metrics import with_slash
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
 
 SCHEMA_VERSION = 1
 
@@ -56,6 +61,40 @@ class RunResult:
         values = asdict(self)
         values["directory"] = str(self.directory)
         return write_json(self.directory / "result.json", values)
+
+    def frame(self) -> pd.DataFrame:
+        """The history: a row an epoch (from 1), a column a metric."""
+        import pandas as pd
+
+        columns = {name: pd.Series(dict(points), dtype=float) for name, points in self.history.items()}
+        return pd.DataFrame(columns).rename_axis("epoch")
+
+    def table(self) -> pd.DataFrame:
+        """The metrics of the chosen epoch and of the test: a row a metric, a column a split."""
+        import pandas as pd
+
+        rows: dict[str, dict[str, float]] = {}
+        for name, value in self.metrics.items():
+            split, slash, metric = with_slash(name).partition("/")
+            if slash and split in ("train", "val", "test", "baseline"):
+                rows.setdefault(metric, {})[split] = value
+        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("metric")
+
+    def figures(self) -> dict[str, Figure]:
+        """The plots of the run by name, each as a figure."""
+        from matplotlib.figure import Figure
+        from matplotlib.image import imread
+
+        found = {}
+        for path in sorted((self.directory / "plots").glob("*.png")):
+            image = imread(path)
+            height, width = image.shape[:2]
+            figure = Figure(figsize=(width / 130, height / 130), dpi=130)
+            axis = figure.add_axes((0, 0, 1, 1))
+            axis.imshow(image)
+            axis.set_axis_off()
+            found[path.stem] = figure
+        return found
 
     @classmethod
     def read(cls, path: Path) -> RunResult:

@@ -115,7 +115,7 @@ def train_many(
     Returns:
         The parent's result: means as metrics, standard deviations beside them (``…_std``), a row a fit in ``nested``.
     """
-    started = process_start() if hooks.parent is None else time.time()
+    started = hooks.started or (process_start() if hooks.parent is None else time.time())
     directory.mkdir(parents=True, exist_ok=True)
     state = RunState(directory)
     resuming = cfg.resume is not None and bool(read(directory))
@@ -132,6 +132,7 @@ def train_many(
                 hooks,
                 parent=parent if not isinstance(parent, NoRun) else None,
                 directory=directory / part.name,
+                started=None,
                 tags={**hooks.tags, "mlflow.runName": f"{cfg.name}-{part.name}", "fit": part.name},
                 reports=hooks.reports and len(fits) <= 12,
             )

@@ -88,7 +88,7 @@ def output_directory() -> Path:
 
 def train_one(cfg: DictConfig, hooks: Hooks, directory: Path) -> RunResult:
     """One fit and its test, recorded in ``directory``."""
-    started = process_start() if hooks.parent is None else time.time()
+    started = hooks.started or (process_start() if hooks.parent is None else time.time())
     plan = plan_of(cfg)
     directory.mkdir(parents=True, exist_ok=True)
     state = RunState(directory)

@@ -1,0 +1,116 @@
+"""One command as Hydra runs it: composed, checked, in a directory with a log; for the command line and for Python."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import UserError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from pipeline.config.hydra_inside import Hydra
+
+
+@contextmanager
+def hydra_of(config_dir: str | None, for_this_machine: bool) -> Iterator[Hydra]:
+    """Hydra on the shipped configuration and a directory of the user's; afterwards all is as it was before."""
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.hydra_config import HydraConfig
+
+    from pipeline.config.hydra_inside import Hydra
+    from pipeline.config.loading import loader
+
+    GlobalHydra.instance().clear()
+    hydra = Hydra(task_name="pipeline", config_loader=loader(config_dir, for_this_machine=for_this_machine))
+    GlobalHydra.instance().initialize(hydra)
+    before = HydraConfig.instance().cfg
+    try:
+        yield hydra
+    finally:
+        GlobalHydra.instance().clear()
+        HydraConfig.instance().cfg = before
+
+
+def run_once(hydra: Hydra, name: str, cfg: DictConfig, task: Callable[[DictConfig], Any]) -> Any:
+    """Let Hydra make the directory, the log and the files beside it, and run a task on a checked configuration.
+
+    Args:
+        hydra: What composed the configuration.
+        name: Name of the primary configuration.
+        cfg: The configuration, Hydra's part included.
+        task: The function to run.
+
+    Returns:
+        What the task returned.
+    """
+    from hydra.core.utils import JobStatus, configure_log
+    from hydra.types import HydraContext, RunMode
+
+    from pipeline.config.hydra_inside import Callbacks, outcome, run_job
+
+    cfg.hydra.mode = RunMode.RUN
+    _take_up(cfg)
+    configure_log(cfg.hydra.hydra_logging, cfg.hydra.verbose)
+    callbacks = Callbacks(cfg)
+    callbacks.on_run_start(config=cfg, config_name=name)
+    context = HydraContext(config_loader=hydra.config_loader, callbacks=callbacks)
+    job = run_job(
+        task_function=task,
+        config=cfg,
+        job_dir_key="hydra.run.dir",
+        job_subdir_key=None,
+        hydra_context=context,
+    )
+    callbacks.on_run_end(config=cfg, config_name=name, job_return=job)
+    if job.status == JobStatus.FAILED:
+        raise outcome(job)
+    return outcome(job)
+
+
+def _take_up(cfg: DictConfig) -> None:
+    """With ``resume``: the run goes on in the directory that it has, where Hydra's files stay as they were."""
+    if cfg.get("resume") is None:
+        return
+    from pipeline.runs.state import find_resumable
+
+    directory = find_resumable(cfg)
+    if directory is not None:
+        cfg.hydra.run.dir = str(directory)
+        cfg.hydra.output_subdir = None
+
+
+def run_many(hydra: Hydra, name: str, cfg: DictConfig) -> int:
+    """Let the sweeper that a checked configuration names run its jobs; gives the exit code."""
+    from hydra.core.plugins import Plugins
+    from hydra.core.utils import configure_log
+    from hydra.types import HydraContext
+
+    from pipeline.config.hydra_inside import Callbacks
+    from pipeline.tasks import run_task
+
+    configure_log(cfg.hydra.hydra_logging, cfg.hydra.verbose)
+    callbacks = Callbacks(cfg)
+    callbacks.on_multirun_start(config=cfg, config_name=name)
+    context = HydraContext(config_loader=hydra.config_loader, callbacks=callbacks)
+    plugins = Plugins.instance()
+    sweeper = plugins.instantiate_sweeper(config=cfg, hydra_context=context, task_function=run_task)
+    returned = sweeper.sweep(arguments=[str(override) for override in cfg.hydra.overrides.task])
+    callbacks.on_multirun_end(config=cfg, config_name=name)
+    return returned if isinstance(returned, int) else 0
+
+
+def refuse_lists_of_values(overrides: list[str]) -> None:
+    """``seed=1,2`` without ``-m``: say what could have been meant."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    suspects = [override for override in overrides if "," in override or "(" in override]
+    for parsed in OverridesParser.create().parse_overrides(suspects):
+        if parsed.is_sweep_override():
+            key, value = parsed.get_key_element(), str(parsed.input_line).partition("=")[2]
+            raise UserError(
+                f"{parsed.input_line}: several values in one run. One run for each: add -m. "
+                f"A list: {key}=[{value}]. A text with a comma in it: {key}=\\'{value}\\'"
+            )
