@@ -22,7 +22,7 @@ FLOORS = (
     ("sweeps",),
     ("ladder", "exploring"),
     ("tasks",),
-    ("jobs", "api", "__main__"),
+    ("jobs", "api", "projects", "__main__"),
 )
 LIBRARIES = {
     "torchtext": ("data.text",),
@@ -37,6 +37,8 @@ def modules() -> dict[str, Path]:
     """Every module of the package by its dotted name below ``pipeline``."""
     found = {}
     for path in (SOURCE / "pipeline").rglob("*.py"):
+        if "templates" in path.parts:
+            continue
         parts = path.relative_to(SOURCE / "pipeline").with_suffix("").parts
         found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
     return found

@@ -58,6 +58,10 @@ def _main(words: list[str]) -> int:
 
             print(overview(_user_directory(words)))
             return 0
+        if words[:1] == ["new"]:
+            from pipeline.projects import command
+
+            return command(words[1:])
         return _command(words)
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(bool(stop.code))
