@@ -46,7 +46,9 @@ def test_what_is_there_is_not_written_over(tmp_path: Path, capsys: pytest.Captur
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
-@pytest.mark.parametrize(("words", "said"), [(["torch"], "cannot be the name of a package"), ([], "takes one word")])
+@pytest.mark.parametrize(
+    ("words", "said"), [(["torch"], "cannot be the name of a package"), ([], "takes one word")]
+)
 def test_names_that_no_package_can_have_are_refused(
     words: list[str],
     said: str,

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -48,8 +50,20 @@ class Lit(L.LightningModule):
     def test_step(self, batch, batch_idx):
         self.step(batch, "test")
 
+    def forward(self, x):
+        return self.body(x)
+
     def configure_optimizers(self):
         return torch.optim.Adam(self.parameters(), lr=self.hparams.lr)
+
+
+class Shown(Lit):
+    def __init__(self):
+        super().__init__()
+        self.example_input_array = torch.zeros(2, 4)
+
+    def predict_step(self, batch, batch_idx):
+        return {{"class": self(batch).argmax(1), "logit": self(batch)}}
 
 
 class Gan(L.LightningModule):
@@ -249,3 +263,40 @@ compile: false
     # What pickle alone could write stays out of the checkpoint.
     kept = load_checkpoint(result.directory / "checkpoints/last.ckpt")["hyper_parameters"]
     assert "net" not in kept and kept["compile"] is False
+
+
+def test_predict_and_export_ask_what_the_module_says(
+    package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import onnxruntime
+
+    from pipeline.__main__ import main
+
+    monkeypatch.chdir(tmp_path)
+    words = [
+        f"data._target_={package}.Blobs",
+        "trainer.max_epochs=2",
+        "trainer=cpu",
+        "callbacks.progress=null",
+    ]
+
+    def trained(name: str) -> str:
+        assert main([*words, f"model._target_={package}.{name}", f"hydra.run.dir={name}"]) == 0
+        return str(RunResult.read(tmp_path / name).run_id)
+
+    shown, silent = trained("Shown"), trained("Gan")
+    inputs = np.random.default_rng(0).normal(size=(7, 4)).astype(np.float32)
+    np.save(tmp_path / "inputs.npy", inputs)
+    asked = ["task=predict", "task.input=inputs.npy", "task.output=answers.csv"]
+    assert main([*asked, f"task.run_id={shown}"]) == 0
+    frame = pd.read_csv(tmp_path / "answers.csv")
+    assert list(frame.columns) == ["class", "logit_0", "logit_1", "logit_2"]
+    assert main(["task=export", f"task.run_id={shown}", "task.format=onnx", "task.output=own.onnx"]) == 0
+    session = onnxruntime.InferenceSession(str(tmp_path / "own.onnx"))
+    (logits,) = session.run(None, {session.get_inputs()[0].name: inputs})
+    assert np.allclose(logits, frame[["logit_0", "logit_1", "logit_2"]], atol=1e-5)
+    capsys.readouterr()
+    assert main([*asked, f"task.run_id={silent}"]) == 2
+    assert "add predict_step(self, batch, batch_idx)" in capsys.readouterr().err
+    assert main(["task=export", f"task.run_id={silent}", "task.format=onnx"]) == 2
+    assert "set self.example_input_array" in capsys.readouterr().err

@@ -97,13 +97,18 @@ def asked_model(store: Store, cfg: DictConfig) -> str:
     Raises:
         UserError: neither is given, or both.
     """
+    given = _one_given(cfg)
+    return given if cfg.task.get("model_uri") else store.model_uri(given)
+
+
+def _one_given(cfg: DictConfig) -> str:
     given = [str(cfg.task[key]) for key in ("run_id", "model_uri") if cfg.task.get(key)]
     if len(given) != 1:
         raise UserError(
             f"task={cfg.task.name} needs one model and got {len(given)}: pass task.run_id=RUN_ID, or "
             "task.model_uri=models:/NAME@champion"
         )
-    return given[0] if cfg.task.get("model_uri") else store.model_uri(given[0])
+    return given[0]
 
 
 def asked_run(store: Store, cfg: DictConfig) -> FinishedRun:
@@ -113,7 +118,7 @@ def asked_run(store: Store, cfg: DictConfig) -> FinishedRun:
         UserError: it is not to be found.
     """
     uri = cfg.task.get("model_uri")
-    asked_model(store, cfg)
+    _one_given(cfg)
     return find_run(store, run_of_model(store, str(uri)) if uri else str(cfg.task.run_id), cfg)
 
 

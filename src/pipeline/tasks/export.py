@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import math
@@ -19,6 +20,7 @@ from pipeline.errors import UserError
 from pipeline.evaluation.outputs import result_directory
 from pipeline.files import written
 from pipeline.runs.finished import asked_model, asked_run, data_of, load_predictor, open_store
+from pipeline.runs.own_model import own_module
 
 if TYPE_CHECKING:
     from pipeline.data.core.module import DataModule
@@ -52,9 +54,14 @@ def export(cfg: DictConfig) -> tuple[Path, float, int]:
     path = _target(cfg, form)
     store = open_store(cfg)
     run = asked_run(store, cfg)
-    predictor = load_predictor(store, asked_model(store, cfg))
-    predictor.module.cpu()
-    x = real_samples(data_of(run.cfg))
+    predictor: Predictor | OwnExport
+    if (module := own_module(run)) is not None:
+        predictor = OwnExport(module)
+        x = predictor.example
+    else:
+        predictor = load_predictor(store, asked_model(store, cfg))
+        predictor.module.cpu()
+        x = real_samples(data_of(run.cfg))
     writers = {"onnx": write_onnx, "pt2": write_pt2, "safetensors": write_safetensors}
     with written(path) as draft:
         difference = largest_difference(predictor.module, writers[form](predictor, x, draft), x)
@@ -64,6 +71,28 @@ def export(cfg: DictConfig) -> tuple[Path, float, int]:
                 f"task.tolerance={cfg.task.tolerance:g}: nothing was written"
             )
     return path, difference, len(x)
+
+
+class OwnExport:
+    """A person's LightningModule as the writers take it.
+
+    Args:
+        module: The module, with ``example_input_array``.
+
+    Raises:
+        UserError: It has none, or several inputs.
+    """
+
+    def __init__(self, module: Any) -> None:
+        example = getattr(module, "example_input_array", None)
+        if not isinstance(example, Tensor):
+            raise UserError(
+                f"{type(module).__name__} does not show what it takes: set self.example_input_array to a batch, one "
+                "tensor (samples, ...)"
+            )
+        self.module: nn.Module = module.eval()
+        # Several of it: an exporter takes a batch of one for a shape that never changes.
+        self.example = torch.cat([example] * 4)
 
 
 def real_samples(data: DataModule) -> Tensor:
@@ -98,7 +127,7 @@ def _quietly() -> Iterator[None]:
         logging.disable(before)
 
 
-def write_onnx(predictor: Predictor, x: Tensor, path: Path) -> Answer:
+def write_onnx(predictor: Predictor | OwnExport, x: Tensor, path: Path) -> Answer:
     """One file with named input, output and free batch; classes and encoder as metadata. Answers by onnxruntime."""
     try:
         import onnxruntime
@@ -130,7 +159,7 @@ def write_onnx(predictor: Predictor, x: Tensor, path: Path) -> Answer:
     return answer
 
 
-def write_pt2(predictor: Predictor, x: Tensor, path: Path) -> Answer:
+def write_pt2(predictor: Predictor | OwnExport, x: Tensor, path: Path) -> Answer:
     """A program that ``torch.export.load`` opens. That unpickles: load only files of your own."""
     with _quietly():
         program = torch.export.export(
@@ -143,7 +172,7 @@ def write_pt2(predictor: Predictor, x: Tensor, path: Path) -> Answer:
     return lambda inputs: loaded(inputs).float()
 
 
-def write_safetensors(predictor: Predictor, x: Tensor, path: Path) -> Answer:
+def write_safetensors(predictor: Predictor | OwnExport, x: Tensor, path: Path) -> Answer:
     """The weights by name; class, hyperparameters and encoder in the header."""
     from safetensors import safe_open
     from safetensors.torch import save_file
@@ -154,25 +183,32 @@ def write_safetensors(predictor: Predictor, x: Tensor, path: Path) -> Answer:
     save_file(weights, str(path), metadata=description(predictor))
     with safe_open(str(path), framework="pt") as file:
         header = file.metadata()
-        model = model_class(header["class"])(**json.loads(header["hyperparameters"]))
+        model: nn.Module
+        if isinstance(predictor, OwnExport):
+            model = copy.deepcopy(predictor.module)
+        else:
+            model = model_class(header["class"])(**json.loads(header["hyperparameters"]))
         model.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
     model.eval()
     return lambda inputs: model(inputs).float()
 
 
-def free_axes(predictor: Predictor) -> dict[int, Any]:
+def free_axes(predictor: Predictor | OwnExport) -> dict[int, Any]:
     """The axes of the input that may have any size: the batch, and the steps of texts and series."""
     axes = {0: torch.export.Dim("batch", min=1)}
-    if predictor.spec.input in ("tokens", "series"):
+    if not isinstance(predictor, OwnExport) and predictor.spec.input in ("tokens", "series"):
         axes[1] = torch.export.Dim("steps", min=1)
     return axes
 
 
-def description(predictor: Predictor) -> dict[str, str]:
+def description(predictor: Predictor | OwnExport) -> dict[str, str]:
     """What a user of the exported file needs beside it, as texts."""
+    name = f"{type(predictor.module).__module__}.{type(predictor.module).__qualname__}"
+    if isinstance(predictor, OwnExport):
+        return {"class": name}
     module = predictor.module
     return {
-        "class": f"{type(module).__module__}.{type(module).__qualname__}",
+        "class": name,
         "hyperparameters": json.dumps(module.hyperparameters),
         "classes": json.dumps(list(predictor.spec.classes)),
         "task": predictor.spec.task,

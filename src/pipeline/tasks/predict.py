@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from pipeline.evaluation.inputs import Samples
     from pipeline.models.saved import Predictor
+    from pipeline.runs.own_model import OwnPredictor
 
 log = logging.getLogger(__name__)
 
@@ -31,10 +32,20 @@ BATCHES_A_CHUNK = 8
 
 def run(cfg: DictConfig) -> None:
     """The task behind ``task=predict``."""
-    from pipeline.runs.finished import asked_model, load_predictor, open_store
+    from pipeline.runs.finished import asked_model, find_run, load_predictor, open_store
+    from pipeline.runs.own_model import OwnPredictor, own_module
 
     check_output(cfg)
     store = open_store(cfg)
+    by_run = cfg.task.get("run_id") and not cfg.task.get("model_uri")
+    module = own_module(find_run(store, str(cfg.task.run_id), cfg)) if by_run else None
+    if module is not None:
+        count = predict_own(
+            OwnPredictor(module), str(cfg.task.input), str(cfg.task.output), int(cfg.task.batch_size)
+        )
+        if str(cfg.task.output) != "-":
+            print(f"{count:,} predictions in {cfg.task.output}")
+        return
     predictor = load_predictor(store, asked_model(store, cfg))
     count = predict(
         predictor,
@@ -87,6 +98,42 @@ def predict(
     if count == 0:
         log.warning("%s holds no samples: nothing was predicted", source)
     return count
+
+
+def predict_own(predictor: OwnPredictor, source: str, target: str, batch_size: int) -> int:
+    """Predict every row of an array with a person's LightningModule.
+
+    Args:
+        predictor: The module.
+        source: A ``.npy`` file of what the module takes, (samples, …).
+        target: A file (complete or not there at all), or ``-`` for standard output; ``.jsonl`` for JSON lines.
+        batch_size: Samples computed at once.
+
+    Returns:
+        How many samples there were.
+
+    Raises:
+        UserError: The input is no such file, or not what the module takes.
+    """
+    import torch
+
+    if Path(source).suffix != ".npy":
+        raise UserError(
+            f"task.input={source}: how raw input becomes what a LightningModule of its own takes is known to it alone; "
+            "expected a .npy file of ready batches (samples, ...)"
+        )
+    try:
+        values = np.load(Path(source).expanduser(), allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise UserError(f"task.input={source} cannot be read as an array: {error}") from None
+    inputs = torch.from_numpy(values.astype(np.float32) if values.dtype == np.float64 else values)
+    frame = predictor.predict(inputs, batch_size)
+    with _opened(target) as file:
+        write = (
+            _JsonWriter(file) if Path(target).suffix in (".jsonl", ".ndjson", ".json") else _CsvWriter(file)
+        )
+        write.add(frame)
+    return len(frame)
 
 
 def check_output(cfg: DictConfig) -> None:
