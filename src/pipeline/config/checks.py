@@ -15,6 +15,7 @@ import yaml
 from omegaconf import Container, DictConfig, Node
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
+from pipeline.config import template
 from pipeline.config.allowlist import NODE_KEYS, check_name, check_shape, resolve, settings_of
 from pipeline.config.devices import check_devices
 from pipeline.config.masking import holds_secret, mask
@@ -286,16 +287,30 @@ def _check_keys(plain: dict[str, Any]) -> None:
     """Keys that nothing would read: misspelt ones above all."""
     known = _shipped("config")
     groups = {path.name for path in config_directory().iterdir() if path.is_dir()}
-    _refuse_unknown((), plain, set(known) | groups | {"hydra"})
+    _refuse_unknown((), plain, set(known) | groups | template.KEYS | {"hydra"} | _choosable(plain))
     _check_sections(plain)
-    for section in ("logger", "checkpoint", "objective"):
+    for section in ("checkpoint", "objective"):
         _refuse_unknown((section,), plain.get(section), set(known.get(section) or ()))
-    _refuse_unknown(("paths",), plain.get("paths"), set(_shipped("paths/default")))
+    # A logger of Lightning's is named by its class.
+    loggers = {key: node for key, node in (plain.get("logger") or {}).items() if not _is_node(node)}
+    _refuse_unknown(("logger",), loggers, set(known["logger"]))
+    if not (set(plain) & template.KEYS):
+        _refuse_unknown(("paths",), plain.get("paths"), set(_shipped("paths/default")))
     _check_task_keys(plain.get("task"))
     _check_callback_keys(plain.get("callbacks"))
     choices = ((plain.get("hydra") or {}).get("runtime") or {}).get("choices") or {}
     for section, ours in _OUR_KEYS.items():
         _check_arguments(section, plain.get(section), ours, choices.get(section))
+
+
+def _is_node(value: Any) -> bool:
+    return isinstance(value, dict) and "_target_" in value
+
+
+def _choosable(plain: dict[str, Any]) -> set[str]:
+    """Groups that the primary configuration lists, a user's own among them."""
+    choices = ((plain.get("hydra") or {}).get("runtime") or {}).get("choices") or {}
+    return {str(group).partition("@")[0].split("/")[0] for group in choices}
 
 
 def _check_sections(plain: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from pipeline.config import template
 from pipeline.config.checks import check, check_overrides, shipped_settings
 from pipeline.config.hydra_inside import HydraLoader, create_config_search_path, set_version_base
 from pipeline.config.nearest import suggest
@@ -55,6 +56,11 @@ class Loader(HydraLoader):
     def __init__(self, search_path: ConfigSearchPath, *, for_this_machine: bool = True) -> None:
         super().__init__(search_path)
         self._for_this_machine = for_this_machine
+        given = [entry.path for entry in search_path.get_path() if entry.provider == "command-line"]
+        directory = Path(str(given[0]).removeprefix("file://")) if given else None
+        self._is_template = directory is not None and template.is_one(directory)
+        if self._is_template:
+            template.announce_root()
 
     def load_configuration(
         self,
@@ -64,6 +70,8 @@ class Loader(HydraLoader):
         from_shell: bool = True,
         validate_sweep_overrides: bool = True,
     ) -> DictConfig:
+        if self._is_template and config_name == "config":
+            config_name = template.PRIMARY
         check_overrides(overrides)
         understood = [self._understood(override) for override in overrides]
         try:
@@ -71,6 +79,8 @@ class Loader(HydraLoader):
                 config_name, understood, run_mode, from_shell, validate_sweep_overrides
             )
             if config_name is not None:
+                if self._is_template:
+                    template.adopt(cfg, self._shipped)
                 _settle(cfg)
                 _keep_typed_length(cfg, understood)
         except Exception as error:
@@ -103,6 +113,12 @@ class Loader(HydraLoader):
         """Groups that stand in the defaults list: they are chosen, not added."""
         return self.groups_of("config")
 
+    @cached_property
+    def _shipped(self) -> DictConfig:
+        """The shipped configuration as it is without a user's directory beside it."""
+        own = HydraLoader(create_config_search_path(str(config_directory())))
+        return own.load_configuration("config", [], RunMode.RUN)
+
     def _understood(self, override: str) -> str:
         """``+experiment=x`` means ``experiment=x``; ``+key=value`` sets it, whether it was there or not."""
         parts = _OVERRIDE.fullmatch(override)
@@ -113,9 +129,16 @@ class Loader(HydraLoader):
             option = re.sub(r"^=(nan|inf|true|false|[\d.]+)$", r"='\1'", parts["rest"] or "")
             return f"{parts['key'].lstrip('/')}{option}"
         if not parts["sign"]:
-            return override
+            # Settings of ours that a configuration of another kind does not have.
+            added = self._is_template and parts["key"].split(".")[0] in self._shipped
+            return (
+                f"++{override}" if added and parts["rest"] and not self._is_group(parts["key"]) else override
+            )
         is_group = self.group_exists(parts["key"].split("@")[0])
         return override if is_group else f"++{parts['key']}{parts['rest'] or ''}"
+
+    def _is_group(self, key: str) -> bool:
+        return self.group_exists(key.split("@")[0])
 
     def _explained(self, error: BaseException, config_name: str | None, overrides: list[str]) -> str:
         if told := refusal(error):
@@ -211,7 +234,9 @@ def loader(config_dir: Path | str | None = None, *, for_this_machine: bool = Tru
         directory = Path(config_dir).expanduser().absolute()
         if not directory.is_dir():
             raise UserError(f"--config-dir {config_dir}: there is no such directory")
-        search_path.prepend("command-line", f"file://{directory}", SearchPathQuery(provider="schema"))
+        # A user's own groups stand beside ours; a whole configuration of another kind goes first.
+        anchor = None if template.is_one(directory) else SearchPathQuery(provider="schema")
+        search_path.prepend("command-line", f"file://{directory}", anchor)
     return Loader(search_path, for_this_machine=for_this_machine)
 
 

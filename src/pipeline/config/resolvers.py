@@ -26,6 +26,7 @@ READABLE_VARIABLES = frozenset(
         "PIPELINE_STORAGE",
         "CUDA_VISIBLE_DEVICES",
         "OMP_NUM_THREADS",
+        "PROJECT_ROOT",
     }
 )
 

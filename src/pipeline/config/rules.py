@@ -132,6 +132,17 @@ class Flag:
 
 
 @dataclass(frozen=True)
+class FlagOrNode(Flag):
+    """True or false, or a class with its settings."""
+
+    def expected(self) -> str:
+        return "true or false, or a mapping with _target_"
+
+    def holds(self, value: Any) -> bool:
+        return super().holds(value) or (isinstance(value, dict) and "_target_" in value)
+
+
+@dataclass(frozen=True)
 class Text:
     """A text, matching ``pattern`` as a whole."""
 
@@ -279,9 +290,9 @@ RULES: dict[str, Rule] = {
     "checkpoint.every_seconds": NOT_NEGATIVE,
     "objective.metric": Text("auto or a validation metric like val/accuracy", r"[\w./@-]+"),
     "objective.direction": Word(("auto", "maximize", "minimize")),
-    "logger.mlflow": Flag(),
-    "logger.csv": Flag(),
-    "logger.tensorboard": Flag(),
+    "logger.mlflow": FlagOrNode(),
+    "logger.csv": FlagOrNode(),
+    "logger.tensorboard": FlagOrNode(),
     "logger.tracking_uri": Text("an address or a path", r"\S+"),
     "logger.experiment_name": Text("a name"),
     "paths.data_dir": PATH,

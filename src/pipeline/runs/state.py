@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from pipeline.errors import UserError
 from pipeline.files import write_json
@@ -70,6 +70,9 @@ def read(directory: Path) -> dict[str, Any]:
 def fingerprint(cfg: DictConfig) -> str:
     """A hash of everything in the configuration that has to be the same where a run goes on."""
     text = json.dumps(settings_of(cfg, NOT_RESUMED_BY), sort_keys=True, default=str)
+    # Callbacks and loggers of one's own may be told where the run lies, which is another place each time.
+    if directory := OmegaConf.select(cfg, "paths.run_dir"):
+        text = text.replace(str(directory), "")
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -276,8 +276,9 @@ def prepare_own_fit(
                 "callbacks": callbacks,
                 "logger": [steps, *_loggers(plan.loggers, directory, library)],
                 "enable_checkpointing": True,
-                "enable_model_summary": False,
-                "enable_progress_bar": False,
+                # Lightning refuses a person's own bar or summary where these say that there is none.
+                "enable_model_summary": _has(callbacks, "ModelSummary"),
+                "enable_progress_bar": _has(callbacks, "ProgressBar"),
             }
         )
     except (TypeError, ValueError, RuntimeError) as error:
@@ -360,9 +361,15 @@ def _callbacks(plan: FitPlan, watched: Watched, library: str) -> list[Callback]:
             callbacks.append(_built(node, f"callbacks.{name}", library))
         elif name == "early_stopping" and node and node.get("patience") is not None:
             callbacks.append(in_library(Patience, library)(watched, **node))
-        elif name == "progress" and node and plan.trainer.get("enable_progress_bar", True):
-            callbacks.append(in_library(Progress, library)(float(node.get("refresh_seconds", 0.25))))
+    progress = plan.callbacks.get("progress")
+    if progress and plan.trainer.get("enable_progress_bar", True) and not _has(callbacks, "ProgressBar"):
+        callbacks.append(in_library(Progress, library)(float(progress.get("refresh_seconds", 0.25))))
     return callbacks
+
+
+def _has(callbacks: list[Callback], kind: str) -> bool:
+    """Whether one of the callbacks descends from a class of Lightning's of this name."""
+    return any(base.__name__ == kind for callback in callbacks for base in type(callback).__mro__)
 
 
 def _loggers(settings: Node, directory: Path, library: str) -> list[Any]:
