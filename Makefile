@@ -17,10 +17,16 @@ PORT ?= 5000
 TEST_WORKERS ?= 2
 TEST_THREADS ?= 1
 
+QUICK := -m "not slow and not faults and not real_data" tests/config tests/models tests/reports \
+	tests/test_rooms.py tests/test_metrics.py tests/test_files.py tests/test_config.py tests/test_config_allowlist.py \
+	tests/test_baselines.py tests/data/test_loader.py tests/data/test_splits.py tests/data/test_orders.py \
+	tests/data/test_sequences.py tests/data/test_text.py tests/sweeps/test_space.py tests/tracking/test_journal.py
+NEXT ?= hydra-core omegaconf pytorch-lightning lightning mlflow optuna
+
 export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := true
 
-.PHONY: help install run test lint types unit test-faults ui bench audit clean
+.PHONY: help install run test lint types unit quick test-next test-faults ui bench audit clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -50,6 +56,16 @@ types: $(STAMP)  ## mypy, strict on src/
 unit: $(STAMP)  ## pytest with coverage of src/pipeline
 	OMP_NUM_THREADS=$(TEST_THREADS) $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal \
 		--cov --cov-report=term --cov-fail-under=90 $(ARGS)
+
+quick: $(STAMP)  ## the tests that need no process and next to no training: under a minute
+	OMP_NUM_THREADS=$(TEST_THREADS) $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal -q $(QUICK) $(ARGS)
+
+test-next:  ## the quick tests in .venv-next, with the newest pre-releases of what the pipeline stands on
+	test -x .venv-next/bin/python || $(PYTHON) -m venv .venv-next
+	.venv-next/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	.venv-next/bin/python -m pip install --quiet --disable-pip-version-check --pre --upgrade $(NEXT)
+	.venv-next/bin/python -m pip list 2>/dev/null | grep -iE '^(hydra-core|omegaconf|pytorch-lightning|mlflow|optuna) '
+	OMP_NUM_THREADS=$(TEST_THREADS) .venv-next/bin/python -m pytest -n $(TEST_WORKERS) --dist worksteal -q $(QUICK) $(ARGS)
 
 test-faults: $(STAMP)  ## the long form of the fault tests, with a table of what was survived
 	OMP_NUM_THREADS=$(TEST_THREADS) $(BIN)/python -m pytest -n $(TEST_WORKERS) -m faults --long --timeout 900 $(ARGS)
