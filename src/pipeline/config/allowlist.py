@@ -17,7 +17,6 @@ import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from pipeline.config.allowing import import_from_working_directory, working_directory
 from pipeline.config.hydra_inside import CORE_PLUGINS
+from pipeline.config.lightning_alias import offer_lightning
 from pipeline.config.nearest import suggest
 from pipeline.config.renamed import current
 from pipeline.config.resolvers import allowed_names
@@ -311,7 +311,8 @@ def _import(dotted: str, key: str) -> Any:
     by_user = _is_under(dotted, allowed_names())
     if by_user:
         import_from_working_directory()
-    parts = (dotted if by_user else _installed(dotted)).split(".")
+    offer_lightning()
+    parts = dotted.split(".")
     found: Any = None
     for position, part in enumerate(parts, start=1):
         if found is not None and hasattr(found, part):
@@ -350,24 +351,6 @@ def _missing(place: Any, parts: list[str], name: str) -> str:
     if own is not None and (file is None or not Path(file).is_relative_to(home)):
         message += f" {own} is hidden by a module of that name in {file or 'Python itself'}: rename it"
     return message
-
-
-def _installed(dotted: str) -> str:
-    """A name of Lightning's as the installed package has it: ``lightning`` and ``pytorch_lightning`` are the same."""
-    first, _, rest = dotted.partition(".")
-    if first != "lightning" or _is_installed(first):
-        return dotted
-    other = {"pytorch": "pytorch_lightning", "fabric": "lightning_fabric"}
-    second, _, inner = rest.partition(".")
-    return f"{other[second]}.{inner}" if second in other else f"pytorch_lightning.{rest}"
-
-
-def _is_installed(package: str) -> bool:
-    try:
-        distribution(package)
-    except PackageNotFoundError:
-        return False
-    return True
 
 
 def _is_under(module: str, modules: Iterable[str]) -> bool:
