@@ -17,10 +17,11 @@ PORT ?= 5000
 TEST_WORKERS ?= 2
 TEST_THREADS ?= 1
 
-QUICK := -m "not slow and not faults and not real_data" tests/config tests/models tests/reports \
-	tests/test_rooms.py tests/test_metrics.py tests/test_files.py tests/test_config.py tests/test_config_allowlist.py \
-	tests/test_baselines.py tests/data/test_loader.py tests/data/test_splits.py tests/data/test_orders.py \
-	tests/data/test_sequences.py tests/data/test_text.py tests/sweeps/test_space.py tests/tracking/test_journal.py
+QUICK := -m "not slow and not faults and not real_data" tests/config tests/models tests/reports tests/test_rooms.py \
+	tests/test_metrics.py tests/test_metric_sums.py tests/test_files.py tests/data/test_baselines.py \
+	tests/data/test_loader.py tests/data/test_splits.py tests/data/test_orders.py tests/data/test_sequences.py \
+	tests/data/test_text.py tests/sweeps/test_space.py tests/sweeps/test_optuna_inside.py \
+	tests/tracking/test_journal.py tests/tracking/test_mlflow_inside.py tests/training/test_lightning_inside.py
 NEXT ?= hydra-core omegaconf pytorch-lightning lightning mlflow optuna
 
 export MLFLOW_DISABLE_TELEMETRY := true

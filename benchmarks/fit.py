@@ -66,7 +66,7 @@ def by_hand(cfg: Any) -> Callable[[], float]:
     torch.manual_seed(0)
     run_plan = plan_of(cfg)
     data = build_data(run_plan.data)
-    model = build_model(run_plan.model, data.spec)
+    model = build_model(run_plan.model, data, run_plan.fit)
     plan = optimisation(run_plan.fit)
     training, validation = batches(data, model, True), batches(data, model, False)
     # The inputs are normalised once, as people do by hand.

@@ -23,18 +23,20 @@ def _row(experiment: str, repetitions: int) -> Row:
 
     from pipeline.config import compose
     from pipeline.models.saved import load, save
-    from pipeline.runs.plan import plain
+    from pipeline.runs.plan import plan_of
     from pipeline.tasks.predict import predict
     from pipeline.training.building import build_data, build_model
 
     cfg = compose([f"+experiment={experiment}"])
-    data = build_data(plain(cfg.data))
+    plan = plan_of(cfg)
+    data = build_data(plan.data)
     assert data.test is not None
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "images.npy", Path(folder) / "predictions.csv"
         images = data.test.take(torch.arange(len(data.test)))[0].numpy()
         np.save(source, images, allow_pickle=False)
-        predictor = load(save(build_model(plain(cfg.model), data.spec), data.encoder, Path(folder) / "model"))
+        model = build_model(plan.model, data, plan.fit)
+        predictor = load(save(model, data.encoder, Path(folder) / "model"))
         model, classes = predictor.module.eval(), predictor.spec.classes
 
         def pipelines() -> float:

@@ -27,6 +27,9 @@ if "PIPELINE_DATA_PATH" in os.environ:
     os.environ["PIPELINE_TEST_DATA_PATH"] = os.environ.pop("PIPELINE_DATA_PATH")
 REAL_DATA = os.environ.get("PIPELINE_TEST_DATA_PATH", "")
 
+# Runs that tests of many rooms look at.
+RUNS = {"linear": ["+experiment=digits_linear"], "mlp": ["+experiment=digits_mlp", "model.hidden_units=[32]"]}
+
 FaultRecorder = Callable[[str, int, int, int], None]
 
 
@@ -122,3 +125,43 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     terminalreporter.write_line(f"{'fault':<56} {'caused':>7} {'survived':>9} {'lost':>5}")
     for fault, caused, survived, lost in sorted(rows):
         terminalreporter.write_line(f"{fault:<56} {caused:>7} {survived:>9} {lost:>5}")
+
+
+@pytest.fixture(scope="session")
+def experiments(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory that the runs are recorded in."""
+    return tmp_path_factory.mktemp("experiments")
+
+
+@pytest.fixture(scope="session")
+def finished(experiments: Path) -> dict[str, Any]:
+    """A linear model and an MLP, trained for three epochs each and delivered to the tracking store."""
+    from pipeline.config.loading import compose
+    from pipeline.runs.hooks import Hooks
+    from pipeline.runs.train import train
+
+    results = {}
+    for name, overrides in RUNS.items():
+        small = ["trainer.max_epochs=3", "trainer.accelerator=cpu", f"paths.experiments_dir={experiments}"]
+        cfg = compose([*overrides, *small])
+        results[name] = train(cfg, Hooks(directory=experiments / "runs" / name, quiet=True))
+    return results
+
+
+@pytest.fixture
+def command(experiments: Path) -> Callable[..., Any]:
+    """The configuration of a command that looks at those runs."""
+    from pipeline.config.loading import compose
+
+    def composed(*overrides: str) -> Any:
+        return compose([*overrides, f"paths.experiments_dir={experiments}"])
+
+    return composed
+
+
+@pytest.fixture
+def no_study_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sweeps inside of other commands draw nothing: it takes seconds each, and tests/sweeps looks at the plots."""
+    from pipeline.sweeps import engine
+
+    monkeypatch.setattr(engine, "write_plots", lambda *_: [])

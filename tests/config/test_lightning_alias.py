@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 CODE = """
 import lightning as L
 import lightning.pytorch as pl
@@ -74,12 +76,13 @@ sys.exit(code)
 """
 
 
+@pytest.mark.slow
 def test_modules_that_import_lightning_train_without_that_package(tmp_path: Path) -> None:
     (tmp_path / "own_lit.py").write_text(CODE, encoding="utf-8")
     words = [
         *("--allow", "own_lit", "model._target_=own_lit.Lit", "data._target_=own_lit.Points"),
         *("trainer=cpu", "trainer.max_epochs=2", "logger=none", "hydra.run.dir=run"),
-        *("callbacks.summary._target_=lightning.pytorch.callbacks.ModelSummary",),
+        *("+callbacks.summary._target_=lightning.pytorch.callbacks.ModelSummary",),
     ]
     done = subprocess.run(
         [sys.executable, "-c", HIDING, *words], cwd=tmp_path, capture_output=True, text=True, timeout=120

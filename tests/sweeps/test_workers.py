@@ -100,15 +100,16 @@ def test_workers_that_cannot_live_end_the_sweep_with_their_last_words(
 
 @pytest.mark.parametrize(("number", "n_jobs"), [(signal.SIGINT, 2), (signal.SIGTERM, 1)])
 def test_a_signal_stops_all_workers_and_the_trials_wait_again(
-    tmp_path: Path, number: signal.Signals, n_jobs: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, n_jobs: int
 ) -> None:
-    plan = toy.plan(tmp_path, n_trials=40, n_jobs=n_jobs, runner="toy_sweeps.slow")
+    monkeypatch.setenv("TOY_HOLD", "2")
+    plan = toy.plan(tmp_path, n_trials=40, n_jobs=n_jobs, runner="toy_sweeps.held")
     process = start(plan, toy.url(tmp_path), "plan")
     _wait_for(lambda: _states(toy.url(tmp_path)).count(TrialState.COMPLETE) >= 2)
     process.send_signal(number)
     assert process.wait(30) == {signal.SIGINT: 130, signal.SIGTERM: 143}[number]
     states = _states(toy.url(tmp_path))
-    assert len(states) == 40
+    assert len(states) == 40 and states.count(TrialState.COMPLETE) == 2
     assert set(states) == {TrialState.COMPLETE, TrialState.WAITING}
     assert (tmp_path / "sweep" / "trials.yaml").exists()
 
@@ -116,7 +117,8 @@ def test_a_signal_stops_all_workers_and_the_trials_wait_again(
 def test_workers_end_with_the_process_that_started_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = toy.plan(tmp_path, n_trials=24, n_jobs=2, runner="toy_sweeps.slow")
+    monkeypatch.setenv("TOY_HOLD", "1")
+    plan = toy.plan(tmp_path, n_trials=24, n_jobs=2, runner="toy_sweeps.held")
     process = start(plan, toy.url(tmp_path), "plan")
     _wait_for(lambda: TrialState.COMPLETE in _states(toy.url(tmp_path)))
     process.kill()
@@ -127,8 +129,11 @@ def test_workers_end_with_the_process_that_started_them(
     assert_exact(finished.study, 24)
 
 
-def test_a_killed_sweep_goes_on_with_the_trial_that_it_was_killed_in(tmp_path: Path) -> None:
-    plan = toy.plan(tmp_path, n_trials=4, runner="toy_sweeps.slow")
+def test_a_killed_sweep_goes_on_with_the_trial_that_it_was_killed_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOY_HOLD", "1")
+    plan = toy.plan(tmp_path, n_trials=4, runner="toy_sweeps.held")
     process = start(plan, toy.url(tmp_path), "plan")
     _wait_for(lambda: _reports(toy.url(tmp_path), 1) > 0)
     process.kill()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,16 @@ def slow(config: DictConfig, context: Context) -> Outcome:
     for epoch in range(EPOCHS):
         time.sleep(0.1)
         context.on_report(epoch, {"val/loss": config.model.dropout + 1.0 / (epoch + 1)})
+    return Outcome({"val/loss": config.model.dropout})
+
+
+def held(config: DictConfig, context: Context) -> Outcome:
+    """`quadratic`, but trials from number TOY_HOLD on go on reporting until they are ended."""
+    for epoch in count():
+        context.on_report(epoch, {"val/loss": config.model.dropout + 1.0 / (epoch + 1)})
+        if context.number < int(os.environ["TOY_HOLD"]):
+            break
+        time.sleep(0.1)
     return Outcome({"val/loss": config.model.dropout})
 
 

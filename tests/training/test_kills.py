@@ -237,7 +237,7 @@ def test_sigterm_saves_the_state_within_ten_seconds(
     tmp_path: Path, long_form: bool, record_fault: FaultRecorder
 ) -> None:
     if not long_form:
-        pytest.skip("in the long form (--long); tests/tasks/test_processes.py has a short one")
+        pytest.skip("in the long form (--long); tests/scenarios/test_processes.py has a short one")
     times = 3
     words = [*VECTORS[:-1], "checkpoint.every_seconds=1000", "checkpoint.every_n_steps=1000"]
     machine = Machine(

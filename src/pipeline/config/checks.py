@@ -287,14 +287,17 @@ def _check_keys(plain: dict[str, Any]) -> None:
     """Keys that nothing would read: misspelt ones above all."""
     known = _shipped("config")
     groups = {path.name for path in config_directory().iterdir() if path.is_dir()}
-    _refuse_unknown((), plain, set(known) | groups | template.KEYS | {"hydra"} | _choosable(plain))
+    moved = template.MARK in plain
+    _refuse_unknown(
+        (), plain, set(known) | groups | {"hydra"} | _choosable(plain) | (template.KEYS if moved else set())
+    )
     _check_sections(plain)
     for section in ("checkpoint", "objective"):
         _refuse_unknown((section,), plain.get(section), set(known.get(section) or ()))
     # A logger of Lightning's is named by its class.
     loggers = {key: node for key, node in (plain.get("logger") or {}).items() if not _is_node(node)}
     _refuse_unknown(("logger",), loggers, set(known["logger"]))
-    if not (set(plain) & template.KEYS):
+    if not moved:
         _refuse_unknown(("paths",), plain.get("paths"), set(_shipped("paths/default")))
     _check_task_keys(plain.get("task"))
     _check_callback_keys(plain.get("callbacks"))

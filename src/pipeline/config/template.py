@@ -14,7 +14,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 PRIMARY = "train"
-KEYS = frozenset({"task_name", "extras", "optimized_metric"})
+MARK = "task_name"
+KEYS = frozenset({MARK, "extras", "optimized_metric"})
 """Settings at the top of such a configuration that mean nothing to us, or are read here."""
 ROOT = "PROJECT_ROOT"
 """The variable that such configurations read their own directory from."""
@@ -50,6 +51,7 @@ def adopt(cfg: DictConfig, shipped: DictConfig) -> None:
         for key in ("_target_", "default_root_dir"):
             if key in cfg.trainer:
                 del cfg.trainer[key]
+        cfg.setdefault(MARK, PRIMARY)
         if cfg.get("seed") is None:
             cfg.seed = 0
         if cfg.get("optimized_metric") and cfg.objective.metric == "auto":

@@ -206,7 +206,7 @@ sys.exit(main(sys.argv[1:]))
 
 
 def test_every_test_that_the_documentation_names_is_there() -> None:
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     named = set(re.findall(r"`(test_\w+)`", (root / "docs/reliability.md").read_text(encoding="utf-8")))
     there: set[str] = set()
     for path in (root / "tests").rglob("test_*.py"):

@@ -239,7 +239,7 @@ def test_malformed_requests_get_a_message_without_a_stack(port: int) -> None:
 
 
 def test_the_request_that_the_readme_shows_is_answered(port: int) -> None:
-    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     (request,) = re.findall(r"^```json\n(.*?)^```", readme, re.DOTALL | re.MULTILINE)
     status, text = _asked(port, request)
     assert status == 200

@@ -17,7 +17,7 @@ from PIL import Image
 
 from pipeline.__main__ import main
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 # What cannot run here, and why. Each is tested in another way, below or where the reason says.
@@ -26,12 +26,12 @@ NOT_RUN = {
     "make test": "is what runs this test",
     "make ui": "starts a server; its target is looked up below",
     "MLFLOW_TRACKING_URI=sqlite:///experiments/mlflow.db mlflow models serve -m models:/digits@champion "
-    "--env-manager local --port 5001": "tests/test_serving.py starts it",
+    "--env-manager local --port 5001": "tests/scenarios/test_serving.py starts it",
     "curl http://127.0.0.1:5001/invocations -H 'Content-Type: application/json' -d @digit.json": (
-        "tests/test_serving.py asks the same"
+        "tests/scenarios/test_serving.py asks the same"
     ),
-    "python -m build --wheel": "tests/test_packaging.py builds the wheel",
-    "pip install dist/hydra_lightning_pipeline-*.whl": "tests/test_packaging.py looks into the wheel",
+    "python -m build --wheel": "tests/scenarios/test_packaging.py builds the wheel",
+    "pip install dist/hydra_lightning_pipeline-*.whl": "tests/scenarios/test_packaging.py looks into the wheel",
 }
 # These need a server, or processes of their own: their configuration is composed and checked instead.
 COMPOSED = ("postgresql+psycopg://", "MLFLOW_TRACKING_URI=", "n_jobs=2")
@@ -46,7 +46,7 @@ def commands() -> list[str]:
 
 
 def pipeline_commands() -> list[str]:
-    # tests/test_dvc.py gives DVC's.
+    # tests/scenarios/test_dvc.py gives DVC's.
     ours = [command for command in commands() if not command.startswith("dvc ")]
     return [command for command in ours if shlex.join(shlex.split(command)) not in _not_run()]
 

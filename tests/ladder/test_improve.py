@@ -30,6 +30,8 @@ from pipeline.runs.result import RunResult
 from pipeline.tracking.queries import Store
 from pipeline.training import building
 
+pytestmark = pytest.mark.usefixtures("no_study_plots")
+
 Command = Callable[..., DictConfig]
 SMALL = ["logger=none", "callbacks=none", "trainer.accelerator=cpu"]
 

@@ -21,7 +21,7 @@ from pipeline.config.loading import compose
 
 pytest.importorskip("dvc")
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 CHAIN = ["prepare", "explore", "baseline", "train", "sweep", "evaluate", "report"]
 COPIED = (
     "conf",
