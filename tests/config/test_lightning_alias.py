@@ -13,7 +13,7 @@ CODE = """
 import lightning as L
 import lightning.pytorch as pl
 import torch
-from lightning.fabric.utilities.seed import isolate_rng
+from lightning.fabric.utilities.seed import seed_everything
 from lightning.pytorch.callbacks import Callback
 from torch.utils.data import DataLoader, TensorDataset
 

@@ -6,11 +6,13 @@ import json
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from pipeline.data.tables.table import TableData
 from pipeline.errors import Diverged, UserError
 from pipeline.evaluation.outputs import (
     Outputs,
@@ -22,6 +24,9 @@ from pipeline.evaluation.outputs import (
     test_split,
 )
 from pipeline.evaluation.statistics import bootstrap_mean
+from pipeline.ladder.bagging import in_full
+from pipeline.ladder.blending import add_blend
+from pipeline.ladder.budget import Budget
 from pipeline.ladder.registering import register
 from pipeline.ladder.rungs import Climb, Rung, judge
 from pipeline.runs.finished import data_of
@@ -37,6 +42,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+LEADER = "leader"
+"""What stands for the settings of the best rung so far."""
+_SHARES = (0.15, 0.15, 0.25, 0.35, 0.4)
+"""Of the time that is left, what each rung may take: the first ones are the quick ones."""
+_OF_A_SEARCH = 0.75
+_LEAST_SECONDS = 1.0
+
 
 def improve(cfg: DictConfig, typed: Sequence[str] = ()) -> Climb:
     """Climb the ladder of ``cfg`` (``+ladder=NAME``, or the default one for the data that was typed).
@@ -51,15 +63,16 @@ def improve(cfg: DictConfig, typed: Sequence[str] = ()) -> Climb:
     from pipeline.ladder.report import write_report
 
     began = time.time()
+    budget = Budget(cfg.task.get("budget"))
     directory, ladder = result_directory(cfg), _ladder(cfg, typed)
     # The command's own data and model are those of no rung.
     own = OmegaConf.masked_copy(cfg, [key for key in OF_A_LADDER if key in cfg])
     OmegaConf.update(own, "ladder", ladder, force_add=True)
     parent = open_run(own, directory, Hooks(), str(cfg.name))
     with recorded(parent):
-        climb = _climbed(cfg, ladder, typed, directory, parent)
+        climb = _climbed(cfg, ladder, typed, directory, parent, budget)
         if climb.chosen.result is not None:
-            _retrain(cfg, climb, directory, parent)
+            _retrain(cfg, climb, directory, parent, budget)
         tested = _read_test(climb, parent)
         climb.registered = register(cfg, climb, tested)
         climb.seconds = time.time() - began
@@ -78,6 +91,7 @@ def _ladder(cfg: DictConfig, typed: Sequence[str]) -> dict[str, Any]:
     if node is None:
         data = data_of(_composed([*typed, *_places(cfg)]))
         name = "sequences" if data.spec.per_step or data.spec.input in ("tokens", "series") else "default"
+        name = "table" if isinstance(data, TableData) else name
         node = OmegaConf.load(config_directory() / "ladder" / f"{name}.yaml").ladder
     values: Any = OmegaConf.to_container(node, resolve=True)
     if missing := {"base", "rungs", "tuned", "sweep"} - set(values):
@@ -100,32 +114,77 @@ def _composed(overrides: Sequence[str]) -> DictConfig:
 
 
 def _climbed(
-    cfg: DictConfig, ladder: dict[str, Any], typed: Sequence[str], directory: Path, parent: AnyRun
+    cfg: DictConfig,
+    ladder: dict[str, Any],
+    typed: Sequence[str],
+    directory: Path,
+    parent: AnyRun,
+    budget: Budget,
 ) -> Climb:
     """Every rung, judged on validation data alone."""
     steps = {**ladder["rungs"], "tuned": ladder["tuned"]}
     after = [*typed, *_places(cfg)]
     first = _composed([*ladder["base"], *next(iter(steps.values())), *after])
     climb = _baseline(first, directory / "baseline", parent)
-    climb.tried = len(steps) + (int(cfg.task.trials) if ladder["sweep"] else 0)
+    climb.tried = len(steps) + (int(cfg.task.trials) if ladder["sweep"] else 0) + bool(ladder.get("blend"))
     log.info("baseline: %s", climb.rungs[0].showed)
-    for name, overrides in steps.items():
+    for number, (name, overrides) in enumerate(steps.items()):
         started = time.time()
         rung = Rung(name, directory / name, [*ladder["base"], *overrides, *after])
-        if name == "tuned" and ladder["sweep"]:
-            rung.overrides += _best_settings(cfg, ladder, rung, after, parent)
-        rung.cfg = _composed(rung.overrides)
+        sweep = ladder["sweep"] if name == "tuned" else None
+        if overrides == LEADER:
+            leader = _leader(climb, ladder["sweep"])
+            if leader is None:
+                continue
+            rung.overrides, sweep = list(leader.overrides), ladder["sweep"][leader.name]
         climb.rungs.append(rung)
+        seconds = budget.left() * _SHARES[min(number, len(_SHARES) - 1)] if budget.limited else None
+        if seconds is not None and seconds < _LEAST_SECONDS:
+            rung.showed = "left out, since the time was over"
+            log.info("%s: %s", name, rung.showed)
+            continue
         try:
-            rung.result = _trained(rung, parent)
-            _validate(rung)
+            trial = [*ladder.get("trial", []), *after]
+            _fit_rung(cfg, rung, sweep, trial, parent, seconds)
             if judge(climb, rung, 0.05 / climb.tried):
                 climb.chosen = rung
         except Diverged as error:
             rung.showed = f"left out, since it diverged: {error}"
         rung.seconds = time.time() - started
         log.info("%s: %s", name, rung.showed)
+    if ladder.get("blend") and (blend := add_blend(climb, directory / "blend", parent, budget)):
+        if judge(climb, blend, 0.05 / climb.tried):
+            climb.chosen = blend
+        blend.showed += f"; {blend.made_of}"
+        log.info("blend: %s", blend.showed)
     return climb
+
+
+def _fit_rung(
+    cfg: DictConfig,
+    rung: Rung,
+    sweep: str | None,
+    trial: Sequence[str],
+    parent: AnyRun,
+    seconds: float | None,
+) -> None:
+    """Train a rung and look at it on validation data, after a search for its settings where it has one."""
+    if sweep:
+        search = None if seconds is None else _OF_A_SEARCH * seconds
+        rung.overrides += _best_settings(cfg, sweep, rung, trial, parent, search)
+        seconds = None if seconds is None else (1 - _OF_A_SEARCH) * seconds
+    if seconds is not None:
+        rung.overrides.append(f"trainer.max_time={in_full(seconds)}")
+    rung.cfg = _composed(rung.overrides)
+    rung.result = _trained(rung, parent)
+    _validate(rung)
+
+
+def _leader(climb: Climb, sweeps: dict[str, str]) -> Rung | None:
+    """The rung with the best validation figure, of those whose settings can be searched."""
+    fitted = [rung for rung in climb.rungs if rung.result is not None and sweeps.get(rung.name)]
+    best = max if climb.higher else min
+    return best(fitted, key=lambda rung: rung.validation) if fitted else None
 
 
 def _baseline(cfg: DictConfig, directory: Path, parent: AnyRun) -> Climb:
@@ -182,11 +241,12 @@ def _validate(rung: Rung) -> None:
 
 
 def _best_settings(
-    cfg: DictConfig, ladder: dict[str, Any], rung: Rung, after: Sequence[str], parent: AnyRun
+    cfg: DictConfig, sweep: str, rung: Rung, trial: Sequence[str], parent: AnyRun, seconds: float | None
 ) -> list[str]:
     """The best settings that the sweeper finds on validation data, as overrides.
 
-    The rung's own settings of what the space varies are where the search begins; typed ones (``after``) are not varied.
+    The rung's own settings of what the space varies are where the search begins. What holds for every trial (``trial``)
+    is not varied.
     """
     from hydra.types import RunMode
     from omegaconf import open_dict, read_write
@@ -194,8 +254,11 @@ def _best_settings(
     from pipeline.config.loading import loader, user_directory
     from pipeline.sweeps.sweeper import best_settings
 
-    loads, trial = loader(user_directory()), [*ladder.get("trial", []), *after]
-    words = [*rung.overrides, *trial, f"sweep={ladder['sweep']}"]
+    loads = loader(user_directory())
+    words = [*rung.overrides, *trial, f"sweep={sweep}"]
+    if seconds is not None:
+        # One trial more than the time allows must not take long.
+        words += [f"hydra.sweeper.timeout={seconds:.1f}", f"trainer.max_time={in_full(seconds / 3)}"]
     words += [
         f"hydra.sweeper.n_trials={cfg.task.trials}",
         f"hydra.sweep.dir={rung.directory.parent / 'sweep'}",
@@ -233,10 +296,15 @@ def _key(word: str) -> str:
     return word.lstrip("+~").partition("=")[0]
 
 
-def _retrain(cfg: DictConfig, climb: Climb, directory: Path, parent: AnyRun) -> None:
+def _retrain(cfg: DictConfig, climb: Climb, directory: Path, parent: AnyRun, budget: Budget) -> None:
     """The winner on training and validation data together, once for each seed."""
     chosen = climb.chosen
     assert chosen.cfg is not None and chosen.result is not None
+    if chosen.made_of:
+        # Every row that is not of the test has been learnt from by most of its models.
+        climb.final.append(replace(chosen, name="final", showed="", test=None, gain=None, metrics={}))
+        climb.length = f"models fitted without each part in turn ({chosen.made_of})"
+        return
     scheduler, best_epoch = chosen.cfg.get("scheduler") or {}, chosen.result.best_epoch
     fixed = ["data.train_on_all=true", "checkpoint.monitor=null", "callbacks.early_stopping.patience=null"]
     climb.length = f"{chosen.cfg.trainer.max_epochs} epochs"
@@ -248,14 +316,29 @@ def _retrain(cfg: DictConfig, climb: Climb, directory: Path, parent: AnyRun) -> 
     if not str(scheduler.get("monitor", "")).startswith("val/"):
         # Nothing is held out any more: a validation figure would only mislead.
         fixed.append("+trainer.limit_val_batches=0")
+    fixed += _kept_length(chosen)
     for seed in cfg.task.seeds:
         started = time.time()
+        if climb.final and budget.left() < 1.2 * climb.final[-1].seconds:
+            log.info("The other seeds are left out: the time is over")
+            break
         name = f"final-seed-{seed}"
         rung = Rung(name, directory / name, [*chosen.overrides, *fixed, f"seed={seed}"])
         rung.cfg = _composed(rung.overrides)
         rung.result = _trained(rung, parent)
         rung.seconds = time.time() - started
         climb.final.append(rung)
+
+
+def _kept_length(chosen: Rung) -> list[str]:
+    """What validation data decided of a model that is fitted at once: it is kept where nothing is held out any more."""
+    assert chosen.cfg is not None and chosen.result is not None
+    target = str(chosen.cfg.model.get("_target_"))
+    if target.endswith(".Boosting") and chosen.result.best_epoch:
+        return [f"model.n_estimators={chosen.result.best_epoch}"]
+    if target.endswith(".Linear") and chosen.cfg.model.get("solver") == "exact":
+        return [f"model.alpha={chosen.result.model['alpha']}"]
+    return []
 
 
 def _read_test(climb: Climb, parent: AnyRun) -> Outputs | None:
@@ -288,7 +371,8 @@ def _read_test(climb: Climb, parent: AnyRun) -> Outputs | None:
             first = first or answers
         else:
             rung.gain, below = paired_values(below, values), values
-    for rung in [*climb.rungs, *climb.final]:
+    # A blend that was chosen is the model that goes into service, in the same directory.
+    for rung in {rung.directory: rung for rung in [*climb.rungs, *climb.final]}.values():
         _note_test(rung, parent)
     return first
 

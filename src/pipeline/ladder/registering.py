@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from pipeline.errors import UserError
 from pipeline.evaluation.outputs import Outputs, loader_of, outputs_on, paired, test_split
+from pipeline.ladder.naming import model_name
 from pipeline.ladder.rungs import Climb, Rung, chance
 from pipeline.metrics import higher_is_better
 from pipeline.runs.finished import data_of, find_run, load_predictor, open_store
@@ -39,12 +40,6 @@ def register(cfg: DictConfig, climb: Climb, outputs: Outputs | None) -> str:
     except UserError as error:
         # The report must not be lost because a server is away.
         return f"Not registered: {error}"
-
-
-def model_name(cfg: DictConfig) -> str:
-    """What the winner is registered as: ``task.model_name``, else the ladder's name."""
-    asked = cfg.task.get("model_name")
-    return str(asked or str(cfg.name).removesuffix("_ladder").removeprefix("improve_"))
 
 
 def _register(cfg: DictConfig, climb: Climb, winner: Rung, outputs: Outputs) -> str:

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from pipeline.files import write_text
 from pipeline.ladder.rungs import amount, chance
+from pipeline.ladder.naming import file_and_target
 from pipeline.metrics import in_words as in_figures
 from pipeline.metrics import unit_of
 from pipeline.reports.html import Page
@@ -89,7 +90,12 @@ def in_words(climb: Climb) -> list[str]:
 def write_report(climb: Climb, cfg: DictConfig, directory: Path) -> list[Path]:
     """``ladder.html``, ready to be sent to someone, its picture ``ladder.png``, and ``ladder.txt``."""
     picture = draw(climb, directory / "ladder.png")
-    page = Page(f"How well can it be predicted? {cfg.name}")
+    about = file_and_target(cfg)
+    page = Page(
+        f"How well can {about[1]} be predicted from {about[0]}?"
+        if about
+        else f"How well can it be predicted? {cfg.name}"
+    )
     page.text(in_service(climb))
     page.text(conclusion(climb))
     page.image(picture, f"Test {climb.metric} of each step with its interval")
@@ -229,7 +235,7 @@ def model_card(climb: Climb, cfg: DictConfig, winner: Rung, run_id: str) -> str:
     stand_in = "" if data["used"] == data["requested"] else f" (a stand-in for {data['requested']})"
     return "\n\n".join(
         [
-            f"# {cfg.name}: {climb.chosen.name}",
+            f"# {' '.join(file_and_target(cfg) or [str(cfg.name)])}: {climb.chosen.name}",
             f"**Data**: {data['used']}{stand_in}, {data['train']:,} samples to learn from, validation included, "
             f"{data['test']:,} for the test; digest `{data['digest']}`.",
             f"**Intended use**: predict {data['target']}{_in(data)} of single samples like those, from raw input as "

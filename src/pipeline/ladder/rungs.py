@@ -43,6 +43,7 @@ class Rung:
         metrics: every metric on the test split by plain name, once that was read.
         test: the judged metric on the test split with its interval, likewise.
         gain: the paired test on the test split against the rung below; of a last training, against the baseline.
+        made_of: of which models a blend is made, in words; empty for every other rung.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Rung:
     metrics: dict[str, float] = field(default_factory=dict)
     test: Interval | None = None
     gain: PairedTest | None = None
+    made_of: str = ""
 
     @property
     def parameters(self) -> int:

@@ -21,16 +21,15 @@ from pipeline.runs.describing import (
     resumed_epoch,
 )
 from pipeline.runs.hooks import Hooks
+from pipeline.runs.keeping import keep
 from pipeline.runs.own_loop import fit_and_test_own, trains_here
 from pipeline.runs.plan import RunPlan, plan_of
 from pipeline.runs.recording import (
     AnyRun,
-    class_signature,
     git_state,
     is_main_process,
     open_run,
     recorded,
-    requirements,
 )
 from pipeline.runs.result import RunResult
 from pipeline.runs.state import RunState, process_start, read
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
     from pipeline.data.core.module import DataModule
     from pipeline.data.core.splits import Rows
     from pipeline.models.base import BaseModule
+    from pipeline.training.at_once import Fitted
     from pipeline.training.fit import Fit
 
 log = logging.getLogger(__name__)
@@ -181,6 +181,7 @@ def _fit_and_test(
     resumed: RunState | None,
     started: float,
 ) -> RunResult:
+    from pipeline.training.at_once import fit_at_once, fits_at_once
     from pipeline.training.building import parameters
     from pipeline.training.fit import prepare_fit, run_fit, start_from
 
@@ -218,7 +219,9 @@ def _fit_and_test(
         seed=plan.seed,
         git_commit=git_state()[0],
     )
-    if plan.train:
+    if plan.train and fits_at_once(model):
+        _note_at_once(fit_at_once(fit), result)
+    elif plan.train:
         checkpoint = resumed.checkpoint() if resumed else None
         if resumed is not None:
             tracked.rewind(resumed_epoch(checkpoint) if checkpoint else 0)
@@ -261,6 +264,17 @@ def _note_fit(fit: Fit, result: RunResult) -> None:
             result.metrics[name] = until[-1]
 
 
+def _note_at_once(fitted: Fitted, result: RunResult) -> None:
+    """What a fit at once came to: the metrics are those of the number of rounds that was kept."""
+    result.history, result.samples_per_second = fitted.history, fitted.samples_per_second
+    result.best_epoch = fitted.rounds
+    result.model |= fitted.facts
+    result.metrics |= {name: dict(points)[fitted.rounds] for name, points in fitted.history.items()}
+    if fitted.note:
+        result.notes.append(fitted.note)
+        log.info("%s: %s", result.model["class"], fitted.note)
+
+
 def _test(fit: Fit, split: Rows, result: RunResult) -> tuple[Tensor, Tensor]:
     """The one look at the test split: logits and targets."""
     from pipeline.training.evaluating import outputs_of, scores
@@ -301,40 +315,12 @@ def _baseline(data: DataModule, result: RunResult, tested: bool) -> None:
 
 def _report(fit: Fit, result: RunResult, tracked: AnyRun, answers: tuple[Tensor, Tensor] | None) -> None:
     """Plots, the saved model and the checkpoints, on disk and in the tracking store."""
-    from pipeline.models.saved import save
-    from pipeline.runs.plotting import plots_of_run
     from pipeline.training.watching import WRITTEN
 
-    data, model = fit.data, fit.model
-    for plot in plots_of_run(data, model, result, answers):
-        tracked.log_artifact(plot, "plots")
     if (written := result.directory / WRITTEN).exists():
         tracked.log_artifact(written)
-    bundle = save(model, data.encoder, result.directory / "model")
+    keep(fit.data, fit.model, result, tracked, answers)
     if tracked.key:
-        tracked.log_model(
-            bundle,
-            signature=class_signature(
-                data.encoder.signature(),
-                data.spec.classes,
-                data.spec.per_step,
-                data.spec.task == "regression",
-            ),
-            input_example=_example(data, result.directory),
-            requirements=requirements(),
-        )
         for checkpoint in (fit.checkpoints.best, fit.checkpoints.last):
             if checkpoint.exists():
                 tracked.log_artifact(checkpoint, "checkpoints", link_only=True)
-
-
-def _example(data: DataModule, directory: Path) -> Any:
-    """The encoder's example as MLflow takes it: an array in a file, or JSON values."""
-    import numpy as np
-
-    example = data.encoder.example()
-    if isinstance(example, np.ndarray):
-        path = directory / "input_example.npy"
-        np.save(path, example, allow_pickle=False)
-        return path
-    return example.to_dict(orient="records") if hasattr(example, "to_dict") else example

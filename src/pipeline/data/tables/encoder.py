@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
@@ -255,6 +256,11 @@ class TableEncoder(Encoder):
         """What each of the model's inputs is."""
         return [name for feature in (*self.dense, *self.texts) for name in feature.inputs()]
 
+    def blocks(self) -> list[range]:
+        """The inputs of each category column, one of which is 1."""
+        ends = np.cumsum([self.dense_width, *(feature.width for feature in self.texts)]).tolist()
+        return [range(start, end) for start, end in pairwise(ends)]
+
     def encode(self, raw: Any) -> Tensor:
         table = table_of(raw, self.columns)
         dense, codes = self.compact(table, np.arange(len(table)))
@@ -336,6 +342,12 @@ class TableRows(Rows):
     def subset(self, rows: Tensor) -> TableRows:
         assert isinstance(self.x, Tensor)
         return TableRows(self.x[rows], self.indices[rows], self.width, self.y[rows])
+
+    def joined(self, other: TableRows) -> TableRows:
+        """These rows, and then the other ones."""
+        pairs = ((self.x, other.x), (self.indices, other.indices), (self.y, other.y))
+        x, indices, y = (torch.cat([torch.as_tensor(one), torch.as_tensor(two)]) for one, two in pairs)
+        return TableRows(x, indices, self.width, y)
 
     def to(self, device: torch.device) -> TableRows:
         assert isinstance(self.x, Tensor)

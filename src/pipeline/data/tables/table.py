@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from pipeline.data.core.module import DataModule
 from pipeline.data.core.spec import Spec
-from pipeline.data.core.splitting import drawn_but_the_first
+from pipeline.data.core.splitting import drawn_but_the_first, fold_of
 from pipeline.data.tables.encoder import ColumnChoice, TableEncoder, TableRows, fit_encoder
 from pipeline.data.tables.files import TableFormat, read_table
 from pipeline.data.tables.splits import LEFT_OUT, TEST, TRAIN, VALIDATION, SplitPlan, parts
@@ -235,6 +236,37 @@ class TableData(DataModule):
     def _rows(self, table: Table, rows: np.ndarray, targets: Tensor) -> TableRows:
         dense, codes = self.encoder.compact(table, rows)
         return TableRows(dense, codes, self.encoder.width, targets)
+
+    @property
+    def can_be_refolded(self) -> bool:
+        """Whether rows were dealt out at random, so that :meth:`refolded` may deal them out again."""
+        return self.plan.way == "fraction" and self.balance != "oversample"
+
+    def refolded(self, folds: int) -> Iterator[tuple[DataModule, Tensor]]:
+        """This data with its training and validation rows dealt out anew, each of them held out once.
+
+        The encoder stays the one of the training rows: what was fitted on different folds takes the same inputs.
+
+        Args:
+            folds: Number of folds.
+
+        Yields:
+            The data with another part held out, and which of :attr:`pooled_targets` that is.
+        """
+        pool = self.train if self.validation is None else self.train.joined(self.validation)
+        labels = pool.y.numpy() if self.spec.classes else None
+        for fold in range(folds):
+            held_out = torch.from_numpy(fold_of(len(pool), folds, fold, self.seed, labels))
+            others = torch.ones(len(pool), dtype=torch.bool)
+            others[held_out] = False
+            view = copy.copy(self)
+            view.train, view.validation = pool.subset(torch.nonzero(others)[:, 0]), pool.subset(held_out)
+            yield view, held_out
+
+    @property
+    def pooled_targets(self) -> Tensor:
+        """Targets of the training rows, then of the validation rows, as :meth:`refolded` numbers them."""
+        return self.train.y if self.validation is None else torch.cat([self.train.y, self.validation.y])
 
     def baselines(self) -> dict[str, Baseline]:
         """The mean, and ordinary least squares where the inputs are few enough to solve for."""

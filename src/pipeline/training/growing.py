@@ -1,0 +1,447 @@
+"""Growing an ensemble of trees on the whole training split, until validation data stops it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.data.core.encoder import Encoder
+from pipeline.data.core.splits import Rows
+from pipeline.errors import UserError
+from pipeline.models.trees import Boosting, Ensemble, Forest, Trees
+from pipeline.training.boosting_inside import histogram_trees
+from pipeline.training.recorder import History
+from pipeline.training.stopping import Stop
+
+log = logging.getLogger(__name__)
+
+POINTS = 200
+"""Most points of a curve that is recorded."""
+MOST_NODES = 10_000_000
+AT_ONCE = 25
+"""Trees of a forest that are grown before it is looked whether the time is over."""
+_ROWS = 65_536
+_PRIOR = 10.0
+"""Training samples that a category's mean target is mixed with: rare categories stay near the overall mean."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows as trees take them.
+
+    Args:
+        x: (rows, columns), float32.
+        y: (rows,), class numbers, or numbers in the target's unit.
+        weights: (rows,), None for equal ones.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    weights: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Grown:
+    """What a growth came to.
+
+    Args:
+        rounds: Number of trees (for each class) that were kept.
+        note: Why there are not more.
+        history: Metrics by number of trees.
+        facts: What the result says of the model beside its settings.
+    """
+
+    rounds: int
+    note: str
+    history: History = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def grow(
+    model: Trees, train: Rows, held_out: Rows | None, encoder: Encoder, seed: int, workers: int, stop: Stop
+) -> Grown:
+    """Fit the trees of ``model`` to the training split.
+
+    Args:
+        model: It holds the trees afterwards.
+        train: The training split.
+        held_out: The validation split, which stops boosting.
+        encoder: The data's encoder, which knows its categories.
+        seed: Of all that is random.
+        workers: Number of threads.
+        stop: Asked between two rounds.
+
+    Raises:
+        UserError: A setting does not fit trees.
+    """
+    _check_loss(model)
+    columns = comparable(train, encoder, model)
+    tables = _table(train, columns, model), None if held_out is None else _table(held_out, columns, model)
+    grower: Any = grow_forest
+    if isinstance(model, Boosting):
+        grower = grow_by_lightgbm if _by_lightgbm(model) else grow_by_histograms
+    ensemble, found = grower(model, *tables, seed, workers, stop)
+    model.hold(ensemble, columns)
+    facts = {"parameters": model.leaves * model.value.shape[1], "trees": len(model.root)}
+    return replace(found, facts=facts)
+
+
+def comparable(train: Rows, encoder: Encoder, model: Trees) -> Tensor:
+    """How the inputs become the columns that trees compare, (inputs, columns).
+
+    The one-hot inputs of a category become one column, in which the categories stand in the order of their mean target
+    in training (of their frequency, where there are more than two classes): trees split it in the middle, where
+    one-hot inputs would take a split for each category.
+    """
+    width = model.columns.shape[0]
+    blocks: list[range] = getattr(encoder, "blocks", list)()
+    inside = {place for block in blocks for place in block}
+    matrix = torch.zeros(width, width - len(inside) + len(blocks))
+    for column, place in enumerate(place for place in range(width) if place not in inside):
+        matrix[place, column] = 1.0
+    if not blocks:
+        return matrix
+    sums, counts = torch.zeros(width, dtype=torch.float64), torch.zeros(width, dtype=torch.float64)
+    target = train.y.double().reshape(-1)
+    for rows in torch.arange(len(train)).split(_ROWS):
+        x = train.take(rows)[0].double()
+        counts += x.sum(0)
+        sums += target[rows] @ x
+    ordered = counts
+    if model.spec.task != "multiclass":
+        ordered = (sums + _PRIOR * target.mean()) / (counts + _PRIOR)
+    for number, block in enumerate(blocks):
+        ranks = ordered[block.start : block.stop].argsort(stable=True).argsort()
+        matrix[block.start : block.stop, width - len(inside) + number] = ranks.float()
+    return matrix
+
+
+def _table(split: Rows, columns: Tensor, model: Trees) -> Table:
+    """A split in memory: four bytes for each number."""
+    x = np.empty((len(split), columns.shape[1]), dtype=np.float32)
+    y = np.empty(len(split), dtype=np.float64)
+    for rows in torch.arange(len(split)).split(_ROWS):
+        inputs, targets = split.take(rows)
+        place = slice(int(rows[0]), int(rows[-1]) + 1)
+        x[place] = (model.normalised(inputs).flatten(1) @ columns).numpy()
+        y[place] = targets.reshape(-1).double().numpy()
+    known = model.spec.class_weights
+    return Table(x, y, np.asarray(known)[y.astype(int)] if known else None)
+
+
+def _check_loss(model: Trees) -> None:
+    loss = model.objective.loss_name
+    allowed = ("auto", "squared", "absolute", "huber") if model.spec.task == "regression" else ("auto",)
+    if loss not in allowed:
+        raise UserError(f"model.loss={loss}: trees for this task take {', '.join(allowed)}")
+
+
+def _by_lightgbm(model: Boosting) -> bool:
+    if model.library == "scikit-learn":
+        return False
+    found = _has_lightgbm()
+    if model.library == "lightgbm" and not found:
+        raise UserError(
+            "model.library=lightgbm is not there: pip install lightgbm, or model.library=scikit-learn"
+        )
+    return found
+
+
+def _has_lightgbm() -> bool:
+    if find_spec("lightgbm") is None:
+        return False
+    try:
+        import lightgbm  # noqa: F401
+    except OSError as error:
+        # Its compiled part needs libgomp, which some systems lack.
+        log.warning("lightgbm is installed but cannot be loaded (%s); scikit-learn grows the trees", error)
+        return False
+    return True
+
+
+def grow_forest(
+    model: Forest, train: Table, validation: Table | None, seed: int, workers: int, stop: Stop
+) -> tuple[Ensemble, Grown]:
+    """Extremely randomised trees of scikit-learn."""
+    from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor
+
+    classes = model.spec.task != "regression"
+    least = model.min_samples_leaf
+    if least == "auto":
+        least = max(1, -(-2 * len(train.y) * model.n_estimators // MOST_NODES))
+    features = model.max_features
+    if features == "auto":
+        features = "sqrt" if classes else 1.0
+    kind = ExtraTreesClassifier if classes else ExtraTreesRegressor
+    criterion = {} if classes or model.objective.loss_name != "absolute" else {"criterion": "absolute_error"}
+    forest = kind(
+        max_features=features,
+        min_samples_leaf=least,
+        max_depth=model.max_depth,
+        n_jobs=workers,
+        random_state=seed,
+        warm_start=True,
+        **criterion,
+    )
+    note = ""
+    for count in [*range(AT_ONCE, model.n_estimators, AT_ONCE), model.n_estimators]:
+        forest.set_params(n_estimators=count)
+        forest.fit(train.x, train.y, sample_weight=train.weights)
+        if stop() and count < model.n_estimators:
+            note = f"its time ran out after {count} of {model.n_estimators} trees"
+            break
+    parts = [_of_scikit_learn(tree.tree_, model, forest) for tree in forest.estimators_]
+    depth = max(int(tree.tree_.max_depth) for tree in forest.estimators_)
+    ensemble = joined(parts, torch.zeros(0), torch.zeros(model.spec.outputs), depth)
+    return ensemble, Grown(len(forest.estimators_), note)
+
+
+def _of_scikit_learn(tree: Any, model: Forest, forest: Any) -> Part:
+    values = tree.value[:, 0, :]
+    if model.spec.task != "regression":
+        # Each class's share of the leaf; classes without a training sample have no column.
+        shares = values / values.sum(1, keepdims=True)
+        values = np.zeros((len(shares), len(model.spec.classes) or model.spec.outputs))
+        values[:, forest.classes_.astype(int)] = shares
+        if model.spec.task == "binary":
+            values = values[:, 1:]
+    return part(tree.feature, tree.threshold, tree.children_left, tree.children_right, values)
+
+
+def grow_by_lightgbm(
+    model: Boosting, train: Table, validation: Table | None, seed: int, workers: int, stop: Stop
+) -> tuple[Ensemble, Grown]:
+    """Boosted trees of LightGBM."""
+    import lightgbm
+
+    task, names = (
+        model.spec.task,
+        {"auto": "regression", "squared": "regression", "absolute": "regression_l1"},
+    )
+    metrics = {"regression": ["l1", "l2"], "binary": ["binary_logloss", "binary_error"]}.get(
+        task, ["multi_logloss", "multi_error"]
+    )
+    settings = {
+        "objective": names.get(model.objective.loss_name, "huber") if task == "regression" else task,
+        "metric": metrics,
+        "learning_rate": model.learning_rate,
+        "num_leaves": model.num_leaves,
+        "min_child_samples": _least(model, len(train.y)),
+        "subsample": model.subsample,
+        "subsample_freq": 1,
+        "colsample_bytree": model.colsample_bytree,
+        "reg_lambda": model.reg_lambda,
+        "num_threads": workers,
+        "seed": seed,
+        "deterministic": True,
+        "force_row_wise": True,
+        "verbosity": -1,
+        **({"num_class": model.spec.outputs} if task == "multiclass" else {}),
+    }
+    seen: dict[str, dict[str, list[float]]] = {}
+
+    def between(state: Any) -> None:
+        if stop():
+            raise lightgbm.callback.EarlyStopException(state.iteration, state.evaluation_result_list)
+
+    # After the metrics of the round are recorded (20), before early stopping looks at them (30).
+    between.order = 25  # type: ignore[attr-defined]
+    callbacks = [lightgbm.record_evaluation(seen), between]
+    held = lightgbm.Dataset(train.x, train.y, weight=train.weights)
+    watched, called = [held], ["train"]
+    if validation is not None:
+        watched.append(held.create_valid(validation.x, validation.y))
+        called.append("val")
+        callbacks.append(
+            lightgbm.early_stopping(model.early_stopping_rounds, first_metric_only=True, verbose=False)
+        )
+    booster = lightgbm.train(
+        settings, held, model.n_estimators, valid_sets=watched, valid_names=called, callbacks=callbacks
+    )
+    grown = booster.current_iteration()
+    history = _history(model, seen, metrics)
+    best = _best(seen, metrics[0]) if validation is not None else grown
+    classes = model.spec.outputs if task == "multiclass" else 1
+    described = booster.dump_model(num_iteration=best)["tree_info"]
+    parts = [_of_lightgbm(tree["tree_structure"]) for tree in described]
+    output = torch.arange(len(parts)) % classes
+    ensemble = joined([one for one, _ in parts], output, torch.zeros(classes), max(deep for _, deep in parts))
+    return ensemble, Grown(best, _said(model, grown, best, stop), _thinned(history, best))
+
+
+def grow_by_histograms(
+    model: Boosting, train: Table, validation: Table | None, seed: int, workers: int, stop: Stop
+) -> tuple[Ensemble, Grown]:
+    """Boosted trees of scikit-learn's HistGradientBoosting."""
+    from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+
+    classes = model.spec.task != "regression"
+    loss = (
+        "log_loss"
+        if classes
+        else {"absolute": "absolute_error"}.get(model.objective.loss_name, "squared_error")
+    )
+    kind = HistGradientBoostingClassifier if classes else HistGradientBoostingRegressor
+    booster = kind(
+        loss=loss,
+        learning_rate=model.learning_rate,
+        max_leaf_nodes=model.num_leaves,
+        min_samples_leaf=_least(model, len(train.y)),
+        max_features=model.colsample_bytree,
+        l2_regularization=model.reg_lambda,
+        early_stopping=validation is not None,
+        n_iter_no_change=model.early_stopping_rounds,
+        random_state=seed,
+        warm_start=True,
+    )
+    held = {} if validation is None else {"X_val": validation.x, "y_val": validation.y}
+    for count in [*range(AT_ONCE, model.n_estimators, AT_ONCE), model.n_estimators]:
+        booster.set_params(max_iter=count)
+        booster.fit(train.x, train.y, sample_weight=train.weights, **held)
+        if stop() or booster.n_iter_ < count:
+            break
+    grown = booster.n_iter_
+    # Its scores are negative losses, the first one before any tree.
+    losses = [-float(score) for score in booster.validation_score_[1:]] if validation is not None else []
+    best = int(np.argmin(losses)) + 1 if losses else grown
+    trees, start = histogram_trees(booster)
+    parts = [part(*arrays, values) for round_ in trees[:best] for *arrays, values, _ in round_]
+    depth = max(deep for round_ in trees[:best] for *_, deep in round_)
+    output = torch.arange(len(parts)) % len(trees[0])
+    history = {"val/loss": [(number, value) for number, value in enumerate(losses, 1)]} if classes else {}
+    ensemble = joined(parts, output, torch.from_numpy(start), depth)
+    return ensemble, Grown(best, _said(model, grown, best, stop), _thinned(history, best))
+
+
+def _least(model: Boosting, samples: int) -> int:
+    """Training samples that a leaf has at least: LightGBM's 20, fewer where that would leave next to no leaves."""
+    if model.min_child_samples != "auto":
+        return int(model.min_child_samples)
+    return int(np.clip(samples // 100, 3, 20))
+
+
+def _said(model: Boosting, grown: int, best: int, stop: Stop) -> str:
+    if stop.out_of_time:
+        return f"still improving when its time ran out after {grown} trees"
+    if best < grown or grown < model.n_estimators:
+        return f"stopped improving after {best} trees"
+    return f"still improving after {grown} trees: more by model.n_estimators"
+
+
+def _best(seen: dict[str, dict[str, list[float]]], metric: str) -> int:
+    return int(np.argmin(seen["val"][metric])) + 1
+
+
+def _history(model: Boosting, seen: dict[str, dict[str, list[float]]], metrics: list[str]) -> History:
+    """What LightGBM measured after each tree, under the names that other models' metrics have."""
+    first, second = metrics
+    history: History = {}
+    for split, values in seen.items():
+        if model.spec.task == "regression":
+            scale = model.spec.target_std**2 or 1.0
+            named = {"mae": values[first], "loss": [value / scale for value in values[second]]}
+        else:
+            named = {"loss": values[first], "accuracy": [1 - value for value in values[second]]}
+        for name, points in named.items():
+            history[f"{split}/{name}"] = [(number, value) for number, value in enumerate(points, 1)]
+    return history
+
+
+def _thinned(history: History, best: int) -> History:
+    """At most :data:`POINTS` points of each curve, the best round among them."""
+    thinned = {}
+    for name, points in history.items():
+        step = -(-len(points) // POINTS)
+        thinned[name] = [
+            point for point in points if point[0] % step == 0 or point[0] in (1, best, len(points))
+        ]
+    return thinned
+
+
+@dataclass(frozen=True)
+class Part:
+    """One tree, its nodes numbered from 0 with the two children of a node side by side."""
+
+    feature: np.ndarray
+    threshold: np.ndarray
+    child: np.ndarray
+    value: np.ndarray
+
+
+def part(
+    feature: np.ndarray, threshold: np.ndarray, left: np.ndarray, right: np.ndarray, value: np.ndarray
+) -> Part:
+    """A tree from arrays of its nodes, the first of which is the root.
+
+    Args:
+        feature: Column that each node compares.
+        threshold: Largest value that goes to the left.
+        left: Number of the left child, negative in a leaf.
+        right: Number of the right child.
+        value: What a leaf adds, (nodes, 1 or outputs).
+    """
+    inner = np.flatnonzero(left >= 0)
+    place = np.zeros(len(left), dtype=np.int64)
+    place[left[inner]] = 1 + 2 * np.arange(len(inner))
+    place[right[inner]] = 2 + 2 * np.arange(len(inner))
+    child = np.arange(len(left))
+    child[place[inner]] = 1 + 2 * np.arange(len(inner))
+    features = np.zeros(len(left), dtype=np.int32)
+    features[place[inner]] = feature[inner]
+    thresholds = np.full(len(left), np.inf, dtype=np.float32)
+    thresholds[place[inner]] = rounded_down(threshold[inner])
+    values = np.zeros((len(left), value.shape[1]), dtype=np.float32)
+    values[place] = value
+    values[place[inner]] = 0
+    return Part(features, thresholds, child, values)
+
+
+def rounded_down(threshold: np.ndarray) -> np.ndarray:
+    """The largest float32 up to each threshold: a float32 is at most the one exactly where it is at most the other."""
+    single = threshold.astype(np.float32)
+    return np.where(single > threshold, np.nextafter(single, np.float32(-np.inf)), single)
+
+
+def joined(parts: list[Part], output: Tensor, start: Tensor, depth: int) -> Ensemble:
+    """Trees side by side."""
+    sizes = np.array([len(one.child) for one in parts])
+    root = np.concatenate([[0], sizes.cumsum()[:-1]])
+    return Ensemble(
+        feature=torch.from_numpy(np.concatenate([one.feature for one in parts])),
+        threshold=torch.from_numpy(np.concatenate([one.threshold for one in parts])),
+        child=torch.from_numpy(
+            np.concatenate([one.child + offset for one, offset in zip(parts, root, strict=True)])
+        ),
+        value=torch.from_numpy(np.concatenate([one.value for one in parts])),
+        root=torch.from_numpy(root),
+        output=output,
+        start=start,
+        depth=depth,
+    )
+
+
+def _of_lightgbm(structure: dict[str, Any]) -> tuple[Part, int]:
+    """A tree of LightGBM's description of a model, and its depth."""
+    nodes = list(_walk(structure))
+    arrays = [np.array(column) for column in zip(*(node[:4] for node in nodes), strict=True)]
+    values = np.array([[node[4]] for node in nodes])
+    return part(*arrays, values), max(node[5] for node in nodes)
+
+
+def _walk(structure: dict[str, Any]) -> Iterator[tuple[int, float, int, int, float, int]]:
+    """Column, threshold, left, right, value and depth of each node, a node before those below it."""
+    waiting, known = [(structure, 0)], 1
+    for node, depth in waiting:
+        if "split_feature" not in node:
+            yield 0, 0.0, -1, -1, float(node["leaf_value"]), depth
+            continue
+        waiting += [(node["left_child"], depth + 1), (node["right_child"], depth + 1)]
+        yield int(node["split_feature"]), float(node["threshold"]), known, known + 1, 0.0, depth
+        known += 2

@@ -1,0 +1,136 @@
+"""Linear models solved to their minimum, by scikit-learn's Ridge and LogisticRegression."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipeline.data.core.splits import Rows
+from pipeline.errors import UserError
+from pipeline.models.layers import Standardised
+from pipeline.models.linear import Linear
+from pipeline.training.growing import Grown
+from pipeline.training.stopping import Stop
+
+ALPHAS = tuple(10.0**power for power in range(4, -3, -1))
+"""From the strongest penalty to the weakest: each solution is where the next search begins."""
+_WORSE = 2
+"""So many weaker penalties in a row that are worse on validation data, and the search ends."""
+_MAX_ITERATIONS = 2000
+_ROWS = 8192
+
+
+def solve(model: Linear, train: Rows, held_out: Rows | None, stop: Stop) -> Grown:
+    """Give ``model`` the weights of the minimum.
+
+    Args:
+        model: With ``solver=exact``.
+        train: The training split.
+        held_out: The validation split, which chooses the penalty where ``alpha`` is ``auto``.
+        stop: Asked between two penalties.
+
+    Raises:
+        UserError: A setting does not fit, or the data is a sequence.
+    """
+    spec = model.spec
+    if model.objective.loss_name not in ("auto", "squared") or (
+        spec.task != "regression" and model.objective.loss_name != "auto"
+    ):
+        raise UserError(f"model.loss={model.objective.loss_name}: model.solver=exact has the loss auto alone")
+    if spec.per_step or (spec.task == "regression" and spec.outputs > 1):
+        raise UserError(
+            "model.solver=exact is for one target a sample; leave it out for model.solver=gradient"
+        )
+    x, y = _inputs(model, train), _targets(train)
+    weights = np.asarray(spec.class_weights)[y.astype(int)] if spec.class_weights else None
+    alphas: tuple[float, ...] = (1.0,) if held_out is None else ALPHAS
+    if model.alpha != "auto":
+        alphas = (float(model.alpha),)
+    best, chosen, worse, solver = math.inf, alphas[0], 0, None
+    for alpha in alphas:
+        solver = _solved(solver, x, y, weights, alpha, model)
+        _give(model, solver)
+        loss = 0.0 if held_out is None else _loss(model, held_out)
+        if solver is not None and (loss < best or alpha == alphas[0]):
+            best, chosen, worse = loss, alpha, 0
+            kept = {name: value.clone() for name, value in model.state_dict().items()}
+        else:
+            worse += 1
+        if stop() or worse == _WORSE:
+            break
+    model.load_state_dict(kept)
+    return Grown(1, f"solved to its minimum with alpha={chosen:g}", facts={"alpha": chosen})
+
+
+def _inputs(model: Linear, split: Rows) -> Any:
+    """What the weights are multiplied by, (samples, inputs); sparse for bags of words."""
+    from scipy import sparse
+
+    parts = []
+    for rows in torch.arange(len(split)).split(_ROWS):
+        part = model.normalised(split.take(rows)[0]).flatten(1).double().numpy()
+        parts.append(sparse.csr_matrix(part) if model.spec.input == "bag" else part)
+    return sparse.vstack(parts, format="csr") if model.spec.input == "bag" else np.concatenate(parts)
+
+
+def _targets(split: Rows) -> np.ndarray:
+    found: np.ndarray = split.y.double().reshape(-1).numpy()
+    return found
+
+
+def _solved(before: Any, x: Any, y: np.ndarray, weights: Any, alpha: float, model: Linear) -> Any:
+    from sklearn.linear_model import LogisticRegression, Ridge
+
+    if model.spec.task == "regression":
+        return Ridge(alpha=alpha).fit(x, y, sample_weight=weights)
+    if len(np.unique(y)) < 2:
+        raise UserError(
+            "model.solver=exact: the training rows have one class alone: there is nothing to tell apart"
+        )
+    solver = before or LogisticRegression(max_iter=_MAX_ITERATIONS, tol=1e-5, warm_start=True)
+    # A penalty of 0 is none at all.
+    solver.set_params(C=1 / alpha if alpha else math.inf)
+    return solver.fit(x, y, sample_weight=weights)
+
+
+def _give(model: Linear, solver: Any) -> None:
+    """The solution's weights, for the model's own outputs."""
+    spec, layer = model.spec, model.output
+    weight = np.zeros((spec.outputs, layer.in_features))
+    bias = np.zeros(spec.outputs)
+    if spec.task == "multiclass":
+        present = solver.classes_.astype(int)
+        # A class that training does not have: less likely than all others by a factor of 1,000.
+        least = float(np.min(solver.intercept_)) - math.log(1000)
+        bias[:] = least
+        if len(present) == 2:
+            weight[present[1]], bias[present[1]] = solver.coef_[0], solver.intercept_[0]
+            bias[present[0]] = 0.0
+        else:
+            weight[present], bias[present] = solver.coef_, solver.intercept_
+    else:
+        weight[0], bias[0] = solver.coef_.reshape(-1), float(np.asarray(solver.intercept_).reshape(-1)[0])
+        if isinstance(layer, Standardised):
+            weight, bias = weight / layer.std, (bias - layer.mean) / layer.std
+    with torch.no_grad():
+        layer.weight.copy_(torch.from_numpy(weight))
+        layer.bias.copy_(torch.from_numpy(bias))
+
+
+def _loss(model: Linear, split: Rows) -> float:
+    """Mean loss on a split; for numbers the mean absolute error, which such models are judged by."""
+    total = 0.0
+    model.eval()
+    with torch.inference_mode():
+        for rows in torch.arange(len(split)).split(_ROWS):
+            x, y = split.take(rows)
+            logits = model(x)
+            if model.spec.task == "regression":
+                total += float((logits.reshape(-1) - y.reshape(-1)).abs().sum())
+            else:
+                total += float(model.objective.loss(logits, y)) * len(rows)
+    model.train()
+    return total / max(len(split), 1)

@@ -1,0 +1,130 @@
+"""Linear models by their exact solution are scikit-learn's, whatever the task."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from pipeline.config.loading import compose
+from pipeline.errors import UserError
+from pipeline.models.saved import load
+from pipeline.runs.finished import data_of
+from pipeline.runs.hooks import Hooks
+from pipeline.runs.result import RunResult
+from pipeline.runs.train import train
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    generator = np.random.default_rng(0)
+    made = pd.DataFrame(generator.normal(size=(500, 5)) * [1, 10, 100, 1, 1], columns=list("abcde"))
+    made["word"] = generator.choice(["x", "y", "z"], 500)
+    value = made["a"] + made["b"] / 10 + 2 * (made["word"] == "x") + generator.normal(size=500)
+    made["value"] = 1000 + 300 * value
+    made["kind"] = np.where(value > 0, "yes", "no")
+    made["class"] = np.array(["low", "middle", "high"])[np.digitize(value, [-1, 1])]
+    path = tmp_path_factory.mktemp("table") / "table.csv"
+    made.to_csv(path, index=False)
+    return path
+
+
+def solved(directory: Path, table: Path, target: str, *more: str) -> tuple[RunResult, Any, Any]:
+    others = ",".join({"value", "kind", "class"} - {target})
+    cfg = compose(
+        [
+            *(
+                "data=csv",
+                f"data.path={table}",
+                f"data.target={target}",
+                f"data.drop=[{others}]",
+                "model=linear",
+            ),
+            *(
+                "model.solver=exact",
+                "logger=none",
+                "trainer=cpu",
+                f"paths.experiments_dir={directory}",
+                *more,
+            ),
+        ]
+    )
+    result = train(cfg, Hooks(directory=directory / "run", quiet=True))
+    return result, load(directory / "run/model").module, data_of(cfg)
+
+
+def rows(split: Any) -> tuple[torch.Tensor, np.ndarray, np.ndarray]:
+    x, y = split.take(torch.arange(len(split)))
+    return x, x.numpy().astype(float), y.reshape(-1).numpy()
+
+
+@pytest.mark.parametrize("alpha", ["1.0", "0.1", "0"])
+@pytest.mark.parametrize("target", ["value", "kind", "class"])
+def test_the_weights_are_those_of_the_minimum(tmp_path: Path, table: Path, target: str, alpha: str) -> None:
+    from sklearn.linear_model import LogisticRegression, Ridge
+
+    _, model, data = solved(tmp_path, table, target, f"model.alpha={alpha}")
+    _, x, y = rows(data.train)
+    inputs, held, _ = rows(data.test)
+    with torch.inference_mode():
+        found = model.objective.probabilities(model(inputs)).numpy()
+    if target == "value":
+        assert np.allclose(found[:, 0], Ridge(alpha=float(alpha)).fit(x, y).predict(held), rtol=1e-4)
+    else:
+        own = LogisticRegression(C=1 / float(alpha) if float(alpha) else np.inf, tol=1e-8, max_iter=10_000)
+        assert np.allclose(found, own.fit(x, y).predict_proba(held), atol=2e-3)
+
+
+@pytest.mark.parametrize("target", ["value", "kind"])
+def test_the_penalty_is_the_one_that_is_best_on_validation_data(tmp_path: Path, target: str) -> None:
+    generator = np.random.default_rng(1)
+    made = pd.DataFrame(generator.normal(size=(120, 80))).add_prefix("x")
+    value = made["x0"] + generator.normal(size=120)
+    made["value"], made["kind"] = value, np.where(value > 0, "yes", "no")
+    made.to_csv(tmp_path / "wide.csv", index=False)
+    auto, _, _ = solved(tmp_path / "auto", tmp_path / "wide.csv", target)
+    metric = "val/mae" if target == "value" else "val/loss"
+    each = {}
+    for power in range(-2, 5):
+        more = f"model.alpha={10.0**power:g}"
+        each[power] = solved(tmp_path / str(power), tmp_path / "wide.csv", target, more)[0].metrics[metric]
+    assert auto.metrics[metric] == pytest.approx(min(each.values()), rel=0.01)
+    assert each[-2] > 1.2 * auto.metrics[metric]
+    best = min(each, key=each.__getitem__)
+    assert f"solved to its minimum with alpha={10.0**best:g}" in auto.notes
+
+
+def test_bags_of_words_and_images_are_solved_too(tmp_path: Path) -> None:
+    for name, words in {
+        "images": ["data=digits"],
+        "words": ["data=documents"],
+    }.items():
+        common = ["model=linear", "model.solver=exact", "logger=none", f"paths.experiments_dir={tmp_path}"]
+        result = train(compose([*words, *common]), Hooks(directory=tmp_path / name, quiet=True))
+        assert result.metrics["test/accuracy"] > 0.85
+
+
+def test_a_class_without_training_rows_is_unlikely_and_not_impossible(tmp_path: Path) -> None:
+    made = pd.DataFrame(
+        {"x": np.arange(40.0) % 2, "y": ["a", "b"] * 20, "part": ["train"] * 30 + ["test"] * 10}
+    )
+    made.loc[39, "y"] = "c"
+    made.to_csv(tmp_path / "t.csv", index=False)
+    cfg = compose(
+        [
+            *("data=csv", f"data.path={tmp_path}/t.csv", "data.target=y", "data.split=column"),
+            *("data.split_column=part", "model=linear", "model.solver=exact", "logger=none"),
+            f"paths.experiments_dir={tmp_path}",
+        ]
+    )
+    result = train(cfg, Hooks(directory=tmp_path / "run", quiet=True))
+    assert np.isfinite(result.metrics["test/loss"]) and result.metrics["test/accuracy"] == pytest.approx(0.9)
+
+
+def test_other_losses_and_series_are_refused(tmp_path: Path, table: Path) -> None:
+    with pytest.raises(UserError, match=r"model\.solver=exact has the loss auto alone"):
+        solved(tmp_path, table, "kind", "model.loss=focal")
