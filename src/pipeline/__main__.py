@@ -35,11 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Args:
-        argv: the words after ``python -m pipeline``; those of this process by default.
+        argv: Words after ``python -m pipeline``; those of this process by default.
 
     Returns:
-        The exit code: 0 done, 2 bad configuration or input, 3 diverged, 130 and 143 interrupted, 1 anything
-        else.
+        The exit code: 0 done, 2 bad configuration or input, 3 diverged, 130 and 143 interrupted, 1 anything else.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     # A log file that cannot be written (a full disk) is no reason for a traceback on the terminal.
@@ -135,9 +134,7 @@ def _show(hydra: Hydra, name: str, overrides: list[str], arguments: argparse.Nam
 
 
 def _run(hydra: Hydra, name: str, overrides: list[str], *, multirun: bool) -> int:
-    """Compose and check everything, then let Hydra make the directory, the log and the files beside it, and
-    run.
-    """
+    """Compose and check everything, then let Hydra make the directory, the log and the files beside it, and run."""
     from hydra.types import RunMode
 
     from pipeline.tasks import run_task

@@ -251,7 +251,7 @@ def in_order(names: Iterable[str]) -> list[str]:
 def judged_by(names: Iterable[str]) -> str | None:
     """The one of the names that a model is judged by: the first in order, the loss only where there is nothing else.
 
-    None where of none of them it is known which way is better.
+    None where it is not known of any of them which way is better.
     """
     known = [name for name in in_order(names) if _direction(name)]
     return next((name for name in known if _place(name) > 0), known[0] if known else None)
@@ -281,8 +281,8 @@ def unit_of(name: str, of_target: str = "") -> str:
     """What a metric is counted in, empty where it has no unit.
 
     Args:
-        name: Of the metric.
-        of_target: The unit of what is predicted.
+        name: Name of the metric.
+        of_target: Unit of what is predicted.
     """
     found = find(name)
     unit = "" if found is None else found.unit

@@ -325,9 +325,9 @@ def complaint(key: str, value: Any, rule: Rule | None = None) -> str | None:
     """What is wrong with a value, or None.
 
     Args:
-        key: dotted, ``model.dropout``.
-        value: with interpolations resolved.
-        rule: what it may be; by default the table's rule for the key.
+        key: Dotted key, like ``model.dropout``.
+        value: Value, with interpolations resolved.
+        rule: Rule that the value has to keep; by default the table's rule for the key.
 
     Example:
         >>> complaint("model.dropout", 1.5)

@@ -42,11 +42,11 @@ def improve(cfg: DictConfig, typed: Sequence[str] = ()) -> Climb:
     """Climb the ladder of ``cfg`` (``+ladder=NAME``, or the default one for the data that was typed).
 
     Args:
-        cfg: of this command.
-        typed: overrides that hold for every rung.
+        cfg: Configuration of this command.
+        typed: Overrides that hold for every rung.
 
     Raises:
-        UserError: the ladder or the data cannot be used.
+        UserError: The ladder or the data cannot be used.
     """
     from pipeline.ladder.report import write_report
 

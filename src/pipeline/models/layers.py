@@ -75,8 +75,8 @@ class Standardised(nn.Linear):
     """A last layer whose outputs are in the target's own units, whatever its size: weights stay near 1.
 
     Args:
-        inputs: width of the layer before.
-        spec: the mean and standard deviation of the target.
+        inputs: Width of the layer before.
+        spec: Description of the data, with the mean and standard deviation of the target.
     """
 
     def __init__(self, inputs: int, spec: Spec) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def final_metrics(result: RunResult) -> dict[str, float]:
-    """What is recorded of a run as a whole: its curves end with the last epoch, ``best/…`` is the chosen one's."""
+    """What is recorded of a run as a whole: its curves end with the last epoch, ``best/…`` is of the chosen one."""
     return {
         f"best/{name}" if name.startswith("val/") else name: value
         for name, value in result.metrics.items()

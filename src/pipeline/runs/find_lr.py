@@ -25,9 +25,9 @@ class RangeTest:
     """The loss at every learning rate tried.
 
     Args:
-        rates: learning rates, rising.
-        losses: training loss of the batch at each.
-        suggestion: a learning rate to start with, None where the loss never fell.
+        rates: Learning rates, rising.
+        losses: Training loss of the batch at each rate.
+        suggestion: A learning rate to start with, None where the loss never fell.
     """
 
     rates: list[float]
@@ -75,8 +75,8 @@ def suggest(rates: Sequence[float], losses: Sequence[float]) -> float | None:
     """The rate at which the smoothed loss falls fastest, to two digits; None where it never falls.
 
     Args:
-        rates: rising, equally spaced on a log scale.
-        losses: of one batch each.
+        rates: Learning rates, rising and equally spaced on a log scale.
+        losses: Loss of one batch at each rate.
     """
     smoothed = smooth_both_ways(losses)
     if len(smoothed) < 3:

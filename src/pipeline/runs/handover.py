@@ -31,10 +31,10 @@ class Delivered:
     """What lies in a directory that :func:`deliver` wrote.
 
     Args:
-        directory: where.
-        cfg: the configuration, without paths and logger.
-        metrics: flat.
-        run: ids and times; empty where run.json was not kept.
+        directory: The directory.
+        cfg: The configuration, without paths and logger.
+        metrics: Metrics by name (``val/accuracy``).
+        run: Ids and times; empty where run.json was not kept.
     """
 
     directory: Path
@@ -83,7 +83,7 @@ def deliver(result: RunResult, cfg: DictConfig, directory: Path) -> None:
 
 
 def read_delivered(directory: Path) -> Delivered:
-    """What :func:`deliver` wrote.
+    """Read what :func:`deliver` wrote.
 
     Raises:
         UserError: it is not all there, or cannot be read.

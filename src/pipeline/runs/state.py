@@ -28,7 +28,7 @@ class RunState:
         self.directory = directory
 
     def begin(self, cfg: DictConfig) -> None:
-        """A process takes the run up."""
+        """Note that a process takes the run up."""
         self._write("running", fingerprint=fingerprint(cfg), experiment=str(cfg.name), started=time.time())
 
     @contextmanager
@@ -43,7 +43,7 @@ class RunState:
             raise
 
     def finish(self) -> None:
-        """The run is complete."""
+        """Note that the run is complete."""
         self._write("finished")
 
     def checkpoint(self) -> Path | None:

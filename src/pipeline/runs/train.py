@@ -52,16 +52,16 @@ def train(cfg: DictConfig, hooks: Hooks | None = None) -> RunResult:
     A configuration with ``data.folds``, ``seeds`` or ``variants`` is several fits under one parent run.
 
     Args:
-        cfg: a composed and checked configuration.
-        hooks: what the caller adds.
+        cfg: Composed and checked configuration.
+        hooks: What the caller adds.
 
     Returns:
         The result that also lies in the run directory as ``result.json``.
 
     Raises:
-        UserError: bad configuration or data; nothing is left in the tracking store.
-        Diverged: the loss became NaN or infinite.
-        Interrupted: by a signal, with the state saved.
+        UserError: The configuration or the data is wrong; nothing is left in the tracking store.
+        Diverged: The loss became NaN or infinite.
+        Interrupted: A signal came; the state was saved.
     """
     hooks = hooks or Hooks()
     directory = hooks.directory or output_directory()

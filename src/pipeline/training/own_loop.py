@@ -110,7 +110,7 @@ class OwnCheckpoints(Checkpoints):
             self.save_last(trainer)
 
     def save_within_epoch(self, trainer: pl.Trainer) -> None:
-        """Nothing: a loop that is not ours cannot go on in the middle of an epoch with the same bits."""
+        """Do nothing: a loop that is not ours cannot go on in the middle of an epoch with the same bits."""
 
 
 class Patience(EarlyStopping):
@@ -197,7 +197,7 @@ class StepLogger(Logger):
             self.on_step(int(step or 0), values)
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the run records its configuration itself."""
+        """Do nothing: the run records its configuration itself."""
 
 
 @dataclass
