@@ -31,7 +31,7 @@ class LoaderSplit:
 
     @property
     def samples(self) -> int:
-        """How many samples it has, 0 where it does not say."""
+        """Number of its samples, 0 where it does not say."""
         dataset = getattr(self.loader, "dataset", None)
         try:
             return len(cast(Any, dataset))
@@ -42,7 +42,7 @@ class LoaderSplit:
         return self.samples
 
     def batches(self, batch_size: int) -> int:
-        """How many batches its loader gives (at least 1 where it does not say)."""
+        """Number of batches that its loader gives (at least 1 where it does not say)."""
         try:
             return len(self.loader)
         except TypeError:

@@ -79,7 +79,7 @@ def _mlflow() -> str:
 
 
 def _from_here(path: Path) -> Path:
-    """Shorter for a place below the working directory."""
+    """A place below the working directory relative to that, any other as it is."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 

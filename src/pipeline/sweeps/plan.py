@@ -31,18 +31,18 @@ class Plan:
     """One sweep.
 
     Args:
-        study_name: the study's name in the storage.
-        directory: where trials' directories and results land, absolute.
-        n_trials: of the study in all, whoever runs them.
-        metrics: what is optimised, with as many `directions` (`maximize`, `minimize`).
-        space: varying keys as Optuna's JSON; `fixed`: the overrides that all trials share.
-        jobs: of a plain multirun, by trial number: key to value as typed. None for an optimisation.
-        sampler, pruner: `_target_` and arguments.
-        seed: of the sampler.
-        deadline: seconds since 1970 after which no trial is started.
-        fold_reports: trials report after each fold instead of after each epoch.
-        runner: dotted name of the function that runs one trial.
-        parent: key and directory of the tracking run that trials are nested under.
+        study_name: Name of the study in the storage.
+        directory: Directory of the trials' directories and of the results, absolute.
+        n_trials: Number of the study's trials in all, whoever runs them.
+        metrics: Metrics that are optimised, with as many `directions` (`maximize`, `minimize`).
+        space: Varying keys as Optuna's JSON; `fixed` has the overrides that all trials share.
+        jobs: Jobs of a plain multirun, by trial number: key to value as typed. None for an optimisation.
+        sampler, pruner: Class (`_target_`) and arguments of each.
+        seed: Seed of the sampler.
+        deadline: Time (seconds since 1970) after which no trial is started.
+        fold_reports: Whether trials report after each fold instead of after each epoch.
+        runner: Dotted name of the function that runs one trial.
+        parent: Key and directory of the tracking run that trials are nested under.
     """
 
     study_name: str

@@ -46,12 +46,12 @@ def write_plots(study: optuna.Study, metrics: list[str], directory: Path) -> lis
     left out.
 
     Args:
-        study: with at least one completed trial.
-        metrics: names of the objectives, for the axes.
-        directory: where to.
+        study: Study with at least one completed trial.
+        metrics: Names of the objectives, for the axes.
+        directory: Directory that receives the files.
 
     Returns:
-        The files.
+        The files written.
     """
     directory.mkdir(parents=True, exist_ok=True)
     files: list[Path] = []

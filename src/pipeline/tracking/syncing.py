@@ -29,9 +29,9 @@ def sync(experiments_dir: Path, tracking_uri: str | None = None) -> Summary:
     """Deliver every journal that is not delivered yet, after marking runs whose process vanished.
 
     Args:
-        experiments_dir: where the runs were recorded.
-        tracking_uri: deliver there; None for where each run was meant to go (where that address has a
-            password, MLFLOW_TRACKING_URI must give it).
+        experiments_dir: Directory in which the runs were recorded.
+        tracking_uri: Address to deliver to; None for where each run was meant to go (where that address has a password,
+            MLFLOW_TRACKING_URI must give it).
     """
     experiments_dir = experiments_dir.absolute()
     registry.recover(experiments_dir)

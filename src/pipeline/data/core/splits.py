@@ -82,10 +82,10 @@ class SparseRows(Rows):
     """Samples as sets of column numbers, expanded to multi-hot float32 rows a batch at a time.
 
     Args:
-        indptr: (samples + 1,) where each sample's columns begin in ``indices``.
-        indices: column numbers of all samples, one after the other.
-        columns: width of the expanded rows.
-        y: targets.
+        indptr: Where each sample's columns begin in ``indices``, (samples + 1,).
+        indices: Column numbers of all samples, one after the other.
+        columns: Width of the expanded rows.
+        y: Targets.
     """
 
     def __init__(self, indptr: Tensor, indices: Tensor, columns: int, y: Tensor) -> None:
@@ -124,9 +124,9 @@ class RaggedRows(Rows):
     """Token sequences of different lengths, padded with 0 a batch at a time; batches hold similar lengths.
 
     Args:
-        indptr: (samples + 1,) where each sample's tokens begin in ``tokens``.
-        tokens: token ids of all samples, one after the other (0 is padding and does not occur).
-        y: targets, one a sample.
+        indptr: Where each sample's tokens begin in ``tokens``, (samples + 1,).
+        tokens: Token ids of all samples, one after the other (0 is padding and does not occur).
+        y: Targets, one a sample.
     """
 
     def __init__(self, indptr: Tensor, tokens: Tensor, y: Tensor) -> None:
@@ -187,9 +187,9 @@ class Streams(Rows):
     (truncated backpropagation through time).
 
     Args:
-        x: (streams, length, ...) model input of every step.
-        y: (streams, length, ...) target of every step.
-        steps: length of a piece.
+        x: Model input of every step, (streams, length, ...).
+        y: Target of every step, (streams, length, ...).
+        steps: Number of steps in a piece.
     """
 
     def __init__(self, x: Tensor, y: Tensor, steps: int) -> None:

@@ -214,10 +214,10 @@ def csv_batches(
         kind: ``csv`` or ``tsv``, for the delimiter where ``how`` names none.
         as_text: Whether every column stays text. Otherwise what a column is follows from the first megabytes.
         missing: What stands for a missing value, None for all that :func:`read_table` takes for one.
-        header: Whether the first line names the columns; None: unless it is of numbers alone.
+        header: Whether the first line names the columns; None takes it for names unless it is of numbers alone.
 
     Raises:
-        UserError: it is no table, or a quotation mark is never closed.
+        UserError: It is no table, or a quotation mark is never closed.
     """
     import pyarrow as pa
     from pyarrow import csv

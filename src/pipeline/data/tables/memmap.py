@@ -49,12 +49,12 @@ class BlockRows(Rows):
     other: nearly as random as a permutation of all rows, which would take 8 bytes a row and read the disk at random.
 
     Args:
-        x: (rows, columns) of the whole table, mapped.
-        y: targets of the whole table, mapped.
-        blocks: which blocks of ``BLOCK`` rows belong to this split, ascending.
-        shift: subtracted from each column.
-        scale: each column is divided by it; a missing value becomes 0, the mean.
-        block: rows in a block.
+        x: Inputs of the whole table, (rows, columns), mapped.
+        y: Targets of the whole table, mapped.
+        blocks: Numbers of the blocks of ``block`` rows that belong to this split, ascending.
+        shift: What is subtracted from each column, (columns,).
+        scale: What each column is divided by, (columns,); a missing value becomes 0, the mean.
+        block: Number of rows in a block.
     """
 
     def __init__(
@@ -113,9 +113,9 @@ class BlockOrder(Sequence[Tensor]):
     """The batches of an epoch, each made when it is asked for.
 
     Args:
-        split: whose rows.
-        batch_size: rows in a batch.
-        generator: shuffles; None leaves everything in order.
+        split: Split whose rows are put into batches.
+        batch_size: Number of rows in a batch.
+        generator: Generator that shuffles; None leaves everything in order.
     """
 
     def __init__(self, split: BlockRows, batch_size: int, generator: torch.Generator | None) -> None:
@@ -179,12 +179,12 @@ class MemoryMapped(DataModule):
     blocks; a missing value becomes the mean.
 
     Args:
-        name: shown and tagged.
-        path: the directory.
-        test_fraction: share of the blocks for the test.
-        block: rows in a block; smaller ones mix better and read slower.
-        target_unit: unit of a number that is predicted.
-        **shared: see :class:`DataModule`.
+        name: Name of the data set, shown and tagged.
+        path: Directory of the table.
+        test_fraction: Share of the blocks for the test.
+        block: Number of rows in a block; smaller ones mix better and read slower.
+        target_unit: Unit of a number that is predicted.
+        **shared: Settings that every data set takes, see :class:`DataModule`.
     """
 
     encoder: MappedEncoder
@@ -343,11 +343,12 @@ def write_table(
     """Write a table chunk by chunk; memory holds one chunk at a time.
 
     Args:
-        directory: made anew; it must not exist.
-        chunks: ``x`` (rows, columns) with NaN where a value is missing, and ``y`` (class numbers if there are classes).
-        columns: names of the columns.
-        target: name of the target.
-        classes: names of the classes; none for numbers.
+        directory: Directory to make; it must not exist.
+        chunks: Pairs of ``x`` (rows, columns), NaN where a value is missing, and ``y`` (class numbers if there are
+            classes).
+        columns: Names of the columns.
+        target: Name of the target.
+        classes: Names of the classes; none for numbers.
 
     Returns:
         The number of rows.
@@ -393,15 +394,15 @@ def write_from_file(source: Path, directory: Path, target: str) -> int:
     """Turn a CSV or Parquet file of numbers into memory-mapped arrays, a million rows in memory at most.
 
     Args:
-        source: the file.
-        directory: to be made.
-        target: the column to predict: numbers, or text (which becomes classes).
+        source: File of numbers, CSV or Parquet.
+        directory: Directory to make.
+        target: Column to predict: numbers, or text (which becomes classes).
 
     Returns:
         The number of rows.
 
     Raises:
-        UserError: the file cannot be read, a column is no number, or the target is missing in some rows.
+        UserError: The file cannot be read, a column is not numbers, or the target is missing in some rows.
     """
     names, classes = _survey(source, target)
     place = {name: number for number, name in enumerate(classes)}
