@@ -27,12 +27,14 @@ class Number:
     """A finite number in a range.
 
     Args:
-        low, high: the range, both ends included unless ``above`` (low is excluded) or ``below`` (high is).
-        whole: whole numbers only.
-        null: null is a value too.
-        many: a list of such numbers is a value too.
-        flag: true and false are values too.
-        words: words that stand for a value, like ``auto``.
+        low, high: Ends of the range, included unless said otherwise.
+        above: Whether ``low`` is excluded.
+        below: Whether ``high`` is excluded.
+        whole: Whether the number has to be whole.
+        null: Whether null is a value too.
+        many: Whether a list of such numbers is a value too.
+        flag: Whether true and false are values too.
+        words: Words that stand for a value, like ``auto``.
     """
 
     low: float = -math.inf
@@ -84,8 +86,8 @@ class Batches:
     """A share of the batches, as a fraction up to 1, or a number of them.
 
     Args:
-        none: 0 is a value too.
-        null: null is a value too.
+        none: Whether 0 is a value too.
+        null: Whether null is a value too.
     """
 
     none: bool = True

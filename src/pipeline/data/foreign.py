@@ -69,7 +69,6 @@ class LightningData(DataModule):
         name: Name of the data set.
         spec: Fields of the Spec, as far as they are said; the others are inferred from a batch when a model asks.
         batch_size: Batch size, for messages alone.
-        **shared: Settings of all data sets that mean nothing here.
     """
 
     def __init__(

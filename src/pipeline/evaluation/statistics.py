@@ -21,9 +21,9 @@ class Interval:
     """A value with its confidence interval.
 
     Args:
-        value: the estimate; NaN where there were no samples.
-        low, high: the ends of the interval.
-        confidence: how often such an interval holds the true value.
+        value: The estimate; NaN where there were no samples.
+        low, high: Ends of the interval.
+        confidence: Share of such intervals that hold the true value.
     """
 
     value: float
@@ -40,10 +40,10 @@ class PairedTest:
     """What a paired comparison of A and B on the same samples showed.
 
     Args:
-        difference: mean of B minus mean of A, with its bootstrap interval.
-        p_value: chance of a difference at least as large if there were none.
-        method: which test gave it.
-        only_a, only_b: samples that one of the two alone got right (McNemar only).
+        difference: Mean of B minus mean of A, with its bootstrap interval.
+        p_value: Chance of a difference at least as large if there were none.
+        method: Name of the test that gave the p-value.
+        only_a, only_b: Number of samples that one of the two alone got right (McNemar only).
     """
 
     difference: Interval

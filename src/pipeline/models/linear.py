@@ -16,9 +16,9 @@ class Linear(BaseModule):
     """Logits (or regression values) as a weighted sum of the inputs.
 
     Args:
-        spec: what the data looks like; images are flattened.
-        dropout: share of the inputs set to 0 in training.
-        **shared: what every model takes, see :class:`BaseModule`.
+        spec: Description of the data; images are flattened.
+        dropout: Share of the inputs set to 0 in training.
+        **shared: Settings that every model takes, see :class:`BaseModule`.
     """
 
     uses_weights_once = True

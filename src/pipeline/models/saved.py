@@ -102,8 +102,8 @@ class Predictor:
     """A model with the encoder it was trained on: raw input in, predictions out, in float32.
 
     Args:
-        module: the trained model, in evaluation mode.
-        encoder: its fitted encoder.
+        module: Trained model, in evaluation mode.
+        encoder: Fitted encoder of the model.
     """
 
     def __init__(self, module: BaseModule, encoder: Encoder) -> None:
@@ -125,8 +125,8 @@ class Predictor:
         """Predictions for raw samples.
 
         Args:
-            raw: what the encoder takes: arrays of pixels, strings, rows.
-            batch_size: samples computed at once.
+            raw: Raw samples as the encoder takes them: arrays of pixels, strings, rows.
+            batch_size: Number of samples computed at once.
 
         Returns:
             A row a sample: ``label``, ``probability`` and ``p_<class>`` for classes, ``prediction`` for numbers. For

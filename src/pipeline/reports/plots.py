@@ -24,9 +24,9 @@ def confusion_matrix(counts: Array, class_names: Sequence[str], path: Path) -> P
     """How often each class (row) was taken for each class (column): colour is the share of the row.
 
     Args:
-        counts: (classes, classes) integers, true class by predicted class.
-        class_names: names in the order of the rows; long ones are shortened.
-        path: the file to write.
+        counts: Number of samples of each true class by predicted class, (classes, classes).
+        class_names: Names in the order of the rows; long ones are shortened.
+        path: The file to write.
     """
     counts = np.asarray(counts)
     size = len(counts)
@@ -111,8 +111,8 @@ def filters(weights: Array, path: Path) -> Path:
     """The filters of a convolution as images: blue is positive, red negative, on one scale.
 
     Args:
-        weights: (out channels, in channels, height, width); several in-channels are shown by their mean.
-        path: the file to write.
+        weights: Weights, (out channels, in channels, height, width); several in-channels are shown by their mean.
+        path: The file to write.
     """
     images = np.asarray(weights).mean(axis=1)
     return _weight_images(images, [str(number) for number in range(len(images))], path, columns=8, size=0.95)

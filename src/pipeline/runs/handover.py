@@ -86,7 +86,7 @@ def read_delivered(directory: Path) -> Delivered:
     """Read what :func:`deliver` wrote.
 
     Raises:
-        UserError: it is not all there, or cannot be read.
+        UserError: Something is missing, or cannot be read.
     """
     if missing := [name for name in (CONFIG, METRICS, MODEL) if not (directory / name).exists()]:
         raise UserError(
@@ -106,7 +106,7 @@ def read_json(path: Path) -> Any:
     """The values in a file.
 
     Raises:
-        UserError: it is not there, or damaged.
+        UserError: The file is missing or damaged.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))

@@ -84,7 +84,7 @@ def find_resumable(cfg: DictConfig) -> Path | None:
     directory: for them it is None too.
 
     Raises:
-        UserError: there is no run of that id, it is finished, or it still runs.
+        UserError: There is no run of that id, it is finished, or it still runs.
     """
     if not is_main_process():
         return None

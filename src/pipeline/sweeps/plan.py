@@ -34,14 +34,24 @@ class Plan:
         study_name: Name of the study in the storage.
         directory: Directory of the trials' directories and of the results, absolute.
         n_trials: Number of the study's trials in all, whoever runs them.
-        metrics: Metrics that are optimised, with as many `directions` (`maximize`, `minimize`).
-        space: Varying keys as Optuna's JSON; `fixed` has the overrides that all trials share.
+        source: Where configurations are composed from.
+        runner: Dotted name of the function that runs one trial.
+        metrics: Metrics that are optimised.
+        directions: `maximize` or `minimize` for each of them.
+        space: Varying keys as Optuna's JSON.
+        fixed: Overrides that all trials share.
         jobs: Jobs of a plain multirun, by trial number: key to value as typed. None for an optimisation.
         sampler, pruner: Class (`_target_`) and arguments of each.
         seed: Seed of the sampler.
+        n_jobs: Number of worker processes on this machine.
+        retries: Number of times that a trial is run again after its worker vanished.
+        max_failure_rate: Share of failed trials above which the study is given up.
+        max_parameters: Largest number of parameters of a model that is trained, None for any.
+        custom_search_space: Dotted name of a function that suggests more, None for none.
+        skip_duplicates: Whether settings that were tried before get the known result.
         deadline: Time (seconds since 1970) after which no trial is started.
         fold_reports: Whether trials report after each fold instead of after each epoch.
-        runner: Dotted name of the function that runs one trial.
+        grace: Seconds without a sign of life after which a worker on another machine counts as gone.
         parent: Key and directory of the tracking run that trials are nested under.
     """
 

@@ -174,6 +174,7 @@ def own_settings(space: SearchSpace, config: DictConfig) -> tuple[dict[str, Valu
     """The experiment's own values of the keys that vary.
 
     Args:
+        space: The search space.
         config: Configuration of the experiment as composed without the sweep, Hydra's part included.
 
     Returns:

@@ -113,6 +113,7 @@ class SweepStorage(RDBStorage):
         """Queue waiting trials until the study has `total`, however many processes do so at the same moment.
 
         Args:
+            study_id: Optuna's id of the study.
             total: Number of trials that the study shall have in the end.
             prepared: System attributes of the first trials, by number (fixed values, where they come from).
 

@@ -51,9 +51,9 @@ class Delivery:
     """Delivers one run's journal. Whoever holds one must hold the run's `sender.lock`.
 
     Args:
-        directory: the run directory.
-        uri: the store to deliver to.
-        experiments_dir: where the run is registered, and where an embedded store keeps artefacts.
+        directory: Directory of the run.
+        uri: Address of the store to deliver to.
+        experiments_dir: Directory in which the run is registered, and in which an embedded store keeps artefacts.
     """
 
     def __init__(self, directory: Path, uri: str, experiments_dir: Path) -> None:

@@ -31,16 +31,16 @@ class RunRecord:
     """A run as the tracking store has it.
 
     Args:
-        run_id: MLflow's id.
-        key: the client-side key; empty for a run that other software recorded.
-        name: the run's name.
-        experiment: the name of its experiment.
+        run_id: MLflow's id of the run.
+        key: Client-side key; empty for a run that other software recorded.
+        name: Name of the run.
+        experiment: Name of its experiment.
         status: RUNNING, FINISHED, FAILED or KILLED.
-        params: the settings.
-        metrics: the last value of each metric.
-        tags: MLflow's own included.
-        directory: the run directory, where it still is on this machine.
-        config_path: the resolved configuration in it.
+        params: Settings by name.
+        metrics: Last value of each metric.
+        tags: Tags, MLflow's own included.
+        directory: Directory of the run, where it still is on this machine.
+        config_path: Resolved configuration in that directory.
     """
 
     run_id: str
@@ -107,7 +107,7 @@ class Store:
         """A run by MLflow's id, by its client-side key, or by its name where only one run has it.
 
         Raises:
-            UserError: there is none, or several.
+            UserError: There is no such run, or there are several.
         """
         return self._record(self._find(run))
 
@@ -181,7 +181,7 @@ class Store:
         """The address of the model that a run logged, as `mlflow.pyfunc.load_model` takes it.
 
         Raises:
-            UserError: it logged none.
+            UserError: The run logged no model.
         """
         found = self._find(run)
         models = found.outputs.model_outputs if found.outputs else []

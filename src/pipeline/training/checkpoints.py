@@ -70,7 +70,7 @@ def load_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     """Read a checkpoint that this project wrote, with ``weights_only=True``: nothing in it can run.
 
     Raises:
-        UserError: there is none at ``path``, it is damaged, or it holds more than tensors and plain values.
+        UserError: There is none at ``path``, it is damaged, or it holds more than tensors and plain values.
     """
     if not path.is_file():
         raise UserError(f"no checkpoint at {path}; pass the path of a .ckpt file")

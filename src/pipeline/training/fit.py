@@ -131,7 +131,7 @@ def run_fit(fit: Fit, resume_from: Path | None = None) -> None:
     Raises:
         Diverged: The loss became NaN or infinite (with ``on_divergence=lower_lr``: once too often).
         torch.OutOfMemoryError: The batch is too large (with ``auto_batch_size``: a single sample is).
-        Interrupted: By Ctrl-C or SIGTERM, after the state was saved.
+        Interrupted: Ctrl-C or SIGTERM came; the state was saved.
     """
     signals = Signals(fit.checkpoints)
     trainer, data, settings = fit.trainer, fit.data, fit.plan.trainer
@@ -213,7 +213,7 @@ def start_from(model: BaseModule, path: str | Path) -> None:
     """Give ``model`` the weights of a checkpoint.
 
     Raises:
-        UserError: there is none, or its weights have other shapes.
+        UserError: There is no checkpoint, or its weights have other shapes.
     """
     weights = load_checkpoint(Path(path))["state_dict"]
     try:

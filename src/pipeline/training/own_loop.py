@@ -117,7 +117,7 @@ class Patience(EarlyStopping):
     """Stops the fit when the metric that the module is judged by has not improved for some epochs.
 
     Args:
-        watched: That metric.
+        watched: The metric.
         patience: Number of epochs.
         min_delta: Smallest change that counts as an improvement.
     """
@@ -297,7 +297,7 @@ def run_own_fit(fit: OwnFit, resume_from: Path | None = None) -> None:
 
     Raises:
         UserError: Lightning refuses the module or the settings, or the objective is not logged.
-        Interrupted: By Ctrl-C or SIGTERM; the state of the last epoch's end is kept.
+        Interrupted: Ctrl-C or SIGTERM came; the state of the last epoch's end is kept.
     """
     library = cast(str, library_of(fit.module))
     signals = in_library(Signals, library)(fit.checkpoints)

@@ -63,7 +63,7 @@ def fold_of(
         labels: Class of each row, of which each fold gets its share; None deals out without looking at classes.
 
     Raises:
-        UserError: there are fewer rows than folds.
+        UserError: There are fewer rows than folds.
     """
     at_least(rows, folds)
     # Dealing out rows sorted by class, one to each fold in turn, gives every fold its share of each class.

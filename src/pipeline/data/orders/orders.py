@@ -152,7 +152,7 @@ class OrdersEncoder(Encoder):
         customers: Names that training knows; others share an input.
         areas: Areas that training knows, likewise.
         dishes: The classes, ``restaurant: dish``.
-        history: For each customer, how often each dish (by number) was ordered by the end of training.
+        history: Number of times that each customer had ordered each dish (by number) by the end of training.
     """
 
     kind = "orders"

@@ -150,7 +150,7 @@ def read_rows(path: Path, columns: Mapping[str, str]) -> Iterator[tuple[Any, ...
         columns: Names of the columns by the setting that named each.
 
     Raises:
-        UserError: there is no such file or column, or the file cannot be read.
+        UserError: There is no such file or column, or the file cannot be read.
     """
     import pyarrow as pa
 

@@ -286,7 +286,7 @@ def table_of(raw: Any, names: Sequence[str]) -> Table:
     """Rows in memory as a table of the columns ``names``: a data frame, a list of dictionaries, a dictionary of lists.
 
     Raises:
-        UserError: it is none of these, or lacks a column.
+        UserError: The rows are none of these, or lack a column.
     """
     import pandas as pd
     import pyarrow as pa

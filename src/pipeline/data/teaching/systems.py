@@ -234,7 +234,8 @@ class Word(DataModule):
     """One word, letter by letter: each is to be followed by the next. Nothing is held out, it is to be learnt by heart.
 
     Args:
-        word: At least two letters, none of which occurs twice with different successors (or the model needs a memory).
+        word: A word of at least two letters, none of which occurs twice with different successors (or the model needs a
+            memory).
         **shared: Settings that every data set takes, see :class:`DataModule`.
     """
 

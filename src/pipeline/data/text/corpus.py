@@ -53,7 +53,7 @@ class Corpus:
         """Tokenise documents in one pass that keeps no text.
 
         Raises:
-            UserError: there are none, or all have the same label.
+            UserError: There are no documents, or all have the same label.
         """
         from pipeline.data.text.words import number_words
 

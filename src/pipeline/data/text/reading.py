@@ -12,7 +12,7 @@ def read_text(path: Path) -> str:
     """The text of a UTF-8 file, with or without a byte order mark.
 
     Raises:
-        UserError: there is no such file, it cannot be read, or it is not UTF-8.
+        UserError: There is no such file, it cannot be read, or it is not UTF-8.
     """
     content = content_of(path)
     try:
