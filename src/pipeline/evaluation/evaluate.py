@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 SHIFTS = ("noise", "blur", "shift", "invert")
 STRENGTHS = {"noise": (16, 32, 64, 96), "blur": (1, 2, 3, 4), "shift": (1, 2, 3, 4), "invert": (1,)}
 MOST_CURVES = 3
-"""Curves are drawn for so many classes: those with the smallest area under the ROC curve."""
+"""Largest number of classes that curves are drawn for: those with the smallest area under the ROC curve."""
 
 
 def evaluate(cfg: DictConfig, other_data: bool = False) -> dict[str, Any]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 HOOKS = ("predict_step", "forward")
-"""Any of these says what the module answers; Lightning's own predict_step calls forward."""
+"""Hooks that say what the module answers, each by itself; Lightning's own predict_step calls forward."""
 
 
 def own_module(run: FinishedRun) -> Any | None:

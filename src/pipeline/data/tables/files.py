@@ -32,7 +32,7 @@ FORMATS = {
     ".ndjson": "jsonl",
 }
 BLOCK_BYTES = 1 << 20
-"""A row longer than this is refused: it is a quotation mark that nothing closes far more often than data."""
+"""Length of a row beyond which it is refused: that is far more often a quotation mark that nothing closes than data."""
 STREAM_BYTES = 32 << 20
 """What is read at once where a file is not read as a whole."""
 DELIMITERS = ",;\t|"

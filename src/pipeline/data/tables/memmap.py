@@ -39,7 +39,7 @@ WINDOW = 64
 """Blocks whose rows are shuffled among each other."""
 STATISTICS_ROWS = 1_000_000
 IN_ORDER_ROWS = 10_000_000
-"""Up to so many row numbers are simply listed where nothing is shuffled."""
+"""Largest number of row numbers that are simply listed where nothing is shuffled."""
 
 
 class BlockRows(Rows):

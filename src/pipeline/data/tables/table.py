@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 MOST_CLASSES = 1000
 LARGEST_TARGET = 1e15
-"""The squared error of larger ones leaves float32."""
+"""Largest size of a target: the squared error of larger ones leaves float32."""
 
 
 class TableData(DataModule):

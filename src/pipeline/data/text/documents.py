@@ -24,7 +24,7 @@ from pipeline.errors import UserError
 STAND_INS: dict[str, Callable[[], Corpus]] = {"generated_reviews": lambda: Corpus.build(generated_reviews())}
 
 LAYOUT = 1
-"""Changes with the arrays of :class:`Corpus` or with the tokeniser: old cache entries are then left alone."""
+"""Version of the cached arrays, for :class:`Corpus` and the tokeniser: entries of another one are left alone."""
 
 
 class Documents(DataModule):

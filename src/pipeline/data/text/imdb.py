@@ -19,7 +19,7 @@ FOLDERS = {
     for folder, label in (("neg", "negative"), ("pos", "positive"))
 }
 REVIEWS = 12_500
-"""Reviews in each folder."""
+"""Number of reviews in each folder."""
 
 
 class Imdb(Documents):
