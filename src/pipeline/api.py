@@ -120,7 +120,7 @@ def load(model: str | Path) -> Predictor:
         model: Directory of a run or of a saved model, or a run's id, key or name in the tracking store.
 
     Raises:
-        UserError: There is none.
+        UserError: There is no such model.
 
     Example:
         >>> load("experiments/runs/digits_mlp/TIME").predict(images)

@@ -218,7 +218,7 @@ def direction(name: str) -> Direction:
     scikit-learn scores it: more is better.
 
     Raises:
-        UserError: It is not known; the nearest names are part of the message.
+        UserError: The direction is not known; the nearest names are part of the message.
 
     Example:
         >>> direction("val/acc_best")
@@ -238,7 +238,7 @@ def higher_is_better(name: str) -> bool:
     """Whether more of what is logged as ``name`` is better.
 
     Raises:
-        UserError: It is not known.
+        UserError: The direction is not known.
     """
     return direction(name) == "max"
 

@@ -90,7 +90,7 @@ def check_name(name: object, key: str) -> None:
         key: Where it stands (``optimizer._target_``), for the message.
 
     Raises:
-        UserError: It is not a dotted name, or does not begin with an allowed module.
+        UserError: The name is no dotted one, or does not begin with an allowed module.
     """
     dotted = _dotted(name, key)
     if _is_under(dotted, allowed_names()):
@@ -114,7 +114,7 @@ def resolve(name: object, key: str = "_target_") -> Any:
         key: Where it stands, for the message.
 
     Raises:
-        UserError: It is not allowed, or not there.
+        UserError: The object is not allowed, or there is none of that name.
     """
     dotted = _dotted(name, key)
     # Importing a module runs it, so the name's own beginning has to be on the list before anything is imported.
@@ -139,7 +139,7 @@ def build(node: Any, *args: Any, key: str = "", **kwargs: Any) -> Any:
         The object.
 
     Raises:
-        UserError: A class that may not be named, or arguments that its constructor refuses.
+        UserError: The class may not be named, or its constructor refuses the arguments.
 
     Example:
         >>> build({"_target_": "torch.nn.Dropout", "p": 0.5})
@@ -185,7 +185,7 @@ def check_shape(node: Mapping[Any, Any], key: str) -> None:
     """Refuse keys by which a node could change how it is called.
 
     Raises:
-        UserError: There is one, or one of those that are allowed has a value of the wrong kind.
+        UserError: There is such a key, or one of those that are allowed has a value of the wrong kind.
     """
     for name, value in node.items():
         if not (isinstance(name, str) and name.startswith("_") and name.endswith("_")):

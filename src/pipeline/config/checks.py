@@ -104,7 +104,7 @@ def check_classes(cfg: DictConfig) -> None:
         cfg: Configuration that was checked.
 
     Raises:
-        UserError: A name that may not be named, or a setting that its class does not take.
+        UserError: A class may not be named, or does not take one of its settings.
     """
     for section in (*_OUR_KEYS, "callbacks", "trainer"):
         node = cfg.get(section)

@@ -223,7 +223,7 @@ def loader(config_dir: Path | str | None = None, *, for_this_machine: bool = Tru
     """Hydra's loader for the shipped configuration and a user's own directory beside it.
 
     Raises:
-        UserError: the directory is not there.
+        UserError: There is no such directory.
     """
     prepare()
     search_path = create_config_search_path(str(config_directory()))

@@ -32,7 +32,7 @@ def check_arguments(target: Any, settings: Mapping[str, Any], key: str) -> None:
         key: Where the node stands in the configuration, for messages.
 
     Raises:
-        UserError: An argument that it does not take, or a value that a rule refuses.
+        UserError: The target does not take one of the settings, or a rule refuses a value.
     """
     parameters = _parameters(target)
     if parameters and not any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters):
@@ -60,7 +60,7 @@ def check_complete(
         named: Names of those that are given beside the settings.
 
     Raises:
-        UserError: One without a default is missing.
+        UserError: An argument without a default is missing.
     """
     parameters = _parameters(target)
     filled = {parameter.name for parameter in parameters if parameter.kind in _BY_PLACE}

@@ -148,7 +148,7 @@ def pair(batch: Any) -> tuple[Any, Any]:
     """Inputs and targets of a batch.
 
     Raises:
-        UserError: It is no pair.
+        UserError: The batch is no pair.
     """
     if isinstance(batch, list | tuple) and len(batch) == 2:
         return batch[0], batch[1]

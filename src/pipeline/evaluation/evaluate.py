@@ -240,9 +240,9 @@ def rows_of_file(path: str, target: str | None, predictor: Predictor) -> Rows:
     """The samples of a CSV or JSON lines file with their targets, as the model takes them.
 
     Args:
-        path: the file.
-        target: the column that holds the truth; None for the one that the model was trained to predict.
-        predictor: the model with its encoder.
+        path: The file.
+        target: The column that holds the truth; None for the one that the model was trained to predict.
+        predictor: The model with its encoder.
     """
     import pandas as pd
 

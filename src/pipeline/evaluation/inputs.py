@@ -91,7 +91,7 @@ def chunks(
         encoder: The model's encoder, which says what a sample is.
         size: Number of samples in a chunk.
         form: Format: ``csv``, ``tsv``, ``parquet``, ``jsonl``, ``npy`` or ``text``; None for the one that the name ends
-            in.
+            in, or that fits the model where there is no name.
         beside: Columns of a table that the encoder does not know, to be kept as they are written.
 
     Raises:

@@ -156,7 +156,7 @@ def chance(test: PairedTest) -> str:
 
 
 def overfitting(rung: Rung, metric: str) -> str:
-    """How training and validation part in the last epochs, in words; empty where they do not."""
+    """How far training and validation are apart in the last epoch, in words; empty where they are not."""
     assert rung.result is not None
     train = rung.result.history.get(f"train/{metric}", [])
     validation = rung.result.history.get(f"val/{metric}", [])

@@ -26,7 +26,7 @@ def activation(name: str) -> nn.Module:
     """The activation called ``name``.
 
     Raises:
-        UserError: There is none of that name.
+        UserError: There is no activation of that name.
     """
     if name not in ACTIVATIONS:
         raise UserError(f"unknown activation {name!r}; expected one of {sorted(ACTIVATIONS)}")

@@ -64,7 +64,7 @@ def flat_inputs(spec: Spec, model: str) -> int:
     """Number of inputs of a flattened sample.
 
     Raises:
-        UserError: the samples have no fixed size.
+        UserError: The samples have no fixed size.
     """
     if spec.input in ("tokens", "series") or spec.per_step:
         raise UserError(

@@ -56,7 +56,7 @@ def load(directory: str | Path) -> Predictor:
     """Read what :func:`save` wrote.
 
     Raises:
-        UserError: a file is missing or damaged, or the class is not one of this project's models.
+        UserError: A file is missing or damaged, or the class is not one of this project's models.
     """
     from safetensors.torch import load_file
 
@@ -88,7 +88,7 @@ def model_class(name: str) -> type[BaseModule]:
     """The model class called ``name`` (``pipeline.models.cnn.CNN``, or one that the user allowed).
 
     Raises:
-        UserError: the name is not allowed, or is no model.
+        UserError: The name is not allowed, or is no model.
     """
     from pipeline.config import resolve
 

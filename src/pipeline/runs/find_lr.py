@@ -39,6 +39,9 @@ def find_lr(cfg: DictConfig) -> RangeTest:
     """Train ``task.steps`` steps with rates from ``task.min_lr`` to ``task.max_lr``, equally spaced in logarithm.
 
     It is a fit like any other, with its precision, accumulation and clipping; only the schedule is another one.
+
+    Raises:
+        UserError: The model is a LightningModule that trains itself.
     """
     import pytorch_lightning as pl
 

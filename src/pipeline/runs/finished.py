@@ -67,7 +67,7 @@ def open_store(cfg: DictConfig) -> Store:
     """The tracking store of this command.
 
     Raises:
-        UserError: There is none yet, or it does not answer.
+        UserError: There is no store yet, or it does not answer.
     """
     from pipeline.tracking.queries import Store
 

@@ -52,7 +52,7 @@ def deliver(result: RunResult, cfg: DictConfig, directory: Path) -> None:
     """Write what ``result`` came to into ``directory``; files of an earlier run there are replaced.
 
     Raises:
-        UserError: the run kept no model, or there is a file in the way.
+        UserError: The run kept no model, or there is a file in the way.
     """
     if not (result.directory / MODEL).is_dir():
         raise UserError(

@@ -66,7 +66,7 @@ class OwnPredictor:
 
         Args:
             inputs: What the module takes, (samples, …).
-            batch_size: Samples computed at once.
+            batch_size: Number of samples computed at once.
 
         Raises:
             UserError: The module cannot take them, or answers something else than a row a sample.

@@ -72,7 +72,7 @@ def refuse_several(cfg: DictConfig) -> None:
     """Refuse a configuration of several fits for a task whose every step is one fit, before anything is run.
 
     Raises:
-        UserError: It has variants, seeds or folds.
+        UserError: The configuration has variants, seeds or folds.
     """
     if not parts(cfg):
         return

@@ -22,7 +22,7 @@ FILE = "state.json"
 
 
 class RunState:
-    """The state file of the run in ``directory``: ``running``, ``interrupted``, ``failed`` or ``finished``."""
+    """The state file of the run in ``directory``: ``running``, ``interrupted`` or ``finished``."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -33,7 +33,7 @@ class RunState:
 
     @contextmanager
     def ended_by(self) -> Iterator[None]:
-        """Whatever ends the block leaves the run interrupted: it can be resumed from its last checkpoint."""
+        """Mark the run as interrupted if an error or a signal ends the block: it can be resumed from its last state."""
         try:
             yield
         except BaseException:

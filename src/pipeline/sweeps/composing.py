@@ -32,7 +32,7 @@ class Composer:
     """Composes and runs jobs.
 
     Args:
-        plan: the sweep.
+        plan: The sweep.
         loader: Hydra's loader; None makes one from the plan, as worker processes do.
     """
 

@@ -16,9 +16,9 @@ class Source:
     """Where configurations are composed from.
 
     Args:
-        search_path: pairs of provider and path, as Hydra lists them.
-        config_name: the primary configuration.
-        hydra_overrides: the overrides of Hydra's own part that were typed.
+        search_path: Pairs of provider and path, as Hydra lists them.
+        config_name: The primary configuration.
+        hydra_overrides: The overrides of Hydra's own part that were typed.
     """
 
     search_path: list[tuple[str, str]]

@@ -397,7 +397,7 @@ def refuse_written_password(raw: Any) -> None:
         raw: `hydra.sweeper.storage` as written, interpolations unresolved.
 
     Raises:
-        UserError: It holds a password.
+        UserError: The setting holds a password.
     """
     if isinstance(raw, str) and "${" not in raw and holds_secret(raw):
         raise UserError(

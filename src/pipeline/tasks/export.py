@@ -80,7 +80,7 @@ class OwnExport:
         module: The module, with ``example_input_array``.
 
     Raises:
-        UserError: The module has none, or it has several inputs.
+        UserError: The module has no ``example_input_array``, or several inputs.
     """
 
     def __init__(self, module: Any) -> None:

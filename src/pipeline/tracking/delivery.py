@@ -82,9 +82,9 @@ class Delivery:
         """Deliver what there is.
 
         Raises:
-            Held: someone has to step in; the cursor's `error` says why.
-            NotYet: try again soon.
-            Exception: whatever a store that is down, slow or failing raises; try again later.
+            Held: Someone has to step in; the cursor's `error` says why.
+            NotYet: Something else has to be delivered first; try again soon.
+            Exception: The store is down, slow or failing; try again later.
         """
         self._read()
         self._deliver_system()

@@ -165,7 +165,7 @@ class Store:
         """Copy a run's artefact (a file or folder) into a directory.
 
         Raises:
-            UserError: the run has no such artefact.
+            UserError: The run has no such artefact.
         """
         run_id = self._find(run).info.run_id
         target.mkdir(parents=True, exist_ok=True)

@@ -15,9 +15,9 @@ class Summary:
     """What a `sync` did.
 
     Args:
-        delivered: run directories whose records have now all arrived.
-        failed: run directories with the reason why some of their records could not be delivered.
-        running: run directories left to their own process, which still runs.
+        delivered: Run directories whose records have now all arrived.
+        failed: Run directories with the reason why some of their records could not be delivered.
+        running: Run directories left to their own process, which still runs.
     """
 
     delivered: list[Path] = field(default_factory=list)

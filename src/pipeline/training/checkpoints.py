@@ -70,7 +70,7 @@ def load_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     """Read a checkpoint that this project wrote, with ``weights_only=True``: nothing in it can run.
 
     Raises:
-        UserError: There is none at ``path``, it is damaged, or it holds more than tensors and plain values.
+        UserError: There is no checkpoint at ``path``, it is damaged, or it holds more than tensors and plain values.
     """
     if not path.is_file():
         raise UserError(f"no checkpoint at {path}; pass the path of a .ckpt file")
@@ -199,7 +199,7 @@ class Checkpoints(Checkpoint):
             module.load_state_dict(load_checkpoint(self.best)["state_dict"])
 
     def _note_best(self, trainer: pl.Trainer) -> bool:
-        """Whether the epoch that ends is the best one so far."""
+        """Note the epoch that ends if it is the best one so far; gives whether it is."""
         score = trainer.callback_metrics.get(self.monitor) if self.monitor else None
         value = None if score is None else float(score)
         if self.monitor and value is None:

@@ -101,7 +101,7 @@ def train_on(loop: Loop, machine: Machine, x: Tensor, y: Tensor) -> None:
 
     Args:
         loop: Where the training stands; it is one batch further afterwards.
-        machine: What computes gradients and makes steps.
+        machine: Machine that computes gradients and makes steps.
         x: Inputs, (samples, …).
         y: Targets, (samples, …).
 

@@ -95,7 +95,7 @@ class VectorEncoder(Encoder):
 
     @classmethod
     def fit(cls, values: np.ndarray, columns: list[str], standardise: bool = True) -> VectorEncoder:
-        """Mean and standard deviation of each column of ``values`` (samples, features)."""
+        """The encoder of ``values`` (samples, features), by their mean and deviation where ``standardise``."""
         if not standardise:
             return cls(columns)
         std = values.std(axis=0)

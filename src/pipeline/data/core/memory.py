@@ -35,7 +35,7 @@ def check_memory(needed: int, what: str, advice: str) -> None:
         advice: What to do instead.
 
     Raises:
-        UserError: There is less.
+        UserError: Less memory than that is free.
     """
     if needed > (free := free_memory()):
         raise UserError(

@@ -141,14 +141,14 @@ class DataModule(pl.LightningDataModule):
         return torch.from_numpy(np.delete(np.arange(n), held_out)), torch.from_numpy(held_out)
 
     def class_weights(self, targets: Tensor, classes: int) -> tuple[float, ...]:
-        """Weights inversely proportional to the classes' frequencies in training, with mean 1 over the samples."""
+        """Weights inverse to the classes' frequencies, with mean 1 over the samples; none where not asked for."""
         if self.balance != "class_weights":
             return ()
         counts = torch.bincount(targets.long(), minlength=classes).double().clamp(min=1)
         return tuple((len(targets) / (classes * counts)).tolist())
 
     def oversampled(self, split: Rows) -> Rows:
-        """``split`` with the samples of rarer classes repeated until every class is as large as the largest."""
+        """``split`` with samples of rarer classes repeated until all are as large, where ``balance`` asks for it."""
         if self.balance != "oversample":
             return split
         labels = split.y.long()

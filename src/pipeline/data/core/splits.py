@@ -20,8 +20,8 @@ class Rows:
     """Samples as rows of one array.
 
     Args:
-        x: model input, (samples, ...): a tensor, or a NumPy memory map for data larger than memory.
-        y: targets, (samples, ...).
+        x: Model input, (samples, ...): a tensor, or a NumPy memory map for data larger than memory.
+        y: Targets, (samples, ...).
     """
 
     def __init__(self, x: Tensor | np.ndarray, y: Tensor) -> None:

@@ -72,7 +72,7 @@ def to_array(image: Image.Image, shape: Sequence[int], resize: bool = True) -> n
     """An image as ``uint8`` (channels, height, width): turned upright, transparent parts white, resized.
 
     Raises:
-        ValueError: the image has another size and is not to be resized.
+        ValueError: The image has another size and is not to be resized.
     """
     from PIL import Image, ImageOps
 

@@ -178,7 +178,7 @@ def image_files(root: Path, name: str) -> list[Path]:
     """The image files of one class, in order.
 
     Raises:
-        UserError: a link leads out of the directory.
+        UserError: A link leads out of the directory.
     """
     found = []
     inside = root.resolve()

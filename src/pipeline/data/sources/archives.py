@@ -52,8 +52,8 @@ class Damaged(UserError):
     """A file is not what it should be: truncated, altered, unsafe or of another kind.
 
     Args:
-        path: the file.
-        reason: what is wrong with it, in a few words.
+        path: The file.
+        reason: What is wrong with it, in a few words.
     """
 
     def __init__(self, path: Path, reason: str) -> None:
@@ -106,7 +106,7 @@ def unpack(path: Path, directory: Path, max_bytes: int = MAX_BYTES, max_count: i
 
     Raises:
         Damaged: As `read_members` raises it; the directory then does not exist.
-        FileExistsError: The directory exists and is not empty.
+        OSError: The directory exists and is not empty.
     """
     directory.parent.mkdir(parents=True, exist_ok=True)
     names = []

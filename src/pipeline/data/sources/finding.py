@@ -60,9 +60,9 @@ class DataUnavailable(UserError):
     """A file is nowhere to be had; the message says what was tried and the three ways to provide it.
 
     Args:
-        source: what was looked for.
-        data_dir: the directory it may be put in.
-        tried: one line for each place that did not have it.
+        source: What was looked for.
+        data_dir: The directory it may be put in.
+        tried: One line for each place that did not have it.
     """
 
     def __init__(self, source: Source, data_dir: Path, tried: Sequence[str]) -> None:

@@ -62,7 +62,7 @@ def read_table(path: Path, how: TableFormat) -> Table:
     The last files read stay in memory, so that the fits of a cross-validation or a sweep read them once.
 
     Raises:
-        UserError: the file is missing, empty, not of its format, of another encoding, or too large for memory.
+        UserError: The file is missing, empty, not of its format, of another encoding, or too large for memory.
     """
     if path.is_dir():
         raise UserError(f"data.path={path} is a directory; expected one file (for images: data=image_folder)")
@@ -119,7 +119,7 @@ def read_batches(path: Path, how: TableFormat) -> Iterator[pa.Table]:
     What a column is follows from the beginning of the file.
 
     Raises:
-        UserError: the file is missing, of another format, or damaged.
+        UserError: The file is missing, of another format, or damaged.
     """
     import pyarrow as pa
 
@@ -217,7 +217,7 @@ def csv_batches(
         header: Whether the first line names the columns; None takes it for names unless it is of numbers alone.
 
     Raises:
-        UserError: It is no table, or a quotation mark is never closed.
+        UserError: The text is no table, or a quotation mark is never closed.
     """
     import pyarrow as pa
     from pyarrow import csv
@@ -281,7 +281,7 @@ def json_rows(text: TextIO, place: str) -> Iterator[tuple[int, Any]]:
     """The JSON value of each line that is not blank, with the line's number.
 
     Raises:
-        UserError: a line is no JSON.
+        UserError: A line is no JSON.
     """
     for number, line in enumerate(text, start=1):
         if not line.strip():

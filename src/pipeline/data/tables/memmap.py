@@ -304,7 +304,7 @@ def open_table(directory: Path) -> tuple[Tensor, Tensor, dict[str, Any]]:
     """The mapped arrays and the description of a directory that :func:`write_table` made.
 
     Raises:
-        UserError: a file is missing or damaged, or they do not fit together.
+        UserError: A file is missing or damaged, or the files do not fit together.
     """
     try:
         # Copy-on-write: torch wants memory that it may write to, and nothing ever reaches the file.
@@ -352,6 +352,10 @@ def write_table(
 
     Returns:
         The number of rows.
+
+    Raises:
+        UserError: The directory exists already.
+        ValueError: A chunk does not have the columns, or as many rows as targets.
     """
     if directory.exists():
         raise UserError(f"{directory} exists already; name a new directory")

@@ -123,7 +123,7 @@ class CharacterEncoder(TextEncoder):
     """Ids of the characters of a text; 0 is padding and any character that training did not hold.
 
     Args:
-        characters: the vocabulary; its first character has id 1.
+        characters: The vocabulary; its first character has id 1.
     """
 
     kind = "characters"
@@ -176,7 +176,7 @@ def strings(raw: Any, column: str = "text") -> list[str]:
         column: Name of a table's column of texts; one that is named ``text`` or is the only one is taken as well.
 
     Raises:
-        UserError: It is something else; a single string too, since a batch holds several.
+        UserError: The input is something else; a single string is refused too, since a batch holds several.
     """
     if hasattr(raw, "columns"):
         names = list(raw.columns)

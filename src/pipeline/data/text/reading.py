@@ -28,7 +28,7 @@ def content_of(path: Path) -> bytes:
     """The bytes of a file.
 
     Raises:
-        UserError: the file cannot be read, or is too large for memory.
+        UserError: The file cannot be read, or is too large for memory.
     """
     try:
         check_memory(4 * path.stat().st_size, str(path), "split it, or train on a part of it")
