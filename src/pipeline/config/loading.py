@@ -279,9 +279,7 @@ def _keep_typed_length(cfg: DictConfig, overrides: Sequence[str]) -> None:
 
 
 def _name(cfg: DictConfig) -> Any:
-    """What the run is called: as typed; else by its experiment or data and model, after its task's name where it does
-    not train.
-    """
+    """A run's name: as typed, else of its experiment, or data and model; after the task's, where it does not train."""
     choices, task = cfg.hydra.runtime.choices, OmegaConf.select(cfg, "task.name", default="train")
     # What was typed may hold references that only the check is to look at.
     overrides: Any = OmegaConf.to_container(cfg.hydra.overrides.task, resolve=False)

@@ -191,8 +191,7 @@ PATH_OR_NULL = Text("a path", r"[^\0]+", null=True)
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
 STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false", "fsdp")
 
-# The first pattern that fits a key decides. A key that is not there is not checked, so one table serves all
-# classes.
+# The first pattern that fits a key decides. A key that is not there is not checked, so one table serves all classes.
 RULES: dict[str, Rule] = {
     "name": Text(
         "a name of letters, digits, spaces and . _ + - (not starting with a dot)", r"[\w+\-][\w.+\- ]{0,127}"

@@ -26,16 +26,15 @@ MAX_COUNT = 250_000
 
 _LARGEST_SIMPLE = 1 << 24
 _SIMPLE_HEADER = re.compile(
-    # Name, mode, owner, group; size, time, checksum, kind; no link; format and names of owner and group; no device; no
-    # prefix.
+    # Name, mode, owner, group; size, time, checksum, kind; no link;
+    # format, names of owner and group; no device; no prefix.
     rb"(?=([^\0]{0,100})).{100}(?:[0-7]{7}[\0 ]){3}([0-7]{11})[\0 ][0-7]{11}[\0 ]([0-7]{6})\0 ([05])\0{100}.{72}"
     rb"(?:0{7}[\0 ]|\0{8}){2}\0.{166}",
     re.DOTALL,
 )
 _PLAIN_NAME = re.compile(r"\w[\w.-]*(?:/\w[\w.-]*)*", re.ASCII)
 
-# What decompressors and parsers raise on bytes that are not what they should be (zipfile on an encrypted member:
-# RuntimeError).
+# What decompressors and parsers raise on bytes that are not what they should be (zipfile: RuntimeError for encryption).
 _BROKEN = (
     EOFError,
     OSError,
