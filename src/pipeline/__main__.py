@@ -195,7 +195,7 @@ _UNSAID: dict[type[BaseException], str] = {MemoryError: "this machine's memory i
 
 
 def _is_hydras_own(error: BaseException) -> bool:
-    """Errors of Hydra and OmegaConf are about the configuration, wherever they appear."""
+    """Whether an error is of Hydra or OmegaConf, which is about the configuration wherever it appears."""
     return type(error).__module__.split(".")[0] in ("hydra", "omegaconf")
 
 

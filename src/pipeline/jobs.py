@@ -71,7 +71,7 @@ def run_once(hydra: Hydra, name: str, cfg: DictConfig, task: Callable[[DictConfi
 
 
 def _take_up(cfg: DictConfig) -> None:
-    """With ``resume``: the run goes on in the directory that it has, where Hydra's files stay as they were."""
+    """With ``resume``, have the run go on in the directory that it has, where Hydra's files stay as they were."""
     if cfg.get("resume") is None:
         return
     from pipeline.runs.state import find_resumable
@@ -103,7 +103,7 @@ def run_many(hydra: Hydra, name: str, cfg: DictConfig) -> int:
 
 
 def refuse_lists_of_values(overrides: list[str]) -> None:
-    """``seed=1,2`` without ``-m``: say what could have been meant."""
+    """Refuse ``seed=1,2`` without ``-m``, and say what could have been meant."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     suspects = [override for override in overrides if "," in override or "(" in override]

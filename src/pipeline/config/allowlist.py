@@ -211,7 +211,7 @@ def _built(value: Any, key: str) -> Any:
 
 @contextmanager
 def _weights_only() -> Iterator[None]:
-    """Nothing but weights is read from a file that is loaded on the way.
+    """Read nothing but weights from any file that is loaded in the block.
 
     torchvision loads what ``weights=`` names by way of ``torch.hub``, which would unpickle what lies in its cache.
     """

@@ -82,10 +82,10 @@ class LightningData(DataModule):
         self.train = self.validation = self.test = None  # type: ignore[assignment]
 
     def prepare_data(self) -> None:
-        """Nothing yet: Lightning prepares it when the fit begins."""
+        """Do nothing yet: Lightning prepares the data when the fit begins."""
 
     def setup(self, stage: str | None = None) -> None:
-        """Nothing yet: Lightning sets it up when the fit begins."""
+        """Do nothing yet: Lightning sets the data up when the fit begins."""
 
     def look(self) -> None:
         """Prepare the data now, for a model that has to know what it looks like."""

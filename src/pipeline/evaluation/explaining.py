@@ -206,7 +206,7 @@ def _bars(weights: np.ndarray, names: list[str], path: Path) -> Path:
 
 
 def _coloured(texts: list[ExplainedText], path: Path, favours: str) -> Path:
-    """Texts with their words on red and blue; of a long one the part that matters most."""
+    """Draw texts with their words on red and blue; of a long one the part that matters most."""
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 

@@ -56,7 +56,7 @@ def _normalised(layer: nn.BatchNorm1d | nn.BatchNorm2d, input: Tensor) -> Tensor
 
 
 class BatchNorm1d(nn.BatchNorm1d):
-    """Of vectors; takes a batch of one sample too."""
+    """Batch normalisation of vectors, which takes a batch of one sample too."""
 
     def forward(self, input: Tensor) -> Tensor:
         single = _normalised(self, input)
@@ -64,7 +64,7 @@ class BatchNorm1d(nn.BatchNorm1d):
 
 
 class BatchNorm2d(nn.BatchNorm2d):
-    """Of images; takes a batch of one sample too."""
+    """Batch normalisation of images, which takes a batch of one sample too."""
 
     def forward(self, input: Tensor) -> Tensor:
         single = _normalised(self, input)

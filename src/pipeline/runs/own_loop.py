@@ -116,7 +116,7 @@ def _settings(plan: RunPlan) -> dict[str, Any]:
 
 
 def _note_fit(fit: OwnFit, result: RunResult) -> None:
-    """The weights of the best epoch, and everything that was logged at it."""
+    """Give the module the weights of its best epoch, and the result everything that was logged at it."""
     fit.checkpoints.restore_best(fit.module)
     recorder = fit.recorder
     result.history = recorder.history

@@ -87,7 +87,7 @@ def output_directory() -> Path:
 
 
 def train_one(cfg: DictConfig, hooks: Hooks, directory: Path) -> RunResult:
-    """One fit and its test, recorded in ``directory``."""
+    """Run one fit and its test, recorded in ``directory``."""
     started = hooks.started or (process_start() if hooks.parent is None else time.time())
     plan = plan_of(cfg)
     directory.mkdir(parents=True, exist_ok=True)
@@ -247,7 +247,7 @@ def _hyperparameters(model: BaseModule) -> dict[str, Any]:
 
 
 def _note_fit(fit: Fit, result: RunResult) -> None:
-    """The weights of the best epoch, and that epoch's metrics."""
+    """Give the model the weights of its best epoch, and the result that epoch's metrics."""
     fit.checkpoints.restore_best(fit.module)
     recorder = fit.recorder
     result.history = recorder.history
@@ -262,7 +262,7 @@ def _note_fit(fit: Fit, result: RunResult) -> None:
 
 
 def _test(fit: Fit, split: Rows, result: RunResult) -> tuple[Tensor, Tensor]:
-    """The one look at the test split: logits and targets."""
+    """Look at the test split once, for its metrics; gives logits and targets."""
     from pipeline.training.evaluating import outputs_of, scores
     from pipeline.training.memory import BatchParts
 
@@ -300,7 +300,7 @@ def _baseline(data: DataModule, result: RunResult, tested: bool) -> None:
 
 
 def _report(fit: Fit, result: RunResult, tracked: AnyRun, answers: tuple[Tensor, Tensor] | None) -> None:
-    """Plots, the saved model and the checkpoints, on disk and in the tracking store."""
+    """Write plots and the saved model, and record them and the checkpoints in the tracking store."""
     from pipeline.models.saved import save
     from pipeline.runs.plotting import plots_of_run
     from pipeline.training.watching import WRITTEN

@@ -128,7 +128,7 @@ def _quietly() -> Iterator[None]:
 
 
 def write_onnx(predictor: Predictor | OwnExport, x: Tensor, path: Path) -> Answer:
-    """One file with named input, output and free batch; classes and encoder as metadata. Answers by onnxruntime."""
+    """Write one file with named input, output and free batch, classes and encoder as metadata; onnxruntime answers."""
     try:
         import onnxruntime
         import onnxscript  # noqa: F401  (torch's exporter needs it)
@@ -160,7 +160,7 @@ def write_onnx(predictor: Predictor | OwnExport, x: Tensor, path: Path) -> Answe
 
 
 def write_pt2(predictor: Predictor | OwnExport, x: Tensor, path: Path) -> Answer:
-    """A program that ``torch.export.load`` opens. That unpickles: load only files of your own."""
+    """Write a program that ``torch.export.load`` opens. That unpickles: load only files of your own."""
     with _quietly():
         program = torch.export.export(
             _Inference(predictor.module), (x[:4],), dynamic_shapes={"x": free_axes(predictor)}, strict=False
@@ -173,7 +173,7 @@ def write_pt2(predictor: Predictor | OwnExport, x: Tensor, path: Path) -> Answer
 
 
 def write_safetensors(predictor: Predictor | OwnExport, x: Tensor, path: Path) -> Answer:
-    """The weights by name; class, hyperparameters and encoder in the header."""
+    """Write the weights by name, with class, hyperparameters and encoder in the header."""
     from safetensors import safe_open
     from safetensors.torch import save_file
 

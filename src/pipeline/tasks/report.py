@@ -99,7 +99,7 @@ def write_page(
     baseline: dict[str, float],
     directory: Path,
 ) -> Path:
-    """``report.html``: data, models, learning curves, which was chosen."""
+    """Write ``report.html``: data, models, learning curves, which was chosen."""
     data, findings = read_json(source / "prepare/data.json"), read_json(source / "explore/findings.json")
     page = Page(f"From {data['used']} to a tested model")
     if data["used"] != data["requested"]:

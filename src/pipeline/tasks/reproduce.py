@@ -49,7 +49,7 @@ class Comparison:
 
     @property
     def identical(self) -> bool:
-        """Every metric and every weight has the same bits."""
+        """Whether every metric and every weight has the same bits."""
         return not self.metrics and not self.weights
 
 

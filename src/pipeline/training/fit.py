@@ -225,7 +225,7 @@ def start_from(model: BaseModule, path: str | Path) -> None:
 
 
 def _at_least_one_batch(settings: dict[str, Any], split: str, rows: Rows | None, data: DataModule) -> None:
-    """A small share of a small split is one batch, where Lightning would refuse it."""
+    """Make a small share of a small split one batch, where Lightning would refuse it."""
     share = settings.get(f"limit_{split}_batches")
     if rows is not None and isinstance(share, float) and 0 < share < 1:
         batches = rows.batches(data.batch_size if split == "train" else data.eval_batch_size)
@@ -250,7 +250,7 @@ def _check_validation_interval(trainer: pl.Trainer, settings: Node, batches: int
 
 
 def _early_stopping(plan: FitPlan, data: DataModule, node: Node) -> EarlyStopping:
-    """Stops when what decides which epoch is best has not got better for ``patience`` epochs."""
+    """A callback that stops when the metric of the best epoch has not improved for ``patience`` epochs."""
     metric, mode = monitored(plan, data)
     reason = ""
     if data.validation is None and metric is None:

@@ -93,7 +93,7 @@ class SparseRows(Rows):
 
     @classmethod
     def from_sets(cls, sets: list[Any], columns: int, y: Tensor) -> SparseRows:
-        """From one array of column numbers a sample."""
+        """Make a split from one array of column numbers for each sample."""
         lengths = torch.tensor([0, *(len(s) for s in sets)])
         flat = (
             np.concatenate([np.asarray(s, dtype=np.int32) for s in sets]) if sets else np.zeros(0, np.int32)
@@ -134,7 +134,7 @@ class RaggedRows(Rows):
 
     @classmethod
     def from_sequences(cls, sequences: list[Any], y: Tensor) -> RaggedRows:
-        """From one array of token ids a sample."""
+        """Make a split from one array of token ids for each sample."""
         lengths = torch.tensor([0, *(len(s) for s in sequences)])
         flat = (
             np.concatenate([np.asarray(s, dtype=np.int32) for s in sequences])

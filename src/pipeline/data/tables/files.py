@@ -454,7 +454,7 @@ def _ragged(text: TextIO, place: str, delimiter: str, error: Exception) -> str:
 
 
 def refuse_other_files(path: Path, how: TableFormat) -> None:
-    """Recognise by their first bytes the files that people take for a CSV."""
+    """Refuse files that people take for a CSV, recognised by their first bytes."""
     try:
         codecs.lookup(how.encoding)
     except LookupError:
