@@ -59,7 +59,7 @@ class SweepResult:
     Args:
         trials: A row a trial: its number, state, values and parameters.
         best_params: Settings of the best trial, by key.
-        best_value: Its value of the objective; None where no trial was completed.
+        best_value: Value of the objective in that trial; None where no trial was completed.
         directory: Directory of the sweep.
     """
 

@@ -38,7 +38,7 @@ def run_once(hydra: Hydra, name: str, cfg: DictConfig, task: Callable[[DictConfi
     """Let Hydra make the directory, the log and the files beside it, and run a task on a checked configuration.
 
     Args:
-        hydra: What composed the configuration.
+        hydra: Hydra that composed the configuration.
         name: Name of the primary configuration.
         cfg: The configuration, Hydra's part included.
         task: The function to run.

@@ -24,12 +24,12 @@ class Metric:
     """What is known of a metric.
 
     Args:
-        name: What it is recorded as, without the split (``accuracy`` for ``val/accuracy``).
+        name: Name that it is recorded under, without the split (``accuracy`` for ``val/accuracy``).
         direction: Whether more (``max``) or less (``min``) of it is better; None where neither is.
         kind: ``share`` (of what is right or found, shown in percent), ``score`` (a number of its own scale), ``error``
             (a distance between what was said and what is true), ``loss`` or ``cost`` (what a run takes, instead of what
             it reaches).
-        unit: What it is counted in; ``target`` is the unit of what is predicted, empty is none.
+        unit: Unit that it is counted in; ``target`` is the unit of what is predicted, empty is none.
         also: Other names that people log it by.
         per_prediction: Whether it is a mean over predictions, so that two models can be compared one by one.
         headline: Whether it is shown where there is room for few.

@@ -87,7 +87,7 @@ def check_name(name: object, key: str) -> None:
 
     Args:
         name: Value of a ``_target_``.
-        key: Where it stands (``optimizer._target_``), for the message.
+        key: Key that it stands at (``optimizer._target_``), for the message.
 
     Raises:
         UserError: The name is no dotted one, or does not begin with an allowed module.
@@ -111,7 +111,7 @@ def resolve(name: object, key: str = "_target_") -> Any:
 
     Args:
         name: Dotted name.
-        key: Where it stands, for the message.
+        key: Key that it stands at, for the message.
 
     Raises:
         UserError: The object is not allowed, or there is none of that name.
@@ -132,7 +132,7 @@ def build(node: Any, *args: Any, key: str = "", **kwargs: Any) -> Any:
         node: Mapping with ``_target_`` and the constructor's arguments. With ``_partial_: true`` the object is not
             built but returned as a function that builds it.
         *args: Handed to the constructor first.
-        key: Where the node stands in the configuration (``optimizer``), for messages.
+        key: Key of the node in the configuration (``optimizer``), for messages.
         **kwargs: Handed to the constructor; they win over the node's own.
 
     Returns:

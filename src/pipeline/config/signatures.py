@@ -29,7 +29,7 @@ def check_arguments(target: Any, settings: Mapping[str, Any], key: str) -> None:
     Args:
         target: Class or function.
         settings: Its arguments by name, as the configuration has them.
-        key: Where the node stands in the configuration, for messages.
+        key: Key of the node in the configuration, for messages.
 
     Raises:
         UserError: The target does not take one of the settings, or a rule refuses a value.
@@ -55,9 +55,9 @@ def check_complete(
     Args:
         target: Class or function.
         settings: Names of the arguments that the configuration gives.
-        key: Where the node stands in the configuration, for messages.
+        key: Key of the node in the configuration, for messages.
         given: Arguments that come first.
-        named: Names of those that are given beside the settings.
+        named: Names of arguments that are given beside the settings.
 
     Raises:
         UserError: An argument without a default is missing.

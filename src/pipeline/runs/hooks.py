@@ -16,11 +16,11 @@ class Hooks:
     """Additions to one training run.
 
     Args:
-        on_epoch: Called after every epoch with its number (from 1) and its metrics; what it raises ends the fit and
-            comes out of it unchanged. An exception may say in ``tracking_status`` how the run is to be recorded.
-        on_data: Called once with the data module when it is ready.
-        on_model: Called once with the data module and the model before the fit.
-        on_fold: Called after every fold of a cross-validation with its number (from 0) and its metrics.
+        on_epoch: Function called after every epoch with its number (from 1) and its metrics; what it raises ends the
+            fit and comes out of it unchanged. An exception may say in ``tracking_status`` how the run is recorded.
+        on_data: Function called once with the data module when it is ready.
+        on_model: Function called once with the data module and the model before the fit.
+        on_fold: Function called after every fold of a cross-validation with its number (from 0) and its metrics.
         parent: The tracked run that this one is nested under.
         tags: Tags that are added to the run's.
         directory: Directory of the run; None for Hydra's output directory.

@@ -34,7 +34,7 @@ class Plan:
         study_name: Name of the study in the storage.
         directory: Directory of the trials' directories and of the results, absolute.
         n_trials: Number of the study's trials in all, whoever runs them.
-        source: Where configurations are composed from.
+        source: Place that configurations are composed from.
         runner: Dotted name of the function that runs one trial.
         metrics: Metrics that are optimised.
         directions: `maximize` or `minimize` for each of them.

@@ -23,7 +23,7 @@ class Context:
     Args:
         number: Number of the trial.
         metrics: Metrics that are optimised; a report must hold them.
-        on_report: Called with a step (epoch or fold, from 0) and metrics; raises `Pruned` to end the trial.
+        on_report: Function called with a step (epoch or fold, from 0) and metrics; raises `Pruned` to end the trial.
         by_fold: Whether to report after each fold instead of each epoch.
         parent: Tracking run to nest under.
         tags: Tags of the trial's tracking run.

@@ -48,8 +48,8 @@ class Supervisor:
         storage: The same storage, opened.
         study_id: Id of the study in it.
         finished: Function that gives the number of finished trials.
-        on_change: Called a few times a second.
-        on_lost: Called after trials of dead workers were taken back.
+        on_change: Function called a few times a second.
+        on_lost: Function called after trials of dead workers were taken back.
     """
 
     def __init__(

@@ -69,7 +69,7 @@ class Pulse:
 
     Args:
         storage: Storage that takes the signs of life.
-        on_orphaned: Called once when the process that started this one is gone.
+        on_orphaned: Function called once when the process that started this one is gone.
     """
 
     def __init__(self, storage: SweepStorage, on_orphaned: Callable[[], None] | None = None) -> None:
@@ -129,8 +129,8 @@ class Worker:
         storage: Storage of the study.
         composer: Composer of the trials' configurations.
         run: Function that runs one trial.
-        on_change: Called when a trial starts, reports or ends.
-        orphaned: Called when the process that started this one is gone.
+        on_change: Function called when a trial starts, reports or ends.
+        orphaned: Function called when the process that started this one is gone.
     """
 
     def __init__(

@@ -33,7 +33,7 @@ def log_model(
         folder: Folder that the paths in the record are relative to.
         record: The journal's record of the model.
         model_id: MLflow's id of the model, if an earlier try came as far as that.
-        note_id: Called with that id as soon as it is known, so that a repeat finds it.
+        note_id: Function called with that id as soon as it is known, so that a repeat finds it.
 
     Returns:
         MLflow's id of the model.

@@ -63,7 +63,7 @@ class Version:
         name: Name of the registered model.
         version: Number of the version.
         run_id: MLflow's id of the run that made it, if known.
-        model_uri: What `mlflow.pyfunc.load_model` takes.
+        model_uri: Address that `mlflow.pyfunc.load_model` takes.
         aliases: Aliases, such as `champion`.
         description: Model card, Markdown.
         tags: Tags of this version.

@@ -193,8 +193,8 @@ class Run:
         Args:
             name: Name of the data set.
             digest: Fingerprint of its content, at most 36 characters.
-            source: Where it came from.
-            context: What it was used for: `training`, `testing` …
+            source: Origin of the data.
+            context: Purpose that it was used for: `training`, `testing` …
             schema: What a sample looks like, as plain values.
             profile: Numbers of rows, classes and so on, as plain values.
         """

@@ -46,7 +46,7 @@ class Fit:
         recorder: The history of its metrics.
         checkpoints: Its best and last state.
         chunk: Number of batches in one step of Lightning's.
-        on_rewind: Called with the checkpoint that the fit goes back to.
+        on_rewind: Function called with the checkpoint that the fit goes back to.
         seconds: Time that it took.
         started: Time (seconds since 1970) at which training began.
     """
@@ -86,8 +86,8 @@ def prepare_fit(
         model: The network to train.
         directory: Directory of the run.
         compiled: Whether the model's forward pass is compiled for the training.
-        on_epoch: Called after every epoch with its number (from 1) and its metrics.
-        on_rewind: Called with the checkpoint that the fit goes back to.
+        on_epoch: Function called after every epoch with its number (from 1) and its metrics.
+        on_rewind: Function called with the checkpoint that the fit goes back to.
 
     Raises:
         UserError: A setting cannot be used here.
@@ -182,7 +182,7 @@ class LowerRate:
     """After a divergence: back to the last good checkpoint with half the learning rate, three times at most.
 
     Args:
-        checkpoints: Where the last good one is.
+        checkpoints: Checkpoints, of which the last good one is gone back to.
         module: The training that goes on with the lower rate.
         wanted: Whether ``trainer.on_divergence=lower_lr`` is set.
     """

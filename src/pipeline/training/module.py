@@ -41,7 +41,7 @@ class TrainingModule(QuickAttributes, pl.LightningModule):
 
     Args:
         model: The network.
-        plan: How it is trained; None for a module that only tests.
+        plan: Plan of its training; None for a module that only tests.
         compiled: Whether the forward pass of the training is compiled by ``torch.compile``.
     """
 

@@ -42,7 +42,7 @@ class Watched:
     """The metric by which a module is judged; which one it is shows once the module has logged something.
 
     Args:
-        plan: Names it, or leaves it to the names that are logged (``auto``).
+        plan: Plan that names it, or leaves it to the names that are logged (``auto``).
     """
 
     def __init__(self, plan: FitPlan) -> None:
@@ -164,7 +164,7 @@ class StepLogger(Logger):
     """Hands on what a module logs at single steps.
 
     Args:
-        on_step: Called with the optimiser step and the metrics.
+        on_step: Function called with the optimiser step and the metrics.
     """
 
     def __init__(self, on_step: Callable[[int, dict[str, float]], None]) -> None:
@@ -243,8 +243,8 @@ def prepare_own_fit(
         data: The data to train on.
         module: The LightningModule, of ``pytorch_lightning`` or of ``lightning``.
         directory: Directory of the run.
-        on_epoch: Called after every epoch with its number (from 1) and its metrics.
-        on_step: Called with the optimiser step and what was logged at it.
+        on_epoch: Function called after every epoch with its number (from 1) and its metrics.
+        on_step: Function called with the optimiser step and what was logged at it.
 
     Raises:
         UserError: Lightning refuses a setting.

@@ -80,8 +80,8 @@ class VectorEncoder(Encoder):
 
     Args:
         columns: Names of the features.
-        shift: What is subtracted from each feature.
-        scale: What each feature is divided by.
+        shift: Number that is subtracted from each feature.
+        scale: Number that each feature is divided by.
     """
 
     kind = "vector"

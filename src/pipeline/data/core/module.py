@@ -107,7 +107,7 @@ class DataModule(pl.LightningDataModule):
         """Have the embedded stand-in take the place of data that is not to be had, and say so loudly, once.
 
         Args:
-            error: What says that the data is not to be had.
+            error: Error that says that the data is not to be had.
 
         Returns:
             The name of the stand-in.

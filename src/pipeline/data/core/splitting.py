@@ -58,7 +58,7 @@ def fold_of(
     Args:
         rows: Number of rows that are dealt out.
         folds: Number of folds.
-        fold: Which of them (0 … folds − 1); None is the first.
+        fold: Number of the fold (0 … folds − 1); None is the first.
         seed: Seed of the order in which the rows are dealt out.
         labels: Class of each row, of which each fold gets its share; None deals out without looking at classes.
 

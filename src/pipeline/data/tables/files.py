@@ -45,7 +45,7 @@ class TableFormat:
 
     Args:
         format: ``csv``, ``tsv``, ``parquet``, ``jsonl``, or ``auto``: by the file's extension.
-        delimiter: What stands between the values of a CSV. None is a comma (a tabulator for TSV).
+        delimiter: Character between the values of a CSV. None is a comma (a tabulator for TSV).
         encoding: Encoding of a CSV or TSV.
         decimal: Decimal mark of a CSV's numbers.
     """

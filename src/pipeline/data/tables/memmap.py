@@ -52,8 +52,8 @@ class BlockRows(Rows):
         x: Inputs of the whole table, (rows, columns), mapped.
         y: Targets of the whole table, mapped.
         blocks: Numbers of the blocks of ``block`` rows that belong to this split, ascending.
-        shift: What is subtracted from each column, (columns,).
-        scale: What each column is divided by, (columns,); a missing value becomes 0, the mean.
+        shift: Number that is subtracted from each column, (columns,).
+        scale: Number that each column is divided by, (columns,); a missing value becomes 0, the mean.
         block: Number of rows in a block.
     """
 
