@@ -31,7 +31,7 @@ class OptunaSweeper(_PipelineSweeper):
     """Searches a space with Optuna (`hydra/sweeper=optuna`); its settings: `conf/hydra/sweeper/optuna.yaml`."""
 
     def sweep(self, arguments: list[str]) -> int:
-        """Run the sweep; the exit code of the command."""
+        """Run the sweep; gives the exit code of the command."""
         from pipeline.sweeps.sweeper import optimise
 
         assert self.config is not None and self.hydra_context is not None
@@ -42,7 +42,7 @@ class MultirunSweeper(_PipelineSweeper):
     """Runs every combination of the values given (`-m seed=1,2,3`), under one parent run, resumable."""
 
     def sweep(self, arguments: list[str]) -> int:
-        """Run the jobs; the exit code of the command."""
+        """Run the jobs; gives the exit code of the command."""
         from pipeline.sweeps.sweeper import multirun
 
         assert self.config is not None and self.hydra_context is not None

@@ -35,11 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Args:
-        argv: the words after ``python -m pipeline``; those of this process by default.
+        argv: Words after ``python -m pipeline``; those of this process by default.
 
     Returns:
-        The exit code: 0 done, 2 bad configuration or input, 3 diverged, 130 and 143 interrupted, 1 anything
-        else.
+        The exit code: 0 done, 2 bad configuration or input, 3 diverged, 130 and 143 interrupted, 1 anything else.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     # A log file that cannot be written (a full disk) is no reason for a traceback on the terminal.
@@ -135,9 +134,7 @@ def _show(hydra: Hydra, name: str, overrides: list[str], arguments: argparse.Nam
 
 
 def _run(hydra: Hydra, name: str, overrides: list[str], *, multirun: bool) -> int:
-    """Compose and check everything, then let Hydra make the directory, the log and the files beside it, and
-    run.
-    """
+    """Compose and check everything, then let Hydra make the directory, the log and the files beside it, and run."""
     from hydra.types import RunMode
 
     from pipeline.tasks import run_task
@@ -198,7 +195,7 @@ _UNSAID: dict[type[BaseException], str] = {MemoryError: "this machine's memory i
 
 
 def _is_hydras_own(error: BaseException) -> bool:
-    """Errors of Hydra and OmegaConf are about the configuration, wherever they appear."""
+    """Whether an error is of Hydra or OmegaConf, which is about the configuration wherever it appears."""
     return type(error).__module__.split(".")[0] in ("hydra", "omegaconf")
 
 

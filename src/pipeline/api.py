@@ -59,7 +59,7 @@ class SweepResult:
     Args:
         trials: A row a trial: its number, state, values and parameters.
         best_params: Settings of the best trial, by key.
-        best_value: Its value of the objective; None where no trial was completed.
+        best_value: Value of the objective in that trial; None where no trial was completed.
         directory: Directory of the sweep.
     """
 
@@ -120,7 +120,7 @@ def load(model: str | Path) -> Predictor:
         model: Directory of a run or of a saved model, or a run's id, key or name in the tracking store.
 
     Raises:
-        UserError: There is none.
+        UserError: There is no such model.
 
     Example:
         >>> load("experiments/runs/digits_mlp/TIME").predict(images)

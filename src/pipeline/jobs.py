@@ -38,7 +38,7 @@ def run_once(hydra: Hydra, name: str, cfg: DictConfig, task: Callable[[DictConfi
     """Let Hydra make the directory, the log and the files beside it, and run a task on a checked configuration.
 
     Args:
-        hydra: What composed the configuration.
+        hydra: Hydra that composed the configuration.
         name: Name of the primary configuration.
         cfg: The configuration, Hydra's part included.
         task: The function to run.
@@ -71,7 +71,7 @@ def run_once(hydra: Hydra, name: str, cfg: DictConfig, task: Callable[[DictConfi
 
 
 def _take_up(cfg: DictConfig) -> None:
-    """With ``resume``: the run goes on in the directory that it has, where Hydra's files stay as they were."""
+    """With ``resume``, have the run go on in the directory that it has, where Hydra's files stay as they were."""
     if cfg.get("resume") is None:
         return
     from pipeline.runs.state import find_resumable
@@ -103,7 +103,7 @@ def run_many(hydra: Hydra, name: str, cfg: DictConfig) -> int:
 
 
 def refuse_lists_of_values(overrides: list[str]) -> None:
-    """``seed=1,2`` without ``-m``: say what could have been meant."""
+    """Refuse ``seed=1,2`` without ``-m``, and say what could have been meant."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     suspects = [override for override in overrides if "," in override or "(" in override]

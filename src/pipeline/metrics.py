@@ -24,12 +24,12 @@ class Metric:
     """What is known of a metric.
 
     Args:
-        name: What it is recorded as, without the split (``accuracy`` for ``val/accuracy``).
+        name: Name that it is recorded under, without the split (``accuracy`` for ``val/accuracy``).
         direction: Whether more (``max``) or less (``min``) of it is better; None where neither is.
         kind: ``share`` (of what is right or found, shown in percent), ``score`` (a number of its own scale), ``error``
             (a distance between what was said and what is true), ``loss`` or ``cost`` (what a run takes, instead of what
             it reaches).
-        unit: What it is counted in; ``target`` is the unit of what is predicted, empty is none.
+        unit: Unit that it is counted in; ``target`` is the unit of what is predicted, empty is none.
         also: Other names that people log it by.
         per_prediction: Whether it is a mean over predictions, so that two models can be compared one by one.
         headline: Whether it is shown where there is room for few.
@@ -218,7 +218,7 @@ def direction(name: str) -> Direction:
     scikit-learn scores it: more is better.
 
     Raises:
-        UserError: It is not known; the nearest names are part of the message.
+        UserError: The direction is not known; the nearest names are part of the message.
 
     Example:
         >>> direction("val/acc_best")
@@ -238,7 +238,7 @@ def higher_is_better(name: str) -> bool:
     """Whether more of what is logged as ``name`` is better.
 
     Raises:
-        UserError: It is not known.
+        UserError: The direction is not known.
     """
     return direction(name) == "max"
 
@@ -251,7 +251,7 @@ def in_order(names: Iterable[str]) -> list[str]:
 def judged_by(names: Iterable[str]) -> str | None:
     """The one of the names that a model is judged by: the first in order, the loss only where there is nothing else.
 
-    None where of none of them it is known which way is better.
+    None where it is not known of any of them which way is better.
     """
     known = [name for name in in_order(names) if _direction(name)]
     return next((name for name in known if _place(name) > 0), known[0] if known else None)
@@ -281,8 +281,8 @@ def unit_of(name: str, of_target: str = "") -> str:
     """What a metric is counted in, empty where it has no unit.
 
     Args:
-        name: Of the metric.
-        of_target: The unit of what is predicted.
+        name: Name of the metric.
+        of_target: Unit of what is predicted.
     """
     found = find(name)
     unit = "" if found is None else found.unit

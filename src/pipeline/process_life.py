@@ -27,7 +27,7 @@ def interrupt(number: int, frame: FrameType | None) -> NoReturn:
     """The answer to a signal that ends at once what is going on.
 
     Raises:
-        Interrupted: With the signal's exit code.
+        Interrupted: Always, with the signal's exit code.
     """
     raise Interrupted(EXIT_CODES[signal.Signals(number)])
 
@@ -36,8 +36,8 @@ def answer(handler: Any, *numbers: signal.Signals) -> dict[signal.Signals, Any]:
     """Have ``handler`` answer signals from now on.
 
     Args:
-        handler: What :func:`signal.signal` takes.
-        *numbers: The signals.
+        handler: Handler, of the kinds that :func:`signal.signal` takes.
+        *numbers: Numbers of the signals.
 
     Returns:
         The handlers that were there before, for :func:`restore`. Outside of the main thread, which alone may set any,

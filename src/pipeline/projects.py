@@ -15,13 +15,13 @@ def new(directory: str) -> Path:
     """Write a project: a data set, a network, an experiment, a test, README, pyproject.toml and dvc.yaml.
 
     Args:
-        directory: Where it goes; it is made, or empty. Its name becomes the project's and the package's.
+        directory: Directory of the project, which is made, or empty. Its name becomes the project's and the package's.
 
     Returns:
         The directory.
 
     Raises:
-        UserError: There is something in it already, or its name is none for a package.
+        UserError: There is something in the directory already, or its name is not one for a package.
     """
     place = Path(directory).expanduser()
     project = place.absolute().name

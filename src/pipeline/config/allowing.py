@@ -26,7 +26,7 @@ def allowing(names: Sequence[str]) -> Iterator[None]:
     """What ``names`` and the working directory's pyproject.toml allow holds for as long as the block lasts.
 
     Raises:
-        UserError: A name is none, or the file cannot be read.
+        UserError: A name is not a dotted one, or the file cannot be read.
     """
     for name in names:
         _check(name, f"--allow {name}")

@@ -87,10 +87,10 @@ def check_name(name: object, key: str) -> None:
 
     Args:
         name: Value of a ``_target_``.
-        key: Where it stands (``optimizer._target_``), for the message.
+        key: Key that it stands at (``optimizer._target_``), for the message.
 
     Raises:
-        UserError: It is not a dotted name, or does not begin with an allowed module.
+        UserError: The name is no dotted one, or does not begin with an allowed module.
     """
     dotted = _dotted(name, key)
     if _is_under(dotted, allowed_names()):
@@ -111,10 +111,10 @@ def resolve(name: object, key: str = "_target_") -> Any:
 
     Args:
         name: Dotted name.
-        key: Where it stands, for the message.
+        key: Key that it stands at, for the message.
 
     Raises:
-        UserError: It is not allowed, or not there.
+        UserError: The object is not allowed, or there is none of that name.
     """
     dotted = _dotted(name, key)
     # Importing a module runs it, so the name's own beginning has to be on the list before anything is imported.
@@ -132,14 +132,14 @@ def build(node: Any, *args: Any, key: str = "", **kwargs: Any) -> Any:
         node: Mapping with ``_target_`` and the constructor's arguments. With ``_partial_: true`` the object is not
             built but returned as a function that builds it.
         *args: Handed to the constructor first.
-        key: Where the node stands in the configuration (``optimizer``), for messages.
+        key: Key of the node in the configuration (``optimizer``), for messages.
         **kwargs: Handed to the constructor; they win over the node's own.
 
     Returns:
         The object.
 
     Raises:
-        UserError: A class that may not be named, or arguments that its constructor refuses.
+        UserError: The class may not be named, or its constructor refuses the arguments.
 
     Example:
         >>> build({"_target_": "torch.nn.Dropout", "p": 0.5})
@@ -185,7 +185,7 @@ def check_shape(node: Mapping[Any, Any], key: str) -> None:
     """Refuse keys by which a node could change how it is called.
 
     Raises:
-        UserError: There is one, or one of those that are allowed has a value of the wrong kind.
+        UserError: There is such a key, or one of those that are allowed has a value of the wrong kind.
     """
     for name, value in node.items():
         if not (isinstance(name, str) and name.startswith("_") and name.endswith("_")):
@@ -211,7 +211,7 @@ def _built(value: Any, key: str) -> Any:
 
 @contextmanager
 def _weights_only() -> Iterator[None]:
-    """Nothing but weights is read from a file that is loaded on the way.
+    """Read nothing but weights from any file that is loaded in the block.
 
     torchvision loads what ``weights=`` names by way of ``torch.hub``, which would unpickle what lies in its cache.
     """

@@ -63,8 +63,7 @@ _LOGGING_ALLOWED = frozenset(
         "logging.handlers.TimedRotatingFileHandler",
     }
 )
-# Variables that a job may set or copy: any other could load code into what it starts, or carry a secret into
-# a file.
+# Variables that a job may set or copy: any other could load code into what it starts, or carry a secret into files.
 _JOB_VARIABLES = READABLE_VARIABLES | {"MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TOKENIZERS_PARALLELISM"}
 
 
@@ -72,12 +71,12 @@ def check(cfg: DictConfig, *, sweep: bool = False, for_this_machine: bool = True
     """Check a composed configuration, Hydra's part (``hydra.*``) included where it is there.
 
     Args:
-        cfg: as composed; nothing in it is changed.
-        sweep: it is the common part of several jobs: what is still missing may come with each of them.
-        for_this_machine: also refuse a trainer that this machine cannot serve.
+        cfg: Composed configuration; nothing in it is changed.
+        sweep: Whether it is the common part of several jobs, each of which may bring what is still missing.
+        for_this_machine: Whether to refuse a trainer that this machine cannot serve.
 
     Raises:
-        UserError: the first thing that is wrong.
+        UserError: The configuration is wrong; the message is about the first thing that is.
     """
     _check_literals(cfg, ())
     plain = _resolved(cfg, ())
@@ -105,7 +104,7 @@ def check_classes(cfg: DictConfig) -> None:
         cfg: Configuration that was checked.
 
     Raises:
-        UserError: A name that may not be named, or a setting that its class does not take.
+        UserError: A class may not be named, or does not take one of its settings.
     """
     for section in (*_OUR_KEYS, "callbacks", "trainer"):
         node = cfg.get(section)
@@ -165,7 +164,7 @@ def check_overrides(overrides: list[str]) -> None:
     """Refuse secrets on the command line: Hydra writes it to files.
 
     Raises:
-        UserError: an address with a password or a token.
+        UserError: An override holds an address with a password or a token.
     """
     for override in overrides:
         if holds_secret(override):
@@ -177,9 +176,7 @@ def check_overrides(overrides: list[str]) -> None:
 
 
 def _check_literals(node: Container, path: Path) -> None:
-    """What must stand in the configuration as it is: class names are never put together, secrets never
-    written.
-    """
+    """Refuse class names that are put together and secrets that are written into the configuration."""
     for key, child in children(node):
         here = (*path, key)
         if isinstance(child, Container) and not is_reference(child):
@@ -227,7 +224,7 @@ def _value(node: Container, key: Any, child: Node, path: Path) -> Any:
 
 
 def _check_targets(value: Any, path: Path) -> None:
-    """Every class that is named anywhere, Hydra's own part included."""
+    """Refuse any class that may not be named, wherever it is named, Hydra's own part included."""
     if isinstance(value, dict):
         if "_target_" in value:
             check_shape(value, _dotted(path))
@@ -240,7 +237,7 @@ def _check_targets(value: Any, path: Path) -> None:
 
 
 def _check_hydra(hydra: dict[str, Any], sweep: bool) -> None:
-    """What Hydra would act on before any code of ours runs again: decided on the objects themselves."""
+    """Refuse what Hydra would act on before any code of ours runs again, decided on the objects themselves."""
     acted_on = {"callbacks": hydra.get("callbacks")}
     if sweep:
         acted_on |= {"launcher": hydra.get("launcher"), "sweeper": hydra.get("sweeper")}
@@ -260,9 +257,7 @@ def _check_hydra(hydra: dict[str, Any], sweep: bool) -> None:
 
 
 def _check_logging(value: Any, path: Path) -> None:
-    """Logging's own way to name classes: handlers that write to the terminal or to a log file, and nothing
-    else.
-    """
+    """Refuse handlers of logging that do something else than write to the terminal or to a log file."""
     if isinstance(value, list):
         for position, inner in enumerate(value):
             _check_logging(inner, (*path, position))
@@ -284,7 +279,7 @@ def _check_logging(value: Any, path: Path) -> None:
 
 
 def _check_keys(plain: dict[str, Any]) -> None:
-    """Keys that nothing would read: misspelt ones above all."""
+    """Refuse keys that nothing would read, misspelt ones above all."""
     known = _shipped("config")
     groups = {path.name for path in config_directory().iterdir() if path.is_dir()}
     moved = template.MARK in plain
@@ -317,7 +312,7 @@ def _choosable(plain: dict[str, Any]) -> set[str]:
 
 
 def _check_sections(plain: dict[str, Any]) -> None:
-    """Single values where settings with names of their own belong."""
+    """Refuse single values where settings with names of their own belong."""
     for section in ("checkpoint", "objective", "logger", "paths", "data", "model", "optimizer", "trainer"):
         if section in plain:
             _refuse_value(section, plain[section])
@@ -333,7 +328,7 @@ def _check_sections(plain: dict[str, Any]) -> None:
 
 
 def _refuse_value(key: str, value: Any, expected: str = "its settings", example: str = "KEY") -> None:
-    """A single value where settings belong."""
+    """Refuse a single value where settings belong."""
     if not isinstance(value, dict):
         raise UserError(f"{key}={value}: expected {expected}, like {key}.{example}=VALUE")
 
@@ -369,7 +364,7 @@ def _check_callback_keys(callbacks: Any) -> None:
 
 
 def _check_arguments(section: str, node: Any, ours: frozenset[str], option: str | None) -> None:
-    """The keys of a node against the shipped files of the class that it names."""
+    """Hold the keys of a node against the shipped files of the class that it names."""
     if not isinstance(node, dict) or not isinstance(node.get("_target_"), str):
         if isinstance(node, dict) and node:
             raise UserError(f"{section}._target_ is not given: choose one of the group, like {section}=NAME")
@@ -440,7 +435,7 @@ def _check_value(key: str, value: Any, *, ruled: bool) -> None:
 
 
 def _check_together(plain: dict[str, Any]) -> None:
-    """Settings that are right by themselves and wrong beside others."""
+    """Refuse settings that are right by themselves and wrong beside others."""
     for path, value in _leaves(plain, ()):
         steers = path[-1] == "monitor" or path == ("objective", "metric")
         if steers and isinstance(value, str) and (of_test := OF_TEST.match(value)):
@@ -504,9 +499,7 @@ def _check_strategy(strategy: Any) -> None:
 
 
 def _leaves(value: Any, path: Path) -> Iterator[tuple[Path, Any]]:
-    """Every value that a rule can be about: scalars, lists as a whole, and mappings where a rule expects
-    none.
-    """
+    """Every value that a rule can be about: scalars, lists as a whole, mappings where a rule expects none."""
     if isinstance(value, dict) and (value or not path):
         if path and complaint(_dotted(path), value) and "_target_" not in value:
             yield path, value

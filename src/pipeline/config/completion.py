@@ -28,12 +28,12 @@ def complete(hydra: Hydra, name: str, words: list[str]) -> None:
     """Print the script to install, that to uninstall, or the completions of the line in ``COMP_LINE``.
 
     Args:
-        hydra: with the loader of the configuration.
-        name: of the primary configuration.
-        words: one of ``install=bash``, ``uninstall=bash`` and ``query=bash``.
+        hydra: Hydra with the loader of the configuration.
+        name: Name of the primary configuration.
+        words: One of ``install=bash``, ``uninstall=bash`` and ``query=bash``.
 
     Raises:
-        UserError: another shell, or nothing to do.
+        UserError: The word is none of these.
     """
     if words == ["install=bash"]:
         print(_SCRIPT)

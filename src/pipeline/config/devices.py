@@ -1,6 +1,4 @@
-"""Whether this machine has what a trainer asks for; torch is imported only where an accelerator may really be
-there.
-"""
+"""Whether this machine has what a trainer asks for; torch is imported only where there may be an accelerator."""
 
 from __future__ import annotations
 
@@ -20,10 +18,10 @@ def check_devices(trainer: dict[str, Any]) -> None:
     """Refuse a trainer that this machine cannot serve.
 
     Args:
-        trainer: the trainer's section, resolved.
+        trainer: The ``trainer`` section, resolved.
 
     Raises:
-        UserError: what is missing, and which trainer to use instead.
+        UserError: Something is missing; the message says what, and which trainer to use instead.
     """
     accelerator, devices = trainer.get("accelerator", "auto"), trainer.get("devices", "auto")
     wanted = _wanted(devices)

@@ -1,6 +1,4 @@
-"""Composing: Hydra's own loader, with friendlier overrides and a check behind every configuration that it
-composes.
-"""
+"""Composing: Hydra's own loader, with friendlier overrides and a check of every configuration that it composes."""
 
 from __future__ import annotations
 
@@ -200,14 +198,13 @@ def compose(
     """The checked configuration that a command line would run with, without Hydra's own part.
 
     Args:
-        overrides: as on the command line: ``["+experiment=mnist_cnn", "seed=1"]``. ``hydra.run.dir`` among
-        them
-            becomes ``paths.run_dir``.
-        config_dir: a user's own directory of configurations, searched beside the shipped one.
-        for_this_machine: also refuse a trainer that this machine cannot serve.
+        overrides: Overrides as on the command line: ``["+experiment=mnist_cnn", "seed=1"]``; ``hydra.run.dir`` among
+            them becomes ``paths.run_dir``.
+        config_dir: Directory of a user's own configurations, searched beside the shipped one.
+        for_this_machine: Whether to refuse a trainer that this machine cannot serve.
 
     Raises:
-        UserError: what is wrong with them.
+        UserError: Something is wrong with the overrides; the message says what.
 
     Example:
         >>> compose(["+experiment=digits_mlp", "model.dropout=0.2"]).model.dropout
@@ -226,7 +223,7 @@ def loader(config_dir: Path | str | None = None, *, for_this_machine: bool = Tru
     """Hydra's loader for the shipped configuration and a user's own directory beside it.
 
     Raises:
-        UserError: the directory is not there.
+        UserError: There is no such directory.
     """
     prepare()
     search_path = create_config_search_path(str(config_directory()))
@@ -259,9 +256,7 @@ def user_directory() -> Path | None:
 
 
 def _settle(cfg: DictConfig) -> None:
-    """Give plain values to what follows from the whole: the run's name, and paths that no longer depend on
-    where.
-    """
+    """Give plain values to what follows from the whole: the run's name, and paths made absolute."""
     with read_write(cfg), open_dict(cfg):
         if "name" in cfg:
             cfg.name = _name(cfg)
@@ -272,7 +267,7 @@ def _settle(cfg: DictConfig) -> None:
 
 
 def _keep_typed_length(cfg: DictConfig, overrides: Sequence[str]) -> None:
-    """Who types how long to train means it for a stand-in too."""
+    """Have a length of training that was typed hold for a stand-in too."""
     typed = {parts["key"] for override in overrides if (parts := _OVERRIDE.fullmatch(override))}
     if "data.stand_in_steps" in typed or OmegaConf.select(cfg, "data.stand_in_steps") is None:
         return
@@ -284,9 +279,7 @@ def _keep_typed_length(cfg: DictConfig, overrides: Sequence[str]) -> None:
 
 
 def _name(cfg: DictConfig) -> Any:
-    """What the run is called: as typed; else by its experiment or data and model, after its task's name where it does
-    not train.
-    """
+    """A run's name: as typed, else of its experiment, or data and model; after the task's, where it does not train."""
     choices, task = cfg.hydra.runtime.choices, OmegaConf.select(cfg, "task.name", default="train")
     # What was typed may hold references that only the check is to look at.
     overrides: Any = OmegaConf.to_container(cfg.hydra.overrides.task, resolve=False)

@@ -10,9 +10,9 @@ def suggest(wrong: str, names: Iterable[str], limit: int = 12) -> str:
     """A sentence for an error message: the nearest names, or all of them where they are few.
 
     Args:
-        wrong: what was typed.
-        names: what could have been meant.
-        limit: list all names only where there are at most this many.
+        wrong: What was typed.
+        names: What could have been meant.
+        limit: Largest number of names that are all listed.
 
     Example:
         >>> suggest("mnist_cn", ["mnist_cnn", "mnist_mlp"])

@@ -45,7 +45,7 @@ def overview(config_dir: Path | None = None) -> str:
     """The text of ``--help``.
 
     Args:
-        config_dir: a user's own directory of configurations; what is in it is listed too.
+        config_dir: Directory of a user's own configurations, which are listed too.
     """
     directories = [config_directory(), *([config_dir] if config_dir is not None else [])]
     parts = ["python -m pipeline [FLAGS] [key=value ...]\n", _EXAMPLES]

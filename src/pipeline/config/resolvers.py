@@ -49,9 +49,7 @@ def register() -> None:
 
 
 def allowed_names() -> frozenset[str]:
-    """What the user allowed beyond the shipped lists: by ``--allow``, or in ``PIPELINE_ALLOW`` (comma-
-    separated).
-    """
+    """What the user allowed beyond the shipped lists, by ``--allow`` or in ``PIPELINE_ALLOW`` (comma-separated)."""
     return frozenset(name.strip() for name in os.environ.get("PIPELINE_ALLOW", "").split(",") if name.strip())
 
 
@@ -89,9 +87,7 @@ def _switched_off(name: str) -> Any:
 
 
 def _run_directory(*, _root_: DictConfig) -> str | None:
-    """This run's directory: Hydra knows it once the job has started, before that it is where the job would
-    go.
-    """
+    """This run's directory: as Hydra knows it once the job has started, before that where the job would go."""
     from hydra.core.hydra_config import HydraConfig
 
     whole: Any = _root_ if "hydra" in _root_ else HydraConfig.instance().cfg

@@ -27,12 +27,14 @@ class Number:
     """A finite number in a range.
 
     Args:
-        low, high: the range, both ends included unless ``above`` (low is excluded) or ``below`` (high is).
-        whole: whole numbers only.
-        null: null is a value too.
-        many: a list of such numbers is a value too.
-        flag: true and false are values too.
-        words: words that stand for a value, like ``auto``.
+        low, high: Ends of the range, included unless said otherwise.
+        above: Whether ``low`` is excluded.
+        below: Whether ``high`` is excluded.
+        whole: Whether the number has to be whole.
+        null: Whether null is a value too.
+        many: Whether a list of such numbers is a value too.
+        flag: Whether true and false are values too.
+        words: Words that stand for a value, like ``auto``.
     """
 
     low: float = -math.inf
@@ -84,8 +86,8 @@ class Batches:
     """A share of the batches, as a fraction up to 1, or a number of them.
 
     Args:
-        none: 0 is a value too.
-        null: null is a value too.
+        none: Whether 0 is a value too.
+        null: Whether null is a value too.
     """
 
     none: bool = True
@@ -189,8 +191,7 @@ PATH_OR_NULL = Text("a path", r"[^\0]+", null=True)
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
 STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false", "fsdp")
 
-# The first pattern that fits a key decides. A key that is not there is not checked, so one table serves all
-# classes.
+# The first pattern that fits a key decides. A key that is not there is not checked, so one table serves all classes.
 RULES: dict[str, Rule] = {
     "name": Text(
         "a name of letters, digits, spaces and . _ + - (not starting with a dot)", r"[\w+\-][\w.+\- ]{0,127}"
@@ -326,9 +327,9 @@ def complaint(key: str, value: Any, rule: Rule | None = None) -> str | None:
     """What is wrong with a value, or None.
 
     Args:
-        key: dotted, ``model.dropout``.
-        value: with interpolations resolved.
-        rule: what it may be; by default the table's rule for the key.
+        key: Dotted key, like ``model.dropout``.
+        value: Value, with interpolations resolved.
+        rule: Rule that the value has to keep; by default the table's rule for the key.
 
     Example:
         >>> complaint("model.dropout", 1.5)

@@ -29,10 +29,10 @@ def check_arguments(target: Any, settings: Mapping[str, Any], key: str) -> None:
     Args:
         target: Class or function.
         settings: Its arguments by name, as the configuration has them.
-        key: Where the node stands in the configuration, for messages.
+        key: Key of the node in the configuration, for messages.
 
     Raises:
-        UserError: An argument that it does not take, or a value that a rule refuses.
+        UserError: The target does not take one of the settings, or a rule refuses a value.
     """
     parameters = _parameters(target)
     if parameters and not any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters):
@@ -55,12 +55,12 @@ def check_complete(
     Args:
         target: Class or function.
         settings: Names of the arguments that the configuration gives.
-        key: Where the node stands in the configuration, for messages.
+        key: Key of the node in the configuration, for messages.
         given: Arguments that come first.
-        named: Names of those that are given beside the settings.
+        named: Names of arguments that are given beside the settings.
 
     Raises:
-        UserError: One without a default is missing.
+        UserError: An argument without a default is missing.
     """
     parameters = _parameters(target)
     filled = {parameter.name for parameter in parameters if parameter.kind in _BY_PLACE}

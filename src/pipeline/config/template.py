@@ -29,7 +29,7 @@ def is_one(directory: Path) -> bool:
 
 
 def announce_root() -> None:
-    """Say where the project is, as its own start-up would."""
+    """Set the variable that says where the project is, as its own start-up would."""
     os.environ.setdefault(ROOT, str(Path.cwd()))
 
 
@@ -37,7 +37,7 @@ def adopt(cfg: DictConfig, shipped: DictConfig) -> None:
     """Complete a configuration of that kind.
 
     Args:
-        cfg: As it was composed; it is changed.
+        cfg: Composed configuration, which is changed.
         shipped: The shipped configuration with its defaults.
     """
     with read_write(cfg), open_dict(cfg):
@@ -70,7 +70,7 @@ def _copy(shipped: DictConfig, key: str) -> Any:
 
 
 def _complete(cfg: DictConfig, shipped: DictConfig, section: str) -> None:
-    """What a section of ours has and theirs does not say."""
+    """Add what a section of ours has and theirs does not say."""
     ours = _copy(shipped, section) or {}
     if cfg.get(section) is None:
         cfg[section] = ours
@@ -81,7 +81,7 @@ def _complete(cfg: DictConfig, shipped: DictConfig, section: str) -> None:
 
 
 def _places(cfg: DictConfig, shipped: DictConfig) -> None:
-    """Their directories, known before a job begins; runs lie where they are looked for when they are resumed."""
+    """Settle their directories before a job begins, and put runs where they are looked for when they are resumed."""
     raw = OmegaConf.to_container(cfg.paths, resolve=False)
     assert isinstance(raw, dict)
     for key, value in raw.items():

@@ -133,7 +133,7 @@ def item(dataset: Any, number: int) -> tuple[Any, Any]:
     """One sample: its input and its target.
 
     Raises:
-        UserError: It is no pair.
+        UserError: The sample is no pair.
     """
     found = dataset[number]
     if not isinstance(found, tuple | list) or len(found) != 2:
@@ -148,7 +148,7 @@ def as_tensor(x: Any) -> Tensor:
     """An input as a tensor: tensors as they are, pictures as ``uint8`` (channels, height, width), arrays and numbers.
 
     Raises:
-        UserError: It is nothing of the kind.
+        UserError: The input is none of these.
     """
     if isinstance(x, Tensor):
         return x

@@ -17,7 +17,7 @@ def restored(state: dict[str, Any]) -> Encoder:
     """The fitted encoder whose :meth:`~pipeline.data.core.encoder.Encoder.to_state` was ``state``.
 
     Raises:
-        UserError: no encoder class of that kind is loaded.
+        UserError: No encoder class of that kind is loaded.
     """
     state = dict(state)
     kind = state.pop("kind")

@@ -31,7 +31,7 @@ class LoaderSplit:
 
     @property
     def samples(self) -> int:
-        """How many samples it has, 0 where it does not say."""
+        """Number of its samples, 0 where it does not say."""
         dataset = getattr(self.loader, "dataset", None)
         try:
             return len(cast(Any, dataset))
@@ -42,7 +42,7 @@ class LoaderSplit:
         return self.samples
 
     def batches(self, batch_size: int) -> int:
-        """How many batches its loader gives (at least 1 where it does not say)."""
+        """Number of batches that its loader gives (at least 1 where it does not say)."""
         try:
             return len(self.loader)
         except TypeError:
@@ -69,7 +69,6 @@ class LightningData(DataModule):
         name: Name of the data set.
         spec: Fields of the Spec, as far as they are said; the others are inferred from a batch when a model asks.
         batch_size: Batch size, for messages alone.
-        **shared: Settings of all data sets that mean nothing here.
     """
 
     def __init__(
@@ -83,10 +82,10 @@ class LightningData(DataModule):
         self.train = self.validation = self.test = None  # type: ignore[assignment]
 
     def prepare_data(self) -> None:
-        """Nothing yet: Lightning prepares it when the fit begins."""
+        """Do nothing yet: Lightning prepares the data when the fit begins."""
 
     def setup(self, stage: str | None = None) -> None:
-        """Nothing yet: Lightning sets it up when the fit begins."""
+        """Do nothing yet: Lightning sets the data up when the fit begins."""
 
     def look(self) -> None:
         """Prepare the data now, for a model that has to know what it looks like."""
@@ -149,7 +148,7 @@ def pair(batch: Any) -> tuple[Any, Any]:
     """Inputs and targets of a batch.
 
     Raises:
-        UserError: It is no pair.
+        UserError: The batch is no pair.
     """
     if isinstance(batch, list | tuple) and len(batch) == 2:
         return batch[0], batch[1]

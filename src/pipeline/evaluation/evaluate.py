@@ -39,22 +39,22 @@ if TYPE_CHECKING:
 SHIFTS = ("noise", "blur", "shift", "invert")
 STRENGTHS = {"noise": (16, 32, 64, 96), "blur": (1, 2, 3, 4), "shift": (1, 2, 3, 4), "invert": (1,)}
 MOST_CURVES = 3
-"""Curves are drawn for so many classes: those with the smallest area under the ROC curve."""
+"""Largest number of classes that curves are drawn for: those with the smallest area under the ROC curve."""
 
 
 def evaluate(cfg: DictConfig, other_data: bool = False) -> dict[str, Any]:
     """Test the model that ``task.run_id``, ``task.model_uri`` or ``task.run_dir`` names.
 
     Args:
-        cfg: of this command.
-        other_data: test on ``cfg.data`` instead of the run's own data.
+        cfg: Configuration of this command.
+        other_data: Whether to test on ``cfg.data`` instead of the run's own data.
 
     Returns:
         What is written as ``evaluation.json``: metrics (with the logged ones beside them), per class, calibration,
         shifts, drift. Beside it lie ``metrics.json`` (without the run's id) and ``predictions.csv``.
 
     Raises:
-        UserError: no such model, or data that it cannot be tested on.
+        UserError: There is no such model, or it cannot be tested on the data.
     """
     _check(cfg)
     finished, predictor, store = _asked(cfg)
@@ -100,7 +100,7 @@ def _asked(cfg: DictConfig) -> tuple[FinishedRun, Predictor, Store | None]:
 
 
 def _store_that_knows(finished: FinishedRun, cfg: DictConfig) -> Store | None:
-    """A delivered run may come from another machine: what is found out about it is recorded where it is known."""
+    """The store in which results about a run are recorded; None where it is not known there or nothing is tracked."""
     if not cfg.logger.get("mlflow") or not finished.record.run_id:
         return None
     try:
@@ -112,7 +112,7 @@ def _store_that_knows(finished: FinishedRun, cfg: DictConfig) -> Store | None:
 
 
 def _written(result: dict[str, Any], outputs: Outputs, directory: Path) -> list[Path]:
-    """The figures with and without what is never the same twice, and each sample's truth and prediction."""
+    """Write all figures, those that are the same at every repetition, and each sample's truth and prediction."""
     interval, plain = result["interval"], as_json(result)
     metrics = {
         **{f"test/{name}": value for name, value in plain["metrics"].items()},
@@ -240,9 +240,9 @@ def rows_of_file(path: str, target: str | None, predictor: Predictor) -> Rows:
     """The samples of a CSV or JSON lines file with their targets, as the model takes them.
 
     Args:
-        path: the file.
-        target: the column that holds the truth; None for the one that the model was trained to predict.
-        predictor: the model with its encoder.
+        path: The file.
+        target: The column that holds the truth; None for the one that the model was trained to predict.
+        predictor: The model with its encoder.
     """
     import pandas as pd
 
@@ -332,10 +332,10 @@ def shifted(images: Tensor, kind: str, strength: int) -> Tensor:
     """Changed ``uint8`` images of the same shape (samples, channels, height, width).
 
     Args:
-        images: the originals.
-        kind: ``noise`` (normal, so many pixel units), ``blur`` (mean over 2·strength + 1 pixels), ``shift`` (so many
-            pixels right and down, filled with black) or ``invert``.
-        strength: how much.
+        images: Original images.
+        kind: Change: ``noise`` (normal, with a standard deviation of ``strength`` pixel units), ``blur`` (mean over
+            2·strength + 1 pixels), ``shift`` (``strength`` pixels right and down, filled with black) or ``invert``.
+        strength: Size of the change.
     """
     values = images.float()
     if kind == "noise":

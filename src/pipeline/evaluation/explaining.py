@@ -32,9 +32,9 @@ class ExplainedText:
     """A text with what each word adds to its prediction.
 
     Args:
-        words: in order; ``<?>`` is one outside the vocabulary.
-        contributions: one for each.
-        predicted, true: classes, or numbers.
+        words: Words in their order; ``<?>`` stands for one outside the vocabulary.
+        contributions: What each word adds to the prediction.
+        predicted, true: Predicted and true class, or number.
     """
 
     words: list[str]
@@ -47,16 +47,17 @@ def explain(predictor: Predictor, data: DataModule, split: Rows, directory: Path
     """Draw which inputs the model's predictions rest on.
 
     Args:
-        predictor: the model.
-        data: it was trained on; the reference is an input of zeros: a black image, the mean row, an empty text.
-        split: whose samples are explained.
-        directory: where the plots go.
+        predictor: Model with its encoder.
+        data: Data that the model was trained on. Contributions are measured against an input of zeros: a black image,
+            the mean row, an empty text.
+        split: Split whose samples are explained.
+        directory: Directory that receives the plots.
 
     Returns:
         The files written.
 
     Raises:
-        UserError: captum is not installed, or the model's input has no gradient.
+        UserError: Captum is not installed, or the model's input has no gradient.
     """
     spec = predictor.spec
     embedded = getattr(predictor.module, "embedding", None) is not None
@@ -99,7 +100,7 @@ def integrated_gradients(model: BaseModule, x: Tensor) -> Tensor:
 
 
 def embedded_gradients(model: BaseModule, ids: Tensor) -> Tensor:
-    """The same for each word of ``ids`` (samples, steps), summed over its embedding, against padding alone."""
+    """How much each word of ``ids`` (samples, steps) adds, summed over its embedding, against padding alone."""
     ids = ids.to(model.device)
     outputs, target = _outputs(model), _predicted(model, ids)
     method = _captum("LayerIntegratedGradients")(outputs, model.embedding)
@@ -205,7 +206,7 @@ def _bars(weights: np.ndarray, names: list[str], path: Path) -> Path:
 
 
 def _coloured(texts: list[ExplainedText], path: Path, favours: str) -> Path:
-    """Texts with their words on red and blue; of a long one the part that matters most."""
+    """Draw texts with their words on red and blue; of a long one the part that matters most."""
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 

@@ -89,12 +89,13 @@ def chunks(
     Args:
         place: A file, a folder, or ``-`` for standard input.
         encoder: The model's encoder, which says what a sample is.
-        size: Samples in a chunk.
-        form: ``csv``, ``tsv``, ``parquet``, ``jsonl``, ``npy`` or ``text``; None for what the name ends in.
+        size: Number of samples in a chunk.
+        form: Format: ``csv``, ``tsv``, ``parquet``, ``jsonl``, ``npy`` or ``text``; None for the one that the name ends
+            in, or that fits the model where there is no name.
         beside: Columns of a table that the encoder does not know, to be kept as they are written.
 
     Raises:
-        UserError: there is nothing there, or not what the model takes.
+        UserError: There is nothing at ``place``, or not what the model takes.
     """
     source = _Source(place, encoder, size, beside)
     if place != "-" and not source.path.exists():

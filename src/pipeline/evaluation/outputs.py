@@ -29,9 +29,9 @@ class Outputs:
     """A model's answers.
 
     Args:
-        model: that gave them.
-        logits: (samples, outputs), in the order of the split's rows.
-        targets: likewise.
+        model: Model that gave them.
+        logits: Outputs of the model, (samples, outputs), in the order of the split's rows.
+        targets: Targets of the samples, in the same order.
     """
 
     model: BaseModule
@@ -58,17 +58,17 @@ class Outputs:
         )
 
     def probabilities(self) -> np.ndarray:
-        """(predictions, classes)."""
+        """Probabilities, (predictions, classes)."""
         p: np.ndarray = self.model.objective.probabilities(self.known()[0]).numpy()
         return p
 
     def labels(self) -> np.ndarray:
-        """The true classes, (predictions,)."""
+        """The true class of each prediction, (predictions,)."""
         found: np.ndarray = self.known()[1].reshape(-1).long().numpy()
         return found
 
     def values(self) -> tuple[str, np.ndarray]:
-        """What a sample is judged by, and its value for each: ``accuracy`` (0 or 1), or ``mae``."""
+        """Name of the metric that single samples are judged by, ``accuracy`` (0 or 1) or ``mae``, and its values."""
         logits, targets = self.known()
         if self.spec.task == "regression":
             error = (logits.reshape(len(targets), -1) - targets.reshape(len(targets), -1)).abs().mean(1)
@@ -80,7 +80,7 @@ class Outputs:
         return "accuracy", right.numpy()
 
     def judged(self) -> tuple[str, np.ndarray]:
-        """What runs are compared by, and its value for each prediction: what the objective is the mean of."""
+        """Name of the metric that runs are compared by, and its value for each prediction: their mean is reported."""
         metric = metric_of(self.spec)
         logits, targets = self.known()
         if metric == "bits_per_char":
@@ -122,7 +122,7 @@ def paired(a: Outputs, b: Outputs) -> PairedTest:
     """Is B better or worse than A on the same samples, by :meth:`Outputs.judged`?
 
     Raises:
-        UserError: the samples are not the same.
+        UserError: The samples are not the same.
     """
     (metric, first), (other, second) = a.judged(), b.judged()
     same = a.targets.shape == b.targets.shape and bool((a.targets.double() == b.targets.double()).all())
@@ -167,7 +167,7 @@ def test_split(data: DataModule, what: str) -> Rows:
     """The test split of a data set.
 
     Raises:
-        UserError: it has none.
+        UserError: The data set has no test split.
     """
     if data.test is None or len(data.test) == 0:
         raise UserError(f"{what} has no test split")
@@ -175,7 +175,7 @@ def test_split(data: DataModule, what: str) -> Rows:
 
 
 def loader_of(data: DataModule, split: Rows) -> Any:
-    """``split`` in order, in the batches that a test of this data set goes through it."""
+    """A loader of ``split`` in order, in batches of the size that a test of this data set uses."""
     return data.loader_of(split)
 
 

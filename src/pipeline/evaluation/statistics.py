@@ -21,9 +21,9 @@ class Interval:
     """A value with its confidence interval.
 
     Args:
-        value: the estimate; NaN where there were no samples.
-        low, high: the ends of the interval.
-        confidence: how often such an interval holds the true value.
+        value: The estimate; NaN where there were no samples.
+        low, high: Ends of the interval.
+        confidence: Share of such intervals that hold the true value.
     """
 
     value: float
@@ -40,10 +40,10 @@ class PairedTest:
     """What a paired comparison of A and B on the same samples showed.
 
     Args:
-        difference: mean of B minus mean of A, with its bootstrap interval.
-        p_value: chance of a difference at least as large if there were none.
-        method: which test gave it.
-        only_a, only_b: samples that one of the two alone got right (McNemar only).
+        difference: Mean of B minus mean of A, with its bootstrap interval.
+        p_value: Chance of a difference at least as large if there were none.
+        method: Name of the test that gave the p-value.
+        only_a, only_b: Number of samples that one of the two alone got right (McNemar only).
     """
 
     difference: Interval
@@ -61,9 +61,9 @@ def bootstrap_mean(values: Array, confidence: float = 0.95, seed: int = 0) -> In
     """The mean of per-sample values with its percentile bootstrap interval.
 
     Args:
-        values: (samples,) 0 or 1 for right or wrong, or an error.
-        confidence: of the interval.
-        seed: of the resampling.
+        values: Values, (samples,): 0 or 1 for wrong or right, or an error.
+        confidence: Confidence of the interval, between 0 and 1.
+        seed: Seed of the resampling.
     """
     values = np.asarray(values, dtype=np.float64)
     if len(values) == 0:
@@ -78,8 +78,8 @@ def compare_hits(a: Array, b: Array, seed: int = 0) -> PairedTest:
     """McNemar's exact test on which samples A and B got right.
 
     Args:
-        a, b: (samples,) whether each sample was right, in the same order.
-        seed: of the interval's resampling.
+        a, b: Whether each sample was right, (samples,), in the same order.
+        seed: Seed of the interval's resampling.
     """
     a, b = np.asarray(a, dtype=bool), np.asarray(b, dtype=bool)
     only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
@@ -94,8 +94,8 @@ def compare_values(a: Array, b: Array, seed: int = 0) -> PairedTest:
     that give a mean at least as far from 0.
 
     Args:
-        a, b: (samples,) values in the same order.
-        seed: of the resampling.
+        a, b: Values in the same order, (samples,).
+        seed: Seed of the resampling.
     """
     differences = np.asarray(b, dtype=np.float64) - np.asarray(a, dtype=np.float64)
     interval = bootstrap_mean(differences, seed=seed)
@@ -116,7 +116,7 @@ def mcnemar(only_a: int, only_b: int) -> float:
     n, fewer = only_a + only_b, min(only_a, only_b)
     if n == 0:
         return 1.0
-    # log space: the number of samples has no bound.
+    # In log space, since the number of samples has no bound.
     logs = [_log_choose(n, k) - n * math.log(2) for k in range(fewer + 1)]
     largest = max(logs)
     tail = math.exp(largest) * sum(math.exp(value - largest) for value in logs)
@@ -127,9 +127,9 @@ def calibration_error(confidence: Array, correct: Array, bins: int = 15) -> floa
     """Expected calibration error: the mean gap between confidence and share of right answers, in bins of equal width.
 
     Args:
-        confidence: (samples,) probability of the predicted class.
-        correct: (samples,) whether it was right.
-        bins: of equal width between 0 and 1.
+        confidence: Probability of each predicted class, (samples,).
+        correct: Whether each prediction was right, (samples,).
+        bins: Number of bins of equal width between 0 and 1.
     """
     confidence, correct = np.asarray(confidence, dtype=np.float64), np.asarray(correct, dtype=np.float64)
     if len(confidence) == 0:
@@ -144,11 +144,11 @@ def fit_temperature(logits: Array, targets: Array) -> float:
     """The number that logits are divided by so that the likelihood of the targets is largest.
 
     Args:
-        logits: (samples, classes); for two classes also (samples,) or (samples, 1) of the second one.
-        targets: (samples,) class numbers.
+        logits: Logits, (samples, classes); for two classes also (samples,) or (samples, 1), of the second class.
+        targets: Class numbers, (samples,).
 
     Returns:
-        Above 1 where the model is too sure of itself; between 0.05 and 20.
+        The temperature, between 0.05 and 20: above 1 where the model is too sure of itself.
     """
     from scipy.optimize import minimize_scalar
 

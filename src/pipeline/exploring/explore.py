@@ -133,7 +133,7 @@ def _look_at_inputs(data: DataModule, findings: Findings) -> None:
 
 
 def _look_at_columns(data: DataModule, findings: Findings) -> None:
-    """Statistics in the columns' own units."""
+    """Note statistics in the columns' own units."""
     columns = columns_of(data, data.train.take(some_rows(data.train))[0].double().numpy())
     findings.categories = list(columns.categories)
     findings.inputs = [_described(name, values) for name, values in columns.numbers.items()]
@@ -193,7 +193,7 @@ def _described(name: str, values: np.ndarray) -> dict[str, Any]:
 
 
 def _look_for_wrong_labels(data: DataModule, findings: Findings) -> None:
-    """Samples whose label a cross-validated linear classifier gives less than two percent."""
+    """Note samples whose label a cross-validated linear classifier gives less than two percent."""
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
     rows = some_rows(data.train, MOST_FITTED)

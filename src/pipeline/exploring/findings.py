@@ -13,16 +13,16 @@ class Findings:
     """What was seen in the training and validation data; of the test split nothing but hashes is looked at.
 
     Args:
-        sizes: samples of each split.
-        targets: samples of each class, or quantiles of the numbers to predict (training split).
-        inputs: a row for each column of numbers, in its own units, or for each statistic of images and texts.
-        categories: the columns of words.
-        words: in how many training texts the most frequent words occur.
-        duplicates: how many samples of a split occur in another one, or twice in the same.
-        contradictions: training samples with the same input and different targets.
-        suspects: rows of the training split whose label a simple model finds very unlikely.
-        warnings: in words.
-        notes: what was said while the data was read (columns left out, files skipped).
+        sizes: Number of samples of each split.
+        targets: Number of samples of each class, or quantiles of the numbers to predict (training split).
+        inputs: A row for each column of numbers, in its own units, or for each statistic of images and texts.
+        categories: The columns of words.
+        words: Number of training texts in which each of the most frequent words occurs.
+        duplicates: Number of samples of a split that occur in another one, or twice in the same.
+        contradictions: Number of training samples with the same input and different targets.
+        suspects: Rows of the training split whose label a simple model finds very unlikely.
+        warnings: Warnings, in words.
+        notes: Messages of the reading of the data (columns left out, files skipped).
     """
 
     sizes: dict[str, int] = field(default_factory=dict)

@@ -21,7 +21,7 @@ FEW_CLASSES = 12
 
 
 def write_report(data: DataModule, findings: Findings, directory: Path) -> list[Path]:
-    """The report as HTML, the findings as JSON, and the plots."""
+    """Write the report as HTML, the findings as JSON, and the plots."""
     page = Page(f"What is in {data.used}")
     for warning in findings.warnings:
         page.warning(warning)
@@ -75,7 +75,7 @@ def _in_words(data: DataModule) -> str:
 
 
 def _describe_inputs(page: Page, data: DataModule, findings: Findings, directory: Path) -> list[Path]:
-    """The section about the inputs; gives the plots that it shows."""
+    """Add the section about the inputs; gives the plots that it shows."""
     plots: list[Path] = []
     if not (findings.inputs or findings.categories):
         return plots
@@ -149,7 +149,7 @@ def _histograms(data: DataModule, path: Path, most: int = 16) -> Path:
 
 
 def _images(data: DataModule, path: Path) -> Path:
-    """Two of each class, as far as there is room."""
+    """Draw two images of each class, as far as there is room."""
     labels = data.train.y.reshape(-1).long()
     rows = [row for k in range(len(data.spec.classes)) for row in torch.nonzero(labels == k)[:2, 0].tolist()][
         :24

@@ -54,11 +54,11 @@ def improve(cfg: DictConfig, typed: Sequence[str] = ()) -> Climb:
     """Climb the ladder of ``cfg`` (``+ladder=NAME``, or the default one for the data that was typed).
 
     Args:
-        cfg: of this command.
-        typed: overrides that hold for every rung.
+        cfg: Configuration of this command.
+        typed: Overrides that hold for every rung.
 
     Raises:
-        UserError: the ladder or the data cannot be used.
+        UserError: The ladder or the data cannot be used.
     """
     from pipeline.ladder.report import write_report
 
@@ -100,7 +100,7 @@ def _ladder(cfg: DictConfig, typed: Sequence[str]) -> dict[str, Any]:
 
 
 def _places(cfg: DictConfig) -> list[str]:
-    """Every rung finds its data where the command does, and is recorded in the same experiment."""
+    """Overrides by which every rung finds its data where the command does, and is recorded beside the others."""
     places = [f"paths.data_dir={cfg.paths.data_dir}", f"paths.experiments_dir={cfg.paths.experiments_dir}"]
     if cfg.logger.get("mlflow"):
         return [*places, f"logger.experiment_name={cfg.logger.experiment_name}"]
@@ -121,7 +121,7 @@ def _climbed(
     parent: AnyRun,
     budget: Budget,
 ) -> Climb:
-    """Every rung, judged on validation data alone."""
+    """Climb every rung, judged on validation data alone."""
     steps = {**ladder["rungs"], "tuned": ladder["tuned"]}
     after = [*typed, *_places(cfg)]
     first = _composed([*ladder["base"], *next(iter(steps.values())), *after])
@@ -297,7 +297,7 @@ def _key(word: str) -> str:
 
 
 def _retrain(cfg: DictConfig, climb: Climb, directory: Path, parent: AnyRun, budget: Budget) -> None:
-    """The winner on training and validation data together, once for each seed."""
+    """Train the winner on training and validation data together, once for each seed."""
     chosen = climb.chosen
     assert chosen.cfg is not None and chosen.result is not None
     if chosen.made_of:
@@ -342,7 +342,7 @@ def _kept_length(chosen: Rung) -> list[str]:
 
 
 def _read_test(climb: Climb, parent: AnyRun) -> Outputs | None:
-    """The one look at the test split, for every rung at once: the choice is made.
+    """Look at the test split once, for every rung; the choice is made by then.
 
     Returns:
         The answers of the model that goes into service, None where none does.
@@ -378,7 +378,7 @@ def _read_test(climb: Climb, parent: AnyRun) -> Outputs | None:
 
 
 def _note_test(rung: Rung, parent: AnyRun) -> None:
-    """A rung's test figures go to its own run, which has ended, and into its ``result.json``."""
+    """Add a rung's test figures to its own run, which has ended, and to its ``result.json``."""
     assert rung.cfg is not None
     metrics = {f"test/{name}": value for name, value in rung.metrics.items()}
     if rung.result is not None:
@@ -392,7 +392,7 @@ def _note_test(rung: Rung, parent: AnyRun) -> None:
 
 
 def _record(climb: Climb, cfg: DictConfig, directory: Path, parent: AnyRun) -> None:
-    """The ladder as a whole: metrics and a table in the tracking store, ``result.json`` on disk."""
+    """Record the ladder as a whole: metrics and a table in the tracking store, ``result.json`` on disk."""
     from pipeline.ladder.report import COLUMNS, entries, rows
 
     shown = climb.final[0] if climb.final else climb.chosen

@@ -22,9 +22,9 @@ def register(cfg: DictConfig, climb: Climb, outputs: Outputs | None) -> str:
     """Register the first of the last trainings.
 
     Args:
-        cfg: of the command.
-        climb: with its test figures.
-        outputs: the model's answers on the test split; None where nothing was chosen.
+        cfg: Configuration of the command.
+        climb: The ladder, with its test figures.
+        outputs: Answers of the model on the test split; None where nothing was chosen.
 
     Returns:
         What became of it, in words.

@@ -88,7 +88,7 @@ def in_words(climb: Climb) -> list[str]:
 
 
 def write_report(climb: Climb, cfg: DictConfig, directory: Path) -> list[Path]:
-    """``ladder.html``, ready to be sent to someone, its picture ``ladder.png``, and ``ladder.txt``."""
+    """Write ``ladder.html``, ready to be sent to someone, its picture ``ladder.png``, and ``ladder.txt``."""
     picture = draw(climb, directory / "ladder.png")
     about = file_and_target(cfg)
     page = Page(
@@ -160,7 +160,7 @@ def _reading(climb: Climb) -> list[str]:
 
 
 def draw(climb: Climb, path: Path) -> Path:
-    """Test figures with their intervals, validation figures beside them, a line a rung.
+    """Draw test figures with their intervals, validation figures beside them, a line a rung.
 
     The baseline is only pointed to where it lies so far away that the models could not be told apart beside it.
     """
@@ -228,7 +228,7 @@ def _draw_rung(axis: Any, place: int, rung: Rung) -> None:
 
 
 def model_card(climb: Climb, cfg: DictConfig, winner: Rung, run_id: str) -> str:
-    """Markdown: data, use, figures with intervals, limits, how to reproduce."""
+    """The model card, Markdown: data, use, figures with intervals, limits, how to reproduce."""
     assert winner.result is not None and winner.gain is not None
     data = winner.result.data
     seeds = ", ".join(f"{rung.test.value:.4f}" for rung in climb.final if rung.test is not None)

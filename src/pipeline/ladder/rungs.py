@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     Values = NDArray[Any]
 
-# A model overfits that makes so many times fewer mistakes on what it has learnt than on what it has not, and does so
-# by more than a few samples.
+# A model overfits if it makes so many times fewer mistakes on what it has learnt than on what it has not, and if that
+# is more than a few samples.
 _RATIO_OF_WRONG, _GAP_OF_WRONG = 2.0, 0.005
 _RATIO_OF_ERRORS = 1.25
 
@@ -31,19 +31,19 @@ class Rung:
     """One step of the ladder.
 
     Args:
-        name: of the rung.
-        directory: of its run.
-        overrides: that it was composed with; none for the baseline.
-        cfg: its configuration; None for the baseline.
-        result: of its fit; None for the baseline, and where the fit diverged.
-        validation: the judged metric on validation data; NaN where there is none.
-        judged: its value for each validation sample.
-        showed: what the step showed, in words.
-        seconds: that it cost.
-        metrics: every metric on the test split by plain name, once that was read.
-        test: the judged metric on the test split with its interval, likewise.
-        gain: the paired test on the test split against the rung below; of a last training, against the baseline.
-        made_of: of which models a blend is made, in words; empty for every other rung.
+        name: Name of the rung.
+        directory: Directory of its run.
+        overrides: Overrides that it was composed with; none for the baseline.
+        cfg: Its configuration; None for the baseline.
+        result: Result of its fit; None for the baseline, and where the fit diverged.
+        validation: Judged metric on validation data; NaN where there is none.
+        judged: Value of the judged metric for each validation sample.
+        showed: What the step showed, in words.
+        seconds: Time that the step took, in seconds.
+        metrics: Every metric on the test split by plain name, once that was read.
+        test: Judged metric on the test split with its interval, likewise.
+        gain: Paired test on the test split against the rung below; of a last training, against the baseline.
+        made_of: Models that a blend is made of, in words; empty for every other rung.
     """
 
     name: str
@@ -71,16 +71,16 @@ class Climb:
     """What came of a ladder.
 
     Args:
-        metric: that everything is judged by: ``accuracy``, ``hit_rate_at_5``, ``mae`` or ``bits_per_char``.
-        rungs: all of them, the baseline first.
-        chosen: the winner on validation data.
-        baseline: the name of the baseline.
-        tried: how many fits were looked at on validation data.
-        final: the winner trained on training and validation data, once for each seed.
-        length: how long those trainings were and why, in words.
-        others: what else needs no training loop, on the test split: name → judged metric.
-        registered: what became of the winner in the model registry, in words.
-        seconds: in all.
+        metric: Metric that everything is judged by: ``accuracy``, ``hit_rate_at_5``, ``mae`` or ``bits_per_char``.
+        rungs: All rungs, the baseline first.
+        chosen: The winner on validation data.
+        baseline: Name of the baseline.
+        tried: Number of fits that were looked at on validation data.
+        final: The winner trained on training and validation data, once for each seed.
+        length: Length of those trainings and the reason for it, in words.
+        others: Whatever else needs no training loop, on the test split: name → judged metric.
+        registered: What became of the winner in the model registry, in words.
+        seconds: Time that all of it took, in seconds.
     """
 
     metric: str
@@ -114,10 +114,10 @@ def judge(climb: Climb, rung: Rung, level: float) -> bool:
     """Say what a fitted rung showed, and whether it is better than the best below it.
 
     Args:
-        climb: so far.
-        rung: with its validation figures.
-        level: of significance that the first model has to reach against the baseline: every fit that was looked at is
-            one more chance to look better than the baseline by luck.
+        climb: The ladder so far.
+        rung: The rung, with its validation figures.
+        level: Level of significance that the first model has to reach against the baseline: every fit that was looked
+            at is one more chance to look better than the baseline by luck.
     """
     below = climb.chosen
     test = paired_values(below.judged, rung.judged)
@@ -158,7 +158,7 @@ def chance(test: PairedTest) -> str:
 
 
 def overfitting(rung: Rung, metric: str) -> str:
-    """How training and validation part in the last epochs, in words; empty where they do not."""
+    """How far training and validation are apart in the last epoch, in words; empty where they are not."""
     assert rung.result is not None
     train = rung.result.history.get(f"train/{metric}", [])
     validation = rung.result.history.get(f"val/{metric}", [])

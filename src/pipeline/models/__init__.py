@@ -1,1 +1,1 @@
-"""Lightning modules, one file an architecture."""
+"""Networks, one file an architecture."""

@@ -19,14 +19,14 @@ class CNN(BaseModule):
     """Convolution, activation and 2×2 max-pooling for each entry of ``channels``, then a fully connected layer.
 
     Args:
-        spec: what the data looks like; it must be images.
-        channels: output channels of each convolution.
-        kernel_size: width and height of the kernels in pixels; the output keeps the input's size.
-        hidden_units: width of the fully connected layer.
-        dropout: share of that layer's outputs set to 0 in training.
-        activation: name of the activation.
-        batch_norm: normalise after each convolution.
-        **shared: what every model takes, see :class:`BaseModule`.
+        spec: Description of the data, which must be images.
+        channels: Number of output channels of each convolution.
+        kernel_size: Width and height of the kernels in pixels; the output keeps the input's size.
+        hidden_units: Width of the fully connected layer.
+        dropout: Share of that layer's outputs set to 0 in training.
+        activation: Name of the activation.
+        batch_norm: Whether to normalise after each convolution.
+        **shared: Settings that every model takes, see :class:`BaseModule`.
     """
 
     prefers_bfloat16 = True

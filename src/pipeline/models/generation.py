@@ -23,19 +23,19 @@ def generate(
     The same seed gives the same text; no other random generator is touched.
 
     Args:
-        model: a character model: its spec's classes are the characters; the first one stands for unknown ones
-            and is never written.
-        length: characters to write.
-        prompt: what the model reads first; empty begins with a character drawn at random.
-        temperature: below 1 the likely characters get likelier, above 1 less likely; 0 takes the likeliest.
-        top_k: choose among so many likeliest characters, None for all.
-        seed: of the choice.
+        model: Model that predicts characters: its spec's classes are the characters, of which the first one stands for
+            unknown ones and is never written.
+        length: Number of characters to write.
+        prompt: Text that the model reads first; an empty one begins with a character drawn at random.
+        temperature: Below 1 the likely characters get likelier, above 1 less likely; 0 takes the likeliest.
+        top_k: Number of likeliest characters to choose among, None for all.
+        seed: Seed of the choice.
 
     Returns:
         The new characters, without the prompt.
 
     Raises:
-        UserError: the model does not predict characters, or an argument is out of its range.
+        UserError: The model does not predict characters, or an argument is out of its range.
     """
     _check(model, length, temperature, top_k)
     generator = torch.Generator().manual_seed(seed)

@@ -26,7 +26,7 @@ def activation(name: str) -> nn.Module:
     """The activation called ``name``.
 
     Raises:
-        UserError: there is none of that name.
+        UserError: There is no activation of that name.
     """
     if name not in ACTIVATIONS:
         raise UserError(f"unknown activation {name!r}; expected one of {sorted(ACTIVATIONS)}")
@@ -56,7 +56,7 @@ def _normalised(layer: nn.BatchNorm1d | nn.BatchNorm2d, input: Tensor) -> Tensor
 
 
 class BatchNorm1d(nn.BatchNorm1d):
-    """Of vectors; takes a batch of one sample too."""
+    """Batch normalisation of vectors, which takes a batch of one sample too."""
 
     def forward(self, input: Tensor) -> Tensor:
         single = _normalised(self, input)
@@ -64,7 +64,7 @@ class BatchNorm1d(nn.BatchNorm1d):
 
 
 class BatchNorm2d(nn.BatchNorm2d):
-    """Of images; takes a batch of one sample too."""
+    """Batch normalisation of images, which takes a batch of one sample too."""
 
     def forward(self, input: Tensor) -> Tensor:
         single = _normalised(self, input)
@@ -75,8 +75,8 @@ class Standardised(nn.Linear):
     """A last layer whose outputs are in the target's own units, whatever its size: weights stay near 1.
 
     Args:
-        inputs: width of the layer before.
-        spec: the mean and standard deviation of the target.
+        inputs: Width of the layer before.
+        spec: Description of the data, with the mean and standard deviation of the target.
     """
 
     def __init__(self, inputs: int, spec: Spec) -> None:

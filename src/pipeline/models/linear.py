@@ -17,14 +17,14 @@ class Linear(BaseModule):
     """Logits (or regression values) as a weighted sum of the inputs.
 
     Args:
-        spec: what the data looks like; images are flattened.
-        dropout: share of the inputs set to 0 in training.
+        spec: Description of the data; images are flattened.
+        dropout: Share of the inputs set to 0 in training.
         solver: ``gradient`` (trained in steps, as every network) or ``exact`` (the minimum of squared error or
             cross-entropy plus a penalty, by scikit-learn's Ridge and LogisticRegression).
         alpha: Weight of the squared weights beside the sum of the samples' losses (``1 / C`` in scikit-learn's
             words); ``auto`` is the value from a hundredth to ten thousand that is best on validation data, 1 where
             there is none.
-        **shared: what every model takes, see :class:`BaseModule`.
+        **shared: Settings that every model takes, see :class:`BaseModule`.
     """
 
     uses_weights_once = True

@@ -19,13 +19,13 @@ class MLP(BaseModule):
     """Fully connected hidden layers, each with activation, and normalisation and dropout if asked for.
 
     Args:
-        spec: what the data looks like; images are flattened.
-        hidden_units: width of each hidden layer, or one width for ``layers`` layers.
-        layers: number of hidden layers where ``hidden_units`` is one number.
-        dropout: share of each hidden layer's outputs set to 0 in training.
-        activation: name of the activation.
-        batch_norm: normalise each hidden layer over the batch.
-        **shared: what every model takes, see :class:`BaseModule`.
+        spec: Description of the data; images are flattened.
+        hidden_units: Width of each hidden layer, or one width for ``layers`` layers.
+        layers: Number of hidden layers where ``hidden_units`` is one number.
+        dropout: Share of each hidden layer's outputs set to 0 in training.
+        activation: Name of the activation.
+        batch_norm: Whether to normalise each hidden layer over the batch.
+        **shared: Settings that every model takes, see :class:`BaseModule`.
     """
 
     uses_weights_once = True
@@ -64,7 +64,7 @@ def flat_inputs(spec: Spec, model: str) -> int:
     """Number of inputs of a flattened sample.
 
     Raises:
-        UserError: the samples have no fixed size.
+        UserError: The samples have no fixed size.
     """
     if spec.input in ("tokens", "series") or spec.per_step:
         raise UserError(

@@ -22,14 +22,14 @@ class Recurrent(BaseModule):
     Tokens are embedded, or one-hot where ``embedding`` is null; the rows of an image are its steps.
 
     Args:
-        spec: what the data looks like: tokens, series or images.
+        spec: Description of the data: tokens, series or images.
         cell: ``rnn``, ``gru`` or ``lstm``.
-        hidden_units: width of the recurrent state.
-        layers: recurrent layers on top of each other.
-        embedding: width of a learnt embedding of the tokens, None for one-hot.
-        dropout: share of the recurrent outputs set to 0 in training (between layers and before the output).
-        pack: in training, skip the padding (faster where lengths differ); the results are the same.
-        **shared: what every model takes, see :class:`BaseModule`.
+        hidden_units: Width of the recurrent state.
+        layers: Number of recurrent layers on top of each other.
+        embedding: Width of a learnt embedding of the tokens, None for one-hot.
+        dropout: Share of the recurrent outputs set to 0 in training (between layers and before the output).
+        pack: Whether to skip the padding in training (faster where lengths differ); the results are the same.
+        **shared: Settings that every model takes, see :class:`BaseModule`.
     """
 
     def __init__(

@@ -56,7 +56,7 @@ def load(directory: str | Path) -> Predictor:
     """Read what :func:`save` wrote.
 
     Raises:
-        UserError: a file is missing or damaged, or the class is not one of this project's models.
+        UserError: A file is missing or damaged, or the class is not one of this project's models.
     """
     from safetensors.torch import load_file
 
@@ -88,7 +88,7 @@ def model_class(name: str) -> type[BaseModule]:
     """The model class called ``name`` (``pipeline.models.cnn.CNN``, or one that the user allowed).
 
     Raises:
-        UserError: the name is not allowed, or is no model.
+        UserError: The name is not allowed, or is no model.
     """
     from pipeline.config import resolve
 
@@ -102,8 +102,8 @@ class Predictor:
     """A model with the encoder it was trained on: raw input in, predictions out, in float32.
 
     Args:
-        module: the trained model, in evaluation mode.
-        encoder: its fitted encoder.
+        module: Trained model, in evaluation mode.
+        encoder: Fitted encoder of the model.
     """
 
     def __init__(self, module: BaseModule, encoder: Encoder) -> None:
@@ -125,8 +125,8 @@ class Predictor:
         """Predictions for raw samples.
 
         Args:
-            raw: what the encoder takes: arrays of pixels, strings, rows.
-            batch_size: samples computed at once.
+            raw: Raw samples as the encoder takes them: arrays of pixels, strings, rows.
+            batch_size: Number of samples computed at once.
 
         Returns:
             A row a sample: ``label``, ``probability`` and ``p_<class>`` for classes, ``prediction`` for numbers. For

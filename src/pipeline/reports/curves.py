@@ -27,10 +27,10 @@ def learning_curves(
     """Training against validation, one panel a metric, the best epoch marked and what follows it shaded.
 
     Args:
-        history: `train/loss`, `val/loss`, `val/accuracy` … → (epoch, value) pairs; other names are left out.
-        best_epoch: the epoch whose weights were kept, on the scale of the pairs; None marks nothing.
-        path: the file to write.
-        title: a line above the panels.
+        history: Pairs of epoch and value by name, `train/loss`, `val/loss`, `val/accuracy` …; other names are left out.
+        best_epoch: Epoch whose weights were kept, on the scale of the pairs; None marks nothing.
+        path: The file to write.
+        title: Line above the panels.
     """
     metrics = _metrics_of(history)
     with mpl.rc_context(STYLE):
@@ -113,11 +113,11 @@ def comparison_curves(
     """One metric of several variants in one plot, each variant's last value in the legend.
 
     Args:
-        curves: variant → (epoch, value) pairs.
-        metric: the name for the axis.
-        path: the file to write.
-        baseline: the common-sense baseline, as a dashed line; None leaves it out.
-        title: a line above the plot.
+        curves: Pairs of epoch and value of each variant.
+        metric: Name for the axis.
+        path: The file to write.
+        baseline: Value of the common-sense baseline, as a dashed line; None leaves it out.
+        title: Line above the plot.
     """
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.5, 4.5), layout="constrained")
@@ -151,9 +151,9 @@ def fold_curves(folds: Mapping[int, Curve], metric: str, path: Path) -> Path:
     """One metric of each fold, and its average over the epochs that every fold has, the best one marked.
 
     Args:
-        folds: fold number → (epoch, value) pairs.
-        metric: the name for the axis; it says whether the average's minimum or its maximum is marked, or neither.
-        path: the file to write.
+        folds: Pairs of epoch and value of each fold, by its number.
+        metric: Name for the axis; it says whether the average's minimum or its maximum is marked, or neither.
+        path: The file to write.
     """
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.5, 4.5), layout="constrained")
@@ -200,8 +200,8 @@ def calibration_curve(confidence: Array, correct: Array, path: Path, error: floa
     """How often the model is right when it is so sure, with the expected calibration error.
 
     Args:
-        confidence: (samples,) probability given to the predicted class.
-        correct: (samples,) whether the prediction was right.
+        confidence: Probability given to the predicted class, (samples,).
+        correct: Whether the prediction was right, (samples,).
         path: The file to write.
         error: The expected calibration error, as it is reported elsewhere.
         bins: Number of equally wide bins between 0 and 1; empty ones are left out.
@@ -230,9 +230,9 @@ def roc_curve(positive: Array, score: Array, path: Path) -> Path:
     """True against false positive rate over all thresholds, with the area under the curve.
 
     Args:
-        positive: (samples,) whether the sample belongs to the positive class.
-        score: (samples,) the higher, the more positive.
-        path: the file to write.
+        positive: Whether the sample belongs to the positive class, (samples,).
+        score: Score of each sample, (samples,): the higher, the more positive.
+        path: The file to write.
     """
     from sklearn.metrics import roc_auc_score
     from sklearn.metrics import roc_curve as rates
@@ -250,9 +250,9 @@ def precision_recall_curve(positive: Array, score: Array, path: Path) -> Path:
     """Precision against recall over all thresholds, with the average precision and the share of positives.
 
     Args:
-        positive: (samples,) whether the sample belongs to the positive class.
-        score: (samples,) the higher, the more positive.
-        path: the file to write.
+        positive: Whether the sample belongs to the positive class, (samples,).
+        score: Score of each sample, (samples,): the higher, the more positive.
+        path: The file to write.
     """
     from sklearn.metrics import average_precision_score
     from sklearn.metrics import precision_recall_curve as rates

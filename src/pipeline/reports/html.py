@@ -24,7 +24,7 @@ class Page:
     """A report under construction.
 
     Args:
-        title: shown at the top.
+        title: Title at the top.
 
     Example:
         page = Page("Digits")
@@ -37,25 +37,25 @@ class Page:
         self._parts: list[str] = []
 
     def heading(self, text: str) -> None:
-        """A new section."""
+        """Begin a section."""
         self._parts.append(f"<h2>{escape(text)}</h2>")
 
     def text(self, text: str) -> None:
-        """A paragraph."""
+        """Add a paragraph."""
         self._parts.append(f"<p>{escape(text)}</p>")
 
     def warning(self, text: str) -> None:
-        """A paragraph that is not to be missed."""
+        """Add a paragraph that is not to be missed."""
         self._parts.append(f'<p class="warning">{escape(text)}</p>')
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """Rows of texts and numbers."""
+        """Add rows of texts and numbers."""
         head = "".join(f"<th>{escape(column)}</th>" for column in columns)
         body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
         self._parts.append(f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
 
     def image(self, path: Path, alternative: str) -> None:
-        """A PNG file, put into the page."""
+        """Put a PNG file into the page."""
         data = base64.b64encode(path.read_bytes()).decode()
         self._parts.append(f'<p><img alt="{escape(alternative)}" src="data:image/png;base64,{data}"></p>')
 

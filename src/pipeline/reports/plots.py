@@ -24,9 +24,9 @@ def confusion_matrix(counts: Array, class_names: Sequence[str], path: Path) -> P
     """How often each class (row) was taken for each class (column): colour is the share of the row.
 
     Args:
-        counts: (classes, classes) integers, true class by predicted class.
-        class_names: names in the order of the rows; long ones are shortened.
-        path: the file to write.
+        counts: Number of samples of each true class by predicted class, (classes, classes).
+        class_names: Names in the order of the rows; long ones are shortened.
+        path: The file to write.
     """
     counts = np.asarray(counts)
     size = len(counts)
@@ -77,14 +77,14 @@ def most_wrong(
     """A grid of the samples that were wrong with the highest confidence, the worst first.
 
     Args:
-        images: (samples, height, width), (samples, height, width, channels) or
-            (samples, channels, height, width).
-        true: class indices.
-        predicted: class indices; samples where they agree with `true` are left out.
-        confidence: the probability given to the predicted class.
-        class_names: names by class index.
-        path: the file to write.
-        limit: most images shown.
+        images: Images, (samples, height, width), (samples, height, width, channels) or (samples, channels, height,
+            width).
+        true: True class index of each sample.
+        predicted: Predicted class index of each; samples where it agrees with `true` are left out.
+        confidence: Probability given to the predicted class.
+        class_names: Names by class index.
+        path: The file to write.
+        limit: Largest number of images shown.
     """
     wrong = [number for number in range(len(true)) if true[number] != predicted[number]]
     worst = sorted(wrong, key=lambda number: -confidence[number])[:limit]
@@ -111,8 +111,8 @@ def filters(weights: Array, path: Path) -> Path:
     """The filters of a convolution as images: blue is positive, red negative, on one scale.
 
     Args:
-        weights: (out channels, in channels, height, width); several in-channels are shown by their mean.
-        path: the file to write.
+        weights: Weights, (out channels, in channels, height, width); several in-channels are shown by their mean.
+        path: The file to write.
     """
     images = np.asarray(weights).mean(axis=1)
     return _weight_images(images, [str(number) for number in range(len(images))], path, columns=8, size=0.95)
@@ -124,11 +124,10 @@ def linear_weights(
     """What a linear model weighs in an image, a picture a class: blue speaks for the class, red against it.
 
     Args:
-        weights: (outputs, height × width × channels) with the channels first; of several, the mean is
-            shown.
-        image_shape: (height, width).
-        class_names: names in the order of the outputs.
-        path: the file to write.
+        weights: Weights, (outputs, channels × height × width); of several channels the mean is shown.
+        image_shape: Height and width of the images.
+        class_names: Names in the order of the outputs.
+        path: The file to write.
     """
     images = np.asarray(weights).reshape(len(weights), -1, *image_shape).mean(axis=1)
     return _weight_images(images, [short(str(name), 18) for name in class_names], path, columns=5, size=1.7)
@@ -157,11 +156,11 @@ def regression_scatter(
     """Predicted against true values, with the diagonal and the mean absolute error.
 
     Args:
-        true: (samples,) values.
-        predicted: (samples,) values; NaN is left out.
-        path: the file to write.
-        name: what is predicted.
-        unit: its unit.
+        true: True values, (samples,).
+        predicted: Predicted values, (samples,); NaN is left out.
+        path: The file to write.
+        name: Name of what is predicted.
+        unit: Unit of what is predicted.
     """
     true, predicted = np.asarray(true, dtype=float), np.asarray(predicted, dtype=float)
     known = np.isfinite(true) & np.isfinite(predicted)

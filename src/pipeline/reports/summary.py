@@ -22,9 +22,9 @@ def print_summary(result: Mapping[str, Any], ui: str | None = None, console: Con
     """Print a run's summary: a table in a terminal, plain lines (`name: value`) elsewhere.
 
     Args:
-        result: the fields of a run's result, as in `result.json`; what is missing is left out of the table.
-        ui: the command that opens the tracking UI on the run; None leaves the line out.
-        console: where to print; None is the standard output.
+        result: Fields of a run's result, as in `result.json`; what is missing is left out of the table.
+        ui: Command that opens the tracking UI on the run; None leaves the line out.
+        console: Console to print to, None for the standard output.
     """
     from rich.console import Console
 
@@ -47,8 +47,8 @@ def opening_command(tracking_uri: str | None, experiments_dir: Path) -> str:
     """What to type, or which address to open, to see runs in MLflow's own pages.
 
     Args:
-        tracking_uri: where the runs were recorded; None for the default store.
-        experiments_dir: where the default store lies.
+        tracking_uri: Address of the store that has the runs, None for the default store.
+        experiments_dir: Directory of the default store.
 
     Returns:
         A server's own address; for a database or a folder a command that shows it. Passwords are left out.
@@ -79,7 +79,7 @@ def _mlflow() -> str:
 
 
 def _from_here(path: Path) -> Path:
-    """Shorter for a place below the working directory."""
+    """A place below the working directory relative to that, any other as it is."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 

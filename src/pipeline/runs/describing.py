@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def final_metrics(result: RunResult) -> dict[str, float]:
-    """What is recorded of a run as a whole: its curves end with the last epoch, ``best/…`` is the chosen one's."""
+    """What is recorded of a run as a whole: its curves end with the last epoch, ``best/…`` is of the chosen one."""
     return {
         f"best/{name}" if name.startswith("val/") else name: value
         for name, value in result.metrics.items()
@@ -31,7 +31,7 @@ def resumed_epoch(checkpoint: Path) -> int:
 
 
 def record_data(data: DataModule, model: Any, tracked: AnyRun) -> None:
-    """What the run is about, in the tracking store."""
+    """Record what the run is about in the tracking store."""
     tracked.set_tags({"data.requested": data.requested, "data.used": data.used, "model": class_of(model)})
     if not tracked.key:
         return
@@ -64,7 +64,7 @@ def describe(data: DataModule) -> dict[str, Any]:
 
 
 def keep_partial_plots(fit: Any, directory: Path, tracked: AnyRun) -> None:
-    """The learning curves of a fit that was cut off."""
+    """Draw and record the learning curves of a fit that was cut off."""
     from pipeline.reports.curves import learning_curves
 
     if fit.recorder.history and is_main_process():

@@ -25,9 +25,9 @@ class RangeTest:
     """The loss at every learning rate tried.
 
     Args:
-        rates: learning rates, rising.
-        losses: training loss of the batch at each.
-        suggestion: a learning rate to start with, None where the loss never fell.
+        rates: Learning rates, rising.
+        losses: Training loss of the batch at each rate.
+        suggestion: A learning rate to start with, None where the loss never fell.
     """
 
     rates: list[float]
@@ -39,6 +39,9 @@ def find_lr(cfg: DictConfig) -> RangeTest:
     """Train ``task.steps`` steps with rates from ``task.min_lr`` to ``task.max_lr``, equally spaced in logarithm.
 
     It is a fit like any other, with its precision, accumulation and clipping; only the schedule is another one.
+
+    Raises:
+        UserError: The model is a LightningModule that trains itself.
     """
     import pytorch_lightning as pl
 
@@ -75,8 +78,8 @@ def suggest(rates: Sequence[float], losses: Sequence[float]) -> float | None:
     """The rate at which the smoothed loss falls fastest, to two digits; None where it never falls.
 
     Args:
-        rates: rising, equally spaced on a log scale.
-        losses: of one batch each.
+        rates: Learning rates, rising and equally spaced on a log scale.
+        losses: Loss of one batch at each rate.
     """
     smoothed = smooth_both_ways(losses)
     if len(smoothed) < 3:

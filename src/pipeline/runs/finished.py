@@ -24,8 +24,8 @@ class FinishedRun:
     """A run that the tracking store knows.
 
     Args:
-        record: what the store has of it.
-        cfg: the configuration it ran with, checked; paths and logger are those of this command.
+        record: What the store has of it.
+        cfg: Configuration that it ran with, checked; paths and logger are those of this command.
     """
 
     record: RunRecord
@@ -41,7 +41,7 @@ def delivered_run(directory: Path, cfg: DictConfig) -> FinishedRun:
     """The run that wrote ``directory`` (``task=train task.output=…``), without a tracking store.
 
     Raises:
-        UserError: it is not all there.
+        UserError: Some of its files are missing.
     """
     from pipeline.runs.handover import read_delivered
     from pipeline.tracking.queries import RunRecord
@@ -67,7 +67,7 @@ def open_store(cfg: DictConfig) -> Store:
     """The tracking store of this command.
 
     Raises:
-        UserError: there is none yet, or it does not answer.
+        UserError: There is no store yet, or it does not answer.
     """
     from pipeline.tracking.queries import Store
 
@@ -78,7 +78,7 @@ def find_run(store: Store, run: str, cfg: DictConfig) -> FinishedRun:
     """A run by id, key or name, with its configuration.
 
     Raises:
-        UserError: there is no such run, it has not finished, or it recorded no usable configuration.
+        UserError: There is no such run, it has not finished, or it recorded no usable configuration.
     """
     record = store.run(run)
     if record.status != "FINISHED":
@@ -95,7 +95,7 @@ def asked_model(store: Store, cfg: DictConfig) -> str:
     """The model that ``task.run_id`` or ``task.model_uri`` names, as the store's methods take it.
 
     Raises:
-        UserError: neither is given, or both.
+        UserError: Neither is given, or both.
     """
     given = _one_given(cfg)
     return given if cfg.task.get("model_uri") else store.model_uri(given)
@@ -115,7 +115,7 @@ def asked_run(store: Store, cfg: DictConfig) -> FinishedRun:
     """The run that ``task.run_id`` names, or that made the model of ``task.model_uri``.
 
     Raises:
-        UserError: it is not to be found.
+        UserError: There is no such run.
     """
     uri = cfg.task.get("model_uri")
     _one_given(cfg)
@@ -126,7 +126,7 @@ def run_of_model(store: Store, uri: str) -> str:
     """The id of the run that made a registered model.
 
     Raises:
-        UserError: there is no such version, or it does not say.
+        UserError: There is no such version, or it does not say which run made it.
     """
     scheme, _, rest = uri.partition(":/")
     name, alias, number = rest.strip("/").partition("@")[0], rest.partition("@")[2], rest.partition("/")[2]
@@ -147,7 +147,7 @@ def load_predictor(store: Store, model: str) -> Predictor:
     """The model of a run (id) or of an address (``models:/…``) with its encoder, on the accelerator if there is one.
 
     Raises:
-        UserError: there is none, or this project did not log it.
+        UserError: There is no such model, or this project did not log it.
     """
     import torch
 

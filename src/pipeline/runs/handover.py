@@ -31,10 +31,10 @@ class Delivered:
     """What lies in a directory that :func:`deliver` wrote.
 
     Args:
-        directory: where.
-        cfg: the configuration, without paths and logger.
-        metrics: flat.
-        run: ids and times; empty where run.json was not kept.
+        directory: The directory.
+        cfg: The configuration, without paths and logger.
+        metrics: Metrics by name (``val/accuracy``).
+        run: Ids and times; empty where run.json was not kept.
     """
 
     directory: Path
@@ -52,7 +52,7 @@ def deliver(result: RunResult, cfg: DictConfig, directory: Path) -> None:
     """Write what ``result`` came to into ``directory``; files of an earlier run there are replaced.
 
     Raises:
-        UserError: the run kept no model, or there is a file in the way.
+        UserError: The run kept no model, or there is a file in the way.
     """
     if not (result.directory / MODEL).is_dir():
         raise UserError(
@@ -83,10 +83,10 @@ def deliver(result: RunResult, cfg: DictConfig, directory: Path) -> None:
 
 
 def read_delivered(directory: Path) -> Delivered:
-    """What :func:`deliver` wrote.
+    """Read what :func:`deliver` wrote.
 
     Raises:
-        UserError: it is not all there, or cannot be read.
+        UserError: Something is missing, or cannot be read.
     """
     if missing := [name for name in (CONFIG, METRICS, MODEL) if not (directory / name).exists()]:
         raise UserError(
@@ -106,7 +106,7 @@ def read_json(path: Path) -> Any:
     """The values in a file.
 
     Raises:
-        UserError: it is not there, or damaged.
+        UserError: The file is missing or damaged.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))

@@ -16,21 +16,21 @@ class Hooks:
     """Additions to one training run.
 
     Args:
-        on_epoch: called after every epoch with its number (from 1) and its metrics; what it raises ends the fit and
-            comes out of it unchanged. An exception may say in ``tracking_status`` how the run is to be recorded.
-        on_data: called once with the data module when it is ready.
-        on_model: called once with the data module and the model before the fit.
-        on_fold: called after every fold of a cross-validation with its number (from 0) and its metrics.
-        parent: the tracked run that this one is nested under.
-        tags: added to the run's tags.
-        directory: of the run; None for Hydra's output directory.
-        reports: write plots and log the model.
-        wait: seconds to wait at the end for the tracking server.
-        quiet: no progress lines.
+        on_epoch: Function called after every epoch with its number (from 1) and its metrics; what it raises ends the
+            fit and comes out of it unchanged. An exception may say in ``tracking_status`` how the run is recorded.
+        on_data: Function called once with the data module when it is ready.
+        on_model: Function called once with the data module and the model before the fit.
+        on_fold: Function called after every fold of a cross-validation with its number (from 0) and its metrics.
+        parent: The tracked run that this one is nested under.
+        tags: Tags that are added to the run's.
+        directory: Directory of the run; None for Hydra's output directory.
+        reports: Whether to write plots and log the model.
+        wait: Time to wait at the end for the tracking server, in seconds.
+        quiet: Whether to print no progress lines.
         started: Time (seconds since 1970) at which the run was asked for; None for the start of the process.
-        baseline: compute the common-sense baseline.
-        test: test at the end where the configuration asks for it; a ladder looks at the test split later, for all of
-            its rungs at once.
+        baseline: Whether to compute the common-sense baseline.
+        test: Whether to test at the end where the configuration asks for it; a ladder looks at the test split later,
+            for all of its rungs at once.
     """
 
     on_epoch: Callable[[int, dict[str, float]], None] | None = None

@@ -48,8 +48,8 @@ def fit_and_test_own(
         directory: Directory of the run.
         data: The data.
         module: The LightningModule.
-        tracked: The run in the tracking store.
-        resumed: The state of the run that goes on, None for a new one.
+        tracked: Run in the tracking store.
+        resumed: State of the run that goes on, None for a new one.
         started: Time (seconds since 1970) at which the run began.
     """
     from pipeline.training.building import parameters
@@ -116,7 +116,7 @@ def _settings(plan: RunPlan) -> dict[str, Any]:
 
 
 def _note_fit(fit: OwnFit, result: RunResult) -> None:
-    """The weights of the best epoch, and everything that was logged at it."""
+    """Give the module the weights of its best epoch, and the result everything that was logged at it."""
     fit.checkpoints.restore_best(fit.module)
     recorder = fit.recorder
     result.history = recorder.history

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 HOOKS = ("predict_step", "forward")
-"""Any of these says what the module answers; Lightning's own predict_step calls forward."""
+"""Hooks that say what the module answers, each by itself; Lightning's own predict_step calls forward."""
 
 
 def own_module(run: FinishedRun) -> Any | None:
@@ -66,7 +66,7 @@ class OwnPredictor:
 
         Args:
             inputs: What the module takes, (samples, …).
-            batch_size: Samples computed at once.
+            batch_size: Number of samples computed at once.
 
         Raises:
             UserError: The module cannot take them, or answers something else than a row a sample.

@@ -106,7 +106,7 @@ def reopen_run(cfg: DictConfig, directory: Path, tags: Mapping[str, str]) -> Run
 
 @contextmanager
 def recorded(run: AnyRun) -> Iterator[None]:
-    """Whatever ends the block, the run's record says so."""
+    """Record how the run ended if an error or a signal ends the block."""
     try:
         yield
     except (Interrupted, KeyboardInterrupt):

@@ -22,21 +22,21 @@ class RunResult:
     """The outcome of one run.
 
     Args:
-        directory: the run's directory.
+        directory: Directory of the run.
         run_id: MLflow's id of the run, or its client-side key while no server has answered; null without tracking.
-        experiment: name of the run.
+        experiment: Name of the run.
         data: ``requested``, ``used`` (another one: a stand-in), ``digest``, numbers of samples.
-        model: class, number of parameters, hyperparameters.
-        metrics: flat, ``val/accuracy`` at the best epoch, ``test/accuracy`` …
-        baseline: name and metrics of the common-sense baseline.
-        seconds: ``startup`` (process start to first step), ``fit``, ``test``, ``total``.
-        samples_per_second: training throughput, validation not counted.
-        seed: of the run.
-        git_commit: of the working tree, null outside one.
-        best_epoch: epoch (from 1) whose weights were tested, null where the last one's were.
-        history: every epoch's metrics, as (epoch, value) pairs by name.
-        notes: sentences for the reader.
-        nested: one entry a fit, where the run was made of several (folds, seeds, variants).
+        model: Class, number of parameters and hyperparameters.
+        metrics: Metrics by name: ``val/accuracy`` (of the best epoch), ``test/accuracy`` …
+        baseline: Name and metrics of the common-sense baseline.
+        seconds: Times in seconds: ``startup`` (process start to first step), ``fit``, ``test``, ``total``.
+        samples_per_second: Training throughput, validation not counted.
+        seed: Seed of the run.
+        git_commit: Commit of the working tree, null outside one.
+        best_epoch: Number (from 1) of the epoch whose weights were tested, null where the last one's were.
+        history: Every epoch's metrics, as (epoch, value) pairs by name.
+        notes: Sentences for the reader.
+        nested: One entry a fit, where the run was made of several (folds, seeds, variants).
     """
 
     directory: Path

@@ -32,9 +32,9 @@ class Part:
     """One of the fits.
 
     Args:
-        name: of the fit, also the name of its directory.
-        overrides: settings that differ from the parent's, by dotted key.
-        variant: name of the variant it belongs to, empty if there are none.
+        name: Name of the fit, which is also the name of its directory.
+        overrides: Settings that differ from the parent's, by dotted key.
+        variant: Name of the variant that it belongs to, empty if there are none.
     """
 
     name: str
@@ -72,7 +72,7 @@ def refuse_several(cfg: DictConfig) -> None:
     """Refuse a configuration of several fits for a task whose every step is one fit, before anything is run.
 
     Raises:
-        UserError: It has variants, seeds or folds.
+        UserError: The configuration has variants, seeds or folds.
     """
     if not parts(cfg):
         return
@@ -106,11 +106,11 @@ def train_many(
     """Run every fit under one parent run and sum them up.
 
     Args:
-        cfg: the configuration they share.
-        fits: what :func:`parts` gave.
-        hooks: the caller's additions; ``on_epoch`` hears of every fit's epochs, ``on_fold`` of every finished fold.
-        directory: of the parent; each fit has a directory in it.
-        train_one: runs one fit.
+        cfg: Configuration that they share.
+        fits: The fits, as :func:`parts` gives them.
+        hooks: Additions of the caller; ``on_epoch`` hears of every fit's epochs, ``on_fold`` of every finished fold.
+        directory: Directory of the parent; each fit has a directory in it.
+        train_one: Function that runs one fit.
 
     Returns:
         The parent's result: means as metrics, standard deviations beside them (``…_std``), a row a fit in ``nested``.

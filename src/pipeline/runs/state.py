@@ -22,18 +22,18 @@ FILE = "state.json"
 
 
 class RunState:
-    """The state file of the run in ``directory``: ``running``, ``interrupted``, ``failed`` or ``finished``."""
+    """The state file of the run in ``directory``: ``running``, ``interrupted`` or ``finished``."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
 
     def begin(self, cfg: DictConfig) -> None:
-        """A process takes the run up."""
+        """Note that a process takes the run up."""
         self._write("running", fingerprint=fingerprint(cfg), experiment=str(cfg.name), started=time.time())
 
     @contextmanager
     def ended_by(self) -> Iterator[None]:
-        """Whatever ends the block leaves the run interrupted: it can be resumed from its last checkpoint."""
+        """Mark the run as interrupted if an error or a signal ends the block: it can be resumed from its last state."""
         try:
             yield
         except BaseException:
@@ -43,7 +43,7 @@ class RunState:
             raise
 
     def finish(self) -> None:
-        """The run is complete."""
+        """Note that the run is complete."""
         self._write("finished")
 
     def checkpoint(self) -> Path | None:
@@ -84,7 +84,7 @@ def find_resumable(cfg: DictConfig) -> Path | None:
     directory: for them it is None too.
 
     Raises:
-        UserError: there is no run of that id, it is finished, or it still runs.
+        UserError: There is no run of that id, it is finished, or it still runs.
     """
     if not is_main_process():
         return None

@@ -52,16 +52,16 @@ def train(cfg: DictConfig, hooks: Hooks | None = None) -> RunResult:
     A configuration with ``data.folds``, ``seeds`` or ``variants`` is several fits under one parent run.
 
     Args:
-        cfg: a composed and checked configuration.
-        hooks: what the caller adds.
+        cfg: Composed and checked configuration.
+        hooks: What the caller adds.
 
     Returns:
         The result that also lies in the run directory as ``result.json``.
 
     Raises:
-        UserError: bad configuration or data; nothing is left in the tracking store.
-        Diverged: the loss became NaN or infinite.
-        Interrupted: by a signal, with the state saved.
+        UserError: The configuration or the data is wrong; nothing is left in the tracking store.
+        Diverged: The loss became NaN or infinite.
+        Interrupted: A signal came; the state was saved.
     """
     hooks = hooks or Hooks()
     directory = hooks.directory or output_directory()
@@ -87,7 +87,7 @@ def output_directory() -> Path:
 
 
 def train_one(cfg: DictConfig, hooks: Hooks, directory: Path) -> RunResult:
-    """One fit and its test, recorded in ``directory``."""
+    """Run one fit and its test, recorded in ``directory``."""
     started = hooks.started or (process_start() if hooks.parent is None else time.time())
     plan = plan_of(cfg)
     directory.mkdir(parents=True, exist_ok=True)
@@ -250,7 +250,7 @@ def _hyperparameters(model: BaseModule) -> dict[str, Any]:
 
 
 def _note_fit(fit: Fit, result: RunResult) -> None:
-    """The weights of the best epoch, and that epoch's metrics."""
+    """Give the model the weights of its best epoch, and the result that epoch's metrics."""
     fit.checkpoints.restore_best(fit.module)
     recorder = fit.recorder
     result.history = recorder.history
@@ -276,7 +276,7 @@ def _note_at_once(fitted: Fitted, result: RunResult) -> None:
 
 
 def _test(fit: Fit, split: Rows, result: RunResult) -> tuple[Tensor, Tensor]:
-    """The one look at the test split: logits and targets."""
+    """Look at the test split once, for its metrics; gives logits and targets."""
     from pipeline.training.evaluating import outputs_of, scores
     from pipeline.training.memory import BatchParts
 
@@ -314,7 +314,7 @@ def _baseline(data: DataModule, result: RunResult, tested: bool) -> None:
 
 
 def _report(fit: Fit, result: RunResult, tracked: AnyRun, answers: tuple[Tensor, Tensor] | None) -> None:
-    """Plots, the saved model and the checkpoints, on disk and in the tracking store."""
+    """Write plots and the saved model, and record them and the checkpoints in the tracking store."""
     from pipeline.training.watching import WRITTEN
 
     if (written := result.directory / WRITTEN).exists():

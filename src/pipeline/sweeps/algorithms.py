@@ -58,7 +58,7 @@ def read_sampler(configured: Any) -> Settings:
     """`hydra.sweeper.sampler` as `_target_` and arguments: a mapping, a short name (`random`), or null for TPE.
 
     Raises:
-        UserError: for an unknown name or a class that is no sampler.
+        UserError: The name is unknown, or the class is no sampler.
     """
     settings = _read(configured, SAMPLERS, "hydra.sweeper.sampler") or {"_target_": SAMPLERS["tpe"]}
     _class_of(settings, "hydra.sweeper.sampler", BaseSampler)
@@ -69,13 +69,13 @@ def read_pruner(configured: Any, *, objectives: int, folds: bool) -> Settings | 
     """`hydra.sweeper.pruner` as `_target_` and arguments; None where nothing is pruned.
 
     Args:
-        configured: a mapping, a short name (`hyperband`), null for none, or `auto`: the percentile pruner (the median
+        configured: A mapping, a short name (`hyperband`), null for none, or `auto`: the percentile pruner (the median
             pruner between folds), and none for several objectives.
-        objectives: how many there are.
-        folds: trials are cross-validated, and pruned between folds.
+        objectives: Number of objectives.
+        folds: Whether trials are cross-validated, and pruned between folds.
 
     Raises:
-        UserError: for an unknown pruner, or for any with several objectives.
+        UserError: The pruner is unknown, or there is one for several objectives.
     """
     settings = _read(configured, PRUNERS, "hydra.sweeper.pruner")
     if settings is None or settings["_target_"] == PRUNERS["none"]:
@@ -98,13 +98,13 @@ def build_sampler(settings: Settings, seed: int, number: int) -> BaseSampler:
     """The sampler of one trial.
 
     Args:
-        settings: as `read_sampler` gives them.
-        seed: of the study; the sampler's own `seed` wins over it.
-        number: of the trial: two workers that draw at the same moment draw differently, and a trial that is run again
-            draws the same.
+        settings: Settings as `read_sampler` gives them.
+        seed: Seed of the study; the sampler's own `seed` wins over it.
+        number: Number of the trial: two workers that draw at the same moment draw differently, and a trial that is run
+            again draws the same.
 
     Raises:
-        UserError: where the class refuses its arguments.
+        UserError: The class refuses its arguments.
     """
     if settings["_target_"] == GRID:
         # The points are queued with the trials, so that no two workers take the same: nothing is left to draw.
@@ -124,7 +124,7 @@ def build_pruner(settings: Settings | None) -> BasePruner:
     """The pruner of a study; one that prunes nothing for None.
 
     Raises:
-        UserError: where the class refuses its arguments.
+        UserError: The class refuses its arguments.
     """
     if settings is None:
         return optuna.pruners.NopPruner()

@@ -32,7 +32,7 @@ class Composer:
     """Composes and runs jobs.
 
     Args:
-        plan: the sweep.
+        plan: The sweep.
         loader: Hydra's loader; None makes one from the plan, as worker processes do.
     """
 
@@ -46,7 +46,7 @@ class Composer:
         """A job's configuration, Hydra's part included.
 
         Args:
-            overrides: the job's own; those that all trials share come first.
+            overrides: Overrides of the job; those that all trials share come first.
         """
         typed = [*self._plan.source.hydra_overrides, *self._plan.fixed]
         if not overrides:
@@ -97,9 +97,9 @@ class Composer:
         """Run a job in its own directory, with Hydra's files beside what the job writes.
 
         Args:
-            config: as `subdirectory` was given it.
-            subdir: the directory's name below the sweep's.
-            task: what to do; an exception it raises is in the result, not raised.
+            config: Configuration of the job.
+            subdir: Name of the directory below the sweep's.
+            task: Function to run; an exception it raises is in the result, not raised.
         """
         with open_dict(config):
             config.hydra.sweep.subdir = subdir
@@ -117,7 +117,7 @@ class Composer:
 
 @contextlib.contextmanager
 def _logging_kept() -> Iterator[None]:
-    """A job logs into its own directory; what is logged after it belongs where it went before."""
+    """Put logging back after a job, which logs into a directory of its own."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     try:

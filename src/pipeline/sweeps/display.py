@@ -24,9 +24,9 @@ class Display:
     """Shows a study's trials as they come.
 
     Args:
-        plan: the sweep.
-        study: Optuna's.
-        console: where to; a terminal gets the live table.
+        plan: The sweep.
+        study: Optuna's study.
+        console: Console to show them on; a terminal gets the live table.
     """
 
     def __init__(self, plan: Plan, study: Any, console: Console) -> None:

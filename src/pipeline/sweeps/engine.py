@@ -45,12 +45,12 @@ class Finished:
     """How a sweep ended.
 
     Args:
-        study: Optuna's.
-        plan: as it was run.
-        trials: those of the total, by number.
-        best: the winner, or the Pareto front.
-        complete: all trials of the total are done.
-        gave_up: more trials failed than `max_failure_rate` allows.
+        study: Optuna's study.
+        plan: Plan as it was run.
+        trials: Trials of the total, by number.
+        best: The winner, or the Pareto front.
+        complete: Whether all trials of the total are done.
+        gave_up: Whether more trials failed than `max_failure_rate` allows.
     """
 
     study: optuna.Study
@@ -83,21 +83,22 @@ def run_sweep(
     """Run what a study still lacks to its total, and leave its results.
 
     Args:
-        plan: the sweep.
-        url: the storage's address.
-        identity: what must not change while the study goes on.
-        own: the experiment's own settings, for trial 0; none where the space does not contain them.
-        seeds: known-good settings for the trials after it.
-        loader: Hydra's, where this process has one.
-        run: what runs a trial in this process (`n_jobs=1`); by default what `plan.runner` names.
-        parent: records the study in the tracking store.
-        console: where progress and summary go.
-        keep_directory: `plan.directory` was asked for, so an older directory of the study is not gone back to.
+        plan: The sweep.
+        url: Address of the storage.
+        identity: What must not change while the study goes on.
+        own: The experiment's own settings, for trial 0; none where the space does not contain them.
+        seeds: Known-good settings for the trials after it.
+        loader: Hydra's loader, where this process has one.
+        run: Function that runs a trial in this process (`n_jobs=1`); by default what `plan.runner` names.
+        parent: Record of the study in the tracking store.
+        console: Console for progress and summary.
+        keep_directory: Whether `plan.directory` was asked for, so that an older directory of the study is not gone back
+            to.
 
     Raises:
-        UserError: the study was about something else, or the storage cannot be used.
-        WorkersFailed: no worker could be kept alive.
-        Interrupted: by Ctrl-C or SIGTERM, after the summary was printed.
+        UserError: The study was about something else, or the storage cannot be used.
+        WorkersFailed: No worker could be kept alive.
+        Interrupted: A signal came; the summary was printed.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     console = console or Console(stderr=False)
@@ -128,7 +129,7 @@ def run_sweep(
 
 
 def _in_its_directory(plan: Plan, study: optuna.Study, keep: bool) -> Plan:
-    """A study that goes on does so in the directory it began in, where that is to be had."""
+    """The plan in the directory that its study began in, where that is to be had."""
     before = study.user_attrs.get(DIRECTORY)
     return replace(plan, directory=before) if before and not keep and Path(before).is_dir() else plan
 

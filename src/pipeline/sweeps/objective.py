@@ -20,13 +20,14 @@ def read_objectives(config: DictConfig, metrics: Any, direction: Any) -> tuple[l
     """The metrics to optimise and their directions.
 
     Args:
-        config: the experiment, for its `objective`. Where that is `auto` the data is prepared, which decides.
+        config: Configuration of the experiment, for its `objective`. Where that is `auto` the data is prepared, which
+            decides.
         metrics: `hydra.sweeper.metrics`: several objectives, or null for the experiment's.
         direction: `hydra.sweeper.direction`: one, a list, or null for the experiment's.
 
     Raises:
-        UserError: for a test metric, an unknown direction or none for an unknown metric, or as many directions as
-            there are not metrics.
+        UserError: A metric is one of the test split, a direction is unknown or is missing for an unknown metric, or
+            there are not as many directions as metrics.
     """
     names = _strings(metrics) or [str(config.objective.metric)]
     for name in names:

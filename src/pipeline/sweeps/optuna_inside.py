@@ -15,8 +15,8 @@ from optuna.storages._rdb import models as _models
 from optuna.trial import FrozenTrial
 from sqlalchemy import orm
 
-# The tables of Optuna's storage: queueing, claiming and ending a trial are one transaction each, which its public
-# methods, a transaction each, cannot be put together to. They are declared in a way that type checkers misread.
+# The tables of Optuna's storage. Queueing, claiming and ending a trial are one transaction each here; Optuna's public
+# methods make a transaction each and cannot be joined. They are declared in a way that type checkers misread.
 models: Any = _models
 
 FIXED = "fixed_params"

@@ -45,13 +45,13 @@ class Parent:
     One process owns it; another one that joins the same study on this machine nests its trials under it.
 
     Args:
-        experiment: MLflow's.
-        name: the run's.
-        tracking_uri: as configured.
-        experiments_dir: where runs are kept track of.
-        tags: of the run.
-        params: what is recorded of the sweep's configuration.
-        nested_under: the run that this one is a part of.
+        experiment: MLflow experiment that the run belongs to.
+        name: Name of the run.
+        tracking_uri: Address of the tracking store, as configured.
+        experiments_dir: Directory in which runs are kept track of.
+        tags: Tags of the run.
+        params: What is recorded of the sweep's configuration.
+        nested_under: Run that this one is a part of.
     """
 
     def __init__(

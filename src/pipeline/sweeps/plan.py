@@ -16,9 +16,9 @@ class Source:
     """Where configurations are composed from.
 
     Args:
-        search_path: pairs of provider and path, as Hydra lists them.
-        config_name: the primary configuration.
-        hydra_overrides: the overrides of Hydra's own part that were typed.
+        search_path: Pairs of provider and path, as Hydra lists them.
+        config_name: The primary configuration.
+        hydra_overrides: The overrides of Hydra's own part that were typed.
     """
 
     search_path: list[tuple[str, str]]
@@ -31,18 +31,28 @@ class Plan:
     """One sweep.
 
     Args:
-        study_name: the study's name in the storage.
-        directory: where trials' directories and results land, absolute.
-        n_trials: of the study in all, whoever runs them.
-        metrics: what is optimised, with as many `directions` (`maximize`, `minimize`).
-        space: varying keys as Optuna's JSON; `fixed`: the overrides that all trials share.
-        jobs: of a plain multirun, by trial number: key to value as typed. None for an optimisation.
-        sampler, pruner: `_target_` and arguments.
-        seed: of the sampler.
-        deadline: seconds since 1970 after which no trial is started.
-        fold_reports: trials report after each fold instead of after each epoch.
-        runner: dotted name of the function that runs one trial.
-        parent: key and directory of the tracking run that trials are nested under.
+        study_name: Name of the study in the storage.
+        directory: Directory of the trials' directories and of the results, absolute.
+        n_trials: Number of the study's trials in all, whoever runs them.
+        source: Place that configurations are composed from.
+        runner: Dotted name of the function that runs one trial.
+        metrics: Metrics that are optimised.
+        directions: `maximize` or `minimize` for each of them.
+        space: Varying keys as Optuna's JSON.
+        fixed: Overrides that all trials share.
+        jobs: Jobs of a plain multirun, by trial number: key to value as typed. None for an optimisation.
+        sampler, pruner: Class (`_target_`) and arguments of each.
+        seed: Seed of the sampler.
+        n_jobs: Number of worker processes on this machine.
+        retries: Number of times that a trial is run again after its worker vanished.
+        max_failure_rate: Share of failed trials above which the study is given up.
+        max_parameters: Largest number of parameters of a model that is trained, None for any.
+        custom_search_space: Dotted name of a function that suggests more, None for none.
+        skip_duplicates: Whether settings that were tried before get the known result.
+        deadline: Time (seconds since 1970) after which no trial is started.
+        fold_reports: Whether trials report after each fold instead of after each epoch.
+        grace: Seconds without a sign of life after which a worker on another machine counts as gone.
+        parent: Key and directory of the tracking run that trials are nested under.
     """
 
     study_name: str

@@ -46,12 +46,12 @@ def write_plots(study: optuna.Study, metrics: list[str], directory: Path) -> lis
     left out.
 
     Args:
-        study: with at least one completed trial.
-        metrics: names of the objectives, for the axes.
-        directory: where to.
+        study: Study with at least one completed trial.
+        metrics: Names of the objectives, for the axes.
+        directory: Directory that receives the files.
 
     Returns:
-        The files.
+        The files written.
     """
     directory.mkdir(parents=True, exist_ok=True)
     files: list[Path] = []
@@ -120,7 +120,7 @@ def _picture(study: optuna.Study, function: str, arguments: dict[str, Any], path
 
 
 def _make_legible(axes: Any) -> None:
-    """Room for each of several panels (rows × columns), and no legend that is longer than the plot is high."""
+    """Give each of several panels (rows × columns) room, and remove a legend that is longer than the plot is high."""
     rows, columns = axes.shape
     if axes.size > 1:
         axes[0, 0].figure.set_size_inches(3.5 * columns, max(3.5 * rows, 4.5))
@@ -144,7 +144,7 @@ def _section(study: optuna.Study, function: str, arguments: dict[str, Any], titl
 
 
 class _quiet_optuna:
-    """Optuna warns of every plot it has too little data for, and Matplotlib tells of every axis of words."""
+    """Silences Optuna, which warns of plots with too little data, and Matplotlib, which tells of axes of words."""
 
     def __enter__(self) -> None:
         self._level = optuna.logging.get_verbosity()

@@ -21,13 +21,13 @@ class Context:
     """What a trial is told and may call.
 
     Args:
-        number: the trial's.
-        metrics: what is optimised; a report must hold them.
-        on_report: called with a step (epoch or fold, from 0) and metrics; raises `Pruned` to end the trial.
-        by_fold: report after each fold instead of each epoch.
-        parent: the tracking run to nest under.
-        tags: for the trial's tracking run.
-        max_parameters: refuse (`TooLarge`) to train a model with more.
+        number: Number of the trial.
+        metrics: Metrics that are optimised; a report must hold them.
+        on_report: Function called with a step (epoch or fold, from 0) and metrics; raises `Pruned` to end the trial.
+        by_fold: Whether to report after each fold instead of each epoch.
+        parent: Tracking run to nest under.
+        tags: Tags of the trial's tracking run.
+        max_parameters: Largest number of parameters; a model with more is refused (`TooLarge`).
     """
 
     number: int
@@ -44,9 +44,9 @@ class Outcome:
     """What a trial came to.
 
     Args:
-        metrics: by name; has the objectives.
-        baseline: the common-sense predictor's metrics.
-        run_id: of the tracking run.
+        metrics: Metrics by name, the objectives among them.
+        baseline: Metrics of the common-sense predictor.
+        run_id: Id of the tracking run.
     """
 
     metrics: dict[str, float]
@@ -67,8 +67,8 @@ class TooLarge(UserError):
     """The model breaks the sweep's limit; it was not trained.
 
     Args:
-        parameters: how many it has.
-        limit: how many it may have.
+        parameters: Number of parameters of the model.
+        limit: Largest number that it may have.
     """
 
     def __init__(self, parameters: int, limit: int) -> None:
@@ -85,7 +85,7 @@ def objective_values(metrics: Mapping[str, float], names: list[str]) -> list[flo
     """The objectives of a trial.
 
     Raises:
-        BadObjective: one is missing, NaN or infinite.
+        BadObjective: An objective is missing, NaN or infinite.
     """
     values = []
     for name in names:
@@ -124,7 +124,7 @@ def read_search_space_function(dotted: str | None) -> Callable[[DictConfig, Any]
     """`hydra.sweeper.custom_search_space`: a function of the configuration and Optuna's trial that suggests more.
 
     Raises:
-        UserError: where the name is not allowed or is no function.
+        UserError: The name is not allowed or is no function.
     """
     if dotted is None:
         return None

@@ -33,8 +33,8 @@ class SearchSpace:
     """Keys that vary, with what they may become, and the overrides that all trials share.
 
     Args:
-        distributions: by key as typed (`model.dropout`, `+experiment`), in the order given.
-        fixed: overrides such as `+experiment=mnist_mlp`.
+        distributions: What each key (`model.dropout`, `+experiment`, as typed) may become, in the order given.
+        fixed: Overrides such as `+experiment=mnist_mlp`.
     """
 
     distributions: dict[str, BaseDistribution] = field(default_factory=dict)
@@ -53,7 +53,7 @@ class SearchSpace:
         """Refuse keys that the space does not have, naming the nearest ones.
 
         Raises:
-            UserError: for the first unknown key.
+            UserError: The space does not have one of the keys.
         """
         for key in keys:
             if key not in self.distributions:
@@ -74,13 +74,13 @@ def read_space(
     As in hydra-optuna-sweeper, `range(a,b)` includes `b` (Hydra's own multirun leaves it out).
 
     Args:
-        params: key to a value or to a sweep in Hydra's syntax: `choice(a,b)`, `range(1,5)`, `interval(0,1)`,
+        params: Values by key, or sweeps in Hydra's syntax: `choice(a,b)`, `range(1,5)`, `interval(0,1)`,
             `int(interval(1,9))`, `tag(log, interval(1e-4,1e-1))`.
-        arguments: overrides as typed.
-        loader: needed for `glob(*)` over a config group.
+        arguments: Overrides as typed.
+        loader: Hydra's loader, needed for `glob(*)` over a config group.
 
     Raises:
-        UserError: where an override cannot be read.
+        UserError: An override cannot be read.
     """
     typed = [f"{key}={_typed(value)}" for key, value in (params or {}).items()]
     latest: dict[str, Override] = {}
@@ -101,7 +101,7 @@ def parse(arguments: Sequence[str], loader: ConfigLoader | None = None) -> list[
     """Overrides as Hydra reads them.
 
     Raises:
-        UserError: for one that cannot be read.
+        UserError: An override cannot be read.
     """
     parser = OverridesParser.create(config_loader=loader)
     found = []
@@ -129,7 +129,7 @@ def distribution_of(override: Override) -> BaseDistribution:
     """One sweep override as an Optuna distribution.
 
     Raises:
-        UserError: for bounds that Optuna does not take (an empty choice, a log scale that reaches zero).
+        UserError: Optuna does not take the bounds (an empty choice, a log scale that reaches zero).
     """
     try:
         with warnings.catch_warnings():
@@ -174,7 +174,8 @@ def own_settings(space: SearchSpace, config: DictConfig) -> tuple[dict[str, Valu
     """The experiment's own values of the keys that vary.
 
     Args:
-        config: the experiment as composed without the sweep, Hydra's part included.
+        space: The search space.
+        config: Configuration of the experiment as composed without the sweep, Hydra's part included.
 
     Returns:
         The values, and for each key whose own value the space does not contain a sentence that says so.
@@ -244,7 +245,7 @@ def grid(space: SearchSpace) -> list[dict[str, Value]]:
     As in hydra-optuna-sweeper, a range's upper end is left out here.
 
     Raises:
-        UserError: where a key varies continuously.
+        UserError: A key varies continuously.
     """
     rows: list[dict[str, Value]] = [{}]
     for key, distribution in space.distributions.items():
@@ -272,7 +273,7 @@ def jobs(arguments: Sequence[str], loader: ConfigLoader | None = None) -> list[d
         Per job the varying keys with their values as typed. One empty job where nothing varies.
 
     Raises:
-        UserError: for continuous intervals, which only an Optuna sweep can draw from.
+        UserError: There is a continuous interval, which only an Optuna sweep can draw from.
     """
     rows: list[dict[str, str]] = [{}]
     for override in parse(arguments, loader):

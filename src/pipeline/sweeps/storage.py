@@ -50,9 +50,9 @@ class Claim:
     """The right of one worker to run one trial.
 
     Args:
-        trial_id: Optuna's id in the storage.
-        number: of the trial in its study.
-        token: tells this claim from an earlier or later one of the same trial.
+        trial_id: Optuna's id of the trial in the storage.
+        number: Number of the trial in its study.
+        token: Random text that tells this claim from an earlier or later one of the same trial.
     """
 
     trial_id: int
@@ -73,8 +73,8 @@ class SweepStorage(RDBStorage):
     """Optuna's storage with an atomic queue.
 
     Args:
-        url: SQLAlchemy's address: `sqlite:///file` or `postgresql+psycopg://user@host/database`.
-        grace: seconds without a sign of life after which a worker on another machine counts as gone.
+        url: Address in SQLAlchemy's form: `sqlite:///file` or `postgresql+psycopg://user@host/database`.
+        grace: Seconds without a sign of life after which a worker on another machine counts as gone.
     """
 
     def __init__(self, url: str, grace: float = GRACE_SECONDS) -> None:
@@ -113,11 +113,12 @@ class SweepStorage(RDBStorage):
         """Queue waiting trials until the study has `total`, however many processes do so at the same moment.
 
         Args:
-            total: trials the study shall have in the end.
-            prepared: system attributes of the first trials by number (fixed values, where they come from).
+            study_id: Optuna's id of the study.
+            total: Number of trials that the study shall have in the end.
+            prepared: System attributes of the first trials, by number (fixed values, where they come from).
 
         Returns:
-            How many this call added.
+            Number of trials that this call added.
         """
         with self._transaction() as session:
             models.StudyModel.find_or_raise_by_id(study_id, session, for_update=True)
@@ -175,7 +176,7 @@ class SweepStorage(RDBStorage):
         """Write a trial's end: state, values and user attributes together.
 
         Raises:
-            LostClaim: where the trial is no longer this worker's; nothing is written.
+            LostClaim: The trial is no longer this worker's; nothing is written.
         """
         with self._transaction() as session:
             trial = _owned(session, claim)
@@ -190,7 +191,7 @@ class SweepStorage(RDBStorage):
         """Queue an interrupted trial again, under its own number and with its own values.
 
         Raises:
-            LostClaim: where the trial is no longer this worker's.
+            LostClaim: The trial is no longer this worker's.
         """
         with self._transaction() as session:
             _to_waiting(session, _owned(session, claim))
@@ -234,7 +235,7 @@ class SweepStorage(RDBStorage):
         return Lost(trial.number, times, times <= retries)
 
     def requeue_failed(self, study_id: int) -> int:
-        """Queue all failed trials again (before any worker starts); how many."""
+        """Queue all failed trials again, before any worker starts; gives their number."""
         with self._transaction() as session:
             models.StudyModel.find_or_raise_by_id(study_id, session, for_update=True)
             failed = (
@@ -245,7 +246,7 @@ class SweepStorage(RDBStorage):
             return len(failed)
 
     def owners(self, study_id: int) -> dict[int, dict[str, Any]]:
-        """Who runs the running trials: number to claim (`host`, `owner`)."""
+        """Who runs the running trials: the claim (`host`, `owner`) of each, by its number."""
         with self._transaction() as session:
             running = (
                 session.query(models.TrialModel).filter_by(study_id=study_id, state=TrialState.RUNNING).all()
@@ -333,7 +334,7 @@ def open_storage(url: str, grace: float = GRACE_SECONDS) -> SweepStorage:
     """Open a storage, making its tables where they are missing; safe for many processes at once.
 
     Raises:
-        UserError: where the address cannot be used, with the reason and without its password.
+        UserError: The address cannot be used; the message has the reason, and no password.
     """
     try:
         with _making_tables(url):
@@ -390,13 +391,13 @@ def storage_url(configured: str | None, experiments_dir: Path) -> str:
 
 
 def refuse_written_password(raw: Any) -> None:
-    """A password typed into the configuration would land in files; one that the environment gives does not.
+    """Refuse a password typed into the configuration, which would land in files; the environment may give one.
 
     Args:
         raw: `hydra.sweeper.storage` as written, interpolations unresolved.
 
     Raises:
-        UserError: where it holds a password.
+        UserError: The setting holds a password.
     """
     if isinstance(raw, str) and "${" not in raw and holds_secret(raw):
         raise UserError(

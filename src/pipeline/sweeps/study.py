@@ -30,8 +30,8 @@ def identity(plan: Plan, experiment: Mapping[str, Any]) -> Identity:
     """What must not change while a study goes on: the space, the objectives, and the experiment.
 
     Args:
-        plan: the sweep.
-        experiment: settings by dotted key that are neither varied nor about this machine.
+        plan: The sweep.
+        experiment: Settings by dotted key that are neither varied nor about this machine.
     """
     return {
         "space": plan.space
@@ -46,7 +46,7 @@ def open_study(storage: SweepStorage, plan: Plan, now: Identity) -> optuna.Study
     """Create the study, or open the one of that name.
 
     Raises:
-        UserError: where a study of that name exists and was about something else; the message shows what differs.
+        UserError: A study of that name exists and was about something else; the message shows what differs.
     """
     directions = [optuna.study.StudyDirection[way.upper()] for way in plan.directions]
     study = optuna.create_study(
@@ -98,7 +98,7 @@ def enqueue(
     own: Mapping[str, Value],
     seeds: Sequence[Mapping[str, Value]],
 ) -> int:
-    """Queue the trials that the study still lacks; how many this call added."""
+    """Queue the trials that the study still lacks; gives the number that this call added."""
     prepared = prepared_trials(plan, own, seeds)
     return storage.enqueue_up_to(storage.get_study_id_from_name(study.study_name), plan.n_trials, prepared)
 
@@ -120,7 +120,7 @@ def read_seed_trials(configured: Any, space: SearchSpace) -> list[dict[str, Valu
     """`hydra.sweeper.seed_trials`: a list of settings by key; keys left out are sampled.
 
     Raises:
-        UserError: for a key that the space does not have or a value outside it.
+        UserError: A key is not in the space, or a value lies outside of it.
     """
     seeds: list[dict[str, Value]] = []
     for number, entry in enumerate(configured or []):

@@ -42,14 +42,14 @@ class Supervisor:
     """Runs a plan's workers as processes of their own.
 
     Args:
-        plan: the sweep.
-        plan_file: the plan as saved for them.
-        url: the storage's address; given to them in the environment alone, since it may hold a password.
-        storage: the same storage.
-        study_id: of the study in it.
-        finished: how many trials are finished.
-        on_change: called a few times a second.
-        on_lost: called after trials of dead workers were taken back.
+        plan: The sweep.
+        plan_file: File with the plan, for the workers.
+        url: Address of the storage; given to them in the environment alone, since it may hold a password.
+        storage: The same storage, opened.
+        study_id: Id of the study in it.
+        finished: Function that gives the number of finished trials.
+        on_change: Function called a few times a second.
+        on_lost: Function called after trials of dead workers were taken back.
     """
 
     def __init__(
@@ -77,8 +77,8 @@ class Supervisor:
         """Start the workers and wait until all have nothing left to do.
 
         Raises:
-            KeyboardInterrupt, Interrupted: after all workers stopped.
-            WorkersFailed: where they keep dying.
+            KeyboardInterrupt, Interrupted: A signal came; all workers have stopped.
+            WorkersFailed: The workers keep dying.
         """
         workers = min(self._plan.n_jobs, self._plan.n_trials)
         try:

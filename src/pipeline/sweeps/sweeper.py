@@ -51,13 +51,13 @@ def optimise(
     """Run an Optuna sweep (`hydra/sweeper=optuna`).
 
     Args:
-        config: as composed for the multirun, Hydra's part included.
-        context: Hydra's, for its loader.
-        arguments: the overrides typed, beside Hydra's own.
-        nested_under: the tracked run that the study's is a part of.
+        config: Configuration as composed for the multirun, Hydra's part included.
+        context: Hydra's context, for its loader.
+        arguments: Overrides as typed, without Hydra's own.
+        nested_under: Tracked run that the study's run is nested under.
 
     Raises:
-        UserError: where the sweep cannot work; nothing was run yet.
+        UserError: The sweep cannot work; nothing was run yet.
     """
     settings = config.hydra.sweeper
     _refuse_common(config)
@@ -108,10 +108,10 @@ def best_settings(
     """The best settings of a sweep that another task starts, as overrides; None where no trial was completed.
 
     Args:
-        config: as ``loads`` composed it for a multirun, Hydra's part included.
-        loads: composes the trials.
-        arguments: see :func:`optimise`.
-        nested_under: likewise.
+        config: Configuration as ``loads`` composed it for a multirun, Hydra's part included.
+        loads: Loader that composes the trials.
+        arguments: Overrides, see :func:`optimise`.
+        nested_under: Tracked run, likewise.
     """
     from pipeline.config.hydra_inside import Callbacks
 
@@ -127,7 +127,7 @@ def multirun(config: DictConfig, context: HydraContext, arguments: Sequence[str]
     ones run. A completed one starts anew.
 
     Raises:
-        UserError: where a job's configuration cannot work; nothing was run yet.
+        UserError: The configuration of a job cannot work; nothing was run yet.
     """
     settings = config.hydra.sweeper
     _refuse_common(config)
@@ -259,7 +259,7 @@ def _refuse_varied_trainers(found: space.SearchSpace, composer: Composer) -> Non
 
 
 def _refuse_launching(config: DictConfig) -> None:
-    """A trainer that starts processes of its own would start the whole sweep again in each."""
+    """Refuse a trainer that starts processes of its own, each of which would start the whole sweep again."""
     trainer = config.get("trainer")
     if trainer is None:
         return

@@ -20,8 +20,8 @@ def train_trial(config: DictConfig, context: Context) -> Outcome:
     """One trial of a sweep: no plots and no saved model, which the winner gets when it is run again.
 
     Raises:
-        Pruned: after its run was tagged.
-        TooLarge: the model breaks the sweep's limit.
+        Pruned: The trial is worse than the others; its run was tagged.
+        TooLarge: The model breaks the sweep's limit.
     """
     from pipeline.runs.train import output_directory, train
 

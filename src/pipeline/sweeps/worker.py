@@ -68,8 +68,8 @@ class Pulse:
     """Gives a sign of life for the trial that is running, from a thread of its own.
 
     Args:
-        storage: where to.
-        on_orphaned: called once when the process that started this one is gone.
+        storage: Storage that takes the signs of life.
+        on_orphaned: Function called once when the process that started this one is gone.
     """
 
     def __init__(self, storage: SweepStorage, on_orphaned: Callable[[], None] | None = None) -> None:
@@ -104,7 +104,7 @@ class Pulse:
         """Raise where a sign of life found the trial in other hands.
 
         Raises:
-            LostClaim: it is no longer this worker's.
+            LostClaim: The trial is no longer this worker's.
         """
         if self._lost == claim:
             raise LostClaim(f"trial {claim.number} was given to another worker")
@@ -125,12 +125,12 @@ class Worker:
     """Runs trials.
 
     Args:
-        plan: the sweep.
-        storage: the study's.
-        composer: of configurations.
-        run: runs one trial.
-        on_change: called when a trial starts, reports or ends.
-        orphaned: called when the process that started this one is gone.
+        plan: The sweep.
+        storage: Storage of the study.
+        composer: Composer of the trials' configurations.
+        run: Function that runs one trial.
+        on_change: Function called when a trial starts, reports or ends.
+        orphaned: Function called when the process that started this one is gone.
     """
 
     def __init__(
@@ -168,10 +168,10 @@ class Worker:
         Returns only when no trial of any worker is running any more, so that a lost one is not left behind.
 
         Raises:
-            KeyboardInterrupt, Interrupted: after the running trial was given back.
+            KeyboardInterrupt, Interrupted: A signal came; the running trial was given back.
         """
         if self._plan.runner == TRIAL or self._plan.runner == JOB:
-            # Before the first trial: its time is the trial's own.
+            # Imported before the first trial, whose time is its own.
             import pipeline.training.fit  # noqa: F401
         with self._pulse.running():
             while not self._is_over():
@@ -315,7 +315,7 @@ class _Attempt:
         self._finish(TrialState.COMPLETE, values, attributes)
 
     def copy_known_result(self, trial: optuna.Trial) -> bool:
-        """Where the same settings were tried before, take their result; whether that was so."""
+        """Take the result of an earlier trial with the same settings; gives whether there was one."""
         done = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
         for other in done:
             if other.params == trial.params and "duplicate_of" not in other.user_attrs:

@@ -14,9 +14,7 @@ if TYPE_CHECKING:
 
 
 def run_task(cfg: DictConfig) -> Any:
-    """Run the task that a checked configuration asks for: ``run(cfg)`` of the module of that name in
-    pipeline.tasks.
-    """
+    """Run the task that a checked configuration asks for: ``run(cfg)`` of the module of that name in this package."""
     from importlib import import_module
 
     name = cfg.task.name

@@ -30,7 +30,7 @@ def baselines(data: DataModule) -> dict[str, dict[str, float]]:
     """The validation metrics of each baseline of a data set, by its name; the common-sense one first.
 
     Raises:
-        UserError: no validation data was held out.
+        UserError: No validation data was held out.
     """
     held_out = data.validation
     if held_out is None or len(held_out) == 0:

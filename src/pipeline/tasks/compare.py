@@ -36,7 +36,7 @@ def compare(cfg: DictConfig) -> dict[str, Any]:
         What is written as ``comparison.json``: both runs' metrics, the paired test, the effect on each class.
 
     Raises:
-        UserError: no such run, or the two were not tested on the same samples.
+        UserError: There is no such run, or the two were not tested on the same samples.
     """
     runs = [str(name) for name in cfg.task.runs]
     if len(runs) != 2 or runs[0] == runs[1]:

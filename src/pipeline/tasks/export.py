@@ -46,7 +46,7 @@ def export(cfg: DictConfig) -> tuple[Path, float, int]:
         The file, the largest absolute difference of its outputs from the original's, and the number of samples.
 
     Raises:
-        UserError: an unknown format, software that is missing, or outputs that differ by more than ``task.tolerance``.
+        UserError: The format is unknown, software is missing, or outputs differ by more than ``task.tolerance``.
     """
     form = str(cfg.task.format)
     if form not in FORMATS:
@@ -80,7 +80,7 @@ class OwnExport:
         module: The module, with ``example_input_array``.
 
     Raises:
-        UserError: It has none, or several inputs.
+        UserError: The module has no ``example_input_array``, or several inputs.
     """
 
     def __init__(self, module: Any) -> None:
@@ -91,7 +91,7 @@ class OwnExport:
                 "tensor (samples, ...)"
             )
         self.module: nn.Module = module.eval()
-        # Several of it: an exporter takes a batch of one for a shape that never changes.
+        # Repeated, since an exporter takes a batch of one for a shape that never changes.
         self.example = torch.cat([example] * 4)
 
 
@@ -104,7 +104,7 @@ def real_samples(data: DataModule) -> Tensor:
 
 
 def largest_difference(model: nn.Module, exported: Answer, x: Tensor) -> float:
-    """Over all outputs for ``x``, taken whole, one by one and in threes: the batch must be free. NaN if any is NaN."""
+    """The largest difference of any output for ``x``, taken whole, one by one and in threes; NaN if any is NaN."""
     with torch.inference_mode():
         expected = model(x).float()
         found = [exported(x), torch.cat([exported(part) for part in x.split(1)])]
@@ -116,7 +116,7 @@ def largest_difference(model: nn.Module, exported: Answer, x: Tensor) -> float:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """The exporters tell every step of their work in log lines: only what is wrong is for the user."""
+    """Keep back the log lines in which the exporters tell every step of their work; only what is wrong is shown."""
     before = logging.root.manager.disable
     logging.disable(logging.INFO)
     try:
@@ -128,7 +128,7 @@ def _quietly() -> Iterator[None]:
 
 
 def write_onnx(predictor: Predictor | OwnExport, x: Tensor, path: Path) -> Answer:
-    """One file with named input, output and free batch; classes and encoder as metadata. Answers by onnxruntime."""
+    """Write one file with named input, output and free batch, classes and encoder as metadata; onnxruntime answers."""
     try:
         import onnxruntime
         import onnxscript  # noqa: F401  (torch's exporter needs it)
@@ -160,7 +160,7 @@ def write_onnx(predictor: Predictor | OwnExport, x: Tensor, path: Path) -> Answe
 
 
 def write_pt2(predictor: Predictor | OwnExport, x: Tensor, path: Path) -> Answer:
-    """A program that ``torch.export.load`` opens. That unpickles: load only files of your own."""
+    """Write a program that ``torch.export.load`` opens. That unpickles: load only files of your own."""
     with _quietly():
         program = torch.export.export(
             _Inference(predictor.module), (x[:4],), dynamic_shapes={"x": free_axes(predictor)}, strict=False
@@ -173,7 +173,7 @@ def write_pt2(predictor: Predictor | OwnExport, x: Tensor, path: Path) -> Answer
 
 
 def write_safetensors(predictor: Predictor | OwnExport, x: Tensor, path: Path) -> Answer:
-    """The weights by name; class, hyperparameters and encoder in the header."""
+    """Write the weights by name, with class, hyperparameters and encoder in the header."""
     from safetensors import safe_open
     from safetensors.torch import save_file
 

@@ -71,19 +71,19 @@ def predict(
     """Predict every sample of ``source`` into ``target``.
 
     Args:
-        predictor: the model.
-        source: a file, a folder, or ``-`` for standard input.
-        target: a file (complete or not there at all), or ``-`` for standard output.
-        batch_size: samples computed at once.
-        input_format: ``csv``, ``tsv``, ``parquet``, ``jsonl``, ``npy`` or ``text``; None for what the name of
-            ``source`` says.
-        output_format: ``csv`` or ``jsonl``; None for what the name of ``target`` says.
+        predictor: Model with its encoder.
+        source: File, folder, or ``-`` for standard input.
+        target: File (written whole or not at all), or ``-`` for standard output.
+        batch_size: Number of samples computed at once.
+        input_format: ``csv``, ``tsv``, ``parquet``, ``jsonl``, ``npy`` or ``text``; None for the one that the name of
+            ``source`` ends in.
+        output_format: ``csv`` or ``jsonl``; None for the one that the name of ``target`` ends in.
 
     Returns:
-        How many samples there were.
+        Number of samples.
 
     Raises:
-        UserError: the input is missing or not what the model takes.
+        UserError: The input is missing or not what the model takes.
     """
     from pipeline.evaluation.inputs import chunks
 
@@ -106,11 +106,11 @@ def predict_own(predictor: OwnPredictor, source: str, target: str, batch_size: i
     Args:
         predictor: The module.
         source: A ``.npy`` file of what the module takes, (samples, …).
-        target: A file (complete or not there at all), or ``-`` for standard output; ``.jsonl`` for JSON lines.
-        batch_size: Samples computed at once.
+        target: File (written whole or not at all), or ``-`` for standard output; ``.jsonl`` for JSON lines.
+        batch_size: Number of samples computed at once.
 
     Returns:
-        How many samples there were.
+        Number of samples.
 
     Raises:
         UserError: The input is no such file, or not what the module takes.
@@ -140,7 +140,7 @@ def check_output(cfg: DictConfig) -> None:
     """Refuse settings that would fail, or do harm, after the model was loaded.
 
     Raises:
-        UserError: an unknown format, or an output that is the input or lies in no directory.
+        UserError: The format is unknown, or the output is the input or lies in no directory.
     """
     for key, known in (("input_format", INPUT_FORMATS), ("format", ("csv", "jsonl"))):
         if cfg.task.get(key) is not None and cfg.task[key] not in known:

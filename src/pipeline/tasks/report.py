@@ -27,10 +27,10 @@ class Candidate:
     """A model of the chain.
 
     Args:
-        stage: that trained it.
-        delivered: what it handed on.
-        tested: the figures of its evaluation.
-        predictions: (truth, prediction) for each test sample; empty where there is not one for each.
+        stage: Stage of ``dvc.yaml`` that trained it.
+        delivered: What the stage handed on.
+        tested: Figures of its evaluation.
+        predictions: Truth and prediction of each test sample; empty where a sample has more than one.
     """
 
     stage: str
@@ -99,7 +99,7 @@ def write_page(
     baseline: dict[str, float],
     directory: Path,
 ) -> Path:
-    """``report.html``: data, models, learning curves, which was chosen."""
+    """Write ``report.html``: data, models, learning curves, which was chosen."""
     data, findings = read_json(source / "prepare/data.json"), read_json(source / "explore/findings.json")
     page = Page(f"From {data['used']} to a tested model")
     if data["used"] != data["requested"]:
@@ -157,7 +157,7 @@ def _read(source: Path, stage: str) -> Candidate:
 
 
 def _metric(candidates: list[Candidate]) -> str:
-    """What all of them are judged by."""
+    """The metric that all of them are judged by."""
     shared = set.intersection(*(set(one.delivered.metrics) for one in candidates))
     metric = judged_by(name.removeprefix("val/") for name in shared if name.startswith("val/"))
     if metric is None:
@@ -173,7 +173,7 @@ def _gain(metric: str, before: float, now: float) -> float:
 
 def _paired(candidates: list[Candidate], metric: str) -> PairedTest | None:
     first, second = (one.predictions for one in candidates)
-    # Of other metrics a prediction alone does not tell the value.
+    # The value of any other metric does not follow from a prediction alone.
     if metric not in ("accuracy", "mae") or not first or [t for t, _ in first] != [t for t, _ in second]:
         return None
     if metric == "accuracy":

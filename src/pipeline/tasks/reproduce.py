@@ -30,13 +30,13 @@ class Comparison:
     """A run and its repetition.
 
     Args:
-        run: id of the original.
-        again: id of the repetition, None if it was not tracked.
-        metrics: name → (original, repetition), of those that differ.
-        compared: how many metrics were compared.
-        weights: name → largest absolute difference, of those that differ; None where the run kept no model.
-        causes: what is not as it was (data, code, versions, hardware): name → (then, now).
-        unknown: what cannot be said to be as it was, and why.
+        run: Id of the original.
+        again: Id of the repetition, None if it was not tracked.
+        metrics: The metrics that differ: name → (original, repetition).
+        compared: Number of metrics that were compared.
+        weights: The weights that differ: name → largest absolute difference; None where the run kept no model.
+        causes: What has changed (data, code, versions, hardware): name → (then, now).
+        unknown: What cannot be said to be unchanged, and why.
     """
 
     run: str
@@ -49,7 +49,7 @@ class Comparison:
 
     @property
     def identical(self) -> bool:
-        """Every metric and every weight has the same bits."""
+        """Whether every metric and every weight has the same bits."""
         return not self.metrics and not self.weights
 
 
@@ -71,7 +71,7 @@ def reproduce(cfg: DictConfig) -> Comparison:
         What is written as ``reproduction.json``.
 
     Raises:
-        UserError: there is no such run, or what it needs is not there any more.
+        UserError: There is no such run, or what it needs is not there any more.
     """
     from pipeline.runs.train import train
 
@@ -140,7 +140,7 @@ def _causes(store: Store, original: FinishedRun, result: RunResult) -> dict[str,
 
 
 def _unknown(store: Store, original: FinishedRun) -> list[str]:
-    """Whether the code is the same is known only between two clean states of a repository."""
+    """What cannot be said to be unchanged, and why: the code is known only between two clean states of a repository."""
     found = [] if _environment_of(store, original) else ["versions and hardware: the run did not record them"]
     commit, dirty = git_state()
     then = original.record.tags.get("mlflow.source.git.commit")

@@ -37,12 +37,12 @@ def search(cfg: DictConfig, typed: list[str], directory: Path) -> DictConfig:
     """The configuration that a sweep finds best.
 
     Args:
-        cfg: of this command.
-        typed: overrides that hold for every trial.
-        directory: of the run; the sweep lies in it.
+        cfg: Configuration of this command.
+        typed: Overrides that hold for every trial.
+        directory: Directory of the run, in which the sweep lies.
 
     Raises:
-        UserError: the space does not fit the model, or no trial was completed.
+        UserError: The space does not fit the model, or no trial was completed.
     """
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
@@ -51,7 +51,7 @@ def search(cfg: DictConfig, typed: list[str], directory: Path) -> DictConfig:
     from pipeline.sweeps.sweeper import best_settings
 
     space = cfg.task.get("sweep") or HydraConfig.get().runtime.choices.get("model")
-    # A study of its own: what an earlier one found was found with the code and the data of then.
+    # A study of its own: what an earlier one found may rest on other code and other data.
     own = [f"hydra.sweep.dir={directory / 'sweep'}", f"hydra.sweeper.study_name={cfg.name}-{directory.name}"]
     loads = loader(user_directory())
     config = loads.load_configuration(

@@ -9,9 +9,8 @@ def absolute_uri(tracking_uri: str | None, experiments_dir: Path) -> str:
     """The tracking store's address, independent of the working directory.
 
     Args:
-        tracking_uri: what the configuration says; None for MLFLOW_TRACKING_URI, else `mlflow.db` in
-            `experiments_dir`.
-        experiments_dir: where the embedded store lies.
+        tracking_uri: Address in the configuration; None for MLFLOW_TRACKING_URI, else `mlflow.db` in `experiments_dir`.
+        experiments_dir: Directory of the embedded store.
     """
     uri = (
         tracking_uri

@@ -51,9 +51,9 @@ class Delivery:
     """Delivers one run's journal. Whoever holds one must hold the run's `sender.lock`.
 
     Args:
-        directory: the run directory.
-        uri: the store to deliver to.
-        experiments_dir: where the run is registered, and where an embedded store keeps artefacts.
+        directory: Directory of the run.
+        uri: Address of the store to deliver to.
+        experiments_dir: Directory in which the run is registered, and in which an embedded store keeps artefacts.
     """
 
     def __init__(self, directory: Path, uri: str, experiments_dir: Path) -> None:
@@ -82,9 +82,9 @@ class Delivery:
         """Deliver what there is.
 
         Raises:
-            Held: someone has to step in; the cursor's `error` says why.
-            NotYet: try again soon.
-            Exception: whatever a store that is down, slow or failing raises; try again later.
+            Held: Someone has to step in; the cursor's `error` says why.
+            NotYet: Something else has to be delivered first; try again soon.
+            Exception: The store is down, slow or failing; try again later.
         """
         self._read()
         self._deliver_system()
@@ -145,7 +145,7 @@ class Delivery:
             self._read_to = end
 
     def _begin_attempt(self, record: Record) -> None:
-        """What waits so far belongs to an earlier attempt: later records of the same step replace it."""
+        """Have later records of the same step replace what waits so far, which is of an earlier attempt."""
         self._attempt += 1
         self._waiting.clear()
         for entry in self._queue:
@@ -206,7 +206,7 @@ class Delivery:
             self._send_singly(group, error)
 
     def _send_singly(self, group: Sequence[_Entry], error: Exception) -> None:
-        """The store refuses something for good: put that aside, with the reason, and deliver the rest."""
+        """Put aside what the store refuses for good, with the reason, and deliver the rest."""
         from mlflow.exceptions import MlflowException
 
         if len(group) > 1:
@@ -230,7 +230,7 @@ class Delivery:
         self._put_aside(record, error)
 
     def _send_changed_params(self, record: Record) -> None:
-        """A parameter keeps its first value in MLflow; a resumed run's new one becomes a tag."""
+        """Send parameters of a resumed run: each keeps its first value in MLflow, and a new one becomes a tag."""
         known = self._client.get_run(self._run_id).data.params
         new = {name: value for name, value in record["v"].items() if name not in known}
         changed = {
@@ -302,7 +302,7 @@ class Delivery:
             all_tags = all_tags[PARAMS_OR_TAGS_AT_ONCE:]
 
     def _not_yet_in_file_store(self, metrics: Sequence[Any]) -> list[Any]:
-        """Databases drop a point that they already hold; MLflow's file store would double it."""
+        """The points that MLflow's file store lacks: it would double one that it holds, where databases drop it."""
 
         def identity(metric: Any) -> tuple[str, int, int, str]:
             return metric.key, metric.step, metric.timestamp, repr(metric.value)

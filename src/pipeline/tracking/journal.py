@@ -41,7 +41,7 @@ class Writer:
     """Appends records to a journal, one system call each; a torn last line is cut off when it is opened.
 
     Args:
-        path: the journal's file; made if it is not there.
+        path: File of the journal; made if it is not there.
     """
 
     def __init__(self, path: Path) -> None:
@@ -129,15 +129,16 @@ class Cursor:
     """How far a journal was delivered, and to where.
 
     Args:
-        uri: the store that it was delivered to, without passwords.
+        uri: The store that it was delivered to, without passwords.
         run_id: MLflow's id of the run there, once it exists.
-        offset: bytes of the journal that are delivered for certain.
-        sending: bytes up to which records may have arrived (the sender could have died before it learnt so).
-        system_offset: bytes of the system metrics' journal that are delivered.
+        offset: Bytes of the journal that are delivered for certain.
+        sending: Bytes up to which records may have arrived (the sender could have died before it learnt so).
+        system_offset: Bytes of the system metrics' journal that are delivered.
         models: MLflow's ids of models, by the offset of the record that logged them.
-        unsure: whether creating the run failed in a way that may have created it nevertheless.
-        failing_since: client time in seconds since which no delivery succeeded; null while all is well.
-        error: the last failure in words.
+        unsure: Whether creating the run failed in a way that may have created it nevertheless.
+        failing_since: Time (seconds since 1970, by this machine's clock) since which no delivery succeeded; null while
+            all is well.
+        error: Last failure, in words.
     """
 
     uri: str = ""

@@ -17,7 +17,7 @@ METRICS_AT_ONCE = 800
 PARAMS_OR_TAGS_AT_ONCE = 100
 
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
-"""Or the experiment's page opens on traces of language models instead of on runs."""
+"""Without these an experiment's page opens on traces of language models instead of on runs."""
 
 DATASET_CONTEXT = "mlflow.data.context"
 """The tag that says what a data set was used for. `mlflow.log_input` writes it, into a run of its own process alone."""

@@ -27,13 +27,13 @@ def log_model(
     """Upload a bundle as a model of a run and make it a registered version if asked to. Safe to repeat.
 
     Args:
-        client: of the store.
-        uri: the store's address.
+        client: Client of the store.
+        uri: Address of the store.
         run_id: MLflow's id of the run.
-        folder: what the paths in the record are relative to.
-        record: the journal's record of the model.
+        folder: Folder that the paths in the record are relative to.
+        record: The journal's record of the model.
         model_id: MLflow's id of the model, if an earlier try came as far as that.
-        note_id: called with that id as soon as it is known, so that a repeat finds it.
+        note_id: Function called with that id as soon as it is known, so that a repeat finds it.
 
     Returns:
         MLflow's id of the model.

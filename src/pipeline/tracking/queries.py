@@ -31,16 +31,16 @@ class RunRecord:
     """A run as the tracking store has it.
 
     Args:
-        run_id: MLflow's id.
-        key: the client-side key; empty for a run that other software recorded.
-        name: the run's name.
-        experiment: the name of its experiment.
+        run_id: MLflow's id of the run.
+        key: Client-side key; empty for a run that other software recorded.
+        name: Name of the run.
+        experiment: Name of its experiment.
         status: RUNNING, FINISHED, FAILED or KILLED.
-        params: the settings.
-        metrics: the last value of each metric.
-        tags: MLflow's own included.
-        directory: the run directory, where it still is on this machine.
-        config_path: the resolved configuration in it.
+        params: Settings by name.
+        metrics: Last value of each metric.
+        tags: Tags, MLflow's own included.
+        directory: Directory of the run, where it still is on this machine.
+        config_path: Resolved configuration in that directory.
     """
 
     run_id: str
@@ -60,13 +60,13 @@ class Version:
     """A version of a registered model.
 
     Args:
-        name: of the registered model.
-        version: its number.
-        run_id: the run that made it, if known.
-        model_uri: what `mlflow.pyfunc.load_model` takes.
-        aliases: such as `champion`.
-        description: the model card.
-        tags: of this version.
+        name: Name of the registered model.
+        version: Number of the version.
+        run_id: MLflow's id of the run that made it, if known.
+        model_uri: Address that `mlflow.pyfunc.load_model` takes.
+        aliases: Aliases, such as `champion`.
+        description: Model card, Markdown.
+        tags: Tags of this version.
     """
 
     name: str
@@ -82,11 +82,11 @@ class Store:
     """A tracking store with its model registry.
 
     Args:
-        tracking_uri: its address; None for MLFLOW_TRACKING_URI, else `mlflow.db` in `experiments_dir`.
-        experiments_dir: where the embedded store lies.
+        tracking_uri: Address of the store; None for MLFLOW_TRACKING_URI, else `mlflow.db` in `experiments_dir`.
+        experiments_dir: Directory of the embedded store.
 
     Raises:
-        UserError: the store cannot be reached, or there is none yet.
+        UserError: The store cannot be reached, or there is none yet.
 
     Example:
         store = Store(None, Path("experiments"))
@@ -107,7 +107,7 @@ class Store:
         """A run by MLflow's id, by its client-side key, or by its name where only one run has it.
 
         Raises:
-            UserError: there is none, or several.
+            UserError: There is no such run, or there are several.
         """
         return self._record(self._find(run))
 
@@ -117,9 +117,9 @@ class Store:
         """Runs that an MLflow search expression selects, newest first.
 
         Args:
-            query: such as `tags.sweep = 'mlp' and metrics."val/accuracy" > 0.9`.
-            experiments: names of experiments; None for all.
-            limit: at most so many.
+            query: MLflow search expression, such as `tags.sweep = 'mlp' and metrics."val/accuracy" > 0.9`.
+            experiments: Names of experiments; None for all.
+            limit: Largest number of runs.
         """
         ids = [
             experiment.experiment_id
@@ -165,7 +165,7 @@ class Store:
         """Copy a run's artefact (a file or folder) into a directory.
 
         Raises:
-            UserError: the run has no such artefact.
+            UserError: The run has no such artefact.
         """
         run_id = self._find(run).info.run_id
         target.mkdir(parents=True, exist_ok=True)
@@ -181,7 +181,7 @@ class Store:
         """The address of the model that a run logged, as `mlflow.pyfunc.load_model` takes it.
 
         Raises:
-            UserError: it logged none.
+            UserError: The run logged no model.
         """
         found = self._find(run)
         models = found.outputs.model_outputs if found.outputs else []
@@ -195,11 +195,11 @@ class Store:
         """Copy what `pipeline.models.saved.load` opens into a directory.
 
         Args:
-            model: a model's address (`models:/mnist@champion`, `models:/mnist/3`, `models:/m-…`), or a run.
-            target: the directory; made if it is not there.
+            model: Address of a model (`models:/mnist@champion`, `models:/mnist/3`, `models:/m-…`), or a run.
+            target: Directory to copy to; made if it is not there.
 
         Raises:
-            UserError: there is no such model, or this project did not log it.
+            UserError: There is no such model, or this project did not log it.
         """
         uri = model if ":/" in model else self.model_uri(model)
         target.mkdir(parents=True, exist_ok=True)
@@ -227,7 +227,7 @@ class Store:
         """Open a logged model with MLflow's pyfunc loader.
 
         Args:
-            model: a model's address or a run.
+            model: Address of a model, or a run.
         """
         import mlflow.pyfunc
 
@@ -241,10 +241,10 @@ class Store:
         """Make the model of a run a version of a registered model; the same version if it is one already.
 
         Args:
-            run: the run.
-            name: of the registered model, which is made if it is not there.
-            tags: of the version.
-            description: the model card, Markdown.
+            run: The run.
+            name: Name of the registered model, which is made if it is not there.
+            tags: Tags of the version.
+            description: Model card, Markdown.
         """
         from pipeline.tracking.model_logging import register
 

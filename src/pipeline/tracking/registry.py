@@ -129,11 +129,11 @@ class Life:
     """What a journal says of its run.
 
     Args:
-        key: the client-side key; None where there is no journal.
-        owner: the process that wrote last.
+        key: Client-side key; None where there is no journal.
+        owner: Process that wrote last.
         status: RUNNING, or how it finished.
-        attempts: how often it was started or resumed.
-        start: the record it began with.
+        attempts: Number of times that it was started or resumed.
+        start: Record that it began with.
     """
 
     key: str | None

@@ -75,19 +75,18 @@ class Run:
         """Begin recording a run, or go on recording one that was interrupted.
 
         Args:
-            directory: the run's own directory; the journal goes into its `tracking/`.
-            experiment: the MLflow experiment that the run belongs to.
-            name: the run's name.
-            tracking_uri: where to deliver; None for MLFLOW_TRACKING_URI, else `mlflow.db` in
-                `experiments_dir`.
-            experiments_dir: where undelivered journals are kept track of.
-            parent: the run that this one is nested under.
-            tags: the run's first tags.
-            resume: continue the run whose journal lies in the directory (a new run where there is none).
-            system_metrics: have the sender sample processor, memory and GPU use every five seconds.
+            directory: Directory of the run; the journal goes into its `tracking/`.
+            experiment: MLflow experiment that the run belongs to.
+            name: Name of the run.
+            tracking_uri: Address to deliver to; None for MLFLOW_TRACKING_URI, else `mlflow.db` in `experiments_dir`.
+            experiments_dir: Directory in which undelivered journals are kept track of.
+            parent: Run that this one is nested under.
+            tags: First tags of the run.
+            resume: Whether to continue the run whose journal lies in the directory (a new run where there is none).
+            system_metrics: Whether the sender samples processor, memory and GPU use every five seconds.
 
         Raises:
-            UserError: the directory already holds a run and `resume` is false, or its process still runs.
+            UserError: The directory already holds a run and `resume` is false, or its process still runs.
         """
         directory, experiments_dir = directory.absolute(), experiments_dir.absolute()
         uri = absolute_uri(tracking_uri, experiments_dir)
@@ -138,9 +137,9 @@ class Run:
         """Record values, NaN and infinities included.
 
         Args:
-            metrics: value by name.
-            step: the epoch or step that they belong to; None for values that stand for the whole run.
-            timestamp: milliseconds since 1970; None for now.
+            metrics: Values by name.
+            step: Epoch or step that they belong to; None for values that stand for the whole run.
+            timestamp: Time in milliseconds since 1970; None for now.
         """
         values = {clean_name(name): journal.encode_value(value) for name, value in metrics.items()}
         self._writer.append({"t": "metrics", "time": timestamp or _now(), "step": step, "v": values})
@@ -157,13 +156,13 @@ class Run:
         """Record a file or directory as it is now.
 
         Args:
-            path: what to record.
-            folder: the folder among the run's artefacts that it goes to.
-            link_only: do not copy but link: only for files that are replaced, never written to, when they
+            path: File or directory to record.
+            folder: Folder among the run's artefacts that it goes to.
+            link_only: Whether to link instead of copying: only for files that are replaced, never written to, when they
                 change.
 
         Raises:
-            FileNotFoundError: there is nothing at `path`.
+            FileNotFoundError: There is nothing at `path`.
         """
         kept = self._keep(path, link_only)
         self._writer.append({"t": "artifact", "file": kept, "folder": folder})
@@ -172,8 +171,8 @@ class Run:
         """Record a text as an artefact.
 
         Args:
-            text: the content.
-            path: where among the run's artefacts, such as `summaries/model.txt`.
+            text: The text.
+            path: Path among the run's artefacts, such as `summaries/model.txt`.
         """
         folder, _, name = path.rpartition("/")
         slot = self._slot()
@@ -192,12 +191,12 @@ class Run:
         """Record the data that went in.
 
         Args:
-            name: the data set's name.
-            digest: a fingerprint of its content, at most 36 characters.
-            source: where it came from.
-            context: what it was used for: `training`, `testing` …
-            schema: what a sample looks like, as plain values.
-            profile: numbers of rows, classes and so on, as plain values.
+            name: Name of the data set.
+            digest: Fingerprint of its content, at most 36 characters.
+            source: Origin of the data.
+            context: Purpose that it was used for: `training`, `testing` …
+            schema: What a sample looks like, as plain values.
+            profile: Numbers of rows, classes and so on, as plain values.
         """
         self._writer.append(
             {
@@ -228,14 +227,14 @@ class Run:
         it is resumed.
 
         Args:
-            bundle_dir: what `pipeline.models.saved.save` wrote.
-            registered_name: also make it a version of this registered model.
-            signature: what goes in and comes out, as `pipeline.tracking.signatures` describes it.
-            input_example: raw inputs as JSON values (a list of samples, or of rows by column), or the path of
-                a `.npy` file of them.
-            requirements: pinned pip requirements.
-            name: the model's name within the run.
-            metadata: plain values kept with the model.
+            bundle_dir: Directory that `pipeline.models.saved.save` wrote.
+            registered_name: Name of a registered model that it becomes a version of too, None for none.
+            signature: What goes in and comes out, as `pipeline.tracking.signatures` describes it.
+            input_example: Raw inputs as JSON values (a list of samples, or of rows by column), or the path of a `.npy`
+                file of them.
+            requirements: Pinned pip requirements.
+            name: Name of the model within the run.
+            metadata: Plain values kept with the model.
         """
         # The description of a saved model holds the checksums of its other files.
         digest = hashlib.sha256((bundle_dir / "model.json").read_bytes()).hexdigest()
@@ -270,7 +269,7 @@ class Run:
         same again). Metrics recorded without a step are simply updated.
 
         Args:
-            step: the last step that the checkpoint holds, in the unit that `log_metrics` is given.
+            step: Last step that the checkpoint holds, in the unit that `log_metrics` is given.
         """
         self._writer.append({"t": "rewind", "step": step})
 
@@ -279,7 +278,7 @@ class Run:
 
         Args:
             status: FINISHED, FAILED or KILLED.
-            error: for a failed run, what went wrong; becomes the tag `error`.
+            error: What went wrong, for a failed run; it becomes the tag `error`.
         """
         if self._finished:
             return
@@ -296,7 +295,7 @@ class Run:
         """Wait until everything recorded so far is delivered.
 
         Args:
-            timeout: seconds; it returns early when the tracking server does not answer.
+            timeout: Longest time to wait, in seconds; it returns early when the tracking server does not answer.
 
         Returns:
             Whether everything arrived.

@@ -82,8 +82,8 @@ class SenderLink:
         """Wait until the journals of some run directories are delivered.
 
         Args:
-            directories: run directories.
-            timeout: seconds.
+            directories: Run directories.
+            timeout: Longest time to wait, in seconds.
 
         Returns:
             Whether all of it arrived; false early when the tracking server has not answered for two seconds.
@@ -173,8 +173,8 @@ def drain(experiments_dir: Path, timeout: float = EXIT_WAIT_SECONDS) -> bool:
     """Wait for all runs of this process to be delivered, as the end of the process does by itself.
 
     Args:
-        experiments_dir: where they were recorded.
-        timeout: seconds; a process that has to end soon gives few.
+        experiments_dir: Directory in which the runs were recorded.
+        timeout: Longest time to wait, in seconds; a process that has to end soon gives few.
 
     Returns:
         Whether everything arrived; if not, a line on stderr has said how to deliver the rest.

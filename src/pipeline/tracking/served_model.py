@@ -29,12 +29,12 @@ class ServedModel(PythonModel):
         """Predict.
 
         Args:
-            context: MLflow's; not used.
-            model_input: raw samples as the signature describes them.
-            params: `batch_size`, how many samples are computed at once.
+            context: MLflow's context, not used.
+            model_input: Raw samples as the signature describes them.
+            params: Parameters: `batch_size` is the number of samples computed at once.
 
         Raises:
-            MlflowException: INVALID_PARAMETER_VALUE where the input is not what the model takes (HTTP 400).
+            MlflowException: The input is not what the model takes: INVALID_PARAMETER_VALUE (HTTP 400).
         """
         raw = _samples(model_input)
         try:

@@ -21,13 +21,12 @@ def open_client(uri: str) -> "MlflowClient":
     """A client of the tracking store and registry at an address; makes a SQLite store that is not there.
 
     Args:
-        uri: as `absolute_uri` gives it.
+        uri: Address, as `absolute_uri` gives it.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     if uri.startswith("file:"):
-        # The library wants a word from whoever still uses its file store: naming one in the configuration is
-        # it.
+        # The library wants the consent of whoever still uses its file store: a configuration that names one gives it.
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
     from mlflow import MlflowClient
 

@@ -15,9 +15,9 @@ class Summary:
     """What a `sync` did.
 
     Args:
-        delivered: run directories whose records have now all arrived.
-        failed: run directories with the reason why some of their records could not be delivered.
-        running: run directories left to their own process, which still runs.
+        delivered: Run directories whose records have now all arrived.
+        failed: Run directories with the reason why some of their records could not be delivered.
+        running: Run directories left to their own process, which still runs.
     """
 
     delivered: list[Path] = field(default_factory=list)
@@ -29,9 +29,9 @@ def sync(experiments_dir: Path, tracking_uri: str | None = None) -> Summary:
     """Deliver every journal that is not delivered yet, after marking runs whose process vanished.
 
     Args:
-        experiments_dir: where the runs were recorded.
-        tracking_uri: deliver there; None for where each run was meant to go (where that address has a
-            password, MLFLOW_TRACKING_URI must give it).
+        experiments_dir: Directory in which the runs were recorded.
+        tracking_uri: Address to deliver to; None for where each run was meant to go (where that address has a password,
+            MLFLOW_TRACKING_URI must give it).
     """
     experiments_dir = experiments_dir.absolute()
     registry.recover(experiments_dir)

@@ -11,7 +11,7 @@ class Sampler:
     """Samples the machine, and the process that trains.
 
     Args:
-        pid: the training process.
+        pid: Id of the training process.
     """
 
     def __init__(self, pid: int) -> None:

@@ -1,1 +1,1 @@
-"""Building the trainer, and what runs beside the training step."""
+"""How a model is trained: the step, the trainer around it, and what runs beside them."""

@@ -148,7 +148,7 @@ def monitored(plan: FitPlan, data: DataModule) -> tuple[str | None, str]:
     """The metric that decides which epoch is best and whether ``max`` or ``min``; None where nothing is held out.
 
     Raises:
-        UserError: It is not known which way the metric is better, and ``objective.direction`` does not say.
+        UserError: The metric is unknown, and ``objective.direction`` does not say which way it is better.
     """
     metric, mode = data.spec.monitor
     asked = plan.checkpoint.monitor if plan.checkpoint.monitor != "auto" else plan.metric

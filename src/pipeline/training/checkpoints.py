@@ -70,7 +70,7 @@ def load_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     """Read a checkpoint that this project wrote, with ``weights_only=True``: nothing in it can run.
 
     Raises:
-        UserError: there is none at ``path``, it is damaged, or it holds more than tensors and plain values.
+        UserError: There is no checkpoint at ``path``, it is damaged, or it holds more than tensors and plain values.
     """
     if not path.is_file():
         raise UserError(f"no checkpoint at {path}; pass the path of a .ckpt file")
@@ -98,12 +98,12 @@ class Checkpoints(Checkpoint):
     the disk.
 
     Args:
-        directory: where the files go.
-        monitor: metric that decides which epoch is best, None for the last one.
+        directory: Directory of the files.
+        monitor: Metric that decides which epoch is best, None for the last one.
         mode: ``max`` or ``min``.
-        every_n_steps: also save the last state in mid-epoch, after so many optimiser steps.
-        every_seconds: write at the end of an epoch at most this often.
-        at_start: also write the state before the first step, for a fit that may have to begin again.
+        every_n_steps: Number of optimiser steps between two saves within an epoch; None saves at its end alone.
+        every_seconds: Least time between two writes at the ends of epochs, in seconds.
+        at_start: Whether the state before the first step is written too, for a fit that may have to begin again.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class Checkpoints(Checkpoint):
         return self.directory / "best.ckpt"
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # Cut off after the last epoch: a fit that had ended early has ended.
+        # A fit that had ended early and was cut off after its last epoch has ended.
         trainer.should_stop = trainer.should_stop or self._ended_early
         if self.at_start and not self.last.exists():
             self.save_last(trainer)
@@ -179,7 +179,7 @@ class Checkpoints(Checkpoint):
         """Write the last state now, and the best weights before it if they are not on disk yet.
 
         Raises:
-            Diverged: the weights are no numbers any more; the checkpoint that is there stays.
+            Diverged: The weights are not numbers any more; the checkpoint that is there stays.
         """
         _check_finite(trainer)
         self._ended_early = trainer.should_stop
@@ -199,7 +199,7 @@ class Checkpoints(Checkpoint):
             module.load_state_dict(load_checkpoint(self.best)["state_dict"])
 
     def _note_best(self, trainer: pl.Trainer) -> bool:
-        """Whether the epoch that ends is the best one so far."""
+        """Note the epoch that ends if it is the best one so far; gives whether it is."""
         score = trainer.callback_metrics.get(self.monitor) if self.monitor else None
         value = None if score is None else float(score)
         if self.monitor and value is None:
@@ -267,7 +267,7 @@ def _refuse_unmeasured(monitor: str, measured: Iterable[str]) -> None:
 
 
 def _check_finite(trainer: pl.Trainer) -> None:
-    """A step can spoil the weights though its loss was finite: the next loss tells, too late for the checkpoint."""
+    """Raise if the weights are not numbers: a step can spoil them though its loss was finite."""
     module = trainer.lightning_module
     if not isinstance(module, TrainingModule):
         return

@@ -18,11 +18,11 @@ def diverged(what: str, step: int, epoch: int, rate: float, last: float | None) 
     """The error that ends a fit.
 
     Args:
-        what: happened, in words.
-        step: optimiser step, from 1.
-        epoch: from 1.
-        rate: learning rate of that step.
-        last: the last finite loss before it, None if there was none.
+        what: What happened, in words.
+        step: Number of the optimiser step, from 1.
+        epoch: Number of the epoch, from 1.
+        rate: Learning rate of that step.
+        last: Last finite loss before it, None if there was none.
     """
     return Diverged(
         f"{what} at step {step} (epoch {epoch}, learning rate {rate:g}; last finite loss "
@@ -58,8 +58,10 @@ class _Group:
 
 
 class LossWatch:
-    """Losses stay on their device; every ``EVERY`` steps they are copied to the host, and those of the group before,
-    which have arrived by then, are looked at. So nothing waits.
+    """Looks at losses without waiting for them.
+
+    Losses stay on their device. Every ``EVERY`` steps they are copied to the host, and those of the group before, which
+    have arrived by then, are looked at.
     """
 
     def __init__(self) -> None:
@@ -71,13 +73,13 @@ class LossWatch:
         """Note one loss.
 
         Args:
-            loss: detached scalar.
-            step: optimiser step that it leads to, from 1.
-            epoch: from 1.
-            rate: learning rate.
+            loss: Loss, a detached scalar.
+            step: Number of the optimiser step that it leads to, from 1.
+            epoch: Number of the epoch, from 1.
+            rate: Learning rate of that step.
 
         Raises:
-            Diverged: one of the losses before it was not finite.
+            Diverged: One of the losses before it was not finite.
         """
         self._now.losses.append(loss)
         self._now.places.append((step, epoch, rate))
@@ -90,7 +92,7 @@ class LossWatch:
         """Look at all of them now, and wait for them.
 
         Raises:
-            Diverged: one was not finite.
+            Diverged: One of them was not finite.
         """
         sent, now = self._sent, self._now
         self._sent, self._now = _Group(), _Group()

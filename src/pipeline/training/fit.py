@@ -46,7 +46,7 @@ class Fit:
         recorder: The history of its metrics.
         checkpoints: Its best and last state.
         chunk: Number of batches in one step of Lightning's.
-        on_rewind: Called with the checkpoint that the fit goes back to.
+        on_rewind: Function called with the checkpoint that the fit goes back to.
         seconds: Time that it took.
         started: Time (seconds since 1970) at which training began.
     """
@@ -86,8 +86,8 @@ def prepare_fit(
         model: The network to train.
         directory: Directory of the run.
         compiled: Whether the model's forward pass is compiled for the training.
-        on_epoch: Called after every epoch with its number (from 1) and its metrics.
-        on_rewind: Called with the checkpoint that the fit goes back to.
+        on_epoch: Function called after every epoch with its number (from 1) and its metrics.
+        on_rewind: Function called with the checkpoint that the fit goes back to.
 
     Raises:
         UserError: A setting cannot be used here.
@@ -131,7 +131,7 @@ def run_fit(fit: Fit, resume_from: Path | None = None) -> None:
     Raises:
         Diverged: The loss became NaN or infinite (with ``on_divergence=lower_lr``: once too often).
         torch.OutOfMemoryError: The batch is too large (with ``auto_batch_size``: a single sample is).
-        Interrupted: By Ctrl-C or SIGTERM, after the state was saved.
+        Interrupted: Ctrl-C or SIGTERM came; the state was saved.
     """
     signals = Signals(fit.checkpoints)
     trainer, data, settings = fit.trainer, fit.data, fit.plan.trainer
@@ -182,7 +182,7 @@ class LowerRate:
     """After a divergence: back to the last good checkpoint with half the learning rate, three times at most.
 
     Args:
-        checkpoints: Where the last good one is.
+        checkpoints: Checkpoints, of which the last good one is gone back to.
         module: The training that goes on with the lower rate.
         wanted: Whether ``trainer.on_divergence=lower_lr`` is set.
     """
@@ -213,7 +213,7 @@ def start_from(model: BaseModule, path: str | Path) -> None:
     """Give ``model`` the weights of a checkpoint.
 
     Raises:
-        UserError: there is none, or its weights have other shapes.
+        UserError: There is no checkpoint, or its weights have other shapes.
     """
     weights = load_checkpoint(Path(path))["state_dict"]
     try:
@@ -225,7 +225,7 @@ def start_from(model: BaseModule, path: str | Path) -> None:
 
 
 def _at_least_one_batch(settings: dict[str, Any], split: str, rows: Rows | None, data: DataModule) -> None:
-    """A small share of a small split is one batch, where Lightning would refuse it."""
+    """Make a small share of a small split one batch, where Lightning would refuse it."""
     share = settings.get(f"limit_{split}_batches")
     if rows is not None and isinstance(share, float) and 0 < share < 1:
         batches = rows.batches(data.batch_size if split == "train" else data.eval_batch_size)
@@ -250,7 +250,7 @@ def _check_validation_interval(trainer: pl.Trainer, settings: Node, batches: int
 
 
 def _early_stopping(plan: FitPlan, data: DataModule, node: Node) -> EarlyStopping:
-    """Stops when what decides which epoch is best has not got better for ``patience`` epochs."""
+    """A callback that stops when the metric of the best epoch has not improved for ``patience`` epochs."""
     metric, mode = monitored(plan, data)
     reason = ""
     if data.validation is None and metric is None:

@@ -1,5 +1,7 @@
-"""The only door to Lightning's private side, each thing with its reason; tests/training/test_lightning_inside.py says
-by name which of them an update has changed.
+"""The only door to Lightning's private side: each private thing that is used here, with the reason.
+
+``tests/training/test_lightning_inside.py`` holds Lightning to all of it, and fails by name where a version changes
+something.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ class BatchParts:
         """After ``error``, go on with parts of half the size.
 
         Raises:
-            torch.OutOfMemoryError: that is not wanted, or one sample is too much already.
+            torch.OutOfMemoryError: Smaller parts are not wanted, or one sample is too much already.
         """
         evaluating = not self.module.training
         key, size = (
@@ -78,7 +78,7 @@ class BatchParts:
         """What ``attempt`` gives, tried with smaller and smaller parts while memory runs out.
 
         Raises:
-            torch.OutOfMemoryError: see :meth:`halve`.
+            torch.OutOfMemoryError: As :meth:`halve` raises it.
         """
         while True:
             try:
@@ -107,7 +107,7 @@ class BatchParts:
         return f"out of memory with {key}={size}: {advice}, or take a smaller model{reason}"
 
     def _let_go(self, error: BaseException) -> None:
-        """The traceback's frames hold the tensors of the step that failed."""
+        """Release the tensors of the step that failed, which the traceback's frames hold."""
         error.__traceback__ = None
         self.module.zero_grad(set_to_none=True)
         gc.collect()

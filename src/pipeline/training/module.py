@@ -41,7 +41,7 @@ class TrainingModule(QuickAttributes, pl.LightningModule):
 
     Args:
         model: The network.
-        plan: How it is trained; None for a module that only tests.
+        plan: Plan of its training; None for a module that only tests.
         compiled: Whether the forward pass of the training is compiled by ``torch.compile``.
     """
 
@@ -224,7 +224,7 @@ class TrainingModule(QuickAttributes, pl.LightningModule):
             begin_epoch_again(self.trainer)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """A chunk moves its batches itself, one by one; Lightning would look through it for tensors."""
+        """Leave a chunk alone: it moves its batches itself, where Lightning would look through it for tensors."""
         if isinstance(batch, Chunk):
             return batch
         return super().transfer_batch_to_device(batch, device, dataloader_idx)
@@ -262,7 +262,7 @@ class TrainingModule(QuickAttributes, pl.LightningModule):
         loop.sums.reset()
 
     def on_validation_model_zero_grad(self) -> None:
-        """Lightning frees the gradients before a validation: not those that wait for more of their step."""
+        """Keep the gradients that wait for more of their step, which Lightning would free before a validation."""
         if not self.loop.waiting:
             super().on_validation_model_zero_grad()
 

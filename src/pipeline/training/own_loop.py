@@ -42,7 +42,7 @@ class Watched:
     """The metric by which a module is judged; which one it is shows once the module has logged something.
 
     Args:
-        plan: Names it, or leaves it to the names that are logged (``auto``).
+        plan: Plan that names it, or leaves it to the names that are logged (``auto``).
     """
 
     def __init__(self, plan: FitPlan) -> None:
@@ -110,14 +110,14 @@ class OwnCheckpoints(Checkpoints):
             self.save_last(trainer)
 
     def save_within_epoch(self, trainer: pl.Trainer) -> None:
-        """Nothing: a loop that is not ours cannot go on in the middle of an epoch with the same bits."""
+        """Do nothing: a loop that is not ours cannot go on in the middle of an epoch with the same bits."""
 
 
 class Patience(EarlyStopping):
     """Stops the fit when the metric that the module is judged by has not improved for some epochs.
 
     Args:
-        watched: That metric.
+        watched: The metric.
         patience: Number of epochs.
         min_delta: Smallest change that counts as an improvement.
     """
@@ -164,7 +164,7 @@ class StepLogger(Logger):
     """Hands on what a module logs at single steps.
 
     Args:
-        on_step: Called with the optimiser step and the metrics.
+        on_step: Function called with the optimiser step and the metrics.
     """
 
     def __init__(self, on_step: Callable[[int, dict[str, float]], None]) -> None:
@@ -197,7 +197,7 @@ class StepLogger(Logger):
             self.on_step(int(step or 0), values)
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the run records its configuration itself."""
+        """Do nothing: the run records its configuration itself."""
 
 
 @dataclass
@@ -243,8 +243,8 @@ def prepare_own_fit(
         data: The data to train on.
         module: The LightningModule, of ``pytorch_lightning`` or of ``lightning``.
         directory: Directory of the run.
-        on_epoch: Called after every epoch with its number (from 1) and its metrics.
-        on_step: Called with the optimiser step and what was logged at it.
+        on_epoch: Function called after every epoch with its number (from 1) and its metrics.
+        on_step: Function called with the optimiser step and what was logged at it.
 
     Raises:
         UserError: Lightning refuses a setting.
@@ -297,7 +297,7 @@ def run_own_fit(fit: OwnFit, resume_from: Path | None = None) -> None:
 
     Raises:
         UserError: Lightning refuses the module or the settings, or the objective is not logged.
-        Interrupted: By Ctrl-C or SIGTERM; the state of the last epoch's end is kept.
+        Interrupted: Ctrl-C or SIGTERM came; the state of the last epoch's end is kept.
     """
     library = cast(str, library_of(fit.module))
     signals = in_library(Signals, library)(fit.checkpoints)

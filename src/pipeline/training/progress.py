@@ -20,8 +20,8 @@ class Progress(Checkpoint):
     callback because those run last, when the epoch's metrics are there.
 
     Args:
-        refresh_seconds: least time between two drawings.
-        interactive: draw a bar; None for: if the standard error is a terminal.
+        refresh_seconds: Least time between two drawings, in seconds.
+        interactive: Whether to draw a bar; None draws one where the standard error is a terminal.
     """
 
     def __init__(self, refresh_seconds: float = 0.25, interactive: bool | None = None) -> None:

@@ -22,7 +22,7 @@ class Recorder(Checkpoint):
     It is a ``Checkpoint`` callback because those run last, when the epoch's metrics are there.
 
     Args:
-        on_epoch: called with the epoch's number (from 1) and its metrics.
+        on_epoch: Function called after every epoch with its number (from 1) and its metrics.
     """
 
     def __init__(self, on_epoch: Callable[[int, dict[str, float]], None] | None = None) -> None:

@@ -20,7 +20,7 @@ class Signals(Callback):
     Used as a context manager around the fit, and given to the trainer as a callback.
 
     Args:
-        checkpoints: what saves the state.
+        checkpoints: Callback that saves the state.
     """
 
     def __init__(self, checkpoints: Checkpoints) -> None:

@@ -46,10 +46,10 @@ class Machine:
 
     Args:
         optimizer: The optimiser, or what a strategy wrapped around it.
-        backward: Computes the gradients of an objective.
-        clip: Cuts the gradients, None where they stay as they are.
-        counted: Called after each optimiser step where nothing else counts them; None where the optimiser does.
-        schedule: Moves a schedule that moves every step, None where there is none.
+        backward: Function that computes the gradients of an objective.
+        clip: Function that cuts the gradients, None where they stay as they are.
+        counted: Function called after each optimiser step, which counts it; None where the optimiser does.
+        schedule: Function that moves a schedule that moves every step, None where there is none.
         on_host: Whether the model is on the processor, where reading a loss costs nothing.
         autocast: Whether arithmetic is in mixed precision.
     """
@@ -69,7 +69,7 @@ class Loop:
 
     Args:
         model: The network that is trained.
-        plan: How it is trained.
+        plan: Plan of its training.
         forward: What computes the logits: the model, or what was compiled of it.
         sums: Sums of the running epoch.
         losses: Losses that are still on their device, to be looked at later.
@@ -101,7 +101,7 @@ def train_on(loop: Loop, machine: Machine, x: Tensor, y: Tensor) -> None:
 
     Args:
         loop: Where the training stands; it is one batch further afterwards.
-        machine: What computes gradients and makes steps.
+        machine: Machine that computes gradients and makes steps.
         x: Inputs, (samples, …).
         y: Targets, (samples, …).
 

@@ -33,13 +33,13 @@ def build_trainer(
     """A trainer for ``model``.
 
     Args:
-        settings: the ``trainer`` config; any argument of Lightning's Trainer.
-        model: decides what ``precision=auto`` is.
-        directory: where Lightning puts what it writes by itself.
-        **given: arguments that the config does not decide (callbacks, loggers).
+        settings: The ``trainer`` settings: any arguments of Lightning's Trainer.
+        model: Model to train; it decides what ``precision=auto`` is.
+        directory: Directory that receives what Lightning writes by itself.
+        **given: Arguments that the settings do not decide (callbacks, loggers).
 
     Raises:
-        UserError: this machine or Lightning cannot do what was asked for.
+        UserError: This machine or Lightning cannot do what was asked for.
     """
     quieten()
     arguments = {key: value for key, value in settings.items() if key not in (*OURS, *FIT_ONLY)}
@@ -133,9 +133,9 @@ class Threads(Callback):
     long.
 
     Args:
-        settings: the ``trainer`` config.
-        model: to train.
-        batch_size: of the training.
+        settings: The ``trainer`` settings.
+        model: Model to train.
+        batch_size: Number of samples in a training batch.
     """
 
     def __init__(self, settings: Mapping[str, Any], model: BaseModule, batch_size: int) -> None:

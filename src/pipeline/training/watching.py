@@ -25,12 +25,12 @@ class Samples(pl.Callback):
     """Prints and keeps a text that the model writes, every so often.
 
     Args:
-        every_n_steps: optimiser steps between two texts; a last one is written at the end.
-        length: characters of each text.
-        prompt: what the model reads first; empty begins with a character drawn at random.
-        temperature: see :func:`pipeline.models.generation.generate`.
-        top_k: likewise.
-        seed: likewise.
+        every_n_steps: Number of optimiser steps between two texts; a last one is written at the end.
+        length: Number of characters in each text.
+        prompt: Text that the model reads first; an empty one begins with a character drawn at random.
+        temperature: Temperature, see :func:`pipeline.models.generation.generate`.
+        top_k: Number of likeliest characters to choose among, likewise.
+        seed: Seed of the choice, likewise.
     """
 
     def __init__(
@@ -80,8 +80,8 @@ class Predictions(pl.Callback):
     """Shows what the model says to given inputs: numbers as metrics, letters as text.
 
     Args:
-        inputs: raw samples: rows of features, or texts whose every letter is to be followed by the next.
-        every_n_epochs: how often.
+        inputs: Raw samples: rows of features, or texts whose every letter is to be followed by the next.
+        every_n_epochs: Number of epochs from one look to the next.
     """
 
     def __init__(self, inputs: Sequence[Any], every_n_epochs: int = 10) -> None:
@@ -110,7 +110,7 @@ class Weights(pl.Callback):
     """Records every single weight of a tiny model as a metric.
 
     Args:
-        every_n_epochs: how often.
+        every_n_epochs: Number of epochs from one record to the next.
     """
 
     def __init__(self, every_n_epochs: int = 10) -> None:
@@ -136,7 +136,7 @@ class SmoothedLoss(pl.Callback):
     """The training loss of single steps as an exponential mean, as character demonstrations report it.
 
     Args:
-        factor: weight of the past at each step; the mean begins with the first loss.
+        factor: Weight of the past at each step; the mean begins with the first loss.
     """
 
     def __init__(self, factor: float = 0.999) -> None:

@@ -49,8 +49,8 @@ def values(train: Rows, evaluate: Rows, spec: Spec) -> Tensor:
     """What the first of :func:`defaults` scores on each prediction, for paired tests.
 
     Returns:
-        (predictions,) whether the most frequent class is right, the error of the mean, or for a class at each step
-        the bits that its frequency in training leaves.
+        For each prediction whether the most frequent class is right, the error of the mean, or for a class at each
+        step the bits that its frequency in training leaves.
     """
     if spec.task == "regression":
         known, targets = (split.y.double().reshape(-1, spec.outputs) for split in (train, evaluate))

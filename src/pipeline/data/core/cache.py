@@ -29,9 +29,9 @@ def cached(
     """The arrays and the JSON value that ``build`` gives, from disk if they were built before.
 
     Args:
-        data_dir: the user's data directory; entries live in its ``cache/``.
-        name: of the entry; it must change with everything that ``build`` depends on (content digest, settings).
-        build: makes the arrays and a JSON value, from the sources.
+        data_dir: The user's data directory; entries live in its ``cache/``.
+        name: Name of the entry; it must change with everything that ``build`` depends on (content digest, settings).
+        build: Function that makes the arrays and a JSON value from the sources.
     """
     entry = data_dir / "cache" / name
     if (found := _read(entry)) is not None:

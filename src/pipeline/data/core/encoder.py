@@ -37,7 +37,7 @@ class Encoder(ABC):
         """A batch of raw samples as one tensor of model input.
 
         Raises:
-            UserError: the raw input has not the form this encoder was fitted on.
+            UserError: The raw input does not have the form that this encoder was fitted on.
         """
 
     def takes(self, path: Path) -> bool:
@@ -50,7 +50,7 @@ class Encoder(ABC):
         They are read as the training data was.
 
         Raises:
-            UserError: one of them cannot be read; it is named.
+            UserError: One of them cannot be read; the message names it.
         """
         raise NotImplementedError
 
@@ -79,9 +79,9 @@ class VectorEncoder(Encoder):
     """Numeric features as float32, shifted and scaled by the training split's statistics where asked for.
 
     Args:
-        columns: feature names.
-        shift: subtracted from each feature.
-        scale: each feature is divided by it.
+        columns: Names of the features.
+        shift: Number that is subtracted from each feature.
+        scale: Number that each feature is divided by.
     """
 
     kind = "vector"
@@ -95,7 +95,7 @@ class VectorEncoder(Encoder):
 
     @classmethod
     def fit(cls, values: np.ndarray, columns: list[str], standardise: bool = True) -> VectorEncoder:
-        """Mean and standard deviation of each column of ``values`` (samples, features)."""
+        """The encoder of ``values`` (samples, features), by their mean and deviation where ``standardise``."""
         if not standardise:
             return cls(columns)
         std = values.std(axis=0)
@@ -132,7 +132,7 @@ class VectorEncoder(Encoder):
         )
 
     def signature(self) -> dict[str, Any]:
-        # Whole numbers too, which MLflow would refuse for a "double".
+        # "any" takes whole numbers too, which MLflow would refuse for a "double".
         columns = [{"name": name, "dtype": "any", "required": True} for name in self.columns]
         return {"type": "columns", "columns": columns}
 
@@ -141,7 +141,7 @@ class SeriesEncoder(Encoder):
     """A numeric series as it stands: (samples, steps) or (samples, steps, features) to float32.
 
     Args:
-        features: number of values a step.
+        features: Number of values at each step.
     """
 
     kind = "series"

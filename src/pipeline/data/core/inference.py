@@ -25,11 +25,11 @@ def spec_of(
         x: Inputs, (samples, …): whole or real numbers.
         y: Targets, (samples,) or (samples, outputs); whole numbers are classes, real ones are to be predicted.
         given: Fields of the Spec that were said; the others are inferred.
-        classes: Gives the names of the classes; only called where they are needed and were not said.
+        classes: Function that gives the names of the classes; only called where they are needed and were not said.
         where: The data's name, for messages.
 
     Raises:
-        UserError: A field that a Spec does not have, or data that says too little.
+        UserError: A Spec does not have one of the fields, or the data says too little.
     """
     said = {name: value for name, value in given.items() if value is not None}
     if unknown := [name for name in said if name not in Spec.__dataclass_fields__]:
@@ -82,7 +82,7 @@ def class_names(source: Any, targets: Callable[[], Tensor]) -> tuple[str, ...]:
 
     Args:
         source: Objects that may know, the surest first.
-        targets: Gives all training targets; only called where nothing else is known.
+        targets: Function that gives all training targets; only called where nothing else is known.
     """
     for thing in source:
         names = getattr(thing, "classes", None)

@@ -17,10 +17,10 @@ class Chunk:
     """The batches of one Lightning step, taken from the split one by one when they are needed.
 
     Args:
-        split: where the batches come from.
-        rows: the row numbers of each batch.
-        device: where the batches go (None: where the split is).
-        augment: applied to the inputs of each batch.
+        split: Split that the batches come from.
+        rows: Row numbers of each batch.
+        device: Device that the batches go to, None for that of the split.
+        augment: Function that is applied to the inputs of each batch.
     """
 
     def __init__(
@@ -50,14 +50,14 @@ class Loader:
     middle of one goes on with the batches that an uninterrupted run would have seen.
 
     Args:
-        split: the samples.
-        batch_size: samples in a batch (of this process).
-        shuffle: a new order each epoch.
-        seed: of the order.
-        chunk: batches in a Lightning step.
-        rank: number of this process among ``world_size`` that share the samples.
-        world_size: number of processes.
-        augment: applied to the inputs of each batch.
+        split: Split with the samples.
+        batch_size: Number of samples in a batch (of this process).
+        shuffle: Whether each epoch has a new order.
+        seed: Seed of the order.
+        chunk: Number of batches in a Lightning step.
+        rank: Number of this process among ``world_size`` that share the samples.
+        world_size: Number of processes.
+        augment: Function that is applied to the inputs of each batch.
     """
 
     def __init__(

@@ -30,12 +30,12 @@ def check_memory(needed: int, what: str, advice: str) -> None:
     """Refuse before allocating what the machine does not have.
 
     Args:
-        needed: bytes.
-        what: takes them, for the message.
-        advice: what to do instead.
+        needed: Number of bytes that are needed.
+        what: What takes them, for the message.
+        advice: What to do instead.
 
     Raises:
-        UserError: there is less.
+        UserError: Less memory than that is free.
     """
     if needed > (free := free_memory()):
         raise UserError(

@@ -37,19 +37,19 @@ class DataModule(pl.LightningDataModule):
     ``train``, ``validation`` and ``test`` in :meth:`setup` (which may not). Splits depend on ``seed`` alone.
 
     Args:
-        name: of the data set, shown and tagged.
-        batch_size: samples in a training batch.
-        eval_batch_size: samples in a batch of validation or test.
-        seed: of the split into training and validation, and of the folds.
-        shuffle: whether the training order changes every epoch.
-        validation_fraction: share of the training data that is held out for validation.
-        folds: number of folds of a cross-validation, None for a single split.
-        fold: which fold is held out (0 … folds − 1).
-        fallback: name of the embedded stand-in used where the data is not to be had, None makes that an error.
+        name: Name of the data set, shown and tagged.
+        batch_size: Number of samples in a training batch.
+        eval_batch_size: Number of samples in a batch of validation or test.
+        seed: Seed of the split into training and validation, and of the folds.
+        shuffle: Whether the training order changes every epoch.
+        validation_fraction: Share of the training data that is held out for validation.
+        folds: Number of folds of a cross-validation, None for a single split.
+        fold: Number of the fold that is held out (0 … folds − 1).
+        fallback: Name of the embedded stand-in used where the data is not to be had; None makes that an error.
         augment: ``none``, ``light`` or ``strong`` (images, training batches alone).
         balance: ``none``, ``oversample`` or ``class_weights`` (statistics of the training split).
-        data_dir: the user's data directory.
-        train_on_all: train on the validation samples too (for a last fit whose settings are final).
+        data_dir: The user's data directory.
+        train_on_all: Whether to train on the validation samples too (for a last fit whose settings are final).
         stand_in_steps: Least number of optimiser steps that a stand-in is trained for, None for as long as the data.
     """
 
@@ -107,13 +107,13 @@ class DataModule(pl.LightningDataModule):
         """Have the embedded stand-in take the place of data that is not to be had, and say so loudly, once.
 
         Args:
-            error: What says that the data is not to be had.
+            error: Error that says that the data is not to be had.
 
         Returns:
             The name of the stand-in.
 
         Raises:
-            Exception: ``error``, where no stand-in is wanted.
+            Exception: ``error`` itself, where no stand-in is wanted.
         """
         if self.fallback is None:
             raise error
@@ -130,7 +130,7 @@ class DataModule(pl.LightningDataModule):
         With ``folds`` the fold number ``fold`` is the validation part. Each class keeps its share where ``stratify``.
 
         Raises:
-            UserError: fewer samples than parts.
+            UserError: There are fewer samples than parts.
         """
         n, labels = len(targets), targets.numpy() if stratify else None
         if self.folds:
@@ -141,14 +141,14 @@ class DataModule(pl.LightningDataModule):
         return torch.from_numpy(np.delete(np.arange(n), held_out)), torch.from_numpy(held_out)
 
     def class_weights(self, targets: Tensor, classes: int) -> tuple[float, ...]:
-        """Weights inversely proportional to the classes' frequencies in training, with mean 1 over the samples."""
+        """Weights inverse to the classes' frequencies, with mean 1 over the samples; none where not asked for."""
         if self.balance != "class_weights":
             return ()
         counts = torch.bincount(targets.long(), minlength=classes).double().clamp(min=1)
         return tuple((len(targets) / (classes * counts)).tolist())
 
     def oversampled(self, split: Rows) -> Rows:
-        """``split`` with the samples of rarer classes repeated until every class is as large as the largest."""
+        """``split`` with samples of rarer classes repeated until all are as large, where ``balance`` asks for it."""
         if self.balance != "oversample":
             return split
         labels = split.y.long()

@@ -38,20 +38,21 @@ class Spec:
             (one logit a class, integer targets).
         input: ``image`` (uint8, channels × height × width), ``vector`` (float features), ``bag`` (multi-hot
             floats of a sparse set), ``tokens`` (integer ids, 0 is padding) or ``series`` (float, steps × features).
-        input_shape: shape of one sample without the batch axis; a step axis of any length is 0.
-        outputs: number of logits or regression targets (per step if ``per_step``).
-        classes: class names in the order of the logits (two names for ``binary``), empty for regression.
-        target_name: name of what is predicted.
-        target_unit: unit of a regression target (``thousand dollars``), empty if it has none.
-        per_step: a target for every step of a sequence (many-to-many) instead of one a sample.
-        stateful: consecutive batches continue each other: recurrent state is carried between them.
-        vocabulary: number of token ids, padding included (``tokens`` only).
-        pixel_mean: mean of each image channel over the training split, in pixel units (0–255).
-        pixel_std: standard deviation of each image channel, likewise.
-        class_weights: weight of each class in the loss, empty for equal weights.
-        top_k: also count how often the true class is among the so many most likely ones; 0 counts nothing.
-        target_mean: mean of a regression target over the training split, where models work with a standardised one.
-        target_std: its standard deviation, likewise; the loss is in its units, metrics and outputs are not.
+        input_shape: Shape of one sample without the batch axis; a step axis of any length is 0.
+        outputs: Number of logits or regression targets (per step if ``per_step``).
+        classes: Class names in the order of the logits (two names for ``binary``), empty for regression.
+        target_name: Name of what is predicted.
+        target_unit: Unit of a regression target (``thousand dollars``), empty if it has none.
+        per_step: Whether there is a target for every step of a sequence (many-to-many) instead of one a sample.
+        stateful: Whether consecutive batches continue each other, so that recurrent state is carried between them.
+        vocabulary: Number of token ids, padding included (``tokens`` only).
+        pixel_mean: Mean of each image channel over the training split, in pixel units (0–255).
+        pixel_std: Standard deviation of each image channel, likewise.
+        class_weights: Weight of each class in the loss, empty for equal weights.
+        top_k: Number of most likely classes among which the true one counts as found, beside the accuracy; 0 counts
+            nothing.
+        target_mean: Mean of a regression target over the training split, where models work with a standardised one.
+        target_std: Its standard deviation, likewise; the loss is in its units, metrics and outputs are not.
     """
 
     task: Task
@@ -131,9 +132,7 @@ class Spec:
         return settings
 
     def normalised(self, x: Tensor) -> Tensor:
-        """Raw ``uint8`` images (samples, channels, …) with the training split's mean 0 and deviation 1; others as they
-        are.
-        """
+        """Raw images (samples, channels, …) scaled by the training split to mean 0, deviation 1; other input as is."""
         if not self.pixel_mean:
             return x
         mean, std = (

@@ -20,8 +20,8 @@ class Rows:
     """Samples as rows of one array.
 
     Args:
-        x: model input, (samples, ...): a tensor, or a NumPy memory map for data larger than memory.
-        y: targets, (samples, ...).
+        x: Model input, (samples, ...): a tensor, or a NumPy memory map for data larger than memory.
+        y: Targets, (samples, ...).
     """
 
     def __init__(self, x: Tensor | np.ndarray, y: Tensor) -> None:
@@ -82,10 +82,10 @@ class SparseRows(Rows):
     """Samples as sets of column numbers, expanded to multi-hot float32 rows a batch at a time.
 
     Args:
-        indptr: (samples + 1,) where each sample's columns begin in ``indices``.
-        indices: column numbers of all samples, one after the other.
-        columns: width of the expanded rows.
-        y: targets.
+        indptr: Where each sample's columns begin in ``indices``, (samples + 1,).
+        indices: Column numbers of all samples, one after the other.
+        columns: Width of the expanded rows.
+        y: Targets.
     """
 
     def __init__(self, indptr: Tensor, indices: Tensor, columns: int, y: Tensor) -> None:
@@ -93,7 +93,7 @@ class SparseRows(Rows):
 
     @classmethod
     def from_sets(cls, sets: list[Any], columns: int, y: Tensor) -> SparseRows:
-        """From one array of column numbers a sample."""
+        """Make a split from one array of column numbers for each sample."""
         lengths = torch.tensor([0, *(len(s) for s in sets)])
         flat = (
             np.concatenate([np.asarray(s, dtype=np.int32) for s in sets]) if sets else np.zeros(0, np.int32)
@@ -124,9 +124,9 @@ class RaggedRows(Rows):
     """Token sequences of different lengths, padded with 0 a batch at a time; batches hold similar lengths.
 
     Args:
-        indptr: (samples + 1,) where each sample's tokens begin in ``tokens``.
-        tokens: token ids of all samples, one after the other (0 is padding and does not occur).
-        y: targets, one a sample.
+        indptr: Where each sample's tokens begin in ``tokens``, (samples + 1,).
+        tokens: Token ids of all samples, one after the other (0 is padding and does not occur).
+        y: Targets, one a sample.
     """
 
     def __init__(self, indptr: Tensor, tokens: Tensor, y: Tensor) -> None:
@@ -134,7 +134,7 @@ class RaggedRows(Rows):
 
     @classmethod
     def from_sequences(cls, sequences: list[Any], y: Tensor) -> RaggedRows:
-        """From one array of token ids a sample."""
+        """Make a split from one array of token ids for each sample."""
         lengths = torch.tensor([0, *(len(s) for s in sequences)])
         flat = (
             np.concatenate([np.asarray(s, dtype=np.int32) for s in sequences])
@@ -187,9 +187,9 @@ class Streams(Rows):
     (truncated backpropagation through time).
 
     Args:
-        x: (streams, length, ...) model input of every step.
-        y: (streams, length, ...) target of every step.
-        steps: length of a piece.
+        x: Model input of every step, (streams, length, ...).
+        y: Target of every step, (streams, length, ...).
+        steps: Number of steps in a piece.
     """
 
     def __init__(self, x: Tensor, y: Tensor, steps: int) -> None:

@@ -58,12 +58,12 @@ def fold_of(
     Args:
         rows: Number of rows that are dealt out.
         folds: Number of folds.
-        fold: Which of them (0 … folds − 1); None is the first.
+        fold: Number of the fold (0 … folds − 1); None is the first.
         seed: Seed of the order in which the rows are dealt out.
         labels: Class of each row, of which each fold gets its share; None deals out without looking at classes.
 
     Raises:
-        UserError: there are fewer rows than folds.
+        UserError: There are fewer rows than folds.
     """
     at_least(rows, folds)
     # Dealing out rows sorted by class, one to each fold in turn, gives every fold its share of each class.

@@ -19,8 +19,8 @@ class Sums:
     tensors there, since reading one would wait for everything queued before it.
 
     Args:
-        spec: the task, which decides what is summed.
-        confusion: also count which class was taken for which (for macro-F1; up to 256 classes).
+        spec: Description of the task, which decides what is summed.
+        confusion: Whether to count as well which class was taken for which (for macro-F1; up to 256 classes).
     """
 
     def __init__(self, spec: Spec, confusion: bool = False) -> None:

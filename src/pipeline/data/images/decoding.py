@@ -54,7 +54,8 @@ def read_image(path: Path, shape: Sequence[int], resize: bool = True) -> np.ndar
     """One image file as (channels, height, width).
 
     Raises:
-        ValueError: too many pixels or bytes, or another size; and whatever its decoder raises for a damaged file.
+        ValueError: There are too many pixels or bytes, or the size is another one. A decoder may raise anything for a
+            damaged file.
     """
     from PIL import Image
 
@@ -71,7 +72,7 @@ def to_array(image: Image.Image, shape: Sequence[int], resize: bool = True) -> n
     """An image as ``uint8`` (channels, height, width): turned upright, transparent parts white, resized.
 
     Raises:
-        ValueError: the image has another size and is not to be resized.
+        ValueError: The image has another size and is not to be resized.
     """
     from PIL import Image, ImageOps
 

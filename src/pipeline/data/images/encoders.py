@@ -147,7 +147,7 @@ def _pixels(raw: Any) -> np.ndarray:
     """One image as an array that PIL takes.
 
     Raises:
-        UserError: not an image, or values outside 0–255.
+        UserError: It is not an image, or has values outside 0–255.
     """
     try:
         values = np.asarray(raw)

@@ -34,14 +34,14 @@ class ImageFolder(DataModule):
     Unreadable images are named and skipped, up to a limit. Prepared images are cached by the files' content.
 
     Args:
-        name: shown and tagged.
-        path: the directory with a folder a class.
-        test_path: a directory of the same layout for the test; without one, a share of the images.
-        image_size: height and width that images are resized to, or one number for both.
+        name: Name of the data set, shown and tagged.
+        path: Directory with a folder a class.
+        test_path: Directory of the same layout for the test; without one, a share of the images is held out.
+        image_size: Height and width that images are resized to, or one number for both.
         channels: 3 for colour, 1 for grey.
-        max_unreadable: share of the images that may be unreadable.
-        test_fraction: share of the images for the test, where there is no ``test_path``.
-        **shared: see :class:`DataModule`.
+        max_unreadable: Share of the images that may be unreadable.
+        test_fraction: Share of the images for the test, where there is no ``test_path``.
+        **shared: Settings that every data set takes, see :class:`DataModule`.
     """
 
     encoder: ResizingImageEncoder
@@ -121,7 +121,7 @@ class ImageFolder(DataModule):
         if not files:
             raise UserError(f"{root}: no images in its folders (looked for {', '.join(sorted(SUFFIXES))})")
         check_memory(
-            # Twice while they are prepared.
+            # They are in memory twice while they are prepared.
             2 * len(files) * math.prod(self.shape),
             f"{len(files):,} images of {'×'.join(map(str, self.shape))}",
             "lower data.image_size",
@@ -144,7 +144,7 @@ class ImageFolder(DataModule):
             for (path, _), reason in zip(files, reasons, strict=True)
             if reason
         ]
-        # Above the limit nothing is worth caching: raised here, nothing is written.
+        # Raised before anything is cached: above the limit nothing is worth it.
         if len(unreadable) > self.max_unreadable * len(files):
             self._name_unreadable(root, unreadable, len(files))
         return {"images": images if good.all() else images[good], "labels": labels[good]}, unreadable
@@ -162,7 +162,7 @@ def class_folders(root: Path) -> list[str]:
     """The names of the class folders, in order.
 
     Raises:
-        UserError: no such directory, or fewer than two folders in it.
+        UserError: There is no such directory, or fewer than two folders in it.
     """
     if not root.is_dir():
         raise UserError(f"{root}: there is no such directory; expected one folder a class in it")
@@ -178,7 +178,7 @@ def image_files(root: Path, name: str) -> list[Path]:
     """The image files of one class, in order.
 
     Raises:
-        UserError: a link leads out of the directory.
+        UserError: A link leads out of the directory.
     """
     found = []
     inside = root.resolve()

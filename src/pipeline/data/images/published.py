@@ -29,8 +29,8 @@ class Images(DataModule):
         name: ``mnist`` or ``digits``.
         labels: ``true``, or ``random``: the training and validation labels shuffled, to see a model learn by heart.
         extra_channels: ``none``, or as many channels again of white ``noise`` or of ``zeros``.
-        train_samples: use only so many of the training images, None for all.
-        **shared: see :class:`DataModule`.
+        train_samples: Number of training images to use, None for all.
+        **shared: Settings that every data set takes, see :class:`DataModule`.
     """
 
     stand_ins = ("digits",)

@@ -13,10 +13,10 @@ def most_ordered_in_the_area(train: Rows, evaluate: Rows, spec: Spec, areas: ran
     """Rank the dishes by how often they were ordered in the order's area in training.
 
     Args:
-        train: the training orders.
-        evaluate: the orders to predict.
-        spec: of the data; ``top_k`` dishes are recommended.
-        areas: the inputs that say which area an order is from.
+        train: The training orders.
+        evaluate: The orders to predict.
+        spec: Description of the data; ``top_k`` dishes are recommended.
+        areas: The inputs that say which area an order is from.
 
     Returns:
         ``hit_rate_at_<top_k>``, ``accuracy`` and the ``loss`` of predicting the area's frequencies.
@@ -31,7 +31,7 @@ def most_ordered_in_the_area(train: Rows, evaluate: Rows, spec: Spec, areas: ran
 
 
 def area_hits(train: Rows, evaluate: Rows, spec: Spec, areas: range) -> Tensor:
-    """(orders, ``top_k``): which of the dishes recommended in the order's area, the most frequent first, it was."""
+    """Which of the dishes recommended in the order's area it was, the most frequent first, (orders, ``top_k``)."""
     ranked = _log_frequencies(train, spec, areas).topk(min(spec.top_k, spec.outputs), dim=1).indices
     return ranked[_areas(evaluate, areas)] == evaluate.y[:, None]
 

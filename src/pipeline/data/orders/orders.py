@@ -76,10 +76,10 @@ def generate_orders(
     """A year of orders, in the order of their numbers.
 
     Args:
-        orders: how many.
-        customers: how many people order.
-        areas: parts of the town; each has one restaurant of every cuisine.
-        seed: of everything.
+        orders: Number of orders.
+        customers: Number of people who order.
+        areas: Number of parts of the town; each has one restaurant of every cuisine.
+        seed: Seed of everything.
 
     Returns:
         Columns ``order`` (ascending with time), ``customer``, ``area``, ``time`` (missing in some), ``restaurant``,
@@ -149,10 +149,10 @@ class OrdersEncoder(Encoder):
     ``restaurant: dish`` separated by ``;``); without it, what the customer had ordered by the end of training counts.
 
     Args:
-        customers: names that training knows; others share an input.
-        areas: likewise.
-        dishes: the classes, ``restaurant: dish``.
-        history: for each customer, how often each dish (by number) was ordered by the end of training.
+        customers: Names that training knows; others share an input.
+        areas: Areas that training knows, likewise.
+        dishes: The classes, ``restaurant: dish``.
+        history: Number of times that each customer had ordered each dish (by number) by the end of training.
     """
 
     kind = "orders"
@@ -178,7 +178,7 @@ class OrdersEncoder(Encoder):
 
     @classmethod
     def fit(cls, orders: pd.DataFrame) -> OrdersEncoder:
-        """From the training orders, returned ones left out."""
+        """Learn from the training orders, which must not hold returned ones."""
         dishes = sorted(set(orders["item"]))
         number = {name: i for i, name in enumerate(dishes)}
         history: dict[str, dict[str, int]] = {}
@@ -279,12 +279,13 @@ class Orders(DataModule):
     """Generated food orders, split by time: the model is tested on later orders than it learnt from.
 
     Args:
-        name: shown and tagged.
-        orders: how many are generated.
-        customers: how many people order.
-        areas: parts of the town.
-        test_fraction: share of the orders, the latest ones, for the test.
-        **shared: see :class:`DataModule`; with ``folds`` each fold is a stretch of time.
+        name: Name of the data set, shown and tagged.
+        orders: Number of orders that are generated.
+        customers: Number of people who order.
+        areas: Number of parts of the town.
+        test_fraction: Share of the orders, the latest ones, for the test.
+        **shared: Settings that every data set takes, see :class:`DataModule`; with ``folds`` each fold is a stretch of
+            time.
     """
 
     encoder: OrdersEncoder

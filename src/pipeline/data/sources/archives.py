@@ -26,16 +26,15 @@ MAX_COUNT = 250_000
 
 _LARGEST_SIMPLE = 1 << 24
 _SIMPLE_HEADER = re.compile(
-    # Name, mode, owner, group; size, time, checksum, kind; no link; format and names of owner and group; no
-    # device; no prefix.
+    # Name, mode, owner, group; size, time, checksum, kind; no link;
+    # format, names of owner and group; no device; no prefix.
     rb"(?=([^\0]{0,100})).{100}(?:[0-7]{7}[\0 ]){3}([0-7]{11})[\0 ][0-7]{11}[\0 ]([0-7]{6})\0 ([05])\0{100}.{72}"
     rb"(?:0{7}[\0 ]|\0{8}){2}\0.{166}",
     re.DOTALL,
 )
 _PLAIN_NAME = re.compile(r"\w[\w.-]*(?:/\w[\w.-]*)*", re.ASCII)
 
-# What decompressors and parsers raise on bytes that are not what they should be; zipfile on an encrypted
-# member: RuntimeError.
+# What decompressors and parsers raise on bytes that are not what they should be (zipfile: RuntimeError for encryption).
 _BROKEN = (
     EOFError,
     OSError,
@@ -52,8 +51,8 @@ class Damaged(UserError):
     """A file is not what it should be: truncated, altered, unsafe or of another kind.
 
     Args:
-        path: the file.
-        reason: what is wrong with it, in a few words.
+        path: The file.
+        reason: What is wrong with it, in a few words.
     """
 
     def __init__(self, path: Path, reason: str) -> None:
@@ -74,18 +73,18 @@ def read_members(
     """Yield the plain files of a tar (plain, gzip, bzip2, xz) or zip archive, one after the other, in memory.
 
     Args:
-        path: the archive.
-        wanted: names (with `/`, relative) to read; the others are checked, but not yielded.
-        max_bytes: most uncompressed bytes of the whole archive.
-        max_count: most members.
+        path: The archive.
+        wanted: Function that says of a name (relative, with `/`) whether to read it; the other members are checked, but
+            not yielded.
+        max_bytes: Largest number of uncompressed bytes of the whole archive.
+        max_count: Largest number of members.
 
     Yields:
         (name, content), in the archive's order.
 
     Raises:
-        Damaged: the archive cannot be read to its end, or a member is absolute, leaves the target (`..`), is
-            a link or a device, or a cap is exceeded; the members before it are then not to be
-            trusted either.
+        Damaged: The archive cannot be read to its end, or a member is absolute, leaves the target (`..`), is a link or
+            a device, or a cap is exceeded; the members before it are then not to be trusted either.
     """
     try:
         reader = _read_zip if zipfile.is_zipfile(path) else _read_tar
@@ -105,8 +104,8 @@ def unpack(path: Path, directory: Path, max_bytes: int = MAX_BYTES, max_count: i
         The files written, in the archive's order.
 
     Raises:
-        Damaged: as `read_members`; the directory then does not exist.
-        FileExistsError: the directory exists and is not empty.
+        Damaged: As `read_members` raises it; the directory then does not exist.
+        OSError: The directory exists and is not empty.
     """
     directory.parent.mkdir(parents=True, exist_ok=True)
     names = []
@@ -286,7 +285,7 @@ def read_gzip(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
     """The content of a file, uncompressed when it is a gzip file (told by its first bytes, not by its name).
 
     Raises:
-        Damaged: truncated, failing its own checksum, or larger than `max_bytes` when uncompressed.
+        Damaged: The file is truncated, fails its own checksum, or is larger than `max_bytes` when uncompressed.
     """
     try:
         with _decompressed(path) as plain:

@@ -37,14 +37,14 @@ class Source:
     """One file that a data set needs.
 
     Args:
-        name: what it is, for messages.
-        filenames: relative names it is looked for under, with `/`; a download lands under the first.
-        urls: published addresses (https), tried in order.
+        name: What the file is, for messages.
+        filenames: Relative names that it is looked for under, with `/`; a download lands under the first.
+        urls: Published addresses (https), tried in order.
         checksums: `algorithm:hex` of whole files; a file with one of them is accepted at once.
         content: `algorithm:hex` of the uncompressed content, for files that mirrors compress differently.
-        check: looks into a file that no checksum vouches for and raises `Damaged` when it is not the data
+        check: Function that looks into a file that no checksum vouches for and raises `Damaged` when it is not the data
             set; None means that only the checksums count.
-        max_bytes: a download larger than this is broken off.
+        max_bytes: Largest size of a download, which is broken off beyond it.
     """
 
     name: str
@@ -60,9 +60,9 @@ class DataUnavailable(UserError):
     """A file is nowhere to be had; the message says what was tried and the three ways to provide it.
 
     Args:
-        source: what was looked for.
-        data_dir: the directory it may be put in.
-        tried: one line for each place that did not have it.
+        source: What was looked for.
+        data_dir: The directory it may be put in.
+        tried: One line for each place that did not have it.
     """
 
     def __init__(self, source: Source, data_dir: Path, tried: Sequence[str]) -> None:
@@ -96,13 +96,13 @@ def locate(source: Source, data_dir: Path, search_path: Sequence[Path] = (), dow
     Safe to call from several processes at once: one downloads, the others wait for it.
 
     Args:
-        source: the file.
-        data_dir: where a download lands; a damaged copy here is moved aside (`.damaged`) and fetched again.
-        search_path: further directories, never written to; a damaged copy there is skipped with a warning.
-        download: False looks at this machine alone (`setup` may not touch the network).
+        source: The file.
+        data_dir: Directory that a download lands in; a damaged copy here is moved aside (`.damaged`) and fetched again.
+        search_path: Further directories, never written to; a damaged copy there is skipped with a warning.
+        download: Whether to download; False looks at this machine alone (`setup` may not touch the network).
 
     Raises:
-        DataUnavailable: none of the places has it.
+        DataUnavailable: None of the places has it.
     """
     tried: list[str] = []
     found = _find_own(source, data_dir, tried)
@@ -124,9 +124,9 @@ def verify(source: Source, path: Path, records: Path | None = None) -> None:
     """Raise `Damaged` unless a file is what the source says.
 
     Args:
-        source: what it should be.
-        path: the file.
-        records: a directory that remembers, by content, which files stood the slow checks.
+        source: What the file should be.
+        path: The file.
+        records: Directory that remembers, by content, which files passed the slow checks.
     """
     hashes = {name: _hash_file(path, name) for name in {"sha256", *(_algorithm(c) for c in source.checksums)}}
     if any(hashes[_algorithm(checksum)] == _value(checksum) for checksum in source.checksums):

@@ -22,9 +22,9 @@ class Category:
     """A column of words.
 
     Args:
-        name: of the column.
-        counts: rows of each category, most frequent first; ``(other)`` stands for rare ones.
-        missing: rows without a value.
+        name: Name of the column.
+        counts: Number of rows of each category, most frequent first; ``(other)`` stands for rare ones.
+        missing: Number of rows without a value.
     """
 
     name: str
@@ -44,9 +44,9 @@ class Columns:
     """Columns of a table.
 
     Args:
-        numbers: (rows,) for each; NaN where missing; dates as days since 1970.
-        dates: which of them are dates.
-        categories: the columns of words.
+        numbers: Values of each column of numbers, (rows,), by name; NaN where missing; dates as days since 1970.
+        dates: Names of those that are dates.
+        categories: The columns of words.
     """
 
     numbers: dict[str, np.ndarray]
@@ -58,8 +58,8 @@ def columns_of(data: DataModule, x: np.ndarray) -> Columns:
     """What the model's inputs were before they were encoded.
 
     Args:
-        data: with its fitted encoder.
-        x: encoded inputs, (samples, inputs).
+        data: Data set with its fitted encoder.
+        x: Encoded inputs, (samples, inputs).
     """
     from pipeline.data.core.encoder import VectorEncoder
     from pipeline.data.tables.encoder import TableEncoder

@@ -32,7 +32,7 @@ FORMATS = {
     ".ndjson": "jsonl",
 }
 BLOCK_BYTES = 1 << 20
-"""A row longer than this is refused: it is a quotation mark that nothing closes far more often than data."""
+"""Length of a row beyond which it is refused: that is far more often a quotation mark that nothing closes than data."""
 STREAM_BYTES = 32 << 20
 """What is read at once where a file is not read as a whole."""
 DELIMITERS = ",;\t|"
@@ -45,7 +45,7 @@ class TableFormat:
 
     Args:
         format: ``csv``, ``tsv``, ``parquet``, ``jsonl``, or ``auto``: by the file's extension.
-        delimiter: What stands between the values of a CSV. None is a comma (a tabulator for TSV).
+        delimiter: Character between the values of a CSV. None is a comma (a tabulator for TSV).
         encoding: Encoding of a CSV or TSV.
         decimal: Decimal mark of a CSV's numbers.
     """
@@ -62,7 +62,7 @@ def read_table(path: Path, how: TableFormat) -> Table:
     The last files read stay in memory, so that the fits of a cross-validation or a sweep read them once.
 
     Raises:
-        UserError: the file is missing, empty, not of its format, of another encoding, or too large for memory.
+        UserError: The file is missing, empty, not of its format, of another encoding, or too large for memory.
     """
     if path.is_dir():
         raise UserError(f"data.path={path} is a directory; expected one file (for images: data=image_folder)")
@@ -119,7 +119,7 @@ def read_batches(path: Path, how: TableFormat) -> Iterator[pa.Table]:
     What a column is follows from the beginning of the file.
 
     Raises:
-        UserError: the file is missing, of another format, or damaged.
+        UserError: The file is missing, of another format, or damaged.
     """
     import pyarrow as pa
 
@@ -150,7 +150,7 @@ def read_rows(path: Path, columns: Mapping[str, str]) -> Iterator[tuple[Any, ...
         columns: Names of the columns by the setting that named each.
 
     Raises:
-        UserError: there is no such file or column, or the file cannot be read.
+        UserError: There is no such file or column, or the file cannot be read.
     """
     import pyarrow as pa
 
@@ -214,10 +214,10 @@ def csv_batches(
         kind: ``csv`` or ``tsv``, for the delimiter where ``how`` names none.
         as_text: Whether every column stays text. Otherwise what a column is follows from the first megabytes.
         missing: What stands for a missing value, None for all that :func:`read_table` takes for one.
-        header: Whether the first line names the columns; None: unless it is of numbers alone.
+        header: Whether the first line names the columns; None takes it for names unless it is of numbers alone.
 
     Raises:
-        UserError: it is no table, or a quotation mark is never closed.
+        UserError: The text is no table, or a quotation mark is never closed.
     """
     import pyarrow as pa
     from pyarrow import csv
@@ -281,7 +281,7 @@ def json_rows(text: TextIO, place: str) -> Iterator[tuple[int, Any]]:
     """The JSON value of each line that is not blank, with the line's number.
 
     Raises:
-        UserError: a line is no JSON.
+        UserError: A line is no JSON.
     """
     for number, line in enumerate(text, start=1):
         if not line.strip():
@@ -454,7 +454,7 @@ def _ragged(text: TextIO, place: str, delimiter: str, error: Exception) -> str:
 
 
 def refuse_other_files(path: Path, how: TableFormat) -> None:
-    """Recognise by their first bytes the files that people take for a CSV."""
+    """Refuse files that people take for a CSV, recognised by their first bytes."""
     try:
         codecs.lookup(how.encoding)
     except LookupError:

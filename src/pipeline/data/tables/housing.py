@@ -26,9 +26,9 @@ class Housing(DataModule):
     """Boston housing, or scikit-learn's embedded diabetes data in its place.
 
     Args:
-        name: shown and tagged.
-        test_fraction: share of the rows that only the test sees.
-        **shared: see :class:`DataModule`.
+        name: Name of the data set, shown and tagged.
+        test_fraction: Share of the rows that only the test sees.
+        **shared: Settings that every data set takes, see :class:`DataModule`.
     """
 
     encoder: VectorEncoder

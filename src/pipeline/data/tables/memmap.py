@@ -39,7 +39,7 @@ WINDOW = 64
 """Blocks whose rows are shuffled among each other."""
 STATISTICS_ROWS = 1_000_000
 IN_ORDER_ROWS = 10_000_000
-"""Up to so many row numbers are simply listed where nothing is shuffled."""
+"""Largest number of row numbers that are simply listed where nothing is shuffled."""
 
 
 class BlockRows(Rows):
@@ -49,12 +49,12 @@ class BlockRows(Rows):
     other: nearly as random as a permutation of all rows, which would take 8 bytes a row and read the disk at random.
 
     Args:
-        x: (rows, columns) of the whole table, mapped.
-        y: targets of the whole table, mapped.
-        blocks: which blocks of ``BLOCK`` rows belong to this split, ascending.
-        shift: subtracted from each column.
-        scale: each column is divided by it; a missing value becomes 0, the mean.
-        block: rows in a block.
+        x: Inputs of the whole table, (rows, columns), mapped.
+        y: Targets of the whole table, mapped.
+        blocks: Numbers of the blocks of ``block`` rows that belong to this split, ascending.
+        shift: Number that is subtracted from each column, (columns,).
+        scale: Number that each column is divided by, (columns,); a missing value becomes 0, the mean.
+        block: Number of rows in a block.
     """
 
     def __init__(
@@ -113,9 +113,9 @@ class BlockOrder(Sequence[Tensor]):
     """The batches of an epoch, each made when it is asked for.
 
     Args:
-        split: whose rows.
-        batch_size: rows in a batch.
-        generator: shuffles; None leaves everything in order.
+        split: Split whose rows are put into batches.
+        batch_size: Number of rows in a batch.
+        generator: Generator that shuffles; None leaves everything in order.
     """
 
     def __init__(self, split: BlockRows, batch_size: int, generator: torch.Generator | None) -> None:
@@ -179,12 +179,12 @@ class MemoryMapped(DataModule):
     blocks; a missing value becomes the mean.
 
     Args:
-        name: shown and tagged.
-        path: the directory.
-        test_fraction: share of the blocks for the test.
-        block: rows in a block; smaller ones mix better and read slower.
-        target_unit: unit of a number that is predicted.
-        **shared: see :class:`DataModule`.
+        name: Name of the data set, shown and tagged.
+        path: Directory of the table.
+        test_fraction: Share of the blocks for the test.
+        block: Number of rows in a block; smaller ones mix better and read slower.
+        target_unit: Unit of a number that is predicted.
+        **shared: Settings that every data set takes, see :class:`DataModule`.
     """
 
     encoder: MappedEncoder
@@ -304,7 +304,7 @@ def open_table(directory: Path) -> tuple[Tensor, Tensor, dict[str, Any]]:
     """The mapped arrays and the description of a directory that :func:`write_table` made.
 
     Raises:
-        UserError: a file is missing or damaged, or they do not fit together.
+        UserError: A file is missing or damaged, or the files do not fit together.
     """
     try:
         # Copy-on-write: torch wants memory that it may write to, and nothing ever reaches the file.
@@ -343,14 +343,19 @@ def write_table(
     """Write a table chunk by chunk; memory holds one chunk at a time.
 
     Args:
-        directory: made anew; it must not exist.
-        chunks: ``x`` (rows, columns) with NaN where a value is missing, and ``y`` (class numbers if there are classes).
-        columns: names of the columns.
-        target: name of the target.
-        classes: names of the classes; none for numbers.
+        directory: Directory to make; it must not exist.
+        chunks: Pairs of ``x`` (rows, columns), NaN where a value is missing, and ``y`` (class numbers if there are
+            classes).
+        columns: Names of the columns.
+        target: Name of the target.
+        classes: Names of the classes; none for numbers.
 
     Returns:
         The number of rows.
+
+    Raises:
+        UserError: The directory exists already.
+        ValueError: A chunk does not have the columns, or as many rows as targets.
     """
     if directory.exists():
         raise UserError(f"{directory} exists already; name a new directory")
@@ -393,15 +398,15 @@ def write_from_file(source: Path, directory: Path, target: str) -> int:
     """Turn a CSV or Parquet file of numbers into memory-mapped arrays, a million rows in memory at most.
 
     Args:
-        source: the file.
-        directory: to be made.
-        target: the column to predict: numbers, or text (which becomes classes).
+        source: File of numbers, CSV or Parquet.
+        directory: Directory to make.
+        target: Column to predict: numbers, or text (which becomes classes).
 
     Returns:
         The number of rows.
 
     Raises:
-        UserError: the file cannot be read, a column is no number, or the target is missing in some rows.
+        UserError: The file cannot be read, a column is not numbers, or the target is missing in some rows.
     """
     names, classes = _survey(source, target)
     place = {name: number for number, name in enumerate(classes)}

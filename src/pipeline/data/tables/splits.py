@@ -35,13 +35,13 @@ class SplitPlan:
         way: ``fraction`` (at random), ``column`` (a column says train, validation or test), ``date`` (the latest rows
             test, the latest before them validate) or ``hash`` (rows with the same key stay together, and stay where
             they are when the file grows).
-        column: the column of the last three ways; it is no input of the model.
-        test_from: with ``date``, the first date of the test rows; None takes the latest ``test_fraction``.
-        test_fraction: share of the rows for the test.
-        validation_fraction: share of the other rows for validation.
-        folds: number of folds, None for one split.
-        fold: the fold that validates.
-        seed: of what is random.
+        column: Column that decides in the last three ways; it is no input of the model.
+        test_from: First date of the test rows with ``date``; None takes the latest ``test_fraction``.
+        test_fraction: Share of the rows for the test.
+        validation_fraction: Share of the other rows for validation.
+        folds: Number of folds, None for one split.
+        fold: Number of the fold that validates.
+        seed: Seed of what is random.
     """
 
     way: str = "fraction"
@@ -74,9 +74,9 @@ def parts(table: Table, plan: SplitPlan, separate_test: bool) -> np.ndarray | No
     """The part of each row (TRAIN, VALIDATION, TEST, LEFT_OUT), None for a random split.
 
     Args:
-        table: the rows.
-        plan: how.
-        separate_test: the test rows are in a file of their own: none are taken from this one.
+        table: The rows.
+        plan: How they are split.
+        separate_test: Whether the test rows are in a file of their own, so that none are taken from this one.
     """
     if plan.way == "fraction":
         return None

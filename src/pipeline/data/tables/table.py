@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 MOST_CLASSES = 1000
 LARGEST_TARGET = 1e15
-"""The squared error of larger ones leaves float32."""
+"""Largest size of a target: the squared error of larger ones leaves float32."""
 
 
 class TableData(DataModule):
@@ -43,27 +43,27 @@ class TableData(DataModule):
     20 different ones, each occurring 5 times on average; otherwise as a number. ``kind`` decides it by hand.
 
     Args:
-        name: shown and tagged.
-        path: the file.
-        target: the column to predict.
+        name: Name of the data set, shown and tagged.
+        path: File with the rows.
+        target: Column to predict.
         kind: ``auto``, ``classification`` or ``regression``.
         format: ``csv``, ``tsv``, ``parquet``, ``jsonl``, or ``auto``: by the file's extension.
-        delimiter: between a CSV's values; None is a comma (a tabulator for TSV).
-        encoding: of a CSV.
-        decimal: decimal mark of a CSV's numbers.
+        delimiter: Character between a CSV's values; None is a comma (a tabulator for TSV).
+        encoding: Encoding of a CSV.
+        decimal: Decimal mark of a CSV's numbers.
         split: ``fraction``, ``column``, ``date`` or ``hash``, see :class:`SplitPlan`.
-        split_column: the column for the last three.
-        test_from: with ``split=date``, the first date of the test rows.
-        test_path: a file of its own for the test rows.
-        test_fraction: share of the rows for the test, where no file, column or date decides.
+        split_column: Column that decides in the last three ways.
+        test_from: First date of the test rows with ``split=date``.
+        test_path: File of its own for the test rows.
+        test_fraction: Share of the rows for the test, where no file, column or date decides.
         scaling: ``standard``, ``robust`` or ``none``.
-        categorical: columns of numbers that are categories.
-        numeric: columns to take as numbers.
-        drop: columns to leave out.
-        keep: columns to keep though they look constant or like identifiers.
-        max_categories: inputs for the most frequent categories of a column; the others share one.
-        target_unit: unit of a number that is predicted, for the reports.
-        **shared: see :class:`DataModule`.
+        categorical: Columns of numbers that are categories.
+        numeric: Columns to take as numbers.
+        drop: Columns to leave out.
+        keep: Columns to keep though they look constant or like identifiers.
+        max_categories: Number of inputs for the most frequent categories of a column; the others share one.
+        target_unit: Unit of a number that is predicted, for the reports.
+        **shared: Settings that every data set takes, see :class:`DataModule`.
     """
 
     encoder: TableEncoder
@@ -284,8 +284,8 @@ class Goal:
 
     Args:
         task: ``regression``, ``binary`` or ``multiclass``.
-        classes: names of the classes, in order; none for regression.
-        name: of the target column.
+        classes: Names of the classes, in order; none for regression.
+        name: Name of the target column.
     """
 
     task: Any
@@ -296,7 +296,7 @@ class Goal:
         """Class numbers (float32 for two classes, int64 for more), or the numbers to predict (float32).
 
         Raises:
-            UserError: a class that the training and validation rows lack.
+            UserError: The column has a class that the training and validation rows lack.
         """
         if self.task == "regression":
             if np.abs(column.values).max() > LARGEST_TARGET:

@@ -33,10 +33,10 @@ class Column:
     Args:
         kind: ``number`` (``values`` are float64, NaN is missing), ``date`` (``values`` are seconds since 1970, NaN is
             missing) or ``text`` (``values`` are places in ``words``, −1 is missing).
-        values: one entry a row.
-        words: the distinct texts of a ``text`` column.
-        whole: a ``number`` column of integers.
-        truth: a ``number`` column that was true and false.
+        values: One entry for each row.
+        words: The distinct texts of a ``text`` column.
+        whole: Whether it is a ``number`` column of integers.
+        truth: Whether it is a ``number`` column that was true and false.
     """
 
     kind: Kind
@@ -111,7 +111,7 @@ class Table:
         """Check that columns are there.
 
         Raises:
-            UserError: one is not; ``key`` is the setting that named it.
+            UserError: A column is missing; the message names ``key``, the setting that asked for it.
         """
         import difflib
 
@@ -137,7 +137,7 @@ def convert(column: pa.ChunkedArray | pa.Array) -> Column:
     """An Arrow column as numbers, text or dates.
 
     Raises:
-        TypeError: lists, structures, bytes.
+        TypeError: The values are lists, structures or bytes.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -263,7 +263,7 @@ def dates_of(words: Sequence[str]) -> np.ndarray:
 
 
 def with_numbers(arrow: pa.Table, texts: Iterable[str], decimal: str = ".") -> pa.Table:
-    """The columns of text that hold nothing but numbers as such, those of ``texts`` as they are."""
+    """The table with each column of text that holds numbers alone as numbers, except for those named in ``texts``."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -286,7 +286,7 @@ def table_of(raw: Any, names: Sequence[str]) -> Table:
     """Rows in memory as a table of the columns ``names``: a data frame, a list of dictionaries, a dictionary of lists.
 
     Raises:
-        UserError: it is none of these, or lacks a column.
+        UserError: The rows are none of these, or lack a column.
     """
     import pandas as pd
     import pyarrow as pa

@@ -26,11 +26,11 @@ def decision_boundary(
     """Which class a model gives to each place of the plane, under the scatter of the points.
 
     Args:
-        points: (samples, 2).
-        labels: class indices of the points.
-        predict: (places, 2) → class index of each place.
-        path: the file to write.
-        class_names: names by class index; None writes the indices.
+        points: Points, (samples, 2).
+        labels: Class index of each point.
+        predict: Function from places (places, 2) to the class index of each.
+        path: The file to write.
+        class_names: Names by class index; None writes the indices.
     """
     points, given = np.asarray(points), np.asarray(labels)
     margin = 0.08 * (np.ptp(points, axis=0) + 1e-9)
@@ -63,11 +63,11 @@ def series_echo(inputs: Array, echo: Array, prediction: Array, path: Path, delay
     """A bit series, its echo and what the model says, one below the other; wrong bits are marked.
 
     Args:
-        inputs: (steps,) the series that goes in.
-        echo: (steps,) what should come out.
-        prediction: (steps,) what comes out: bits or their probabilities (right and wrong are told at 0.5).
-        path: the file to write.
-        delay: the echo's distance in steps, for the title.
+        inputs: Series that goes in, (steps,).
+        echo: Series that should come out, (steps,).
+        prediction: Series that comes out, (steps,): bits or their probabilities (right and wrong are told at 0.5).
+        path: The file to write.
+        delay: Distance of the echo in steps, for the title.
     """
     steps = np.arange(len(inputs))
     wrong = (np.asarray(prediction) >= 0.5) != (np.asarray(echo) >= 0.5)

@@ -25,11 +25,12 @@ class Points(DataModule):
     """Single numbers to predict from single numbers, in the order given, as they stand (nothing is scaled).
 
     Args:
-        inputs: the x of each point.
-        targets: the y of each point.
-        test_inputs: points to test on, usually outside the range of ``inputs``.
-        test_targets: their y.
-        **shared: see :class:`DataModule`. ``folds`` = number of points is leave-one-out.
+        inputs: The x of each point.
+        targets: The y of each point.
+        test_inputs: Points to test on, usually outside the range of ``inputs``.
+        test_targets: The y of each of them.
+        **shared: Settings that every data set takes, see :class:`DataModule`. With as many ``folds`` as points each is
+            left out once.
     """
 
     def __init__(
@@ -63,10 +64,10 @@ class Line(Points):
     """Points on a line through the origin: inputs 1, 2, …, ``points``.
 
     Args:
-        points: number of points.
-        slope: y for x = 1.
-        test_inputs: points to test on.
-        **shared: see :class:`Points`.
+        points: Number of points.
+        slope: The y for x = 1.
+        test_inputs: Points to test on.
+        **shared: Settings that every data set takes, see :class:`Points`.
     """
 
     def __init__(
@@ -94,10 +95,10 @@ class Clusters(DataModule):
     """Two overlapping clouds of points in the plane, and fresh ones of the same kind to test on.
 
     Args:
-        samples: points in each cloud (and in each cloud of the test).
-        means: centre of each cloud.
-        covariance: of both, [[xx, xy], [xy, yy]].
-        **shared: see :class:`DataModule`; ``seed`` draws the points.
+        samples: Number of points in each cloud (and in each cloud of the test).
+        means: Centre of each cloud.
+        covariance: Covariance of both clouds, [[xx, xy], [xy, yy]].
+        **shared: Settings that every data set takes, see :class:`DataModule`; ``seed`` draws the points.
     """
 
     def __init__(
@@ -157,11 +158,12 @@ class Echo(DataModule):
     Training reads ``batch_size`` places of its series side by side, so many ``steps`` at a time.
 
     Args:
-        length: bits in each series, over all streams.
-        delay: the echo of a bit comes so many steps after it; the first ``delay`` targets of a stream are unknown (−1).
-        steps: steps in a piece: as far as training looks back.
-        stateful: carry the recurrent state from piece to piece.
-        **shared: see :class:`DataModule`; ``batch_size`` is the number of streams, ``seed`` draws the bits.
+        length: Number of bits in each series, over all streams.
+        delay: Number of steps from a bit to its echo; the first ``delay`` targets of a stream are unknown (−1).
+        steps: Number of steps in a piece, which is as far as training looks back.
+        stateful: Whether the recurrent state is carried from piece to piece.
+        **shared: Settings that every data set takes, see :class:`DataModule`; ``batch_size`` is the number of streams,
+            ``seed`` draws the bits.
     """
 
     batch_size_shapes_splits = True
@@ -232,8 +234,9 @@ class Word(DataModule):
     """One word, letter by letter: each is to be followed by the next. Nothing is held out, it is to be learnt by heart.
 
     Args:
-        word: at least two letters, none of which occurs twice with different successors (or it needs a memory).
-        **shared: see :class:`DataModule`.
+        word: A word of at least two letters, none of which occurs twice with different successors (or the model needs a
+            memory).
+        **shared: Settings that every data set takes, see :class:`DataModule`.
     """
 
     def __init__(self, word: str = "HELP", name: str = "help", **shared: Any) -> None:

@@ -27,14 +27,14 @@ class TextFile(DataModule):
     Training reads ``batch_size`` places of its part side by side, so many ``steps`` at a time.
 
     Args:
-        path: the file, None for the published text that ``name`` stands for (``kafka``: *Metamorphosis*).
-        characters: use only so many characters from the beginning, None for all.
-        test_fraction: share of the text, at its end, that is held out for the test.
-        validation_fraction: share of what is left, at its end, that is held out for validation.
-        steps: characters in a piece: as far as training looks back.
-        eval_steps: characters in a piece of validation and test (where state is carried, only speed changes).
-        stateful: carry the recurrent state from piece to piece.
-        **shared: see :class:`DataModule`; ``batch_size`` is the number of streams.
+        path: File with the text, None for the published text that ``name`` stands for (``kafka``: *Metamorphosis*).
+        characters: Number of characters to use from the beginning, None for all.
+        test_fraction: Share of the text, at its end, that is held out for the test.
+        validation_fraction: Share of what is left, at its end, that is held out for validation.
+        steps: Number of characters in a piece, which is as far as training looks back.
+        eval_steps: Number of characters in a piece of validation and test (where state is carried, only speed changes).
+        stateful: Whether the recurrent state is carried from piece to piece.
+        **shared: Settings that every data set takes, see :class:`DataModule`; ``batch_size`` is the number of streams.
     """
 
     stand_ins = ("python_topics",)

@@ -26,14 +26,14 @@ class Corpus:
     """Tokenised texts.
 
     Args:
-        tokens: word numbers of all texts, one after the other (int32).
-        starts: (texts + 1,) where each text begins in ``tokens``.
-        members: the different word numbers of each text, one text after the other (int32).
-        member_starts: (texts + 1,) where each text begins in ``members``.
-        labels: (texts,) class numbers.
-        parts: (texts,) ``TRAIN`` or ``TEST``.
-        words: the words by number.
-        classes: the class names by number.
+        tokens: Word numbers of all texts, one after the other (int32).
+        starts: Where each text begins in ``tokens``, (texts + 1,).
+        members: The different word numbers of each text, one text after the other (int32).
+        member_starts: Where each text begins in ``members``, (texts + 1,).
+        labels: Class number of each text, (texts,).
+        parts: ``TRAIN`` or ``TEST`` for each text, (texts,).
+        words: The words by number.
+        classes: The class names by number.
     """
 
     tokens: np.ndarray
@@ -53,7 +53,7 @@ class Corpus:
         """Tokenise documents in one pass that keeps no text.
 
         Raises:
-            UserError: there are none, or all have the same label.
+            UserError: There are no documents, or all have the same label.
         """
         from pipeline.data.text.words import number_words
 
@@ -106,8 +106,8 @@ class Corpus:
         """The texts ``rows`` as sets of column numbers.
 
         Args:
-            rows: numbers of the texts.
-            columns: the column of each word, −1 for a word without one.
+            rows: Numbers of the texts.
+            columns: Column of each word, −1 for a word without one.
 
         Returns:
             Where each set begins (rows + 1), and the column numbers of all sets, one after the other (int32).
@@ -126,10 +126,10 @@ class Corpus:
         """The texts ``rows`` as sequences of ids.
 
         Args:
-            rows: numbers of the texts.
-            ids: the id of each word.
-            max_length: longer texts are cut to so many words, None for no limit.
-            keep: the ``first`` or the ``last`` words.
+            rows: Numbers of the texts.
+            ids: Id of each word.
+            max_length: Largest number of words in a sequence, None for no limit; longer texts are cut.
+            keep: Which words of a longer text are kept: the ``first`` or the ``last``.
 
         Returns:
             Where each sequence begins (rows + 1), and the ids of all sequences, one after the other (int32).
@@ -174,9 +174,9 @@ def different_words(tokens: np.ndarray, starts: np.ndarray, words: int) -> tuple
     """The different word numbers of each text, ascending, and where each text begins in them.
 
     Args:
-        tokens: word numbers of all texts.
-        starts: (texts + 1,) where each text begins.
-        words: number of words.
+        tokens: Word numbers of all texts.
+        starts: Where each text begins, (texts + 1,).
+        words: Number of different words.
     """
     bits = max(1, int(words - 1).bit_length())
     size = 128

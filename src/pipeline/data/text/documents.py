@@ -24,22 +24,22 @@ from pipeline.errors import UserError
 STAND_INS: dict[str, Callable[[], Corpus]] = {"generated_reviews": lambda: Corpus.build(generated_reviews())}
 
 LAYOUT = 1
-"""Changes with the arrays of :class:`Corpus` or with the tokeniser: old cache entries are then left alone."""
+"""Version of the cached arrays, for :class:`Corpus` and the tokeniser: entries of another one are left alone."""
 
 
 class Documents(DataModule):
     """Texts with a class each, as bags of words or as sequences of word ids.
 
     Args:
-        name: of the data set.
+        name: Name of the data set.
         input: ``bag`` (which of the vocabulary's words occur: multi-hot) or ``tokens`` (word ids in order).
-        vocabulary_size: so many of the training split's most frequent words.
-        ngrams: longest run of words that counts as a word (``bag`` only; 2 takes several times the memory).
-        max_length: words kept of each text, None for all (``tokens`` only).
-        keep: the ``first`` or the ``last`` words of a text that is longer.
-        test_fraction: share of the texts that becomes the test split, where the data set has none of its own.
-        target_name: what the classes are.
-        **shared: see :class:`DataModule`.
+        vocabulary_size: Number of words in the vocabulary: the most frequent ones of the training split.
+        ngrams: Longest run of words that counts as a word (``bag`` only; 2 takes several times the memory).
+        max_length: Number of words kept of each text, None for all (``tokens`` only).
+        keep: Which words of a longer text are kept: the ``first`` or the ``last``.
+        test_fraction: Share of the texts that becomes the test split, where the data set has none of its own.
+        target_name: What the classes are, in a word.
+        **shared: Settings that every data set takes, see :class:`DataModule`.
     """
 
     stand_ins = tuple(STAND_INS)
@@ -76,7 +76,7 @@ class Documents(DataModule):
         """The tokenised texts, from the cache or from their source.
 
         Raises:
-            DataUnavailable: the source is nowhere to be had.
+            DataUnavailable: The source is nowhere to be had.
         """
 
     def prepare_data(self) -> None:
@@ -103,8 +103,8 @@ class Documents(DataModule):
         """``build()``, from the cache if its texts were tokenised before.
 
         Args:
-            key: names the texts by their content.
-            build: reads and tokenises them.
+            key: Name of the texts, made from their content.
+            build: Function that reads and tokenises them.
         """
         arrays, names = cached(
             self.data_dir,

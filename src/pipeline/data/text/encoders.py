@@ -52,9 +52,9 @@ class BagEncoder(TextEncoder):
     """Which words of a vocabulary occur in a text: 0 or 1 for each (float32).
 
     Args:
-        words: the vocabulary, in the order of the columns. Other words count for nothing.
-        ngrams: longest run of words that the vocabulary may hold.
-        column: see :class:`TextEncoder`.
+        words: The vocabulary, in the order of the columns. Other words count for nothing.
+        ngrams: Longest run of words that the vocabulary may hold.
+        column: Name of the column of texts, see :class:`TextEncoder`.
     """
 
     kind = "bag_of_words"
@@ -82,10 +82,10 @@ class TokensEncoder(TextEncoder):
     """Word ids in the order of the text: 0 is padding (at the end), 1 a word outside the vocabulary.
 
     Args:
-        words: the vocabulary; its first word has id 2.
-        max_length: words kept of a text, None for all.
-        keep: which words are kept of a longer text: the ``first`` or the ``last``.
-        column: see :class:`TextEncoder`.
+        words: The vocabulary; its first word has id 2.
+        max_length: Number of words kept of a text, None for all.
+        keep: Which words are kept of a longer text: the ``first`` or the ``last``.
+        column: Name of the column of texts, see :class:`TextEncoder`.
     """
 
     kind = "tokens"
@@ -123,7 +123,7 @@ class CharacterEncoder(TextEncoder):
     """Ids of the characters of a text; 0 is padding and any character that training did not hold.
 
     Args:
-        characters: the vocabulary; its first character has id 1.
+        characters: The vocabulary; its first character has id 1.
     """
 
     kind = "characters"
@@ -176,7 +176,7 @@ def strings(raw: Any, column: str = "text") -> list[str]:
         column: Name of a table's column of texts; one that is named ``text`` or is the only one is taken as well.
 
     Raises:
-        UserError: something else, a single string included (a batch holds several).
+        UserError: The input is something else; a single string is refused too, since a batch holds several.
     """
     if hasattr(raw, "columns"):
         names = list(raw.columns)

@@ -18,10 +18,10 @@ class TextFolder(Documents):
     """A folder of texts for each class: ``DIR/CLASS/*``, or ``DIR/train/CLASS/*`` and ``DIR/test/CLASS/*``.
 
     Args:
-        path: the directory.
-        test_path: a directory of the same form to test on; without one (and without ``DIR/test``) a share of
-            the texts is held out (``test_fraction``).
-        **settings: see :class:`Documents`.
+        path: Directory of the texts.
+        test_path: Directory of the same form to test on; without one (and without ``DIR/test``) a share of the texts is
+            held out (``test_fraction``).
+        **settings: Settings of labelled texts, see :class:`Documents`.
     """
 
     def __init__(
@@ -51,11 +51,11 @@ class TextTable(Documents):
     """A table with a text and a class in each row: CSV, TSV, Parquet or JSON lines.
 
     Args:
-        path: the file; its form is told by its name (``.csv``, ``.tsv``, ``.parquet``, ``.jsonl``).
-        text: name of the column of texts.
-        target: name of the column of classes.
-        test_path: another file of the same form to test on; without one a share of the rows is held out.
-        **settings: see :class:`Documents`.
+        path: File of the table; its name tells its form (``.csv``, ``.tsv``, ``.parquet``, ``.jsonl``).
+        text: Name of the column of texts.
+        target: Name of the column of classes.
+        test_path: Another file of the same form to test on; without one a share of the rows is held out.
+        **settings: Settings of labelled texts, see :class:`Documents`.
     """
 
     def __init__(

@@ -107,9 +107,9 @@ def generated_reviews(train: int = 6000, test: int = 2000, seed: int = 0) -> Ite
     """Short reviews, half of them positive: most opinions in one agree with its label, some do not.
 
     Args:
-        train: number of reviews to learn from.
-        test: number of reviews for the test.
-        seed: of everything.
+        train: Number of reviews to learn from.
+        test: Number of reviews for the test.
+        seed: Seed of everything.
     """
     source = random.Random(seed)
     for number in range(train + test):

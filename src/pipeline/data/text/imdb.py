@@ -19,14 +19,14 @@ FOLDERS = {
     for folder, label in (("neg", "negative"), ("pos", "positive"))
 }
 REVIEWS = 12_500
-"""Reviews in each folder."""
+"""Number of reviews in each folder."""
 
 
 class Imdb(Documents):
     """Film reviews, positive or negative.
 
     Args:
-        **settings: see :class:`Documents`.
+        **settings: Settings of labelled texts, see :class:`Documents`.
     """
 
     def __init__(self, name: str = "imdb", **settings: Any) -> None:
@@ -53,7 +53,7 @@ def tokenised(path: Path, ngrams: int) -> Corpus:
     """Read and tokenise the archive in one pass.
 
     Raises:
-        Damaged: it is not whole.
+        Damaged: The archive is not whole.
     """
     corpus = Corpus.build(reviews(path), ngrams)
     found = Counter(zip(corpus.labels.tolist(), corpus.parts.tolist(), strict=True))

@@ -12,7 +12,7 @@ def read_text(path: Path) -> str:
     """The text of a UTF-8 file, with or without a byte order mark.
 
     Raises:
-        UserError: there is no such file, it cannot be read, or it is not UTF-8.
+        UserError: There is no such file, it cannot be read, or it is not UTF-8.
     """
     content = content_of(path)
     try:
@@ -28,7 +28,7 @@ def content_of(path: Path) -> bytes:
     """The bytes of a file.
 
     Raises:
-        UserError: the file cannot be read, or is too large for memory.
+        UserError: The file cannot be read, or is too large for memory.
     """
     try:
         check_memory(4 * path.stat().st_size, str(path), "split it, or train on a part of it")

@@ -30,8 +30,8 @@ class Reuters(Documents):
     """Newswire stories by topic.
 
     Args:
-        topics: only stories of so many topics, the most frequent ones in training (equal ones by alphabet).
-        **settings: see :class:`Documents`.
+        topics: Number of topics whose stories are kept, the most frequent ones in training (equal ones by alphabet).
+        **settings: Settings of labelled texts, see :class:`Documents`.
     """
 
     def __init__(self, name: str = "reuters", topics: int = 46, **settings: Any) -> None:
@@ -49,7 +49,7 @@ def stories(path: Path) -> Iterator[Document]:
     """The stories of the archive with exactly one topic that the ModApte split uses.
 
     Raises:
-        Damaged: the archive holds none, or is not whole.
+        Damaged: The archive holds no stories, or is not whole.
     """
     found = False
     for _, content in read_members(path, wanted=lambda name: name.endswith(".sgm")):

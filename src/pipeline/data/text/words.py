@@ -20,8 +20,8 @@ def tokenise(text: str, ngrams: int = 1) -> list[str]:
     """Lower-case words and punctuation marks of ``text``, as torchtext's ``basic_english`` splits them.
 
     Args:
-        text: any text; whitespace separates words, quotation marks disappear.
-        ngrams: also every run of up to so many words, joined by blanks.
+        text: Any text; whitespace separates words, quotation marks disappear.
+        ngrams: Longest run of words that is given too, joined by blanks; 1 gives the words alone.
     """
     words = _basic_english(text)
     return words if ngrams == 1 else list(ngrams_iterator(words, ngrams))
@@ -51,8 +51,8 @@ def number_words(texts: Iterable[str], ngrams: int = 1) -> tuple[np.ndarray, np.
     """Tokenise texts once, keeping numbers instead of words.
 
     Args:
-        texts: read one after the other; none is kept.
-        ngrams: see :func:`tokenise`.
+        texts: Texts, read one after the other; none is kept.
+        ngrams: Longest run of words that counts as a word, see :func:`tokenise`.
 
     Returns:
         Word numbers of all texts one after the other (int32), where each text begins in them (texts + 1, int64),
@@ -72,9 +72,9 @@ def vocabulary(words: Sequence[str], counts: np.ndarray, size: int) -> np.ndarra
     """Numbers of the ``size`` most frequent words, most frequent first, equally frequent ones by alphabet.
 
     Args:
-        words: by number.
-        counts: how often each occurs in the training split; words that do not occur there are left out.
-        size: most words to keep.
+        words: The words, by number.
+        counts: How often each occurs in the training split; words that do not occur there are left out.
+        size: Largest number of words to keep.
     """
     least = 1
     if len(counts) > size:
