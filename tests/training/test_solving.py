@@ -65,7 +65,7 @@ def rows(split: Any) -> tuple[torch.Tensor, np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("alpha", ["1.0", "0.1", "0"])
 @pytest.mark.parametrize("target", ["value", "kind", "class"])
 def test_the_weights_are_those_of_the_minimum(tmp_path: Path, table: Path, target: str, alpha: str) -> None:
-    from sklearn.linear_model import LogisticRegression, Ridge
+    from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
 
     _, model, data = solved(tmp_path, table, target, f"model.alpha={alpha}")
     _, x, y = rows(data.train)
@@ -73,7 +73,8 @@ def test_the_weights_are_those_of_the_minimum(tmp_path: Path, table: Path, targe
     with torch.inference_mode():
         found = model.objective.probabilities(model(inputs)).numpy()
     if target == "value":
-        assert np.allclose(found[:, 0], Ridge(alpha=float(alpha)).fit(x, y).predict(held), rtol=1e-4)
+        least = Ridge(alpha=float(alpha)) if float(alpha) else LinearRegression()
+        assert np.allclose(found[:, 0], least.fit(x, y).predict(held), rtol=1e-4)
     else:
         own = LogisticRegression(C=1 / float(alpha) if float(alpha) else np.inf, tol=1e-8, max_iter=10_000)
         assert np.allclose(found, own.fit(x, y).predict_proba(held), atol=2e-3)
@@ -84,7 +85,7 @@ def test_the_penalty_is_the_one_that_is_best_on_validation_data(tmp_path: Path, 
     generator = np.random.default_rng(1)
     made = pd.DataFrame(generator.normal(size=(120, 80))).add_prefix("x")
     value = made["x0"] + generator.normal(size=120)
-    made["value"], made["kind"] = value, np.where(value > 0, "yes", "no")
+    made["value"], made["kind"], made["class"] = value, np.where(value > 0, "yes", "no"), "a"
     made.to_csv(tmp_path / "wide.csv", index=False)
     auto, _, _ = solved(tmp_path / "auto", tmp_path / "wide.csv", target)
     metric = "val/mae" if target == "value" else "val/loss"
@@ -101,18 +102,19 @@ def test_the_penalty_is_the_one_that_is_best_on_validation_data(tmp_path: Path, 
 def test_bags_of_words_and_images_are_solved_too(tmp_path: Path) -> None:
     for name, words in {
         "images": ["data=digits"],
-        "words": ["data=documents"],
+        "words": ["+experiment=imdb_linear"],
     }.items():
         common = ["model=linear", "model.solver=exact", "logger=none", f"paths.experiments_dir={tmp_path}"]
         result = train(compose([*words, *common]), Hooks(directory=tmp_path / name, quiet=True))
-        assert result.metrics["test/accuracy"] > 0.85
+        assert result.metrics["test/accuracy"] > 0.75
 
 
 def test_a_class_without_training_rows_is_unlikely_and_not_impossible(tmp_path: Path) -> None:
     made = pd.DataFrame(
         {"x": np.arange(40.0) % 2, "y": ["a", "b"] * 20, "part": ["train"] * 30 + ["test"] * 10}
     )
-    made.loc[39, "y"] = "c"
+    made.loc[29, "y"] = "c"
+    made.loc[25:29, "part"] = "validation"
     made.to_csv(tmp_path / "t.csv", index=False)
     cfg = compose(
         [
@@ -122,7 +124,8 @@ def test_a_class_without_training_rows_is_unlikely_and_not_impossible(tmp_path: 
         ]
     )
     result = train(cfg, Hooks(directory=tmp_path / "run", quiet=True))
-    assert np.isfinite(result.metrics["test/loss"]) and result.metrics["test/accuracy"] == pytest.approx(0.9)
+    assert np.isfinite(result.metrics["test/loss"]) and result.metrics["test/accuracy"] == 1
+    assert result.metrics["val/accuracy"] == pytest.approx(0.8) and np.isfinite(result.metrics["val/loss"])
 
 
 def test_other_losses_and_series_are_refused(tmp_path: Path, table: Path) -> None:

@@ -1,4 +1,4 @@
-"""Which inputs mattered for a prediction: integrated gradients as heat maps, columns and words."""
+"""Which inputs mattered for a prediction: integrated gradients (ablation for trees) as heat maps, columns and words."""
 
 from __future__ import annotations
 
@@ -87,10 +87,15 @@ def explain(predictor: Predictor, data: DataModule, split: Rows, directory: Path
 def integrated_gradients(model: BaseModule, x: Tensor) -> Tensor:
     """How much each input of ``x`` adds to the output for the predicted class, against an input of zeros.
 
-    They add up to the difference of the two outputs.
+    They add up to the difference of the two outputs. Trees have no gradient: what each input adds is then how far the
+    output falls without it.
     """
     x = x.to(model.device)
     outputs, target = _outputs(model), _predicted(model, x)
+    if not model.differentiable:
+        with torch.inference_mode():
+            without = _captum("FeatureAblation")(outputs).attribute(x, torch.zeros_like(x), target=target)
+        return torch.as_tensor(without).cpu().float()
     with torch.enable_grad():
         found = _captum("IntegratedGradients")(outputs).attribute(
             x, torch.zeros_like(x), target=target, n_steps=STEPS

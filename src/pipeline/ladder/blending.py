@@ -39,7 +39,9 @@ def add_blend(climb: Climb, directory: Path, parent: AnyRun, budget: Budget) -> 
     """
     started = time.time()
     candidates = _candidates(climb)
-    data: Any = data_of(candidates[0].cfg) if candidates else None
+    if not candidates or candidates[0].cfg is None:
+        return None
+    data = data_of(candidates[0].cfg)
     if not isinstance(data, TableData) or not data.can_be_refolded:
         return None
     folds = 0

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 
 def model_name(cfg: DictConfig) -> str:
-    """What the winner is registered as: ``task.model_name``, else file and target of a table, else the ladder's name."""
+    """What the winner is registered as: ``task.model_name``, file and target of a table, or the ladder's name."""
     if asked := cfg.task.get("model_name"):
         return str(asked)
     about = file_and_target(cfg)

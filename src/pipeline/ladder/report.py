@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from pipeline.files import write_text
-from pipeline.ladder.rungs import amount, chance
 from pipeline.ladder.naming import file_and_target
+from pipeline.ladder.rungs import amount, chance
 from pipeline.metrics import in_words as in_figures
 from pipeline.metrics import unit_of
 from pipeline.reports.html import Page

@@ -45,6 +45,9 @@ class BaseModule(nn.Module):
     prefers_bfloat16 = False
     """Whether bfloat16 arithmetic pays for this architecture where the hardware is fast at it."""
 
+    differentiable = True
+    """Whether the outputs have a gradient with respect to the inputs."""
+
     uses_weights_once = False
     """Whether a sample meets every weight once, so that a step's work follows from parameters and batch size."""
 

@@ -45,6 +45,7 @@ class Blend(BaseModule):
         self.members = nn.ModuleList(
             model_class(member["class"])(**member["hyperparameters"]) for member in members
         )
+        self.differentiable = all(member.differentiable for member in self.members)
         self.shares = [weight / sum(weights) for weight in weights]
 
     @classmethod

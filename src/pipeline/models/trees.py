@@ -7,7 +7,7 @@ and compared as all models are, and the library that grew them is not needed to 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -69,6 +69,9 @@ class Trees(BaseModule):
     output: Tensor
     start_value: Tensor
     columns: Tensor
+    steps: Tensor
+
+    differentiable = False
 
     mean_of_probabilities = False
     """Whether leaves hold probabilities, whose mean is the answer, instead of logits, which are added up."""
@@ -89,11 +92,7 @@ class Trees(BaseModule):
             self.register_buffer(name, torch.zeros(0))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self.columns = torch.eye(inputs)
-
-    @property
-    def depth(self) -> int:
-        """Most comparisons from a root to a leaf."""
-        return int(cast(Tensor, self.steps))
+        self.depth = 0
 
     @property
     def leaves(self) -> int:
@@ -111,7 +110,7 @@ class Trees(BaseModule):
         self.child, self.value = grown.child.int(), grown.value.float()
         self.root, self.output = grown.root.int(), grown.output.long()
         self.start_value, self.columns = grown.start.float(), columns.float()
-        self.steps = torch.tensor(grown.depth)
+        self.steps, self.depth = torch.tensor(grown.depth), grown.depth
 
     def compared(self, x: Tensor) -> Tensor:
         """Inputs as trees compare them, (samples, columns)."""
@@ -120,16 +119,16 @@ class Trees(BaseModule):
     def forward(self, x: Tensor) -> Tensor:
         outputs = self.spec.outputs
         if not len(self.root):
-            return torch.zeros(len(x), outputs, device=x.device) + 0 * x.float().flatten(1)[:, :1]
+            return torch.zeros(x.shape[0], outputs, device=x.device)
         x = self.compared(x)
-        node = self.root.long().expand(len(x), -1)
+        node = self.root.long().expand(x.shape[0], -1)
         for _ in range(self.depth):
             right = x.gather(1, self.feature[node].long()) > self.threshold[node]
             node = self.child[node].long() + right
         if len(self.output):
             # Each tree speaks for one output.
             each = self.value[node].squeeze(-1)
-            summed = torch.zeros(len(x), outputs, device=x.device).index_add(1, self.output, each)
+            summed = x.new_zeros(x.shape[0], outputs).index_add(1, self.output, each)
         else:
             summed = F.embedding_bag(node, self.value, mode="sum")
         if not self.mean_of_probabilities:
@@ -137,8 +136,9 @@ class Trees(BaseModule):
         mean = summed / len(self.root)
         if self.spec.task == "regression":
             return mean
-        logs = mean.clamp_min(_LEAST_PROBABILITY).log()
-        return logs[:, 1:] - logs[:, :1] if self.spec.task == "binary" else logs
+        if self.spec.task == "binary":
+            return mean.logit(_LEAST_PROBABILITY)
+        return mean.clamp_min(_LEAST_PROBABILITY).log()
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         # Fitted trees have any number of nodes.
@@ -146,6 +146,8 @@ class Trees(BaseModule):
             if prefix + name in state_dict:
                 setattr(self, name, torch.zeros_like(state_dict[prefix + name], device=self.columns.device))
         super()._load_from_state_dict(state_dict, prefix, *rest)
+        # As a plain number, which exporters unroll the loop by.
+        self.depth = int(self.steps)
 
 
 class Forest(Trees):

@@ -87,6 +87,8 @@ def grow(
     grower: Any = grow_forest
     if isinstance(model, Boosting):
         grower = grow_by_lightgbm if _by_lightgbm(model) else grow_by_histograms
+    ensemble: Ensemble
+    found: Grown
     ensemble, found = grower(model, *tables, seed, workers, stop)
     model.hold(ensemble, columns)
     facts = {"parameters": model.leaves * model.value.shape[1], "trees": len(model.root)}
@@ -253,7 +255,7 @@ def grow_by_lightgbm(
 
     # After the metrics of the round are recorded (20), before early stopping looks at them (30).
     between.order = 25  # type: ignore[attr-defined]
-    callbacks = [lightgbm.record_evaluation(seen), between]
+    callbacks: list[Any] = [lightgbm.record_evaluation(seen), between]
     held = lightgbm.Dataset(train.x, train.y, weight=train.weights)
     watched, called = [held], ["train"]
     if validation is not None:
@@ -312,10 +314,15 @@ def grow_by_histograms(
     losses = [-float(score) for score in booster.validation_score_[1:]] if validation is not None else []
     best = int(np.argmin(losses)) + 1 if losses else grown
     trees, start = histogram_trees(booster)
-    parts = [part(*arrays, values) for round_ in trees[:best] for *arrays, values, _ in round_]
-    depth = max(deep for round_ in trees[:best] for *_, deep in round_)
+    kept = [tree for round_ in trees[:best] for tree in round_]
+    parts = [part(*tree[:5]) for tree in kept]
+    depth = max(tree[5] for tree in kept)
     output = torch.arange(len(parts)) % len(trees[0])
-    history = {"val/loss": [(number, value) for number, value in enumerate(losses, 1)]} if classes else {}
+    history = (
+        {"val/loss": [(number, value) for number, value in enumerate(losses, 1)]}
+        if classes and losses
+        else {}
+    )
     ensemble = joined(parts, output, torch.from_numpy(start), depth)
     return ensemble, Grown(best, _said(model, grown, best, stop), _thinned(history, best))
 
@@ -430,9 +437,8 @@ def joined(parts: list[Part], output: Tensor, start: Tensor, depth: int) -> Ense
 def _of_lightgbm(structure: dict[str, Any]) -> tuple[Part, int]:
     """A tree of LightGBM's description of a model, and its depth."""
     nodes = list(_walk(structure))
-    arrays = [np.array(column) for column in zip(*(node[:4] for node in nodes), strict=True)]
-    values = np.array([[node[4]] for node in nodes])
-    return part(*arrays, values), max(node[5] for node in nodes)
+    feature, threshold, left, right, value, depth = (np.array(column) for column in zip(*nodes, strict=True))
+    return part(feature, threshold, left, right, value[:, None]), int(depth.max())
 
 
 def _walk(structure: dict[str, Any]) -> Iterator[tuple[int, float, int, int, float, int]]:

@@ -82,9 +82,12 @@ def _targets(split: Rows) -> np.ndarray:
 
 
 def _solved(before: Any, x: Any, y: np.ndarray, weights: Any, alpha: float, model: Linear) -> Any:
-    from sklearn.linear_model import LogisticRegression, Ridge
+    from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
 
     if model.spec.task == "regression":
+        if not alpha:
+            # Columns that follow from others, as one-hot ones do: the solution with the least weights.
+            return LinearRegression().fit(x, y, sample_weight=weights)
         return Ridge(alpha=alpha).fit(x, y, sample_weight=weights)
     if len(np.unique(y)) < 2:
         raise UserError(

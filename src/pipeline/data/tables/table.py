@@ -253,7 +253,10 @@ class TableData(DataModule):
         Yields:
             The data with another part held out, and which of :attr:`pooled_targets` that is.
         """
-        pool = self.train if self.validation is None else self.train.joined(self.validation)
+        pool = self.train
+        if self.validation is not None:
+            assert isinstance(pool, TableRows) and isinstance(self.validation, TableRows)
+            pool = pool.joined(self.validation)
         labels = pool.y.numpy() if self.spec.classes else None
         for fold in range(folds):
             held_out = torch.from_numpy(fold_of(len(pool), folds, fold, self.seed, labels))
