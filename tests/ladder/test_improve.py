@@ -265,17 +265,23 @@ LADDERS = sorted(path.stem for path in (config_directory() / "ladder").glob("*.y
 @pytest.mark.parametrize("name", LADDERS)
 def test_every_ladder_composes(name: str) -> None:
     cfg = compose(["task=improve", f"+ladder={name}"])
-    data = {"default": "data=digits", "sequences": "data=kafka"}.get(name)
+    data = {"default": "data=digits", "sequences": "data=kafka", "table": "data=boston_housing"}.get(name)
     base, ladder = [*cfg.ladder.base, *([data] if data else [])], cfg.ladder
     kinds = {rung: compose([*base, *words]).data.name for rung, words in ladder.rungs.items()}
-    tuned = [*base, *ladder.tuned]
-    kinds["tuned"] = compose(tuned).data.name
-    # Every rung sees the same data, and the search is made for the model that is tuned.
+    searched = {ladder.sweep: ladder.tuned}
+    if ladder.tuned == "leader":
+        searched = {sweep: ladder.rungs[rung] for rung, sweep in ladder.sweep.items()}
+    for sweep, words in searched.items():
+        tuned = [*base, *words]
+        kinds[f"tuned by {sweep}"] = compose(tuned).data.name
+        # The search is made for the model that is tuned.
+        words = [*tuned, *ladder.get("trial", []), f"sweep={sweep}"]
+        found = loader().load_configuration("config", words, RunMode.MULTIRUN)
+        model = found.model
+        fits = found.hydra.sweeper.fits_model
+        assert fits in (model.get("cell"), model._target_.rpartition(".")[2].lower())
+    # Every rung sees the same data.
     assert len(set(kinds.values())) == 1
-    words = [*tuned, *ladder.get("trial", []), f"sweep={ladder.sweep}"]
-    searched = loader().load_configuration("config", words, RunMode.MULTIRUN)
-    model = searched.model
-    assert searched.hydra.sweeper.fits_model in (model.get("cell"), model._target_.rpartition(".")[2].lower())
 
 
 def test_only_a_significantly_better_model_becomes_champion(
