@@ -23,6 +23,7 @@ from pipeline.errors import Diverged
 from pipeline.ladder.rungs import Rung
 from pipeline.models.base import BaseModule
 from pipeline.models.blend import Blend, greedy_weights
+from pipeline.models.trees import Trees
 from pipeline.runs.alone import fit_alone
 from pipeline.runs.plan import RunPlan, plan_of
 
@@ -31,6 +32,9 @@ log = logging.getLogger(__name__)
 FOLDS = (8, 5, 3)
 """Folds to choose from, by the time that is left."""
 MOST_MEMBERS = 10
+_LEAST_TREES = 60
+_ENOUGH_FOLDS = 5
+"""With fewer folds, one model that has learnt from all rows is better than those that lack a third of them."""
 _ROWS = 4096
 
 
@@ -88,7 +92,9 @@ def _bag(rung: Rung, views: Sequence[tuple[DataModule, Tensor]], left: Callable[
             return None
         with tempfile.TemporaryDirectory() as folder:
             try:
-                model = fit_alone(_within(plan, each, rung.result.seconds["fit"]), view, Path(folder))
+                model = fit_alone(
+                    _of_a_fold(plan, len(views), each, rung.result.seconds["fit"]), view, Path(folder)
+                )
             except Diverged as error:
                 log.warning("%s diverged on a fold and is left out: %s", rung.name, error)
                 return None
@@ -99,12 +105,42 @@ def _bag(rung: Rung, views: Sequence[tuple[DataModule, Tensor]], left: Callable[
     return Bag(rung, models, torch.cat(parts)[order])
 
 
-def _within(plan: RunPlan, seconds: float, usual: float) -> RunPlan:
-    """The plan with a limit of time, where it would be near it."""
+def _of_a_fold(plan: RunPlan, folds: int, seconds: float, usual: float) -> RunPlan:
+    """The plan with a limit of time, where it would be near it, and with a forest's trees shared out to the folds."""
+    if str(plan.model["_target_"]).endswith(".Forest"):
+        trees = max(_LEAST_TREES, 2 * int(plan.model["n_estimators"]) // folds)
+        plan = replace(plan, model={**plan.model, "n_estimators": trees})
     if seconds > 4 * usual:
         return plan
     trainer = {**plan.fit.trainer, "max_time": in_full(seconds)}
     return replace(plan, fit=replace(plan.fit, trainer=trainer))
+
+
+def _fixed(plan: RunPlan, bag: Bag) -> RunPlan | None:
+    """The plan of a fit to all rows at once, where nothing is held out to stop it; None for models that need that."""
+    assert bag.rung.result is not None
+    kind = str(plan.model["_target_"]).rpartition(".")[2]
+    settings: dict[str, Any] = {}
+    if kind == "Linear" and plan.model.get("solver") == "exact":
+        settings = {"alpha": bag.rung.result.model["alpha"]}
+    elif kind == "Boosting" and len(bag.models) < _ENOUGH_FOLDS:
+        # As many trees as the folds' own, and more, since more rows bear more.
+        rounds = [len(model.root) / model.spec.outputs for model in bag.models if isinstance(model, Trees)]
+        grown = len(bag.models) / (len(bag.models) - 1)
+        settings = {"n_estimators": max(1, round(grown * sum(rounds) / len(rounds)))}
+    elif kind != "Forest":
+        return None
+    return replace(plan, model={**plan.model, **settings})
+
+
+def _final(bag: Bag, data: TableData, left: Callable[[], float]) -> list[BaseModule]:
+    """The models that answer for a bag: those of its folds, or one that has learnt from all rows."""
+    assert bag.rung.cfg is not None and bag.rung.result is not None
+    plan = _fixed(plan_of(bag.rung.cfg), bag)
+    if plan is None or left() < 2 * float(bag.rung.result.seconds["fit"]):
+        return bag.models
+    with tempfile.TemporaryDirectory() as folder:
+        return [fit_alone(plan, data.pooled(), Path(folder))]
 
 
 def in_full(seconds: float) -> str:
@@ -138,16 +174,38 @@ def loss_of(data: DataModule, targets: Tensor) -> Callable[[Tensor], float]:
     return log_loss
 
 
-def blended(bags: Sequence[Bag], data: TableData) -> tuple[Blend, Tensor, dict[str, int]]:
+@dataclass(eq=False)
+class Blended:
+    """Several bags as one model.
+
+    Args:
+        model: Weighted mean of their models.
+        answers: Its answers for the rows that each model has not seen, (rows, classes or 1).
+        parts: How many parts of it each rung has.
+        best: The bag that is best alone.
+    """
+
+    model: Blend
+    answers: Tensor
+    parts: dict[str, int]
+    best: Bag
+
+
+def blended(bags: Sequence[Bag], data: TableData, left: Callable[[], float]) -> Blended:
     """The mean of the bags' models with the weights that are best for the rows they have not seen.
 
-    Returns:
-        The model, its answers for those rows, and how many parts of it each rung has.
+    Args:
+        bags: At least one.
+        data: The data.
+        left: Seconds that are left.
     """
-    targets = data.pooled_targets
-    weights = greedy_weights([bag.answers for bag in bags], loss_of(data, targets), MOST_MEMBERS)
+    loss = loss_of(data, data.pooled_targets)
+    weights = greedy_weights([bag.answers for bag in bags], loss, MOST_MEMBERS)
     taken = [(bag, weight) for bag, weight in zip(bags, weights, strict=True) if weight]
-    models = [model for bag, _ in taken for model in bag.models]
-    shares = [weight / len(bag.models) for bag, weight in taken for _ in bag.models]
+    final = [(_final(bag, data, left), weight) for bag, weight in taken]
+    models = [model for some, _ in final for model in some]
+    shares = [weight / len(some) for some, weight in final for _ in some]
     answers = torch.stack([bag.answers * weight for bag, weight in taken]).sum(0) / sum(weights)
-    return Blend.of(models, shares), answers, {bag.rung.name: weight for bag, weight in taken}
+    best = min(bags, key=lambda bag: loss(bag.answers))
+    parts = {bag.rung.name: weight for bag, weight in taken}
+    return Blended(Blend.of(models, shares), answers, parts, best)

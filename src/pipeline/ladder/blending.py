@@ -10,10 +10,10 @@ from typing import Any
 import torch
 
 from pipeline.data.tables.table import TableData
-from pipeline.evaluation.outputs import Outputs
+from pipeline.evaluation.outputs import Outputs, paired_values
 from pipeline.ladder.bagging import bagged, blended, folds_in
 from pipeline.ladder.budget import Budget
-from pipeline.ladder.rungs import Climb, Rung
+from pipeline.ladder.rungs import Climb, Rung, chance
 from pipeline.models.blend import as_logits
 from pipeline.runs.describing import describe
 from pipeline.runs.finished import data_of
@@ -25,25 +25,25 @@ from pipeline.runs.result import RunResult
 log = logging.getLogger(__name__)
 
 
-def add_blend(climb: Climb, directory: Path, parent: AnyRun, budget: Budget) -> Rung | None:
-    """Add the blend to a ladder's rungs, with its figures on the validation rows.
+def add_blend(climb: Climb, directory: Path, parent: AnyRun, budget: Budget) -> None:
+    """Add the blend to a ladder's rungs, and choose it where it is better than the best of its parts alone.
+
+    Both are compared on every row that is not of the test, by models that have not seen it. Where the data cannot be
+    dealt out anew, or the time is over, there is none.
 
     Args:
         climb: The rungs so far.
         directory: Directory of the blend's run.
         parent: The ladder's run.
         budget: The time that is left.
-
-    Returns:
-        The rung; None where the data cannot be dealt out anew or the time is over.
     """
     started = time.time()
     candidates = _candidates(climb)
     if not candidates or candidates[0].cfg is None:
-        return None
+        return
     data = data_of(candidates[0].cfg)
     if not isinstance(data, TableData) or not data.can_be_refolded:
-        return None
+        return
     folds = 0
     while candidates and not (folds := folds_in(budget.left(), [_seconds(rung) for rung in candidates])):
         # The slowest one goes.
@@ -51,23 +51,35 @@ def add_blend(climb: Climb, directory: Path, parent: AnyRun, budget: Budget) -> 
     bags = bagged(candidates, data, folds, budget.left) if candidates else []
     if not bags:
         log.info("No blend: the time does not allow to fit any model to several parts of the data")
-        return None
-    model, answers, parts = blended(bags, data)
-    best = next(bag.rung for bag in bags if bag.rung.name in parts)
+        return
+    found = blended(bags, data, budget.left)
+    best, total = found.best.rung, sum(found.parts.values())
     rung = Rung("blend", directory, list(best.overrides), cfg=best.cfg)
-    total = sum(parts.values())
-    rung.made_of = f"{folds} folds of " + ", ".join(
-        f"{name} ({weight / total:.0%})" for name, weight in sorted(parts.items(), key=lambda part: -part[1])
+    rung.made_of = ", ".join(
+        f"{weight / total:.0%} {name}"
+        for name, weight in sorted(found.parts.items(), key=lambda part: -part[1])
+    )
+    alone, together = (
+        Outputs(found.model, as_logits(answers, data.spec), data.pooled_targets)
+        for answers in (found.best.answers, found.answers)
     )
     assert data.validation is not None
-    held_out = answers[len(data.train) :]
-    outputs = Outputs(model, as_logits(held_out, data.spec), data.validation.y)
-    rung.judged = outputs.judged()[1]
+    held_out = together.subset(torch.arange(len(data.train), len(data.pooled_targets)))
+    rung.judged = held_out.judged()[1]
     rung.validation = float(rung.judged.mean())
-    rung.result = _recorded(rung, climb, data, model, outputs, parent, time.time() - started)
+    test = paired_values(alone.judged()[1], together.judged()[1])
+    figures = (
+        f"{climb.metric} {together.judged()[1].mean():.4f} against {alone.judged()[1].mean():.4f} for {best.name} "
+        f"alone, over all rows, each by models that have not seen it ({folds} folds, {chance(test)})"
+    )
+    better = len(found.parts) > 1 and climb.gain(test) > 0
+    rung.showed = f"{rung.made_of}: {'better' if better else 'not better'} ({figures})"
+    rung.result = _recorded(rung, data, found.model, held_out, parent, time.time() - started)
     rung.seconds = time.time() - started
     climb.rungs.append(rung)
-    return rung
+    if better:
+        climb.chosen = rung
+    log.info("blend: %s", rung.showed)
 
 
 def _candidates(climb: Climb) -> list[Rung]:
@@ -87,7 +99,7 @@ def _seconds(rung: Rung) -> float:
 
 
 def _recorded(
-    rung: Rung, climb: Climb, data: TableData, model: Any, outputs: Outputs, parent: AnyRun, seconds: float
+    rung: Rung, data: TableData, model: Any, outputs: Outputs, parent: AnyRun, seconds: float
 ) -> RunResult:
     """The blend's own run."""
     assert rung.cfg is not None

@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 
 LEADER = "leader"
 """What stands for the settings of the best rung so far."""
-_SHARES = (0.15, 0.15, 0.25, 0.35, 0.4)
+_SHARES = (0.15, 0.1, 0.15, 0.25, 0.3)
 """Of the time that is left, what each rung may take: the first ones are the quick ones."""
 _OF_A_SEARCH = 0.75
 _LEAST_SECONDS = 1.0
@@ -152,11 +152,8 @@ def _climbed(
             rung.showed = f"left out, since it diverged: {error}"
         rung.seconds = time.time() - started
         log.info("%s: %s", name, rung.showed)
-    if ladder.get("blend") and (blend := add_blend(climb, directory / "blend", parent, budget)):
-        if judge(climb, blend, 0.05 / climb.tried):
-            climb.chosen = blend
-        blend.showed += f"; {blend.made_of}"
-        log.info("blend: %s", blend.showed)
+    if ladder.get("blend"):
+        add_blend(climb, directory / "blend", parent, budget)
     return climb
 
 
@@ -303,20 +300,22 @@ def _retrain(cfg: DictConfig, climb: Climb, directory: Path, parent: AnyRun, bud
     if chosen.made_of:
         # Every row that is not of the test has been learnt from by most of its models.
         climb.final.append(replace(chosen, name="final", showed="", test=None, gain=None, metrics={}))
-        climb.length = f"models fitted without each part in turn ({chosen.made_of})"
+        climb.length = chosen.made_of
         return
     scheduler, best_epoch = chosen.cfg.get("scheduler") or {}, chosen.result.best_epoch
     fixed = ["data.train_on_all=true", "checkpoint.monitor=null", "callbacks.early_stopping.patience=null"]
     climb.length = f"{chosen.cfg.trainer.max_epochs} epochs"
     if "T_max" in scheduler or "total_steps" in scheduler:
         climb.length = f"{chosen.cfg.trainer.max_epochs} epochs, to the end of the learning rate's schedule"
+    elif kept := _kept_length(chosen):
+        fixed += kept
+        climb.length = f"as long as it was before ({', '.join(chosen.result.notes[-1:])})"
     elif best_epoch:
         fixed.append(f"trainer.max_epochs={best_epoch}")
         climb.length = f"{best_epoch} epochs, after which the validation figure was best"
     if not str(scheduler.get("monitor", "")).startswith("val/"):
         # Nothing is held out any more: a validation figure would only mislead.
         fixed.append("+trainer.limit_val_batches=0")
-    fixed += _kept_length(chosen)
     for seed in cfg.task.seeds:
         started = time.time()
         if climb.final and budget.left() < 1.2 * climb.final[-1].seconds:
@@ -334,10 +333,12 @@ def _kept_length(chosen: Rung) -> list[str]:
     """What validation data decided of a model that is fitted at once: it is kept where nothing is held out any more."""
     assert chosen.cfg is not None and chosen.result is not None
     target = str(chosen.cfg.model.get("_target_"))
-    if target.endswith(".Boosting") and chosen.result.best_epoch:
+    if target.endswith(".Boosting"):
         return [f"model.n_estimators={chosen.result.best_epoch}"]
     if target.endswith(".Linear") and chosen.cfg.model.get("solver") == "exact":
         return [f"model.alpha={chosen.result.model['alpha']}"]
+    if target.endswith(".Forest"):
+        return [f"model.n_estimators={chosen.cfg.model.n_estimators}"]
     return []
 
 

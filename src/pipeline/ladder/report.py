@@ -57,8 +57,12 @@ def conclusion(climb: Climb) -> str:
         return f"Keep the baseline ({_baseline(climb)}): no model predicts better by {climb.metric} on validation data."
     tests = ", ".join(f"{rung.test.value:.4f}" for rung in climb.final if rung.test is not None)
     trained = (
-        f"Trained again on training and validation data for {climb.length}, with {len(climb.final)} seeds: "
-        f"test {climb.metric} {tests}."
+        f"It is made of {climb.length}: test {climb.metric} {tests}."
+        if climb.chosen.made_of
+        else (
+            f"Trained again on training and validation data for {climb.length}, with {len(climb.final)} seeds: "
+            f"test {climb.metric} {tests}."
+        )
     )
     test = climb.final[0].gain
     assert test is not None
@@ -243,7 +247,7 @@ def model_card(climb: Climb, cfg: DictConfig, winner: Rung, run_id: str) -> str:
             f"**Test {climb.metric}**: {winner.test}; other seeds of the same training: {seeds}. "
             f"Baseline ({_baseline(climb)}): {climb.rungs[0].test}. Gain {amount(climb, winner.gain)}, "
             f"{winner.gain.method}, {chance(winner.gain)}. Chosen among {climb.tried} fits on validation data; "
-            f"trained for {climb.length}.",
+            f"{'made of' if climb.chosen.made_of else 'trained for'} {climb.length}.",
             "**Limits**: measured on samples of the same source alone; inputs unlike the training data get an answer "
             "all the same. `task=evaluate` shows how good the probabilities are, which classes are confused, and with "
             "`task.shift=…` what shifted inputs cost.",

@@ -28,6 +28,7 @@ MOST_NODES = 10_000_000
 AT_ONCE = 25
 """Trees of a forest that are grown before it is looked whether the time is over."""
 _ROWS = 65_536
+_ONE_THREAD_CELLS = 500_000
 _PRIOR = 10.0
 """Training samples that a category's mean target is mixed with: rare categories stay near the overall mean."""
 
@@ -240,7 +241,8 @@ def grow_by_lightgbm(
         "subsample_freq": 1,
         "colsample_bytree": model.colsample_bytree,
         "reg_lambda": model.reg_lambda,
-        "num_threads": workers,
+        # Threads that wait for each other after every column cost more than they save on small data.
+        "num_threads": workers if train.x.size > _ONE_THREAD_CELLS else 1,
         "seed": seed,
         "deterministic": True,
         "force_row_wise": True,

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pipeline.data.core.module import DataModule
 from pipeline.data.core.spec import Spec
+from pipeline.data.core.splits import Rows
 from pipeline.data.core.splitting import drawn_but_the_first, fold_of
 from pipeline.data.tables.encoder import ColumnChoice, TableEncoder, TableRows, fit_encoder
 from pipeline.data.tables.files import TableFormat, read_table
@@ -253,10 +254,7 @@ class TableData(DataModule):
         Yields:
             The data with another part held out, and which of :attr:`pooled_targets` that is.
         """
-        pool = self.train
-        if self.validation is not None:
-            assert isinstance(pool, TableRows) and isinstance(self.validation, TableRows)
-            pool = pool.joined(self.validation)
+        pool = self._pool()
         labels = pool.y.numpy() if self.spec.classes else None
         for fold in range(folds):
             held_out = torch.from_numpy(fold_of(len(pool), folds, fold, self.seed, labels))
@@ -265,6 +263,18 @@ class TableData(DataModule):
             view = copy.copy(self)
             view.train, view.validation = pool.subset(torch.nonzero(others)[:, 0]), pool.subset(held_out)
             yield view, held_out
+
+    def pooled(self) -> DataModule:
+        """This data with the validation rows among the training rows, by the encoder as it is."""
+        view = copy.copy(self)
+        view.train, view.validation = self._pool(), None
+        return view
+
+    def _pool(self) -> Rows:
+        if self.validation is None:
+            return self.train
+        assert isinstance(self.train, TableRows) and isinstance(self.validation, TableRows)
+        return self.train.joined(self.validation)
 
     @property
     def pooled_targets(self) -> Tensor:

@@ -1,0 +1,190 @@
+"""A table's ladder: trees among the rungs, one model made of all of them, within the time it is given."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.metrics import log_loss
+
+from pipeline.__main__ import main
+from pipeline.config.loading import compose
+from pipeline.data.core.spec import Spec
+from pipeline.data.tables.table import TableData
+from pipeline.errors import UserError
+from pipeline.ladder.bagging import answers_of, folds_in, in_full, loss_of
+from pipeline.ladder.budget import Budget
+from pipeline.ladder.naming import model_name
+from pipeline.models.blend import Blend, as_logits, greedy_weights
+from pipeline.models.linear import Linear
+from pipeline.models.saved import load, save
+from pipeline.runs.finished import data_of
+from pipeline.runs.result import RunResult
+
+CLASSES = Spec("multiclass", "vector", (4,), 3, ("a", "b", "c"))
+YES_NO = Spec("binary", "vector", (4,), 1, ("no", "yes"))
+NUMBERS = Spec("regression", "vector", (4,), 1)
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    generator = np.random.default_rng(0)
+    made = pd.DataFrame(generator.normal(size=(500, 4)), columns=list("abcd"))
+    made["town"] = generator.choice(["x", "y", "z"], 500)
+    made["price"] = 10 * np.sin(2 * made["a"]) + 5 * made["b"] + 8 * (made["town"] == "x")
+    made["price"] += generator.normal(size=500)
+    path = tmp_path_factory.mktemp("table") / "houses.csv"
+    made.to_csv(path, index=False)
+    return path
+
+
+@pytest.mark.parametrize("spec", [CLASSES, YES_NO, NUMBERS])
+def test_a_blend_is_the_weighted_mean_of_its_models_answers(tmp_path: Path, spec: Spec) -> None:
+    torch.manual_seed(0)
+    models = [Linear(spec).eval() for _ in range(3)]
+    blend, x = Blend.of(models, [1, 2, 1]), torch.randn(9, 4)
+    with torch.inference_mode():
+        parts = [model.objective.probabilities(model(x)) for model in models]
+        found = blend.objective.probabilities(blend(x))
+    expected = (parts[0] + 2 * parts[1] + parts[2]) / 4
+    assert torch.allclose(found, expected, atol=1e-6)
+    assert torch.allclose(as_logits(expected, spec).reshape(blend(x).shape), blend(x), atol=1e-5)
+
+
+def test_weights_are_taken_one_at_a_time_where_the_loss_falls_most() -> None:
+    generator = torch.Generator().manual_seed(0)
+    true = torch.randn(200, 1, generator=generator)
+    noises = [0.5 * torch.randn(200, 1, generator=generator) for _ in range(3)]
+    answers = [true + noise for noise in noises] + [true + 5]
+    weights = greedy_weights(answers, lambda mean: (mean - true).abs().mean())
+    assert weights[3] == 0 and sum(weights) <= 10
+    # By hand: the best alone is the first.
+    alone = [float((answer - true).abs().mean()) for answer in answers]
+    assert weights[alone.index(min(alone))] >= 1
+
+    def loss(parts: list[int]) -> float:
+        mean = sum(n * answer for n, answer in zip(parts, answers, strict=True)) / sum(parts)
+        return float((mean - true).abs().mean())
+
+    assert loss(weights) < 0.7 * min(alone)
+    assert all(loss(weights) <= loss([int(i == j) for j in range(4)]) for i in range(4))
+
+
+def test_what_weights_are_chosen_by_is_the_log_loss_and_the_absolute_error() -> None:
+    data = TableData.__new__(TableData)
+    data.spec = CLASSES
+    p = torch.tensor([[0.2, 0.5, 0.3], [0.6, 0.3, 0.1]])
+    assert loss_of(data, torch.tensor([1, 2]))(p) == pytest.approx(
+        log_loss([1, 2], p.double().numpy(), labels=[0, 1, 2])
+    )
+    data.spec = NUMBERS
+    assert loss_of(data, torch.tensor([1.0, 2.0]))(torch.tensor([[2.0], [4.0]])) == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize(
+    ("asked", "seconds"), [("90s", 90), ("20m", 1200), ("2h", 7200), ("45", 45), ("0.5m", 30), (60, 60)]
+)
+def test_a_budget_is_read_as_it_is_written(asked: str | int, seconds: float) -> None:
+    budget = Budget(asked, began=time.time())
+    assert budget.seconds == seconds and budget.limited
+    assert seconds * 0.8 < budget.left() + 4 <= seconds
+
+
+def test_a_budget_that_cannot_be_kept_is_refused() -> None:
+    for wrong in ("soon", "-3s", "0s", "nan", "m"):
+        with pytest.raises(UserError, match="expected a time like 90s, 20m or 2h"):
+            Budget(wrong)
+    with pytest.raises(UserError, match="is over before anything was tried"):
+        Budget("5s", began=time.time() - 3)
+    with pytest.raises(UserError, match=r"task\.budget=soon: expected a time like 90s"):
+        compose(["task=improve", "task.budget=soon"])
+    assert not Budget(None).limited and Budget(None).left() == float("inf")
+
+
+def test_folds_and_times_follow_from_what_is_left() -> None:
+    assert [folds_in(seconds, [1.0, 2.0]) for seconds in (100, 23, 14, 8)] == [8, 5, 3, 0]
+    assert in_full(0.2) == "00:00:00:01" and in_full(93_784.9) == "01:02:03:04"
+
+
+def test_rows_are_dealt_out_anew_and_each_is_held_out_once(table: Path) -> None:
+    data = data_of(compose(["data=csv", f"data.path={table}", "data.target=price"]))
+    assert isinstance(data, TableData) and data.can_be_refolded
+    assert data.validation is not None and data.test is not None
+    places = []
+    for view, held_out in data.refolded(4):
+        assert view.validation is not None
+        assert len(view.train) + len(view.validation) == len(data.train) + len(data.validation)
+        assert torch.equal(view.validation.y, data.pooled_targets[held_out])
+        assert view.test is data.test
+        places.append(held_out)
+    assert torch.cat(places).sort().values.tolist() == list(range(len(data.pooled_targets)))
+    pooled = data.pooled()
+    assert torch.equal(pooled.train.y, data.pooled_targets) and pooled.validation is None
+    own = data_of(
+        compose(
+            [
+                "data=csv",
+                f"data.path={table}",
+                "data.target=price",
+                "data.split=hash",
+                "data.split_column=town",
+            ]
+        )
+    )
+    # Rows that belong together may not be parted.
+    assert isinstance(own, TableData) and not own.can_be_refolded
+
+
+def test_two_tables_never_meet_under_one_name() -> None:
+    def named(*words: str) -> str:
+        return model_name(compose(["task=improve", "data=csv", *words]))
+
+    assert named("data.path=a/houses.csv", "data.target=price") == "houses_price"
+    assert named("data.path=b/flats.v2.csv", "data.target=price") == "flats_v2_price"
+    assert named("data.path=b/flats.csv", "data.target=price", "task.model_name=mine") == "mine"
+    assert model_name(compose(["task=improve", "+ladder=digits"])) == "digits"
+
+
+@pytest.mark.slow
+def test_the_climb_ends_in_time_with_one_model_of_all_that_helps(
+    tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pipeline.ladder.budget.process_start", time.time)
+    began = time.time()
+    words = ["task=improve", "data=csv", f"data.path={table}", "data.target=price", "trainer=cpu"]
+    assert main([*words, "task.trials=3", "task.budget=60s", "hydra.run.dir=run"]) == 0
+    # The end of the process is not in it.
+    assert time.time() - began < 60
+    shown = capsys.readouterr().out
+    result = RunResult.read(tmp_path / "run")
+    rungs = {entry["rung"]: entry for entry in result.nested}
+    assert list(rungs)[:5] == ["baseline", "linear", "forest", "boosting", "network"]
+    assert rungs["forest"]["test/mae"] < rungs["linear"]["test/mae"] < rungs["baseline"]["test/mae"]
+    assert "blend" in rungs and "over all rows, each by models that have not seen it" in shown
+    page = (tmp_path / "run/ladder.html").read_text()
+    assert "How well can price be predicted from houses?" in page
+    assert "houses_price version 1, champion" in shown
+    # What was registered answers for a file as the report says.
+    asked = ["task=predict", "task.model_uri=models:/houses_price@champion", "task.output=answers.csv"]
+    assert main([*asked, f"task.input={table}"]) == 0
+    answers = pd.read_csv(tmp_path / "answers.csv")
+    assert np.abs(answers["prediction"] - pd.read_csv(table)["price"]).mean() < rungs["linear"]["test/mae"]
+
+
+def test_a_saved_blend_is_the_same_model(tmp_path: Path, table: Path) -> None:
+    data = data_of(compose(["data=csv", f"data.path={table}", "data.target=price"]))
+    models = [Linear(data.spec).eval() for _ in range(2)]
+    blend = Blend.of(models, [3, 1])
+    kept = load(save(blend, data.encoder, tmp_path / "model")).module
+    assert torch.equal(answers_of(kept, data.test), answers_of(blend, data.test))
+    state = json.loads((tmp_path / "model/model.json").read_text())
+    state["hyperparameters"]["members"][0]["class"] = "subprocess.Popen"
+    (tmp_path / "model/model.json").write_text(json.dumps(state))
+    with pytest.raises(UserError, match=r"subprocess\.Popen is not on the list"):
+        load(tmp_path / "model")
