@@ -52,8 +52,7 @@ class Ensemble:
 class Trees(BaseModule):
     """An ensemble of decision trees over the columns of a table.
 
-    It has no gradient: ``training/growing.py`` fits it to the whole training split at once. Of what all models take,
-    ``loss`` alone has a meaning here.
+    It has no gradient: ``training/growing.py`` fits it to the whole training split at once.
 
     Attributes:
         depth: Most comparisons from a root to a leaf; 0 before the fit.
@@ -76,8 +75,8 @@ class Trees(BaseModule):
     mean_of_probabilities = False
     """Whether leaves hold probabilities, whose mean is the answer, instead of logits, which are added up."""
 
-    def __init__(self, spec: Spec | dict[str, Any], **shared: Any) -> None:
-        super().__init__(spec, **shared)
+    def __init__(self, spec: Spec | dict[str, Any], loss: str = "auto") -> None:
+        super().__init__(spec, loss)
         if self.spec.per_step or self.spec.input not in ("vector", "bag", "image"):
             raise UserError(
                 f"{type(self).__name__.lower()}: trees compare the numbers of a sample; this data is {self.spec.input}"
@@ -156,14 +155,14 @@ class Forest(Trees):
     They vote by the mean of their leaves' class frequencies, or of their leaves' means.
 
     Args:
-        spec: What the data looks like.
+        spec: Description of the data.
         n_estimators: Number of trees.
         max_features: Share of the columns that each split chooses from, or ``auto``: the square root of their number
             for classes, all of them for numbers.
         min_samples_leaf: Least number of training samples in a leaf, or ``auto``: 1, and more where the trees would
             come to more than ten million nodes.
         max_depth: Most comparisons from the root to a leaf; null for any number.
-        **shared: See :class:`BaseModule`.
+        loss: For numbers ``auto`` (squared error) or ``absolute``, which takes long; for classes ``auto``.
     """
 
     mean_of_probabilities = True
@@ -175,9 +174,9 @@ class Forest(Trees):
         max_features: Annotated[float | str, Number(0, 1, above=True, words=("auto",))] = "auto",
         min_samples_leaf: Annotated[int | str, Number(1, whole=True, words=("auto",))] = "auto",
         max_depth: Annotated[int | None, Number(1, whole=True, null=True)] = None,
-        **shared: Any,
+        loss: str = "auto",
     ) -> None:
-        super().__init__(spec, **shared)
+        super().__init__(spec, loss)
         self.n_estimators, self.max_features = n_estimators, max_features
         self.min_samples_leaf, self.max_depth = min_samples_leaf, max_depth
 
@@ -188,7 +187,7 @@ class Boosting(Trees):
     Grown by LightGBM (Ke et al. 2017), or by scikit-learn's HistGradientBoosting where that is not installed.
 
     Args:
-        spec: What the data looks like.
+        spec: Description of the data.
         n_estimators: Most trees (for each class); validation data stops the growth earlier.
         learning_rate: Share of each tree's values that is added.
         num_leaves: Most leaves of a tree.
@@ -198,7 +197,7 @@ class Boosting(Trees):
         reg_lambda: Weight of the sum of squared leaf values that is added to the loss.
         early_stopping_rounds: Number of trees without a better validation loss after which the growth stops.
         library: ``lightgbm``, ``scikit-learn``, or ``auto`` for the first that is installed.
-        **shared: See :class:`BaseModule`.
+        loss: For numbers ``auto`` (squared error), ``absolute`` or ``huber``; for classes ``auto`` (cross-entropy).
     """
 
     def __init__(
@@ -213,9 +212,9 @@ class Boosting(Trees):
         reg_lambda: Annotated[float, Number(0)] = 1.0,
         early_stopping_rounds: Annotated[int, Number(1, whole=True)] = 100,
         library: Annotated[str, Word(("auto", "lightgbm", "scikit-learn"))] = "auto",
-        **shared: Any,
+        loss: str = "auto",
     ) -> None:
-        super().__init__(spec, **shared)
+        super().__init__(spec, loss)
         self.n_estimators, self.learning_rate, self.num_leaves = n_estimators, learning_rate, num_leaves
         self.min_child_samples, self.subsample = min_child_samples, subsample
         self.colsample_bytree, self.reg_lambda = colsample_bytree, reg_lambda
