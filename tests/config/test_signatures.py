@@ -143,8 +143,9 @@ def test_the_shipped_files_list_every_setting_of_our_classes(group: str, name: s
             taken |= {p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
             if not any(p.kind is p.VAR_KEYWORD for p in parameters):
                 break
-    # What a class gives to its own base: the name of the target of texts, the points of a line, torchvision's network.
-    handed_on = {"target_name", "inputs", "targets", "test_targets", "net"}
+    # What a class gives to its own base: the name of the target of texts, the points of a line, torchvision's network;
+    # and what a model finds in the data itself.
+    handed_on = {"target_name", "inputs", "targets", "test_targets", "net", "learnt"}
     assert listed is not None
     assert taken - {"self", "spec"} - handed_on <= listed
     assert listed - {"_target_", "compile"} <= taken

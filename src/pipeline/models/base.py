@@ -10,7 +10,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from pipeline.data.core.encoder import Encoder
 from pipeline.data.core.spec import Spec
+from pipeline.data.core.splits import Rows
 from pipeline.errors import UserError
 from pipeline.models.objective import Objective
 
@@ -82,6 +84,17 @@ class BaseModule(nn.Module):
             self.register_buffer("pixel_mean", mean, persistent=False)
             self.register_buffer("pixel_scale", scale, persistent=False)
 
+    @classmethod
+    def from_data(cls, train: Rows, encoder: Encoder, settings: dict[str, Any]) -> dict[str, Any]:
+        """Arguments of the constructor that follow from the training data beside its description; usually none.
+
+        Args:
+            train: The training split.
+            encoder: The data's encoder.
+            settings: The other arguments.
+        """
+        return {}
+
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
@@ -124,6 +137,10 @@ class BaseModule(nn.Module):
         if self.spec.pixel_mean:
             return (x - cast(Tensor, self.pixel_mean)) * cast(Tensor, self.pixel_scale)
         return x.float()
+
+    def joined(self, logits: Tensor) -> Tensor:
+        """What ``forward`` gives in training, as what it gives otherwise: several members' answers as one."""
+        return logits
 
     def forward_state(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Logits, and the state to carry into the next batch; models without one ignore it."""

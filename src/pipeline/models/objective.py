@@ -17,19 +17,31 @@ class Objective:
     Args:
         spec: The task, the classes' weights and the scale of a regression target.
         loss: Name of the loss: ``auto`` (cross-entropy, or squared error for regression), ``squared``, ``absolute``,
-            ``huber`` or ``focal`` (Lin et al. 2017, gamma 2).
+            ``huber``, ``focal`` (Lin et al. 2017, gamma 2), or ``judged``: what such models are compared by, the
+            absolute error of numbers and the cross-entropy of classes.
         l1: Weight of the sum of absolute weights that is added to the training loss.
         l2: Weight of the sum of squared weights that is added to the training loss.
     """
 
     def __init__(self, spec: Spec, loss: str = "auto", l1: float = 0.0, l2: float = 0.0) -> None:
+        if loss == "judged":
+            loss = "absolute" if spec.task == "regression" else "auto"
         self.spec, self.loss_name, self.l1, self.l2 = spec, loss, l1, l2
         self._weights: Tensor | None = None
 
     def loss(self, logits: Tensor, y: Tensor) -> Tensor:
-        """Mean loss over the targets; targets below 0 of a task with a target per step are left out."""
+        """Mean loss over the targets; targets below 0 of a task with a target per step are left out.
+
+        Args:
+            logits: (samples, outputs), with steps before the outputs where there is a target per step; or
+                (samples, members, outputs): each member is judged for itself.
+            y: Targets, (samples, …).
+        """
         if self.spec.per_step:
             logits, y = self.known(logits, y)
+        elif logits.dim() == 3:
+            y = y.repeat_interleave(logits.shape[1], 0)
+            logits = logits.flatten(0, 1)
         if self.spec.task == "multiclass":
             weights = self._class_weights(logits.device)
             if self.loss_name == "squared":

@@ -246,7 +246,8 @@ def _fit_and_test(
 
 
 def _hyperparameters(model: BaseModule) -> dict[str, Any]:
-    return {key: value for key, value in model.hyperparameters.items() if key != "spec"}
+    # What was found in the data is long, and stands in the saved model.
+    return {key: value for key, value in model.hyperparameters.items() if key not in ("spec", "learnt")}
 
 
 def _note_fit(fit: Fit, result: RunResult) -> None:

@@ -92,7 +92,8 @@ def build_model(settings: Node, data: DataModule, plan: FitPlan) -> BaseModule |
         own = data.spec.filled_in(own)
     target = resolve(own["_target_"], "model._target_")
     if isinstance(target, type) and issubclass(target, BaseModule):
-        return build(own, key="model", spec=data.spec.to_dict())
+        learnt = target.from_data(data.train, data.encoder, own)
+        return build(own, key="model", spec=data.spec.to_dict(), **learnt)
     takes = inspect.signature(target).parameters
     shared = {name: own.pop(name) for name in SHARED if name in own and name not in takes}
     if library_of(target) is None:

@@ -125,7 +125,7 @@ def train_on(loop: Loop, machine: Machine, x: Tensor, y: Tensor) -> None:
                 loop.losses.add(loss.detach(), loop.step + 1, loop.epoch + 1, rate)
             elif not math.isfinite(value := loss.item()):
                 _stop(f"the loss became {value}", loop, machine)
-            loop.sums.add(loss.detach(), logits.detach(), some_y, objective.threshold())
+            loop.sums.add(loss.detach(), model.joined(logits.detach()), some_y, objective.threshold())
             penalty = objective.penalty(model.parameters())
             goal = loss if penalty is None else loss + penalty
             if plan.accumulate > 1:
