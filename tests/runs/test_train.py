@@ -344,8 +344,8 @@ def test_a_linear_model_learns_mnist(run: Run) -> None:
     ],
 )
 def test_a_stand_in_is_trained_for_as_long_as_it_needs(typed: list[str], epochs: int, tmp_path: Path) -> None:
+    from pipeline.runs.length import long_enough
     from pipeline.runs.plan import plan_of
-    from pipeline.runs.train import long_enough
     from pipeline.training.building import build_data
 
     # 1,320 digits in 11 batches: 300 steps are 28 epochs.

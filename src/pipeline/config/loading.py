@@ -47,6 +47,10 @@ _LENGTHS = frozenset(
 )
 """Settings that say how long a training is."""
 
+_RECIPES = {"csv": "table"}
+"""What data of one's own is trained by where nothing says how, by data set."""
+_OWN = "own"
+
 
 class Loader(HydraLoader):
     """Hydra's loader; every configuration that it composes, for a run or a job of a sweep, is checked."""
@@ -72,6 +76,7 @@ class Loader(HydraLoader):
             config_name = template.PRIMARY
         check_overrides(overrides)
         understood = [self._understood(override) for override in overrides]
+        understood += self._recipe(understood) if config_name == "config" else []
         try:
             cfg = super().load_configuration(
                 config_name, understood, run_mode, from_shell, validate_sweep_overrides
@@ -84,7 +89,7 @@ class Loader(HydraLoader):
         except Exception as error:
             # Whatever Hydra raises here, what it was given is the reason: assertions and type errors among it.
             message = self._explained(error, config_name, understood)
-            for meant, typed in zip(understood, overrides, strict=True):
+            for meant, typed in zip(understood, overrides, strict=False):
                 message = message.replace(meant, typed) if meant != typed else message
             raise UserError(message) from error
         if config_name is not None:
@@ -134,6 +139,19 @@ class Loader(HydraLoader):
             )
         is_group = self.group_exists(parts["key"].split("@")[0])
         return override if is_group else f"++{parts['key']}{parts['rest'] or ''}"
+
+    def _recipe(self, overrides: Sequence[str]) -> list[str]:
+        """What is added to overrides that say which data, but not how it is trained."""
+        typed = dict(override.lstrip("+~").partition("=")[::2] for override in overrides)
+        recipe = _RECIPES.get(typed.get("data", ""))
+        if (
+            recipe is None
+            or self._is_template
+            or typed.keys() & {"recipe", "experiment", "ladder", "data._target_"}
+        ):
+            return []
+        chosen = typed.keys() & {"model", "model._target_"} or typed.get("sweep", "tabm") != "tabm"
+        return [f"recipe={_OWN if chosen else recipe}"]
 
     def _is_group(self, key: str) -> bool:
         return self.group_exists(key.split("@")[0])

@@ -258,7 +258,7 @@ RULES: dict[str, Rule] = {
     "scheduler.eta_min": NOT_NEGATIVE,
     "trainer.accelerator": Word(("auto", "cpu", "gpu", "cuda", "mps", "tpu")),
     "trainer.num_nodes": COUNT,
-    "trainer.max_epochs": Number(-1, whole=True, null=True),
+    "trainer.max_epochs": Number(-1, whole=True, null=True, words=("auto",)),
     "trainer.min_epochs": Number(0, whole=True, null=True),
     "trainer.max_steps": Number(-1, whole=True),
     "trainer.min_steps": Number(0, whole=True, null=True),

@@ -73,6 +73,11 @@ def add_blend(climb: Climb, directory: Path, parent: AnyRun, budget: Budget) -> 
         f"alone, over all rows, each by models that have not seen it ({folds} folds, {chance(test)})"
     )
     better = len(found.parts) > 1 and climb.gain(test) > 0
+    if climb.chosen.result is None:
+        # No rung has beaten the baseline: the blend has to, by itself.
+        over = paired_values(climb.chosen.judged, rung.judged)
+        better = climb.gain(over) > 0 and over.p_value < 0.05 / climb.tried
+        figures += f"; against the baseline on validation data {chance(over)}"
     rung.showed = f"{rung.made_of}: {'better' if better else 'not better'} ({figures})"
     rung.result = _recorded(rung, data, found.model, held_out, parent, time.time() - started)
     rung.seconds = time.time() - started

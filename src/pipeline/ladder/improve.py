@@ -27,6 +27,7 @@ from pipeline.evaluation.statistics import bootstrap_mean
 from pipeline.ladder.bagging import in_full
 from pipeline.ladder.blending import add_blend
 from pipeline.ladder.budget import Budget
+from pipeline.ladder.pace import epochs_within
 from pipeline.ladder.registering import register
 from pipeline.ladder.rungs import Climb, Rung, judge
 from pipeline.runs.finished import data_of
@@ -170,9 +171,12 @@ def _fit_rung(
         search = None if seconds is None else _OF_A_SEARCH * seconds
         rung.overrides += _best_settings(cfg, sweep, rung, trial, parent, search)
         seconds = None if seconds is None else (1 - _OF_A_SEARCH) * seconds
+    rung.cfg = _composed(rung.overrides)
     if seconds is not None:
         rung.overrides.append(f"trainer.max_time={in_full(seconds)}")
-    rung.cfg = _composed(rung.overrides)
+        if epochs := epochs_within(rung.cfg, seconds):
+            rung.overrides.append(f"trainer.max_epochs={epochs}")
+        rung.cfg = _composed(rung.overrides)
     rung.result = _trained(rung, parent)
     _validate(rung)
 
@@ -304,9 +308,10 @@ def _retrain(cfg: DictConfig, climb: Climb, directory: Path, parent: AnyRun, bud
         return
     scheduler, best_epoch = chosen.cfg.get("scheduler") or {}, chosen.result.best_epoch
     fixed = ["data.train_on_all=true", "checkpoint.monitor=null", "callbacks.early_stopping.patience=null"]
-    climb.length = f"{chosen.cfg.trainer.max_epochs} epochs"
+    epochs = chosen.cfg.trainer.max_epochs
+    climb.length = "as many epochs as suit the data" if epochs == "auto" else f"{epochs} epochs"
     if "T_max" in scheduler or "total_steps" in scheduler:
-        climb.length = f"{chosen.cfg.trainer.max_epochs} epochs, to the end of the learning rate's schedule"
+        climb.length += ", to the end of the learning rate's schedule"
     elif kept := _kept_length(chosen):
         fixed += kept
         climb.length = f"as long as it was before ({', '.join(chosen.result.notes[-1:])})"
@@ -380,7 +385,9 @@ def _read_test(climb: Climb, parent: AnyRun) -> Outputs | None:
 
 def _note_test(rung: Rung, parent: AnyRun) -> None:
     """Add a rung's test figures to its own run, which has ended, and to its ``result.json``."""
-    assert rung.cfg is not None
+    if rung.cfg is None:
+        # Left out for want of time: there is no run.
+        return
     metrics = {f"test/{name}": value for name, value in rung.metrics.items()}
     if rung.result is not None:
         rung.result.metrics |= metrics

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.runs.length import long_enough
 from pipeline.runs.plan import RunPlan
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def fit_alone(plan: RunPlan, data: DataModule, directory: Path) -> BaseModule:
     from pipeline.training.trainer import quieten
 
     quieten()
+    plan, _ = long_enough(plan, data)
     pl.seed_everything(plan.seed, verbose=False)
     model: BaseModule = build_model(plan.model, data, plan.fit)
     fit = prepare_fit(plan.fit, data, model, directory)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +20,7 @@ from pipeline.runs.describing import (
 )
 from pipeline.runs.hooks import Hooks
 from pipeline.runs.keeping import keep
+from pipeline.runs.length import how_it_ended, long_enough
 from pipeline.runs.own_loop import fit_and_test_own, trains_here
 from pipeline.runs.plan import RunPlan, plan_of
 from pipeline.runs.recording import (
@@ -103,13 +102,14 @@ def train_one(cfg: DictConfig, hooks: Hooks, directory: Path) -> RunResult:
         tracked = open_run(cfg, directory, hooks, name, resume=resuming)
         with recorded(tracked):
             raise
+    asked = plan
     plan, notes = long_enough(plan, data)
     tracked = open_run(cfg, directory, hooks, name, resume=resuming)
     state.begin(cfg)
     with recorded(tracked), state.ended_by():
         go = _fit_and_test if trains_here(model) else fit_and_test_own
         result = go(plan, hooks, directory, data, model, tracked, state if resuming else None, started)
-        result.notes += notes
+        result.notes += notes or how_it_ended(asked, plan, data, result)
     tracked.finish("FINISHED")
     if hooks.parent is None:
         tracked.wait(hooks.wait)
@@ -119,29 +119,6 @@ def train_one(cfg: DictConfig, hooks: Hooks, directory: Path) -> RunResult:
         result.write()
     state.finish()
     return result
-
-
-def long_enough(plan: RunPlan, data: DataModule) -> tuple[RunPlan, list[str]]:
-    """The plan with as many epochs as a small stand-in needs, and what is said about it.
-
-    Epochs that suit the data set that was asked for are a handful of steps on a stand-in a hundredth of its size.
-    """
-    epochs = plan.fit.trainer.get("max_epochs")
-    if data.used == data.requested or not data.stand_in_steps or not epochs or epochs < 0:
-        return plan, []
-    steps = math.ceil(
-        data.train.batches(data.batch_size) / int(plan.fit.trainer.get("accumulate_grad_batches") or 1)
-    )
-    wanted = math.ceil(data.stand_in_steps / steps)
-    if wanted <= epochs:
-        return plan, []
-    note = (
-        f"trained for {wanted} epochs instead of {epochs}, since the stand-in {data.used} is small "
-        "(data.stand_in_steps=null or trainer.max_epochs=N for another length)"
-    )
-    log.warning("%s: %s", data.used, note)
-    trainer = {**plan.fit.trainer, "max_epochs": wanted}
-    return replace(plan, fit=replace(plan.fit, trainer=trainer)), [note]
 
 
 def run_name(cfg: DictConfig, hooks: Hooks) -> str:

@@ -1,0 +1,64 @@
+"""How long a network of a ladder may be trained in the time that is left for it: a few steps are timed first."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import torch
+from omegaconf import DictConfig
+
+from pipeline.data.core.module import DataModule
+from pipeline.models.base import BaseModule
+from pipeline.runs.finished import data_of
+from pipeline.runs.length import long_enough, steps_of_an_epoch
+from pipeline.runs.plan import RunPlan, plan_of
+from pipeline.training.at_once import fits_at_once
+from pipeline.training.building import build_model
+from pipeline.training.trainer import Threads
+
+_WARM, _TIMED = 3, 12
+_OF_THE_TIME = 0.8
+"""What the steps may take of the time; the rest goes into validation, checkpoints and the start of the fit."""
+
+
+def epochs_within(cfg: DictConfig, seconds: float) -> int | None:
+    """How many epochs a fit of ``trainer.max_epochs=auto`` has where it may take some seconds.
+
+    A schedule that ends with the fit is then made for the time there is, where a fit that is cut off would end in the
+    middle of it.
+
+    Args:
+        cfg: The fit's configuration.
+        seconds: Time that it may take.
+
+    Returns:
+        At least 1; None where the length was given, or the model is not trained in steps.
+    """
+    plan = plan_of(cfg)
+    if plan.fit.trainer.get("max_epochs") != "auto":
+        return None
+    data = data_of(cfg)
+    model = build_model(plan.model, data, plan.fit)
+    if not isinstance(model, BaseModule) or fits_at_once(model):
+        return None
+    suited = int(long_enough(plan, data)[0].fit.trainer["max_epochs"])
+    epoch = steps_of_an_epoch(plan, data) * seconds_of_a_step(plan, model, data)
+    return max(1, min(suited, math.floor(_OF_THE_TIME * seconds / epoch)))
+
+
+def seconds_of_a_step(plan: RunPlan, model: BaseModule, data: DataModule) -> float:
+    """Time of one training step, measured; the model's weights change."""
+    batches = iter(data.train.order(data.batch_size) * (_WARM + _TIMED))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.0)
+    times = []
+    with Threads(plan.fit.trainer, model, data.batch_size):
+        model.train()
+        for _ in range(_WARM + _TIMED):
+            began = time.perf_counter()
+            x, y = data.train.take(next(batches))
+            model.objective.loss(model(x), y).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            times.append(time.perf_counter() - began)
+    return sum(times[_WARM:]) / _TIMED

@@ -1,0 +1,110 @@
+"""How long a fit is where nobody said so: as many steps as suit the number of samples, and how they ended."""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import UserError
+from pipeline.runs.plan import RunPlan
+from pipeline.runs.result import RunResult
+
+if TYPE_CHECKING:
+    from pipeline.data.core.module import DataModule
+
+log = logging.getLogger(__name__)
+
+_STEPS, _SAMPLES = 2500, 1000
+"""Steps that suit so many samples; they grow with the square root of the number of samples."""
+_MOST_EPOCHS = 300
+_PATIENCE, _LEAST_PATIENCE = 0.35, 10
+"""Share of the epochs, and epochs at least, without an improvement after which the fit stops."""
+
+
+def long_enough(plan: RunPlan, data: DataModule) -> tuple[RunPlan, list[str]]:
+    """The plan with a number of epochs, and what is said about it.
+
+    ``trainer.max_epochs=auto`` becomes a number that suits the data. Epochs that suit the data set that was asked for
+    are a handful of steps on a stand-in a hundredth of its size: it gets more.
+
+    Raises:
+        UserError: It is ``auto``, and the number of samples is not known.
+    """
+    epochs = plan.fit.trainer.get("max_epochs")
+    if epochs == "auto":
+        return _suited(plan, data), []
+    if data.used == data.requested or not data.stand_in_steps or not epochs or epochs < 0:
+        return plan, []
+    wanted = math.ceil(data.stand_in_steps / steps_of_an_epoch(plan, data))
+    if wanted <= epochs:
+        return plan, []
+    note = (
+        f"trained for {wanted} epochs instead of {epochs}, since the stand-in {data.used} is small "
+        "(data.stand_in_steps=null or trainer.max_epochs=N for another length)"
+    )
+    log.warning("%s: %s", data.used, note)
+    return _with(plan, trainer={"max_epochs": wanted}), [note]
+
+
+def steps_of_an_epoch(plan: RunPlan, data: DataModule) -> int:
+    """Optimiser steps in an epoch.
+
+    Raises:
+        UserError: The data does not say how many samples it has.
+    """
+    try:
+        batches = data.train.batches(data.batch_size)
+    except (AttributeError, TypeError):
+        raise UserError(
+            f"trainer.max_epochs=auto: how many samples {data.name} has is not known; give a number"
+        ) from None
+    return math.ceil(batches / int(plan.fit.trainer.get("accumulate_grad_batches") or 1))
+
+
+def steps_that_suit(samples: int) -> int:
+    """Optimiser steps of a fit to so many samples."""
+    return round(_STEPS * math.sqrt(max(1.0, samples / _SAMPLES)))
+
+
+def _suited(plan: RunPlan, data: DataModule) -> RunPlan:
+    steps = steps_of_an_epoch(plan, data)
+    epochs = min(_MOST_EPOCHS, math.ceil(steps_that_suit(len(data.train)) / steps))
+    plan = _with(plan, trainer={"max_epochs": epochs})
+    stopping = dict(plan.fit.callbacks.get("early_stopping") or {})
+    watched = plan.fit.checkpoint.monitor is not None and data.validation is not None and len(data.validation)
+    if stopping.get("patience") is None and watched:
+        stopping["patience"] = max(_LEAST_PATIENCE, math.ceil(_PATIENCE * epochs))
+        plan = _with(plan, callbacks={"early_stopping": stopping})
+    return plan
+
+
+def _with(plan: RunPlan, **changed: dict[str, Any]) -> RunPlan:
+    nodes: dict[str, Any] = {name: {**getattr(plan.fit, name), **values} for name, values in changed.items()}
+    return replace(plan, fit=replace(plan.fit, **nodes))
+
+
+def how_it_ended(asked: RunPlan, plan: RunPlan, data: DataModule, result: RunResult) -> list[str]:
+    """Whether a fit of a length that nobody gave went on until it stopped improving.
+
+    Args:
+        asked: The plan before :func:`long_enough`.
+        plan: The plan after it.
+        data: The data.
+        result: What the fit came to.
+    """
+    best, trained = result.best_epoch, max((len(points) for points in result.history.values()), default=0)
+    if asked.fit.trainer.get("max_epochs") != "auto" or not asked.train or not best or not trained:
+        return []
+    epochs, steps = int(plan.fit.trainer["max_epochs"]), steps_of_an_epoch(plan, data)
+    patience = (plan.fit.callbacks.get("early_stopping") or {}).get("patience") or math.inf
+    if trained < epochs and trained - best < patience:
+        return [f"its time ran out after {trained * steps:,} steps (epoch {trained} of {epochs})"]
+    if best < trained:
+        return [f"stopped improving after {best * steps:,} steps (epoch {best} of {trained})"]
+    if plan.fit.scheduler:
+        return [f"trained to the end of its schedule: {trained * steps:,} steps ({trained} epochs)"]
+    return [
+        f"still improving after {trained * steps:,} steps: trainer.max_epochs={2 * trained} lets it go on"
+    ]
