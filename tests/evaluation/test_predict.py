@@ -24,8 +24,8 @@ from pipeline.data.tables.table import TableData
 from pipeline.data.text.encoders import BagEncoder
 from pipeline.data.text.files import TextTable
 from pipeline.errors import UserError
-from pipeline.evaluation.evaluate import rows_of_file
 from pipeline.evaluation.inputs import chunks
+from pipeline.evaluation.other_data import rows_of_file
 from pipeline.models.linear import Linear
 from pipeline.models.saved import Predictor, load, save
 from pipeline.runs.hooks import Hooks

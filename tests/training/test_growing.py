@@ -21,7 +21,7 @@ from pipeline.runs.finished import data_of
 from pipeline.runs.hooks import Hooks
 from pipeline.runs.result import RunResult
 from pipeline.runs.train import train
-from pipeline.training import growing
+from pipeline.training import growing, joining
 from pipeline.training.stopping import Stop
 
 SMALL = {
@@ -152,7 +152,7 @@ def test_thresholds_decide_for_every_float32_as_they_did_in_float64() -> None:
     thresholds = np.concatenate(
         [generator.normal(size=500), np.float32(generator.normal(size=500)), [0.1, -0.1]]
     )
-    single = growing.rounded_down(thresholds)
+    single = joining.rounded_down(thresholds)
     for x in (single, np.nextafter(single, np.float32(np.inf)), np.nextafter(single, np.float32(-np.inf))):
         assert ((x <= single) == (x.astype(np.float64) <= thresholds)).all()
 
