@@ -141,14 +141,12 @@ class Life:
         key: Client-side key; None where there is no journal.
         owner: Process that wrote last.
         status: RUNNING, or how it finished.
-        attempts: Number of times that it was started or resumed.
         start: Record that it began with.
     """
 
     key: str | None
     owner: Owner | None
     status: str
-    attempts: int
     start: dict[str, Any]
 
     @property
@@ -159,15 +157,15 @@ class Life:
 
 def life(directory: Path) -> Life:
     """Read a run's journal for its state; works without a tracking server."""
-    key, owner, status, attempts, start = None, None, "RUNNING", 0, {}
+    key, owner, status, start = None, None, "RUNNING", {}
     for record, _ in journal.read(tracking_folder(directory) / journal.JOURNAL):
         if record["t"] in ("start", "resume"):
-            owner, status, attempts = record["owner"], "RUNNING", attempts + 1
+            owner, status = record["owner"], "RUNNING"
             if record["t"] == "start":
                 key, start = record["key"], record
         elif record["t"] == "finish":
             status = record["status"]
-    return Life(key, owner, status, attempts, start)
+    return Life(key, owner, status, start)
 
 
 def _write(folder: Path, pending: Pending) -> None:

@@ -135,17 +135,6 @@ class RaggedRows(Rows):
     def __init__(self, indptr: Tensor, tokens: Tensor, y: Tensor) -> None:
         self.indptr, self.tokens, self.y = indptr, tokens, y
 
-    @classmethod
-    def from_sequences(cls, sequences: list[Any], y: Tensor) -> RaggedRows:
-        """Make a split from one array of token ids for each sample."""
-        lengths = torch.tensor([0, *(len(s) for s in sequences)])
-        flat = (
-            np.concatenate([np.asarray(s, dtype=np.int32) for s in sequences])
-            if sequences
-            else np.zeros(0, np.int32)
-        )
-        return cls(lengths.cumsum(0), torch.from_numpy(flat), y)
-
     def lengths(self) -> Tensor:
         """Number of tokens of each sample."""
         return self.indptr[1:] - self.indptr[:-1]
