@@ -13,12 +13,13 @@ from benchmarks.rows import Row, alternate
 def reviews(repetitions: int) -> list[Row]:
     """The archive of film reviews against one loop that reads and tokenises it; then from the cache."""
     from pipeline.config import compose
+    from pipeline.data.sources import catalogue
     from pipeline.data.sources import finding as sources
     from pipeline.data.text.words import tokenise_fast
     from pipeline.runs.plan import plain
     from pipeline.training import building
 
-    archive = sources.locate(sources.IMDB, Path("data"), sources.search_path(), download=False)
+    archive = sources.locate(catalogue.IMDB, Path("data"), sources.search_path(), download=False)
 
     def load(folder: str) -> float:
         cfg = compose(["+experiment=imdb_mlp", f"paths.data_dir={folder}"])

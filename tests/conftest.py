@@ -144,7 +144,7 @@ def finished(experiments: Path) -> dict[str, Any]:
     for name, overrides in RUNS.items():
         small = ["trainer.max_epochs=3", "trainer.accelerator=cpu", f"paths.experiments_dir={experiments}"]
         cfg = compose([*overrides, *small])
-        results[name] = train(cfg, Hooks(directory=experiments / "runs" / name, quiet=True))
+        results[name] = train(cfg, Hooks(directory=experiments / "runs" / name))
     return results
 
 

@@ -31,6 +31,8 @@ LIBRARIES = {
     "mlflow": ("tracking",),
     "optuna": ("sweeps",),
 }
+LONGEST = 450
+EXCEPTED = {"data.tables.encoder", "data.tables.files"}
 
 
 def modules() -> dict[str, Path]:
@@ -116,3 +118,9 @@ def test_each_library_is_imported_in_its_own_room_alone() -> None:
         if dotted.split(".")[0] == library and not name.startswith(rooms)
     ]
     assert not strays, "\n".join(strays)
+
+
+def test_no_file_is_longer_than_one_sitting() -> None:
+    lengths = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in modules().items()}
+    longer = {name: lines for name, lines in lengths.items() if lines > LONGEST and name not in EXCEPTED}
+    assert not longer, f"more than {LONGEST} lines: {longer}; split by what a reader looks for"

@@ -12,7 +12,8 @@ import yaml
 from omegaconf import OmegaConf
 
 from pipeline.config import build, compose, config_directory, resolve
-from pipeline.config.checks import check_classes, shipped_settings, without_left_overs
+from pipeline.config.checks import check_classes, without_left_overs
+from pipeline.config.options import shipped_settings
 from pipeline.config.signatures import check_arguments, check_complete, rules_of
 from pipeline.errors import UserError
 from pipeline.models.base import SHARED

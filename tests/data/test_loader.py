@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from pipeline.data.core.loader import Chunk, Loader
-from pipeline.data.core.splits import Rows
+from pipeline.data.core.loader import Loader
+from pipeline.data.core.splits import Chunk, Rows
 
 ROWS = Rows(torch.arange(22.0)[:, None], torch.arange(22))
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.data.sources import catalogue
 from pipeline.data.sources import finding as sources
 from pipeline.data.sources.archives import Damaged
 from pipeline.data.sources.finding import DataUnavailable, Source, digest, locate, search_path, verify
@@ -372,30 +373,30 @@ def small_imdb(path: Path, reviews: int) -> Path:
 
 def test_structure_decides_where_no_checksum_vouches(tmp_path: Path) -> None:
     with pytest.raises(Damaged, match="3 reviews in aclImdb/train/pos, not 12500"):
-        verify(sources.IMDB, small_imdb(tmp_path / "aclImdb_v1.tar.gz", 3))
+        verify(catalogue.IMDB, small_imdb(tmp_path / "aclImdb_v1.tar.gz", 3))
     with tarfile.open(tmp_path / "reuters.tar", "w") as archive:
         archive.addfile(tarfile.TarInfo("reut2-000.sgm"))
     with pytest.raises(Damaged, match="0 records in 1 files"):
-        verify(sources.REUTERS, tmp_path / "reuters.tar")
+        verify(catalogue.REUTERS, tmp_path / "reuters.tar")
     (tmp_path / "kafka.txt").write_text(
         "One morning, when Gregor Samsa woke from troubled dreams, he", "utf-8"
     )
     with pytest.raises(Damaged, match="from its first sentence to its last"):
-        verify(sources.METAMORPHOSIS, tmp_path / "kafka.txt")
+        verify(catalogue.METAMORPHOSIS, tmp_path / "kafka.txt")
     (tmp_path / "kafka.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(Damaged, match="not UTF-8"):
-        verify(sources.METAMORPHOSIS, tmp_path / "kafka.txt")
+        verify(catalogue.METAMORPHOSIS, tmp_path / "kafka.txt")
     (tmp_path / "housing.data").write_text("0.00632 18.00\n")
     with pytest.raises(Damaged, match="not the published one"):
-        verify(sources.BOSTON_HOUSING, tmp_path / "housing.data")
+        verify(catalogue.BOSTON_HOUSING, tmp_path / "housing.data")
 
 
 PUBLISHED = [
-    *sources.MNIST.values(),
-    sources.IMDB,
-    sources.REUTERS,
-    sources.BOSTON_HOUSING,
-    sources.METAMORPHOSIS,
+    *catalogue.MNIST.values(),
+    catalogue.IMDB,
+    catalogue.REUTERS,
+    catalogue.BOSTON_HOUSING,
+    catalogue.METAMORPHOSIS,
 ]
 
 
@@ -415,11 +416,11 @@ def test_published_data_is_recognised(published: Source, tmp_path: Path) -> None
 @pytest.mark.real_data
 @pytest.mark.parametrize("published", PUBLISHED, ids=lambda s: s.filenames[0])
 def test_a_truncated_copy_is_recognised(published: Source, tmp_path: Path, long_form: bool) -> None:
-    if published is sources.IMDB and not long_form:
+    if published is catalogue.IMDB and not long_form:
         pytest.skip("unpacks 80 MB twice: --long")
     whole = locate(published, tmp_path / "data", search_path()).read_bytes()
     short = tmp_path / "short"
     # The end of the text file is the publisher's licence: cut within the story.
-    short.write_bytes(whole[:100_000] if published is sources.METAMORPHOSIS else whole[:-20])
+    short.write_bytes(whole[:100_000] if published is catalogue.METAMORPHOSIS else whole[:-20])
     with pytest.raises(Damaged):
         verify(published, short)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from pipeline.data.core.splits import RaggedRows, Rows, SparseRows, Streams
 
@@ -60,8 +61,13 @@ def test_sets_become_multi_hot_rows() -> None:
     assert part.take(torch.arange(2))[0].tolist() == expected[[3, 1]].tolist()
 
 
+def ragged(sequences: list[list[int]], y: Tensor) -> RaggedRows:
+    lengths = torch.tensor([0, *(len(sequence) for sequence in sequences)])
+    return RaggedRows(lengths.cumsum(0), torch.tensor([x for sequence in sequences for x in sequence]), y)
+
+
 def test_sequences_are_padded_to_the_longest_of_their_batch() -> None:
-    split = RaggedRows.from_sequences([np.array(s) for s in SEQUENCES], Y)
+    split = ragged(SEQUENCES, Y)
     x, y = split.take(torch.tensor([3, 1, 0]))
     assert x.tolist() == [[2, 2, 2], [7, 0, 0], [5, 6, 0]]
     assert y.tolist() == [3, 1, 0]
@@ -71,7 +77,7 @@ def test_sequences_are_padded_to_the_longest_of_their_batch() -> None:
 
 def test_batches_hold_sequences_of_similar_length_and_differ_between_epochs() -> None:
     lengths = np.random.default_rng(0).integers(1, 100, 400)
-    split = RaggedRows.from_sequences([np.ones(n) for n in lengths], torch.arange(400))
+    split = ragged([[1] * n for n in lengths], torch.arange(400))
     batches = split.order(16, seeded(0))
     assert sorted(torch.cat(batches).tolist()) == list(range(400))
     spread = [int(lengths[batch.numpy()].max() - lengths[batch.numpy()].min()) for batch in batches]

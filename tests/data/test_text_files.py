@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from pipeline.data.encoders import restored
+from pipeline.data.sources import catalogue
 from pipeline.data.sources import finding as sources
 from pipeline.data.sources.archives import Damaged
 from pipeline.data.text import imdb
@@ -300,7 +301,7 @@ def test_reuters_keeps_single_topic_stories_of_the_split_and_the_most_frequent_t
     archive(
         tmp_path / "reuters21578.tar.gz", {"reut2-000.sgm": text.encode("latin-1"), "README.txt": b"hello"}
     )
-    monkeypatch.setattr(sources, "REUTERS", replace(sources.REUTERS, check=lambda path: None))
+    monkeypatch.setattr(catalogue, "REUTERS", replace(catalogue.REUTERS, check=lambda path: None))
     data = ready(Reuters(topics=2, data_dir=tmp_path, validation_fraction=0.0))
     assert data.spec.classes == ("acq", "earn")
     assert (len(data.train), len(data.test or ())) == (7, 2)

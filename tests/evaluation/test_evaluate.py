@@ -20,6 +20,7 @@ from pipeline.data.text.encoders import TokensEncoder
 from pipeline.errors import UserError
 from pipeline.evaluation import evaluate as task
 from pipeline.evaluation.explaining import embedded_gradients, explain, explained_texts, integrated_gradients
+from pipeline.evaluation.other_data import rows_of_file
 from pipeline.models.linear import Linear
 from pipeline.models.mlp import MLP
 from pipeline.models.recurrent import Recurrent
@@ -87,11 +88,11 @@ def test_a_file_of_other_data_is_encoded_as_the_training_data_was(tmp_path: Path
     pd.DataFrame({"b": [5, 6], "answer": ["yes", "no"], "a": [3, 1]}).to_csv(
         tmp_path / "new.csv", index=False
     )
-    rows = task.rows_of_file(str(tmp_path / "new.csv"), None, predictor)
+    rows = rows_of_file(str(tmp_path / "new.csv"), None, predictor)
     assert rows.take(torch.arange(2))[0].tolist() == [[1.0, 5.0], [0.0, 6.0]]
     assert rows.y.tolist() == [1.0, 0.0]
     with pytest.raises(UserError, match="lacks the target column 'truth'"):
-        task.rows_of_file(str(tmp_path / "new.csv"), "truth", predictor)
+        rows_of_file(str(tmp_path / "new.csv"), "truth", predictor)
 
 
 def test_other_data_is_tested_for_drift_and_must_be_of_the_same_kind(

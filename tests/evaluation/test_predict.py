@@ -24,8 +24,8 @@ from pipeline.data.tables.table import TableData
 from pipeline.data.text.encoders import BagEncoder
 from pipeline.data.text.files import TextTable
 from pipeline.errors import UserError
-from pipeline.evaluation.evaluate import rows_of_file
 from pipeline.evaluation.inputs import chunks
+from pipeline.evaluation.other_data import rows_of_file
 from pipeline.models.linear import Linear
 from pipeline.models.saved import Predictor, load, save
 from pipeline.runs.hooks import Hooks
@@ -169,7 +169,7 @@ def test_a_run_on_an_image_folder_predicts_a_folder_of_photos(
     small = ["model=linear", "trainer=cpu", "trainer.max_epochs=1", f"paths.data_dir={tmp_path}"]
     result = train(
         command("data=image_folder", f"data.path={root}", *small),
-        Hooks(directory=tmp_path / "run", quiet=True),
+        Hooks(directory=tmp_path / "run"),
     )
     typed = [f"task.run_id={result.run_id}", f"task.input={root}", f"task.output={tmp_path}/out.csv"]
     task.run(command("task=predict", *typed))

@@ -1,8 +1,10 @@
-"""The statistics behind evaluations and comparisons, against SciPy, closed forms and simulation."""
+"""The statistics behind evaluations and comparisons, against closed forms, full enumeration and simulation."""
 
 from __future__ import annotations
 
 import math
+from fractions import Fraction
+from itertools import product
 
 import numpy as np
 import pytest
@@ -13,9 +15,9 @@ from pipeline.evaluation import statistics
 
 @pytest.mark.parametrize(("only_a", "only_b"), [(0, 0), (0, 5), (3, 3), (10, 25), (0, 1), (900, 1000)])
 def test_mcnemar_is_the_exact_binomial_test(only_a: int, only_b: int) -> None:
-    n = only_a + only_b
-    expected = stats.binomtest(only_a, n).pvalue if n else 1.0
-    assert statistics.mcnemar(only_a, only_b) == pytest.approx(expected, rel=1e-9)
+    n, fewer = only_a + only_b, min(only_a, only_b)
+    tail = Fraction(sum(math.comb(n, k) for k in range(fewer + 1)), 2**n)
+    assert statistics.mcnemar(only_a, only_b) == pytest.approx(float(min(Fraction(1), 2 * tail)), rel=1e-9)
 
 
 def test_the_bootstrap_interval_of_a_share_is_that_of_the_normal_approximation() -> None:
@@ -27,14 +29,18 @@ def test_the_bootstrap_interval_of_a_share_is_that_of_the_normal_approximation()
     assert found.high == pytest.approx(0.8 + half, abs=0.002)
 
 
-def test_the_bootstrap_interval_of_continuous_values_agrees_with_scipys() -> None:
+def test_the_bootstrap_interval_of_continuous_values_is_that_of_drawing_them_again() -> None:
     values = np.random.default_rng(1).exponential(size=300)
     found = statistics.bootstrap_mean(values)
-    expected = stats.bootstrap(
-        (values,), np.mean, method="percentile", n_resamples=2000, rng=np.random.default_rng(2)
-    ).confidence_interval
-    assert found.low == pytest.approx(expected.low, abs=0.02)
-    assert found.high == pytest.approx(expected.high, abs=0.02)
+    generator = np.random.default_rng(2)
+    means = [values[generator.integers(0, 300, 300)].mean() for _ in range(20_000)]
+    low, high = np.quantile(means, [0.025, 0.975])
+    assert found.value == pytest.approx(values.mean())
+    assert found.low == pytest.approx(low, abs=0.02)
+    assert found.high == pytest.approx(high, abs=0.02)
+    wider = statistics.bootstrap_mean(values, confidence=0.99)
+    assert wider.low < found.low < found.high < wider.high
+    assert statistics.bootstrap_mean(values) == found
 
 
 def test_hits_are_compared_on_the_same_samples() -> None:
@@ -49,20 +55,51 @@ def test_hits_are_compared_on_the_same_samples() -> None:
 
 def test_errors_are_compared_by_signs_alone_where_nothing_differs_it_says_so() -> None:
     generator = np.random.default_rng(0)
-    a = generator.normal(size=60)
-    b = a + generator.normal(0.3, 1.0, size=60)
+    a = generator.normal(size=12)
+    b = a + generator.normal(0.4, 1.0, size=12)
     found = statistics.compare_values(a, b)
-    expected = stats.permutation_test(
-        (b - a, np.zeros(60)),
-        lambda x, y: np.mean(x - y),
-        permutation_type="samples",
-        n_resamples=4000,
-        rng=np.random.default_rng(3),
-    ).pvalue
-    assert found.p_value == pytest.approx(expected, abs=0.03)
+    means = [abs(np.dot(signs, b - a)) / 12 for signs in product((-1, 1), repeat=12)]
+    expected = np.mean(np.array(means) >= abs((b - a).mean()) - 1e-12)
+    assert 0.05 < expected < 0.9
+    assert found.p_value == pytest.approx(expected, abs=4 * math.sqrt(expected * (1 - expected) / 2000))
+    assert statistics.compare_values(b, a).p_value == found.p_value
     same = statistics.compare_values(a, a)
     assert same.p_value == 1.0
     assert not same.significant()
+
+
+def test_a_clear_difference_of_many_errors_has_the_smallest_p_value_there_is() -> None:
+    differences = np.random.default_rng(0).normal(1.0, 1.0, size=30_000)
+    found = statistics.compare_values(np.zeros(30_000), differences)
+    assert found.p_value == pytest.approx(1 / 2001)
+    assert found.difference.low == pytest.approx(1.0 - 1.96 / math.sqrt(30_000), abs=0.01)
+
+
+def test_the_p_value_of_equal_models_is_as_often_small_as_it_says() -> None:
+    generator = np.random.default_rng(0)
+    p = [statistics.compare_values(np.zeros(20), generator.normal(size=20)).p_value for _ in range(400)]
+    # 5 % of 400 are 20, give or take 4.4.
+    assert 7 <= sum(value < 0.05 for value in p) <= 33
+
+
+@pytest.mark.parametrize("strange", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("samples", [1, 3, 40])
+def test_values_that_are_not_finite_give_nan_and_never_a_verdict(strange: float, samples: int) -> None:
+    a = np.random.default_rng(0).normal(size=samples)
+    b = a + 1
+    b[-1] = strange
+    interval = statistics.bootstrap_mean(b)
+    assert math.isnan(interval.low)
+    assert math.isnan(interval.high)
+    found = statistics.compare_values(a, b)
+    assert math.isnan(found.p_value)
+    assert not found.significant()
+
+
+def test_one_sample_proves_nothing() -> None:
+    found = statistics.compare_values(np.array([1.0]), np.array([3.0]))
+    assert (found.difference.value, found.difference.low, found.difference.high) == (2.0, 2.0, 2.0)
+    assert found.p_value == 1.0
 
 
 def test_calibration_error_of_two_bins_by_hand() -> None:
@@ -96,4 +133,5 @@ def test_drift_is_seen_where_there_is_one() -> None:
 
 def test_no_samples_give_nan_not_an_error() -> None:
     assert math.isnan(statistics.bootstrap_mean(np.zeros(0)).low)
+    assert not statistics.compare_values(np.zeros(0), np.zeros(0)).significant()
     assert math.isnan(statistics.calibration_error(np.zeros(0), np.zeros(0)))

@@ -132,7 +132,7 @@ def test_two_processes_are_one_run_as_good_as_one_with_twice_the_batch(start: St
         "data.batch_size=32",
         "logger=none",
     ]
-    alone = train(compose(words), Hooks(directory=tmp_path / "alone", reports=False, quiet=True))
+    alone = train(compose(words), Hooks(directory=tmp_path / "alone", reports=False))
     assert together.metrics["test/accuracy"] == pytest.approx(alone.metrics["test/accuracy"], abs=0.03)
     assert together.metrics["train/loss"] == pytest.approx(alone.metrics["train/loss"], rel=1e-3)
 

@@ -57,7 +57,7 @@ def tracked(tmp_path_factory: pytest.TempPathFactory) -> RunResult:
         "trainer=cpu",
         f"paths.experiments_dir={folder / 'experiments'}",
     ]
-    return train(compose(words), Hooks(directory=folder / "run", quiet=True))
+    return train(compose(words), Hooks(directory=folder / "run"))
 
 
 def test_a_fresh_process_predicts_with_exactly_the_logged_accuracy(

@@ -95,7 +95,7 @@ def test_outside_a_repository_nothing_is_said_about_the_code(
 def test_other_kinds_of_runs_are_identical_too(
     overrides: list[str], tmp_path: Path, command: Command
 ) -> None:
-    first = train(command(*overrides), Hooks(directory=tmp_path / "first", quiet=True))
+    first = train(command(*overrides), Hooks(directory=tmp_path / "first"))
     assert first.run_id is not None
     found = task.reproduce(
         command("task=reproduce", f"task.run_id={first.run_id}", f"task.output={tmp_path}/second")

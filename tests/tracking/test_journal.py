@@ -117,7 +117,7 @@ def _give_to_a_vanished_process(run: Run, experiments: Path) -> None:
         experiments / ".tracking" / "pending" / f"{run.key}.json",
     ):
         path.write_text(
-            path.read_text().replace('"started": "', '"started": "0').replace('"started":"', '"started":"0')
+            path.read_text().replace('"started": "', '"started": "9').replace('"started":"', '"started":"9')
         )
 
 

@@ -69,7 +69,7 @@ def run(composed: DictConfig, directory: Path, size: str, **settings: Any) -> Ru
         if epoch == 3:
             raise Enough
 
-    hooks = Hooks(directory=directory, reports=False, baseline=False, quiet=True, on_epoch=on_epoch)
+    hooks = Hooks(directory=directory, reports=False, baseline=False, on_epoch=on_epoch)
     return train(cfg, hooks)
 
 

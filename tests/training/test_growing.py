@@ -21,7 +21,7 @@ from pipeline.runs.finished import data_of
 from pipeline.runs.hooks import Hooks
 from pipeline.runs.result import RunResult
 from pipeline.runs.train import train
-from pipeline.training import growing
+from pipeline.training import growing, joining
 from pipeline.training.stopping import Stop
 
 SMALL = {
@@ -77,7 +77,7 @@ def trained(
     directory: Path, table: Path, model: str, target: str, *more: str
 ) -> tuple[RunResult, Trees, Any]:
     cfg = compose([*words(table, model, target, "logger=none", *more), f"paths.experiments_dir={directory}"])
-    result = train(cfg, Hooks(directory=directory / "run", quiet=True))
+    result = train(cfg, Hooks(directory=directory / "run"))
     kept = load(directory / "run/model").module
     assert isinstance(kept, Trees)
     return result, kept, data_of(cfg)
@@ -152,7 +152,7 @@ def test_thresholds_decide_for_every_float32_as_they_did_in_float64() -> None:
     thresholds = np.concatenate(
         [generator.normal(size=500), np.float32(generator.normal(size=500)), [0.1, -0.1]]
     )
-    single = growing.rounded_down(thresholds)
+    single = joining.rounded_down(thresholds)
     for x in (single, np.nextafter(single, np.float32(np.inf)), np.nextafter(single, np.float32(-np.inf))):
         assert ((x <= single) == (x.astype(np.float64) <= thresholds)).all()
 
@@ -286,7 +286,7 @@ def test_rare_classes_weigh_more_where_that_is_asked_for(tmp_path: Path) -> None
                 *("logger=none", f"paths.experiments_dir={tmp_path}", "model.n_estimators=30"),
             ]
         )
-        result = train(cfg, Hooks(directory=tmp_path / str(number), quiet=True))
+        result = train(cfg, Hooks(directory=tmp_path / str(number)))
         kept = load(result.directory / "model").module
         data = data_of(cfg)
         with torch.inference_mode():
@@ -332,5 +332,5 @@ def test_a_class_without_training_rows_and_a_target_of_one_value_are_survived(tm
                 ),
             ]
         )
-        result = train(cfg, Hooks(directory=tmp_path / str(number), quiet=True))
+        result = train(cfg, Hooks(directory=tmp_path / str(number)))
         assert np.isfinite(result.metrics["val/loss"]) and np.isfinite(result.metrics["test/loss"])

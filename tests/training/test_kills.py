@@ -41,6 +41,28 @@ FOLDS = [
     *("data.folds=2", "trainer.max_epochs=4", "checkpoint.every_n_steps=7"),
 ]
 TEXT = "Gregor opened the door, and then the door was shut again; nobody said why it was. "
+PAUSES = """
+import os
+import time
+from pathlib import Path
+
+from pytorch_lightning.callbacks import Callback
+
+
+class Pauses(Callback):
+    # In the second epoch of a process, before a step: until it may go on.
+    epochs = 0
+
+    def on_train_epoch_start(self, trainer, module):
+        self.epochs += 1
+
+    def on_train_batch_start(self, trainer, module, batch, number):
+        if self.epochs == 2 and not Path("waiting").exists():
+            Path("draft").write_text(str(trainer.global_step))
+            os.rename("draft", "waiting")
+            while not Path("go").exists():
+                time.sleep(0.01)
+"""
 
 
 class Machine:
@@ -68,9 +90,7 @@ class Machine:
         assert process.returncode == 0, error
         assert drain(self.experiments, 60)
 
-    def run_killed(
-        self, seconds: float, after: str = "", how: int = signal.SIGKILL
-    ) -> subprocess.Popen[str] | None:
+    def run_killed(self, seconds: float, after: str = "") -> subprocess.Popen[str] | None:
         """Start, wait for a file (a pattern) of this run to be written, then some seconds, then kill.
 
         None where the command was quicker.
@@ -84,7 +104,7 @@ class Machine:
             process.wait(seconds)
         except subprocess.TimeoutExpired:
             self.kills += 1
-            process.send_signal(how)
+            process.kill()
             return process
         assert process.returncode == 0, process.stderr.read() if process.stderr else ""
         return None
@@ -240,21 +260,45 @@ def test_sigterm_saves_the_state_within_ten_seconds(
         pytest.skip("in the long form (--long); tests/scenarios/test_processes.py has a short one")
     times = 3
     words = [*VECTORS[:-1], "checkpoint.every_seconds=1000", "checkpoint.every_n_steps=1000"]
+    words += ["trainer.max_epochs=400", "callbacks.early_stopping.patience=null"]
     machine = Machine(
-        tmp_path / "cut", [*words, "trainer.max_epochs=400", "callbacks.early_stopping.patience=null"]
+        tmp_path / "cut", [*words, "+callbacks.pauses._target_=pauses.Pauses", "--allow", "pauses.Pauses"]
     )
+    (machine.directory / "pauses.py").write_text(PAUSES, encoding="utf-8")
+    waiting, go = machine.directory / "waiting", machine.directory / "go"
     for _ in range(times):
-        process = machine.run_killed(0.5, after="checkpoints/last.ckpt", how=signal.SIGTERM)
-        assert process is not None
-        at = time.time()
+        process = machine.start("resume=auto")
+        step = int(until_written(waiting, process))
+        (last,) = machine.experiments.glob("runs/*/*/checkpoints/last.ckpt")
+        assert steps_in(last) <= step
+        sent = time.time()
+        process.send_signal(signal.SIGTERM)
+        go.touch()
         _, error = process.communicate(timeout=60)
         assert process.returncode == 143
-        assert time.time() - at < 10
         assert "Traceback" not in error
-        (state,) = machine.experiments.glob("runs/*/*/state.json")
-        assert (state.parent / "checkpoints/last.ckpt").stat().st_mtime > at - 0.1
-        assert json.loads(state.read_text(encoding="utf-8"))["status"] == "interrupted"
+        assert steps_in(last) > step
+        assert last.stat().st_mtime - sent < 10
+        state = json.loads((last.parents[1] / "state.json").read_text(encoding="utf-8"))
+        assert state["status"] == "interrupted"
         assert drain(machine.experiments, 60)
         (record,) = Store(None, machine.experiments).runs()
         assert record.status == "KILLED"
+        waiting.unlink()
+        go.unlink()
     record_fault("SIGTERM: state saved, run marked, resumable", times, times, 0)
+
+
+def steps_in(checkpoint: Path) -> int:
+    """How many steps a saved state has made."""
+    return int(torch.load(checkpoint, weights_only=True)["global_step"])
+
+
+def until_written(path: Path, process: subprocess.Popen[str]) -> str:
+    """What a file holds once it is there."""
+    began = time.monotonic()
+    while not path.exists():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() - began < 120
+        time.sleep(0.01)
+    return path.read_text(encoding="utf-8")

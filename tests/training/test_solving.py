@@ -53,7 +53,7 @@ def solved(directory: Path, table: Path, target: str, *more: str) -> tuple[RunRe
             ),
         ]
     )
-    result = train(cfg, Hooks(directory=directory / "run", quiet=True))
+    result = train(cfg, Hooks(directory=directory / "run"))
     return result, load(directory / "run/model").module, data_of(cfg)
 
 
@@ -105,7 +105,7 @@ def test_bags_of_words_and_images_are_solved_too(tmp_path: Path) -> None:
         "words": ["+experiment=imdb_linear"],
     }.items():
         common = ["model=linear", "model.solver=exact", "logger=none", f"paths.experiments_dir={tmp_path}"]
-        result = train(compose([*words, *common]), Hooks(directory=tmp_path / name, quiet=True))
+        result = train(compose([*words, *common]), Hooks(directory=tmp_path / name))
         assert result.metrics["test/accuracy"] > 0.75
 
 
@@ -123,7 +123,7 @@ def test_a_class_without_training_rows_is_unlikely_and_not_impossible(tmp_path: 
             f"paths.experiments_dir={tmp_path}",
         ]
     )
-    result = train(cfg, Hooks(directory=tmp_path / "run", quiet=True))
+    result = train(cfg, Hooks(directory=tmp_path / "run"))
     assert np.isfinite(result.metrics["test/loss"]) and result.metrics["test/accuracy"] == 1
     assert result.metrics["val/accuracy"] == pytest.approx(0.8) and np.isfinite(result.metrics["val/loss"])
 

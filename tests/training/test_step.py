@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import copy
 import csv
+import re
+import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -17,7 +20,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPlateau, StepLR
 
+import pipeline
 from pipeline.data.core.spec import Spec
+from pipeline.data.core.splits import Chunk
 from pipeline.models.layers import BatchNorm1d, BatchNorm2d
 from pipeline.models.mlp import MLP
 from pipeline.training.step import Optimisation
@@ -276,3 +281,29 @@ def test_a_single_sample_goes_through_batch_normalisation_as_in_evaluation(shape
     assert all(torch.equal(ours.state_dict()[name], value) for name, value in before.items())
     with pytest.raises(ValueError, match="more than 1 value"):
         plain.train()(one)
+
+
+def test_a_batch_passes_the_files_that_the_design_counts(vectors: Vectors, fit: Fit) -> None:
+    """Every file with a function that holds a tensor of the batch, or the chunk that it comes in."""
+    package = Path(pipeline.__file__).parent
+    passed: set[str] = set()
+
+    def note(frame: FrameType, event: str, argument: object) -> None:
+        path = Path(frame.f_code.co_filename)
+        if path.is_relative_to(package) and any(
+            isinstance(value, Tensor | Chunk) for value in frame.f_locals.values()
+        ):
+            passed.add(path.relative_to(package).as_posix())
+
+    class Watch(pl.Callback):
+        def on_train_batch_start(self, *arguments: Any) -> None:
+            sys.setprofile(note)
+
+        def on_train_batch_end(self, *arguments: Any) -> None:
+            sys.setprofile(None)
+
+    fit(make(), *vectors, plan=Optimisation(OPTIMIZERS["sgd"]), epochs=1, callbacks=[Watch()])
+    design = (Path(__file__).parents[2] / "docs" / "design.md").read_text(encoding="utf-8")
+    counted = design.partition("- A batch passes seven files:")[2].partition("\n- ")[0]
+    assert passed == {*re.findall(r"`(\S+\.py)`", counted), "models/mlp.py"}
+    assert len(passed) == 7

@@ -18,10 +18,11 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from pipeline.config import template
-from pipeline.config.checks import check, check_overrides, shipped_settings
+from pipeline.config.checks import check, check_overrides
 from pipeline.config.hydra_inside import HydraLoader, create_config_search_path, set_version_base
 from pipeline.config.nearest import suggest
 from pipeline.config.omegaconf_inside import children, is_reference
+from pipeline.config.options import shipped_settings
 from pipeline.config.resolvers import refusal, register
 from pipeline.config.shipped import config_directory
 from pipeline.errors import UserError

@@ -15,9 +15,9 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from pipeline.data.core.splits import Rows
-from pipeline.data.tables.files import TableFormat
-from pipeline.data.tables.values import CSV_TEXT_MAY_BE, Table, table_of
 from pipeline.errors import UserError
+from pipeline.evaluation.drifting import drifted
+from pipeline.evaluation.other_data import other_data_of
 from pipeline.evaluation.outputs import Outputs, loader_of, outputs_on, result_directory, test_split
 from pipeline.files import as_json, write_json, written
 from pipeline.runs.finished import (
@@ -62,11 +62,11 @@ def evaluate(cfg: DictConfig, other_data: bool = False) -> dict[str, Any]:
     own = data_of(finished.cfg)
     data, split = own, test_split(own, finished.title)
     if other_data:
-        data, split = _other(cfg, own, predictor)
+        data, split = other_data_of(cfg, own, predictor)
     outputs = outputs_on(predictor.module, loader_of(data, split), finished.cfg)
     result = _figures(outputs, finished, own, other_data)
     if other_data:
-        result["drift"] = _drift(own, split, outputs, predictor, finished.cfg)
+        result["drift"] = drifted(own, split, outputs, predictor, finished.cfg)
     if cfg.task.get("calibrate"):
         result["calibration"] |= _calibrated(outputs, own, predictor, finished.cfg)
     if cfg.task.get("shift"):
@@ -212,87 +212,6 @@ def per_class(labels: np.ndarray, p: np.ndarray, classes: tuple[str, ...]) -> di
     return rows
 
 
-def _other(cfg: DictConfig, own: DataModule, predictor: Predictor) -> tuple[DataModule, Rows]:
-    """Other data as the model takes it: what its own encoder makes of a file, or the test split of a data set."""
-    path = cfg.data.get("path")
-    if path and predictor.encoder.signature()["type"] != "tensor":
-        return own, rows_of_file(str(path), cfg.data.get("target"), predictor)
-    data = data_of(cfg)
-    ours, theirs = predictor.spec, data.spec
-    for field in ("task", "input", "input_shape", "outputs", "classes", "per_step"):
-        if getattr(ours, field) != getattr(theirs, field):
-            raise UserError(
-                f"data={data.name} is not of the kind this model was trained on: {field} is "
-                f"{getattr(theirs, field)}, expected {getattr(ours, field)}"
-            )
-    if (
-        predictor.encoder.signature()["type"] != "tensor"
-        and predictor.encoder.state() != data.encoder.state()
-    ):
-        raise UserError(
-            f"data={data.name} prepares its inputs in another way than the model's training data; "
-            "pass a file of raw samples: data.path=FILE data.target=COLUMN"
-        )
-    return data, test_split(data, f"data={data.name}")
-
-
-def rows_of_file(path: str, target: str | None, predictor: Predictor) -> Rows:
-    """The samples of a CSV or JSON lines file with their targets, as the model takes them.
-
-    Args:
-        path: The file.
-        target: The column that holds the truth; None for the one that the model was trained to predict.
-        predictor: The model with its encoder.
-    """
-    import pandas as pd
-
-    from pipeline.evaluation.inputs import chunks
-
-    spec = predictor.spec
-    column = target or spec.target_name
-    inputs: list[Tensor] = []
-    targets: list[Any] = []
-    for some in chunks(path, predictor.encoder, 4096, beside=[column]):
-        frame = some.raw if hasattr(some.raw, "columns") else pd.DataFrame(some.raw)
-        if column not in frame.columns:
-            raise UserError(f"data.path={path} lacks the target column {column!r}; set data.target")
-        # As in training, rows without a target tell nothing.
-        frame = frame[frame[column].notna()]
-        if len(frame):
-            targets += frame[column].tolist()
-            inputs.append(predictor.encoder.encode(frame.drop(columns=[column])))
-    if not inputs:
-        raise UserError(f"data.path={path} holds no samples with a value in the column {column!r}")
-    width = max(x.shape[-1] for x in inputs)
-    if spec.input == "tokens":
-        inputs = [torch.nn.functional.pad(x, (0, width - x.shape[1])) for x in inputs]
-    return Rows(torch.cat(inputs), _targets(targets, predictor, column))
-
-
-def _targets(values: list[Any], predictor: Predictor, column: str) -> Tensor:
-    """The truth, understood as a column of a training file is."""
-    spec = predictor.spec
-    place = {name: number for number, name in enumerate(spec.classes)}
-    words = [str(value) for value in values]
-    if spec.task == "regression" or set(words) - set(place):
-        how = getattr(predictor.encoder, "written", TableFormat())
-        arrow = table_of({column: values}, [column]).arrow
-        found = Table(arrow, column, CSV_TEXT_MAY_BE, how.decimal).column(column)
-        if spec.task == "regression":
-            if found.kind != "number" or found.missing.any():
-                raise UserError(f"the target column {column!r} must hold numbers")
-            numbers = torch.from_numpy(found.values.astype(np.float32))
-            return numbers if spec.outputs == 1 and predictor.module.spec.outputs == 1 else numbers[:, None]
-        text = found.as_text()
-        words = [text.words[code] for code in text.values]
-    if strange := sorted(set(words) - set(place)):
-        raise UserError(
-            f"the target column {column!r} holds {strange[:5]}; the model knows {list(place)[:12]}"
-        )
-    labels = [place[word] for word in words]
-    return torch.tensor(labels, dtype=torch.float32 if spec.task == "binary" else torch.int64)
-
-
 def _calibrated(outputs: Outputs, own: DataModule, predictor: Predictor, cfg: DictConfig) -> dict[str, float]:
     """A temperature fitted on the validation split, and what it changes on the test split."""
     from pipeline.evaluation.statistics import calibration_error, fit_temperature
@@ -350,65 +269,6 @@ def shifted(images: Tensor, kind: str, strength: int) -> Tensor:
     else:
         changed = 255 - values
     return changed.round().clamp(0, 255).to(torch.uint8)
-
-
-def _drift(
-    own: DataModule, split: Rows, outputs: Outputs, predictor: Predictor, cfg: DictConfig
-) -> dict[str, Any]:
-    """Which inputs, and whether the predictions, are distributed otherwise than in the training data."""
-    from pipeline.evaluation.statistics import drift
-
-    before, names = features(own, own.train, predictor)
-    now, _ = features(own, split, predictor)
-    trained = outputs_on(predictor.module, loader_of(own, own.train.subset(_sample(own.train))), cfg)
-    pairs = {name: (before[:, i], now[:, i]) for i, name in enumerate(names)}
-    pairs |= {f"prediction {name}": pair for name, pair in _answers(trained, outputs).items()}
-    rows: list[dict[str, Any]] = []
-    for name, (first, second) in pairs.items():
-        statistic, p_value = drift(first, second)
-        # Of many features some differ by chance: each is held to its share of one in a hundred.
-        rows.append(
-            {"name": name, "statistic": statistic, "p_value": p_value, "moved": p_value < 0.01 / len(pairs)}
-        )
-    rows.sort(key=lambda row: -row["statistic"] if math.isfinite(row["statistic"]) else 1.0)
-    return {"moved": [row["name"] for row in rows if row["moved"]], "features": rows[:50]}
-
-
-def features(data: DataModule, split: Rows, predictor: Predictor) -> tuple[np.ndarray, list[str]]:
-    """Some samples as (samples, features) with names: columns as they are, images and words summed up."""
-    x = split.take(_sample(split))[0].float()
-    if predictor.spec.input == "vector":
-        named = getattr(predictor.encoder, "columns", [])
-        return x.flatten(1).numpy(), named if len(named) == x.shape[1] else [
-            f"input {i}" for i in range(x.shape[1])
-        ]
-    if predictor.spec.input == "image":
-        flat = x.flatten(1)
-        half = x.shape[2] // 2
-        parts = [
-            flat.mean(1),
-            flat.std(1),
-            x[:, :, :half].flatten(1).mean(1),
-            x[:, :, half:].flatten(1).mean(1),
-        ]
-        return torch.stack(parts, 1).numpy(), ["brightness", "contrast", "upper half", "lower half"]
-    if predictor.spec.input == "tokens":
-        known = x > 1
-        share = known.sum(1) / (x > 0).sum(1).clamp(min=1)
-        return torch.stack([(x > 0).sum(1), share], 1).numpy(), ["words", "share of known words"]
-    return x.flatten(1).sum(1, keepdim=True).numpy(), ["words" if predictor.spec.input == "bag" else "sum"]
-
-
-def _sample(split: Rows, most: int = 5000) -> Tensor:
-    n = len(split)
-    return torch.arange(n) if n <= most else torch.linspace(0, n - 1, most).long()
-
-
-def _answers(before: Outputs, now: Outputs) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    if before.spec.task == "regression":
-        return {"": (before.logits.reshape(-1).numpy(), now.logits.reshape(-1).numpy())}
-    first, second = before.probabilities(), now.probabilities()
-    return {name: (first[:, i], second[:, i]) for i, name in enumerate(before.spec.classes[:20])}
 
 
 def _plots(outputs: Outputs, directory: Path) -> list[Path]:

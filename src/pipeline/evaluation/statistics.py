@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 RESAMPLES = 2000
+FEW = 16
+"""Most distinct values that are resampled by drawing how often each occurs."""
 
 
 @dataclass(frozen=True)
@@ -58,20 +60,38 @@ class PairedTest:
 
 
 def bootstrap_mean(values: Array, confidence: float = 0.95, seed: int = 0) -> Interval:
-    """The mean of per-sample values with its percentile bootstrap interval.
+    """The mean of per-sample values with its percentile bootstrap interval; NaN where a value is not finite.
 
     Args:
         values: Values, (samples,): 0 or 1 for wrong or right, or an error.
         confidence: Confidence of the interval, between 0 and 1.
         seed: Seed of the resampling.
     """
+    from scipy.stats import bootstrap
+
     values = np.asarray(values, dtype=np.float64)
-    if len(values) == 0:
-        return Interval(math.nan, math.nan, math.nan, confidence)
-    means = _resampled_means(values, seed)
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(means, [tail, 1 - tail])
-    return Interval(float(values.mean()), float(low), float(high), confidence)
+    mean = float(values.mean()) if len(values) else math.nan
+    if not math.isfinite(mean):
+        return Interval(mean, math.nan, math.nan, confidence)
+    generator = np.random.default_rng(seed)
+    distinct, counts = np.unique(values, return_counts=True)
+    if len(distinct) <= FEW:
+        # Resampling right and wrong answers is drawing how many of each: the same distribution, and for a million
+        # samples a millisecond instead of half a minute.
+        drawn = generator.multinomial(len(values), counts / len(values), size=RESAMPLES)
+        tail = (1 - confidence) / 2
+        low, high = np.quantile(drawn @ distinct / len(values), [tail, 1 - tail])
+    else:
+        low, high = bootstrap(
+            (values,),
+            np.mean,
+            n_resamples=RESAMPLES,
+            batch=_at_once(values),
+            confidence_level=confidence,
+            method="percentile",
+            rng=generator,
+        ).confidence_interval
+    return Interval(mean, float(low), float(high), confidence)
 
 
 def compare_hits(a: Array, b: Array, seed: int = 0) -> PairedTest:
@@ -91,36 +111,46 @@ def compare_values(a: Array, b: Array, seed: int = 0) -> PairedTest:
     """A paired test on per-sample values (errors): the sign-flip test of the mean difference.
 
     Where the two do not differ, a difference is as likely as its negative: the p-value is the share of random signs
-    that give a mean at least as far from 0.
+    that give a mean at least as far from 0, the observed signs among them; NaN where a value is not finite.
+    SciPy's ``permutation_test`` gives the same and takes sixty times as long on 50,000 samples.
 
     Args:
         a, b: Values in the same order, (samples,).
         seed: Seed of the resampling.
     """
+    from scipy.stats import monte_carlo_test
+
     differences = np.asarray(b, dtype=np.float64) - np.asarray(a, dtype=np.float64)
-    interval = bootstrap_mean(differences, seed=seed)
+    interval, method = bootstrap_mean(differences, seed=seed), "paired randomisation test"
     if not differences.any():
-        return PairedTest(interval, 1.0, "paired randomisation test")
+        return PairedTest(interval, 1.0, method)
+    if not math.isfinite(interval.value):
+        return PairedTest(interval, math.nan, method)
     generator = np.random.default_rng(seed)
-    observed = abs(differences.mean())
-    extreme = 0
-    for _ in range(RESAMPLES):
-        signs = generator.integers(0, 2, len(differences)) * 2 - 1
-        extreme += abs(float((signs * differences).mean())) >= observed * (1 - 1e-12)
-    # The observed signs are one of the possible ones.
-    return PairedTest(interval, (extreme + 1) / (RESAMPLES + 1), "paired randomisation test")
+
+    def with_random_signs(size: tuple[int, ...]) -> Array:
+        return differences * (2 * generator.integers(0, 2, size, dtype=np.int8) - 1)
+
+    def distance(values: Array, axis: int) -> Array:
+        return np.asarray(np.abs(values.mean(axis)))
+
+    found = monte_carlo_test(
+        differences,
+        with_random_signs,
+        distance,
+        n_resamples=RESAMPLES,
+        batch=_at_once(differences),
+        alternative="greater",
+    )
+    return PairedTest(interval, float(found.pvalue), method)
 
 
 def mcnemar(only_a: int, only_b: int) -> float:
     """Exact two-sided p-value: are the samples that one alone got right split as a fair coin would?"""
-    n, fewer = only_a + only_b, min(only_a, only_b)
-    if n == 0:
-        return 1.0
-    # In log space, since the number of samples has no bound.
-    logs = [_log_choose(n, k) - n * math.log(2) for k in range(fewer + 1)]
-    largest = max(logs)
-    tail = math.exp(largest) * sum(math.exp(value - largest) for value in logs)
-    return min(1.0, 2 * tail)
+    from scipy.stats import binomtest
+
+    n = only_a + only_b
+    return float(binomtest(only_a, n).pvalue) if n else 1.0
 
 
 def calibration_error(confidence: Array, correct: Array, bins: int = 15) -> float:
@@ -183,17 +213,6 @@ def drift(before: Array, now: Array) -> tuple[float, float]:
     return float(found.statistic), float(found.pvalue)
 
 
-def _resampled_means(values: Array, seed: int) -> Array:
-    generator = np.random.default_rng(seed)
-    distinct, counts = np.unique(values, return_counts=True)
-    if len(distinct) <= 16:
-        # Resampling right and wrong answers is drawing how many of each: the same distribution, and much faster.
-        drawn = generator.multinomial(len(values), counts / len(values), size=RESAMPLES)
-        return np.asarray(drawn @ distinct / len(values))
-    # One resample at a time: all of them at once would not fit for a large test split.
-    means = [values[generator.integers(0, len(values), len(values))].mean() for _ in range(RESAMPLES)]
-    return np.asarray(means)
-
-
-def _log_choose(n: int, k: int) -> float:
-    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+def _at_once(values: Array) -> int:
+    """Number of resamples that are in memory together: about 16 MB of them."""
+    return max(1, 2_000_000 // len(values))

@@ -216,7 +216,7 @@ def _hooks(rung: Rung, parent: AnyRun) -> Hooks:
     assert rung.cfg is not None
     tags = {"rung": rung.name, "mlflow.runName": f"{rung.cfg.name}-{rung.name}"}
     tracked = None if isinstance(parent, NoRun) else parent
-    return Hooks(directory=rung.directory, parent=tracked, tags=tags, quiet=True, test=False)
+    return Hooks(directory=rung.directory, parent=tracked, tags=tags, test=False)
 
 
 def _trained(rung: Rung, parent: AnyRun) -> RunResult:

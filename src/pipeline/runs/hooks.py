@@ -26,7 +26,6 @@ class Hooks:
         directory: Directory of the run; None for Hydra's output directory.
         reports: Whether to write plots and log the model.
         wait: Time to wait at the end for the tracking server, in seconds.
-        quiet: Whether to print no progress lines.
         started: Time (seconds since 1970) at which the run was asked for; None for the start of the process.
         baseline: Whether to compute the common-sense baseline.
         test: Whether to test at the end where the configuration asks for it; a ladder looks at the test split later,
@@ -42,7 +41,6 @@ class Hooks:
     directory: Path | None = None
     reports: bool = True
     wait: float = 60.0
-    quiet: bool = False
     started: float | None = None
     baseline: bool = True
     test: bool = True

@@ -23,7 +23,6 @@ class RunPlan:
         test: Whether there is a test at the end.
         start_from: Checkpoint whose weights the training begins with, None for fresh ones.
         resumes: Whether the run goes on where an earlier process left it.
-        tracked: Whether it is recorded in the tracking store.
     """
 
     name: str
@@ -34,7 +33,6 @@ class RunPlan:
     test: bool = True
     start_from: str | None = None
     resumes: bool = False
-    tracked: bool = False
 
     @property
     def seed(self) -> int:
@@ -53,7 +51,6 @@ def plan_of(cfg: DictConfig) -> RunPlan:
         test=bool(cfg.test),
         start_from=None if cfg.ckpt_path is None else str(cfg.ckpt_path),
         resumes=cfg.resume is not None,
-        tracked=bool(cfg.logger.get("mlflow")),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from pipeline import metrics as registry
-from pipeline.config.checks import OF_TEST
+from pipeline.config.together import OF_TEST
 from pipeline.errors import UserError
 
 _DIRECTIONS = ("minimize", "maximize")

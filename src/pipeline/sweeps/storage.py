@@ -245,14 +245,6 @@ class SweepStorage(RDBStorage):
                 _to_waiting(session, trial)
             return len(failed)
 
-    def owners(self, study_id: int) -> dict[int, dict[str, Any]]:
-        """Who runs the running trials: the claim (`host`, `owner`) of each, by its number."""
-        with self._transaction() as session:
-            running = (
-                session.query(models.TrialModel).filter_by(study_id=study_id, state=TrialState.RUNNING).all()
-            )
-            return {trial.number: _system_attr(session, trial.trial_id, CLAIM) or {} for trial in running}
-
 
 def _owned(session: orm.Session, claim: Claim) -> Any:
     trial = models.TrialModel.find_or_raise_by_id(claim.trial_id, session, for_update=True)

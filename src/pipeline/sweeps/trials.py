@@ -50,7 +50,6 @@ def train_trial(config: DictConfig, context: Context) -> Outcome:
         parent=context.parent,
         tags={**context.tags, "mlflow.runName": f"trial-{context.number}"},
         reports=False,
-        quiet=True,
     )
     try:
         result = train(config, hooks)
@@ -70,5 +69,5 @@ def run_job(config: DictConfig, context: Context) -> Outcome:
     from pipeline.runs.train import train
 
     config.trainer.enable_progress_bar = False
-    hooks = Hooks(parent=context.parent, tags=dict(context.tags), quiet=True)
+    hooks = Hooks(parent=context.parent, tags=dict(context.tags))
     return as_outcome(train(config, hooks))

@@ -4,14 +4,13 @@ import json
 import shutil
 import sys
 import time
-from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config.masking import mask
 from pipeline.tracking import journal, registry
+from pipeline.tracking.backlog import BATCHED, WITHOUT_DELIVERY, Backlog, Entry
 from pipeline.tracking.journal import Record
 from pipeline.tracking.mlflow_inside import (
     DATASET_CONTEXT,
@@ -25,8 +24,6 @@ from pipeline.tracking.store import KEY_TAG, artifact_location, open_client
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-_BATCHED = {"metrics", "params", "tags"}
-_WITHOUT_DELIVERY = {"rewind", "damaged"}
 _REFUSED = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "INVALID_STATE", "RESOURCE_ALREADY_EXISTS"}
 
 
@@ -36,15 +33,6 @@ class Held(Exception):
 
 class NotYet(Exception):
     """Something else has to be delivered first."""
-
-
-@dataclass
-class _Entry:
-    """A record that waits, the offset after it, and how many attempts of the run came before it."""
-
-    record: Record
-    end: int
-    attempt: int
 
 
 class Delivery:
@@ -61,22 +49,27 @@ class Delivery:
         self.folder = registry.tracking_folder(directory)
         self.uri = uri
         self.experiments_dir = experiments_dir
-        self.start: Record = {}
-        self.finished = False
         self.cursor = journal.Cursor.load(self.folder)
         if self.cursor.uri != mask(uri):
             self.cursor = journal.Cursor(uri=mask(uri))
-        self._queue: deque[_Entry] = deque()
-        self._read_to = 0
-        self._attempt = 0
-        self._waiting: dict[tuple[str, int], _Entry] = {}
-        self._delivered: dict[tuple[str, int | None], tuple[int, float | str]] = {}
-        self._catch_up()
+        self._backlog = Backlog(self.folder / journal.JOURNAL, self.cursor)
+
+    @property
+    def start(self) -> Record:
+        """The record of the run's start; empty where the journal does not begin with one."""
+        return self._backlog.start
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has ended, as far as its journal was read."""
+        return self._backlog.finished
 
     @property
     def drained(self) -> bool:
         """Whether nothing is left to deliver at this moment."""
-        return not self._queue and not self._more()
+        return self._backlog.drained and not journal.pending_bytes(
+            self.folder / journal.SYSTEM_JOURNAL, self.cursor.system_offset
+        )
 
     def deliver(self) -> None:
         """Deliver what there is.
@@ -86,22 +79,19 @@ class Delivery:
             NotYet: Something else has to be delivered first; try again soon.
             Exception: The store is down, slow or failing; try again later.
         """
-        self._read()
+        self._backlog.read()
         self._deliver_system()
-        while self._queue:
+        while group := self._backlog.next_group():
             self._ensure_run()
-            group = self._next_group()
             self.cursor.sending = max(self.cursor.sending, group[-1].end)
             self.cursor.save(self.folder)
             self._send(group)
-            for entry in group:
-                self._queue.popleft()
-                self._note_delivered(entry)
+            self._backlog.drop(group)
             self.cursor.offset = group[-1].end
             self._succeeded()
             for entry in group:
                 self._remove_copy(entry.record)
-            self._read()
+            self._backlog.read()
         if self.finished and self.cursor.unsure:
             self._remove_twins()
         # A run that is resumed at this moment is registered anew and writes its record under the same lock.
@@ -120,80 +110,7 @@ class Delivery:
         self.cursor.failing_since = self.cursor.error = None
         self.cursor.save(self.folder)
 
-    def _more(self) -> bool:
-        return journal.pending_bytes(self.folder / journal.JOURNAL, self._read_to) or journal.pending_bytes(
-            self.folder / journal.SYSTEM_JOURNAL, self.cursor.system_offset
-        )
-
-    def _catch_up(self) -> None:
-        """Read again what was delivered before, to know which metrics have arrived."""
-        self._read()
-        while self._queue and self._queue[0].end <= self.cursor.offset:
-            self._note_delivered(self._queue.popleft())
-
-    def _read(self) -> None:
-        for record, end in journal.read(self.folder / journal.JOURNAL, self._read_to):
-            entry = _Entry(record, end, self._attempt)
-            if record["t"] == "start":
-                self.start = record
-            if record["t"] in ("resume", "rewind"):
-                self._begin_attempt(record)
-            elif record["t"] == "metrics":
-                self._supersede(record)
-            self.finished = record["t"] == "finish" or (self.finished and record["t"] != "resume")
-            self._queue.append(entry)
-            self._read_to = end
-
-    def _begin_attempt(self, record: Record) -> None:
-        """Have later records of the same step replace what waits so far, which is of an earlier attempt."""
-        self._attempt += 1
-        self._waiting.clear()
-        for entry in self._queue:
-            # Up to `sending` a record may have arrived already: it has to be sent again as it is.
-            step = entry.record.get("step")
-            if entry.record["t"] != "metrics" or entry.end <= self.cursor.sending or step is None:
-                continue
-            if record["t"] == "rewind" and step > record["step"]:
-                entry.record["v"].clear()
-            self._waiting.update({(name, step): entry for name in entry.record["v"]})
-
-    def _supersede(self, record: Record) -> None:
-        if self._waiting and record["step"] is not None:
-            for name in record["v"]:
-                if earlier := self._waiting.pop((name, record["step"]), None):
-                    del earlier.record["v"][name]
-
-    def _note_delivered(self, entry: _Entry) -> None:
-        if entry.record["t"] == "metrics":
-            for name, value in entry.record["v"].items():
-                self._delivered[name, entry.record["step"]] = (entry.attempt, value)
-
-    def _is_repeated(self, entry: _Entry, name: str, value: float | str) -> bool:
-        """Whether an earlier attempt delivered it: the same step, or the same value where there is no step."""
-        step = entry.record["step"]
-        attempt, earlier = self._delivered.get((name, step), (entry.attempt, value))
-        return attempt < entry.attempt and (step is not None or earlier == value)
-
-    def _next_group(self) -> list[_Entry]:
-        """The records that go out together: one, or as many metrics, parameters and tags as a batch holds."""
-        group: list[_Entry] = []
-        counts = {"metrics": 0, "params": 0, "tags": 0}
-        for entry in self._queue:
-            kind = entry.record["t"]
-            if kind not in _BATCHED | _WITHOUT_DELIVERY:
-                break
-            if kind in _BATCHED:
-                counts[kind] += len(entry.record["v"])
-                full = (
-                    counts["metrics"] > METRICS_AT_ONCE
-                    or max(counts["params"], counts["tags"]) > PARAMS_OR_TAGS_AT_ONCE
-                )
-                if group and full:
-                    break
-            group.append(entry)
-        return group or [self._queue[0]]
-
-    def _send(self, group: Sequence[_Entry]) -> None:
+    def _send(self, group: Sequence[Entry]) -> None:
         from mlflow.exceptions import MlflowException
 
         try:
@@ -205,7 +122,7 @@ class Delivery:
                 raise
             self._send_singly(group, error)
 
-    def _send_singly(self, group: Sequence[_Entry], error: Exception) -> None:
+    def _send_singly(self, group: Sequence[Entry], error: Exception) -> None:
         """Put aside what the store refuses for good, with the reason, and deliver the rest."""
         from mlflow.exceptions import MlflowException
 
@@ -217,11 +134,11 @@ class Delivery:
         if record["t"] == "params":
             self._send_changed_params(record)
             return
-        if record["t"] in _BATCHED and len(record["v"]) > 1:
+        if record["t"] in BATCHED and len(record["v"]) > 1:
             for name, value in record["v"].items():
                 single = {**record, "v": {name: value}}
                 try:
-                    self._send_once([_Entry(single, group[0].end, group[0].attempt)])
+                    self._send_once([Entry(single, group[0].end, group[0].attempt)])
                 except MlflowException as single_error:
                     if single_error.error_code not in _REFUSED:
                         raise
@@ -249,9 +166,9 @@ class Delivery:
         with (self.folder / "rejected.jsonl").open("a") as file:
             file.write(json.dumps({**record, "reason": reason}) + "\n")
 
-    def _send_once(self, group: Sequence[_Entry]) -> None:
+    def _send_once(self, group: Sequence[Entry]) -> None:
         kind = group[0].record["t"]
-        if kind in _BATCHED | _WITHOUT_DELIVERY:
+        if kind in BATCHED | WITHOUT_DELIVERY:
             self._send_batch(group)
             return
         {
@@ -263,7 +180,7 @@ class Delivery:
             "finish": self._send_finish,
         }[kind](group[0].record)
 
-    def _send_batch(self, group: Sequence[_Entry]) -> None:
+    def _send_batch(self, group: Sequence[Entry]) -> None:
         from mlflow.entities import Metric
 
         metrics: list[Metric] = []
@@ -275,7 +192,7 @@ class Delivery:
                 metrics += [
                     Metric(name, journal.decode_value(value), record["time"], record["step"] or 0)
                     for name, value in record["v"].items()
-                    if not self._is_repeated(entry, name, value)
+                    if not self._backlog.is_repeated(entry, name, value)
                 ]
             elif record["t"] == "params":
                 params |= record["v"]

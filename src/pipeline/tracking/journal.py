@@ -40,6 +40,8 @@ def decode_value(value: float | str) -> float:
 class Writer:
     """Appends records to a journal, one system call each; a torn last line is cut off when it is opened.
 
+    While it is open, :func:`is_open` says so to every process of this machine.
+
     Args:
         path: File of the journal; made if it is not there.
     """
@@ -49,6 +51,9 @@ class Writer:
         self.path = path
         self._lock = threading.Lock()
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        # Not every file system has locks.
+        with contextlib.suppress(OSError):
+            fcntl.flock(self._file, fcntl.LOCK_SH)
         _repair(self._file)
 
     def append(self, record: Record) -> None:
@@ -76,6 +81,16 @@ class Writer:
             os.close(self._file)
             # The number may name another file next.
             self._file = -1
+
+
+def is_open(path: Path) -> bool:
+    """Whether a :class:`Writer` of any process of this machine has a journal open."""
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def _repair(file: int) -> None:

@@ -138,12 +138,6 @@ class Store:
         parent = self._find(run).info.run_id
         return self.runs(f"tags.mlflow.parentRunId = '{parent}'")[::-1]
 
-    def metric_history(self, run: str, metric: str) -> list[tuple[int, float]]:
-        """All values of a metric as (step, value), in order of steps; empty where it was not recorded."""
-        run_id = self._find(run).info.run_id
-        history = self._asked(lambda: self._client.get_metric_history(run_id, metric))
-        return sorted((point.step, point.value) for point in history)
-
     def set_tags(self, run: str, tags: Mapping[str, Any]) -> None:
         """Set tags of a run that has ended (one that is being recorded has `Run.set_tags`)."""
         run_id = self._find(run).info.run_id
@@ -267,11 +261,6 @@ class Store:
         """Have an alias such as `champion` name a version; it moves away from any other one."""
         self._asked(lambda: self._client.set_registered_model_alias(name, alias, version))
 
-    def remove_alias(self, name: str, alias: str) -> None:
-        """Take an alias away; nothing happens where there is none."""
-        if self.version(name, alias) is not None:
-            self._asked(lambda: self._client.delete_registered_model_alias(name, alias))
-
     def version(self, name: str, alias_or_number: str) -> Version | None:
         """The version that an alias or number names; None where there is none."""
         from mlflow.exceptions import MlflowException
@@ -284,11 +273,6 @@ class Store:
             if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 return None
             raise self._unreachable(error) from None
-
-    def versions(self, name: str) -> list[Version]:
-        """All versions of a registered model, oldest first; empty where there is none of that name."""
-        found = self._asked(lambda: self._client.search_model_versions(f"name = '{name}'"))
-        return sorted((self._version(version) for version in found), key=lambda version: int(version.version))
 
     def _find(self, run: str) -> MlflowRun:
         from mlflow.exceptions import MlflowException

@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.files import write_text
 from pipeline.tracking import journal
-from pipeline.tracking.process import Owner, is_alive
+from pipeline.tracking.process import Owner, is_alive, is_hidden
 
 FOLDER = ".tracking"
 
@@ -98,9 +98,18 @@ def recover(experiments_dir: Path) -> list[Path]:
     ]
 
 
+def is_running(directory: Path, owner: Owner) -> bool:
+    """Whether the process that writes a run is still there.
+
+    One that cannot be seen because it is in another container of this machine shows by its journal, which it has open.
+    """
+    path = tracking_folder(directory) / journal.JOURNAL
+    return journal.is_open(path) if is_hidden(owner) and path.exists() else is_alive(owner)
+
+
 def mark_if_vanished(experiments_dir: Path, entry: Pending) -> bool:
     """Record the end of a run whose process is no more; returns whether that was needed."""
-    if entry.finished or is_alive(entry.owner):
+    if entry.finished or is_running(entry.directory, entry.owner):
         return False
     folder = tracking_folder(entry.directory)
     if not (folder / journal.JOURNAL).exists():
@@ -112,7 +121,7 @@ def mark_if_vanished(experiments_dir: Path, entry: Pending) -> bool:
             unregister(experiments_dir, entry.key)
         elif state.finished:
             mark_finished(experiments_dir, entry)
-        if state.finished or state.owner is None or is_alive(state.owner):
+        if state.finished or state.owner is None or is_running(entry.directory, state.owner):
             return False
         end = int((folder / journal.JOURNAL).stat().st_mtime * 1000)
         writer = journal.Writer(folder / journal.JOURNAL)
@@ -132,14 +141,12 @@ class Life:
         key: Client-side key; None where there is no journal.
         owner: Process that wrote last.
         status: RUNNING, or how it finished.
-        attempts: Number of times that it was started or resumed.
         start: Record that it began with.
     """
 
     key: str | None
     owner: Owner | None
     status: str
-    attempts: int
     start: dict[str, Any]
 
     @property
@@ -150,15 +157,15 @@ class Life:
 
 def life(directory: Path) -> Life:
     """Read a run's journal for its state; works without a tracking server."""
-    key, owner, status, attempts, start = None, None, "RUNNING", 0, {}
+    key, owner, status, start = None, None, "RUNNING", {}
     for record, _ in journal.read(tracking_folder(directory) / journal.JOURNAL):
         if record["t"] in ("start", "resume"):
-            owner, status, attempts = record["owner"], "RUNNING", attempts + 1
+            owner, status = record["owner"], "RUNNING"
             if record["t"] == "start":
                 key, start = record["key"], record
         elif record["t"] == "finish":
             status = record["status"]
-    return Life(key, owner, status, attempts, start)
+    return Life(key, owner, status, start)
 
 
 def _write(folder: Path, pending: Pending) -> None:

@@ -20,7 +20,7 @@ from pipeline.errors import UserError
 from pipeline.tracking import journal, registry
 from pipeline.tracking.addresses import absolute_uri
 from pipeline.tracking.mlflow_inside import MAX_KEY, MAX_PARAM, MAX_TAG
-from pipeline.tracking.process import is_alive, this_process
+from pipeline.tracking.process import this_process
 from pipeline.tracking.sender_link import link
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
@@ -337,7 +337,7 @@ def _check_free(directory: Path, life: registry.Life, resume: bool) -> None:
         raise UserError(
             f"{directory} already holds a tracked run ({life.key}); resume it or choose another directory"
         )
-    if not life.finished and is_alive(life.owner) and life.owner != this_process():
+    if not life.finished and registry.is_running(directory, life.owner) and life.owner != this_process():
         raise UserError(
             f"the run in {directory} is still being written by process {life.owner['pid']}; wait or stop it"
         )

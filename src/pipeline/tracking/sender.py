@@ -209,7 +209,7 @@ class Sender:
         self._orphans_seen = True
         registry.recover(self.experiments_dir)
         for entry in registry.pending_runs(self.experiments_dir):
-            left = entry.finished or not is_alive(entry.owner)
+            left = entry.finished or not registry.is_running(entry.directory, entry.owner)
             if not left or entry.directory in self._watched or entry.uri != mask(ours.delivery.uri):
                 continue
             if watched := hold(entry.directory, ours.delivery.uri, self.experiments_dir, adopted=True):

@@ -7,7 +7,6 @@ from pathlib import Path
 from pipeline.config.masking import holds_secret, mask
 from pipeline.tracking import registry
 from pipeline.tracking.addresses import absolute_uri
-from pipeline.tracking.process import is_alive
 
 
 @dataclass
@@ -37,7 +36,7 @@ def sync(experiments_dir: Path, tracking_uri: str | None = None) -> Summary:
     registry.recover(experiments_dir)
     summary = Summary()
     for entry in registry.pending_runs(experiments_dir):
-        if not entry.finished and is_alive(entry.owner):
+        if not entry.finished and registry.is_running(entry.directory, entry.owner):
             summary.running.append(entry.directory)
         elif not entry.directory.is_dir():
             summary.failed[entry.directory] = "the run directory is gone, and with it what was not delivered"

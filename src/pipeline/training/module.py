@@ -17,7 +17,8 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from pipeline.data.core.loader import Chunk, Loader
+from pipeline.data.core.loader import Loader
+from pipeline.data.core.splits import Chunk
 from pipeline.data.core.sums import Sums
 from pipeline.errors import Diverged
 from pipeline.models.base import BaseModule
@@ -230,7 +231,7 @@ class TrainingModule(QuickAttributes, pl.LightningModule):
         return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
-        """Train on every batch of a chunk: see :class:`pipeline.data.core.loader.Chunk`."""
+        """Train on every batch of a chunk: see :class:`pipeline.data.core.splits.Chunk`."""
         if self._resumed is not None:
             # Only now: whatever Lightning drew while it started up is forgotten.
             set_random_state(self._resumed["random"])

@@ -11,7 +11,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
-from pipeline.data.core.loader import Chunk
+from pipeline.data.core.splits import Chunk
 from pipeline.data.text.encoders import CharacterEncoder
 from pipeline.errors import UserError
 from pipeline.models.base import BaseModule

@@ -2,45 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from pipeline.data.core.spec import Spec
-from pipeline.data.core.splits import Batch, Rows
-
-Augment = Callable[[Tensor], Tensor]
-
-
-class Chunk:
-    """The batches of one Lightning step, taken from the split one by one when they are needed.
-
-    Args:
-        split: Split that the batches come from.
-        rows: Row numbers of each batch.
-        device: Device that the batches go to, None for that of the split.
-        augment: Function that is applied to the inputs of each batch.
-    """
-
-    def __init__(
-        self,
-        split: Rows,
-        rows: list[Tensor],
-        device: torch.device | None = None,
-        augment: Augment | None = None,
-    ) -> None:
-        self.split, self.rows, self.device, self.augment = split, rows, device, augment
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __iter__(self) -> Iterator[Batch]:
-        for rows in self.rows:
-            x, y = self.split.take(rows)
-            if self.device is not None:
-                x, y = x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
-            yield (self.augment(x) if self.augment else x), y
+from pipeline.data.core.splits import Augment, Batch, Chunk, Rows
 
 
 class Loader:

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from pipeline.data.core.encoder import Encoder
-from pipeline.data.core.loader import Augment, Loader
+from pipeline.data.core.loader import Loader
 from pipeline.data.core.spec import Spec
-from pipeline.data.core.splits import Rows
+from pipeline.data.core.splits import Augment, Rows
 from pipeline.data.core.splitting import at_least, drawn, fold_of
 from pipeline.errors import UserError
 

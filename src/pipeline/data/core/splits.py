@@ -2,11 +2,13 @@
 
 Every split answers three questions: how many samples it has, in which batches an epoch goes through them
 (``order``), and what the tensors of one batch are (``take``). A batch is taken with one gather, never put together
-from samples: collating 128 samples one by one costs more than a small model's training step.
+from samples: collating 128 samples one by one costs more than a small model's training step. A loader deals in row
+numbers alone; a ``Chunk`` takes the batches of one Lightning step.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ import torch
 from torch import Tensor
 
 Batch = tuple[Tensor, Tensor]
+Augment = Callable[[Tensor], Tensor]
 
 
 class Rows:
@@ -132,17 +135,6 @@ class RaggedRows(Rows):
     def __init__(self, indptr: Tensor, tokens: Tensor, y: Tensor) -> None:
         self.indptr, self.tokens, self.y = indptr, tokens, y
 
-    @classmethod
-    def from_sequences(cls, sequences: list[Any], y: Tensor) -> RaggedRows:
-        """Make a split from one array of token ids for each sample."""
-        lengths = torch.tensor([0, *(len(s) for s in sequences)])
-        flat = (
-            np.concatenate([np.asarray(s, dtype=np.int32) for s in sequences])
-            if sequences
-            else np.zeros(0, np.int32)
-        )
-        return cls(lengths.cumsum(0), torch.from_numpy(flat), y)
-
     def lengths(self) -> Tensor:
         """Number of tokens of each sample."""
         return self.indptr[1:] - self.indptr[:-1]
@@ -227,6 +219,36 @@ class Streams(Rows):
     def to(self, device: torch.device) -> Streams:
         assert isinstance(self.x, Tensor)
         return Streams(self.x.to(device), self.y.to(device), self.steps)
+
+
+class Chunk:
+    """The batches of one Lightning step, taken from the split one by one when they are needed.
+
+    Args:
+        split: Split that the batches come from.
+        rows: Row numbers of each batch.
+        device: Device that the batches go to, None for that of the split.
+        augment: Function that is applied to the inputs of each batch.
+    """
+
+    def __init__(
+        self,
+        split: Rows,
+        rows: list[Tensor],
+        device: torch.device | None = None,
+        augment: Augment | None = None,
+    ) -> None:
+        self.split, self.rows, self.device, self.augment = split, rows, device, augment
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for rows in self.rows:
+            x, y = self.split.take(rows)
+            if self.device is not None:
+                x, y = x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
+            yield (self.augment(x) if self.augment else x), y
 
 
 def chosen(values: Tensor, rows: Tensor) -> Tensor:

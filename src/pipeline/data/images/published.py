@@ -16,6 +16,7 @@ from pipeline.data.core.module import DataModule
 from pipeline.data.core.spec import Spec
 from pipeline.data.core.splits import Rows
 from pipeline.data.images.encoders import ImageEncoder
+from pipeline.data.sources import catalogue
 from pipeline.data.sources import finding as sources
 from pipeline.errors import UserError
 
@@ -101,7 +102,7 @@ class Images(DataModule):
         path = sources.search_path()
         return {
             part: sources.locate(source, self.data_dir, path, download)
-            for part, source in sources.MNIST.items()
+            for part, source in catalogue.MNIST.items()
         }
 
     def _mnist(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:

@@ -14,6 +14,7 @@ from pipeline.data.core.module import DataModule
 from pipeline.data.core.spec import Spec
 from pipeline.data.core.splits import Rows
 from pipeline.data.core.splitting import drawn
+from pipeline.data.sources import catalogue
 from pipeline.data.sources import finding as sources
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class Housing(DataModule):
         return super().baselines() | {"linear": linear_regression}
 
     def _file(self, download: bool = True) -> Path:
-        return sources.locate(sources.BOSTON_HOUSING, self.data_dir, sources.search_path(), download)
+        return sources.locate(catalogue.BOSTON_HOUSING, self.data_dir, sources.search_path(), download)
 
     def _table(self) -> tuple[np.ndarray, np.ndarray, list[str], str, str]:
         """Features (rows, columns), targets, names of the columns, of the target, and its unit."""

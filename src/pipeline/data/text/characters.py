@@ -11,6 +11,7 @@ from pipeline.data.core.memory import check_memory
 from pipeline.data.core.module import DataModule
 from pipeline.data.core.spec import Spec
 from pipeline.data.core.splits import Streams
+from pipeline.data.sources import catalogue
 from pipeline.data.sources import finding as sources
 from pipeline.data.text.encoders import CharacterEncoder
 from pipeline.data.text.reading import read_text
@@ -117,7 +118,7 @@ class TextFile(DataModule):
         if self.name != "kafka":
             raise UserError(f"data.path is not set: set it to the text file of {self.name}")
         try:
-            path = sources.locate(sources.METAMORPHOSIS, self.data_dir, sources.search_path(), download)
+            path = sources.locate(catalogue.METAMORPHOSIS, self.data_dir, sources.search_path(), download)
         except sources.DataUnavailable as error:
             self.stand_in(error)
             return python_topics()

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.data.sources import catalogue
 from pipeline.data.sources import finding as sources
 from pipeline.data.sources.archives import Damaged, read_members
 from pipeline.data.text.corpus import TEST, TRAIN, Corpus, Document
@@ -40,7 +41,7 @@ class Imdb(Documents):
             # reading it takes as long as tokenising it.
             just_read[path] = tokenised(path, self.ngrams)
 
-        source = replace(sources.IMDB, check=check)
+        source = replace(catalogue.IMDB, check=check)
         path = sources.locate(source, self.data_dir, sources.search_path(), download)
         self.source = str(path)
         return self.cached(

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pipeline.data.sources import catalogue
 from pipeline.data.sources import finding as sources
 from pipeline.data.sources.archives import Damaged, read_members
 from pipeline.data.text.corpus import TEST, TRAIN, Corpus, Document
@@ -39,7 +40,7 @@ class Reuters(Documents):
         self.topics = topics
 
     def read(self, download: bool) -> Corpus:
-        path = sources.locate(sources.REUTERS, self.data_dir, sources.search_path(), download)
+        path = sources.locate(catalogue.REUTERS, self.data_dir, sources.search_path(), download)
         self.source = str(path)
         key = f"reuters-{sources.digest(path)[:16]}-{self.topics}"
         return self.cached(key, lambda: Corpus.build(most_frequent(stories(path), self.topics), self.ngrams))
