@@ -45,7 +45,7 @@ class Outputs:
 
     def metrics(self) -> dict[str, float]:
         """The task's metrics by plain name, computed as a run computes its test metrics."""
-        from pipeline.training.evaluating import scores
+        from pipeline.training.scoring import scores
 
         return scores(self.model, self.logits, self.targets)
 

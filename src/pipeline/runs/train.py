@@ -277,8 +277,9 @@ def _note_at_once(fitted: Fitted, result: RunResult) -> None:
 
 def _test(fit: Fit, split: Rows, result: RunResult) -> tuple[Tensor, Tensor]:
     """Look at the test split once, for its metrics; gives logits and targets."""
-    from pipeline.training.evaluating import outputs_of, scores
+    from pipeline.training.evaluating import outputs_of
     from pipeline.training.memory import BatchParts
+    from pipeline.training.scoring import scores
 
     began = time.perf_counter()
     parts = BatchParts(fit.data, fit.module, bool(fit.plan.trainer.get("auto_batch_size")))
