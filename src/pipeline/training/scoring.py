@@ -39,8 +39,8 @@ def scores(model: BaseModule, logits: Tensor, targets: Tensor) -> dict[str, floa
         Values by name: for classes ``loss`` (the training loss), ``accuracy``, ``f1`` (macro), ``roc_auc`` and
         ``average_precision`` (each the mean over the classes), ``balanced_accuracy`` and ``log_loss`` (of the
         probabilities as they are given out); for numbers ``loss``, ``mae``, ``mse``, ``rmse``, ``r2``,
-        ``median_absolute_error`` and, where no true value is 0, ``mape``. For a target at each step those alone that
-        are means over steps.
+        ``median_absolute_error``, ``mape`` where no true value is 0, and ``coverage``, the share of true values within
+        the model's intervals, where it has some. For a target at each step those alone that are means over steps.
 
     Raises:
         Diverged: The outputs are no numbers: the last step before them spoilt the weights.
@@ -52,23 +52,23 @@ def scores(model: BaseModule, logits: Tensor, targets: Tensor) -> dict[str, floa
         )
     spec, objective = model.spec, model.objective
     sums = Sums(spec, confusion=True)
-    sums.add(
-        objective.loss(logits.to(model.device), targets.to(model.device)).cpu(),
-        logits,
-        targets,
-        objective.threshold(),
-    )
+    loss = objective.loss(logits.to(model.device), targets.to(model.device)).cpu()
+    sums.add(loss, logits, targets, objective.threshold())
     result = sums.metrics()
     if spec.per_step:
         return result
     if spec.task == "regression":
+        if (half := model.settled.half_width) is not None:
+            distance = logits.reshape(-1).double() - targets.reshape(-1).double()
+            result["coverage"] = float((distance.abs() <= half).double().mean())
         return result | of_numbers(logits, targets)
     labels = targets.reshape(-1).long()
-    predicted = (
-        logits.argmax(-1)
-        if spec.task == "multiclass"
-        else (logits.reshape(-1) > objective.threshold()).long()
-    )
+    predicted = objective.decided(logits)
+    if model.settled.costs:
+        # Not the most probable class is predicted.
+        sums.reset()
+        sums.add(loss, F.one_hot(predicted, spec.outputs).float(), targets, 0.0)
+        result |= {name: value for name, value in sums.metrics().items() if not name.startswith("hit_rate")}
     result |= ranking(objective.probabilities(logits), targets)
     result["balanced_accuracy"] = balanced_accuracy(predicted, labels)
     result["log_loss"] = log_loss(objective.probabilities(logits.double()), labels)
