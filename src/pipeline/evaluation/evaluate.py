@@ -175,7 +175,7 @@ def _figures(outputs: Outputs, finished: FinishedRun, own: DataModule, other_dat
         from pipeline.evaluation.statistics import calibration_error
 
         p = outputs.probabilities()
-        result["per_class"] = per_class(outputs.labels(), outputs.decided(), p, outputs.spec.classes)
+        result["per_class"] = per_class(outputs.labels(), p, outputs.spec.classes, outputs.decided())
         result["calibration"] = {"error": calibration_error(p.max(1), p.argmax(1) == outputs.labels())}
     else:
         result["calibration"] = {}
@@ -183,11 +183,19 @@ def _figures(outputs: Outputs, finished: FinishedRun, own: DataModule, other_dat
 
 
 def per_class(
-    labels: np.ndarray, predicted: np.ndarray, p: np.ndarray, classes: tuple[str, ...]
+    labels: np.ndarray, p: np.ndarray, classes: tuple[str, ...], predicted: np.ndarray | None = None
 ) -> dict[str, dict[str, float]]:
-    """Precision, recall, F1, area under the ROC curve and number of samples of each class; NaN where undefined."""
+    """Precision, recall, F1, area under the ROC curve and number of samples of each class; NaN where undefined.
+
+    Args:
+        labels: True class of each prediction.
+        p: Probabilities, (predictions, classes).
+        classes: Names of the classes.
+        predicted: Predicted class of each; None for the most probable one.
+    """
     from sklearn.metrics import roc_auc_score
 
+    predicted = p.argmax(1) if predicted is None else predicted
     rows = {}
     for number, name in enumerate(classes):
         is_it, said = labels == number, predicted == number
@@ -429,7 +437,7 @@ def _plots(outputs: Outputs, directory: Path) -> list[Path]:
         ("roc", curves.roc_curve),
         ("precision_recall", curves.precision_recall_curve),
     ]
-    areas = [row["roc_auc"] for row in per_class(labels, outputs.decided(), p, spec.classes).values()]
+    areas = [row["roc_auc"] for row in per_class(labels, p, spec.classes).values()]
     occurring = [number for number, area in enumerate(areas) if math.isfinite(area)]
     shown = [1] if len(spec.classes) == 2 else sorted(occurring, key=lambda number: areas[number])
     for number in shown[:MOST_CURVES]:

@@ -142,6 +142,26 @@ def interval_words(settled: Settled, unit: str, held: float | None = None) -> st
     return words if held is None else f"{words}; hold for {100 * held:.1f} % of test rows"
 
 
+def sureness_words(settled: Settled, unit: str, held: float | None = None) -> str:
+    """All that is settled of a model, in a sentence; empty where nothing is.
+
+    Args:
+        settled: What is settled.
+        unit: Unit of a predicted number.
+        held: Share of test rows that intervals hold for.
+    """
+    said = []
+    if settled.temperature != 1.0:
+        said.append(f"logits are divided by {settled.temperature:.3f} before they become probabilities")
+    if settled.threshold != 0.5:
+        said.append(f"the second class is predicted above a probability of {settled.threshold:.3g}")
+    if settled.costs:
+        said.append("the class with the least expected cost is predicted")
+    if settled.half_width is not None:
+        said.append(interval_words(settled, unit, held))
+    return "; ".join(said)
+
+
 def fit_temperature(logits: Array, targets: Array) -> float:
     """The number that logits are divided by so that the likelihood of the targets is largest.
 
