@@ -86,7 +86,8 @@ def test_predictions_server_and_exports_give_the_same_probabilities(
 
     store = Store(None, here / "experiments")
     mlflow.set_tracking_uri(store.uri)
-    (logged,) = mlflow.search_logged_models(output_format="list")
+    client = mlflow.MlflowClient(store.uri)
+    (logged,) = client.search_logged_models([client.get_run(str(result.run_id)).info.experiment_id])
     served = mlflow.pyfunc.load_model(logged.model_uri)
     outputs = [column.name for column in served.metadata.signature.outputs]
     assert outputs == ["label", "probability", "p_blue", "p_green", "p_red", "unusual"]
