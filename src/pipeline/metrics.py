@@ -59,6 +59,12 @@ _OURS = (
     ),
     Metric("roc_auc", "max", "share", also=("auroc", "auc", "auc_roc", "rocauc")),
     Metric("average_precision", "max", "share", also=("ap", "map", "mar", "auprc", "pr_auc", "auc_pr")),
+    Metric("balanced_accuracy", "max", "share", also=("balanced_acc", "balanced_accuracy_score")),
+    Metric("log_loss", "min", "loss", also=("logloss",)),
+    Metric("median_absolute_error", "min", "error", "target", ("medae",)),
+    Metric("mape", "min", "error", also=("mean_absolute_percentage_error",)),
+    # Whether intervals hold as often as they say: more is not better.
+    Metric("coverage", None, "share"),
 )
 _WELL_KNOWN: tuple[tuple[Direction | None, Kind, str], ...] = (
     # A line is a metric, its own name before the others.
@@ -126,7 +132,6 @@ _WELL_KNOWN: tuple[tuple[Direction | None, Kind, str], ...] = (
         """
         nll negative_log_likelihood neg_log_likelihood
         cross_entropy crossentropy ce bce
-        log_loss logloss
         hinge
         huber smooth_l1
         pinball quantile_loss
@@ -144,10 +149,9 @@ _WELL_KNOWN: tuple[tuple[Direction | None, Kind, str], ...] = (
         "error",
         """
         error errors err error_rate mistakes miss_rate
-        mape smape wmape
+        smape wmape
         mase
         msle rmsle mean_squared_log_error
-        medae median_absolute_error
         nrmse
         sse rss
         residual residuals

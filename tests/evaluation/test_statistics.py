@@ -11,6 +11,7 @@ import pytest
 from scipy import stats
 
 from pipeline.evaluation import statistics
+from pipeline.training.sureness import fit_temperature
 
 
 @pytest.mark.parametrize(("only_a", "only_b"), [(0, 0), (0, 5), (3, 3), (10, 25), (0, 1), (900, 1000)])
@@ -117,9 +118,9 @@ def test_the_temperature_that_labels_were_drawn_with_is_found(classes: int) -> N
     p = np.exp(logits / 2.5)
     p /= p.sum(1, keepdims=True)
     labels = (p.cumsum(1) > generator.random((20_000, 1))).argmax(1)
-    assert statistics.fit_temperature(logits, labels) == pytest.approx(2.5, rel=0.05)
+    assert fit_temperature(logits, labels) == pytest.approx(2.5, rel=0.05)
     if classes == 2:
-        assert statistics.fit_temperature(logits[:, 1] - logits[:, 0], labels) == pytest.approx(2.5, rel=0.05)
+        assert fit_temperature(logits[:, 1] - logits[:, 0], labels) == pytest.approx(2.5, rel=0.05)
 
 
 def test_drift_is_seen_where_there_is_one() -> None:

@@ -222,6 +222,8 @@ RULES: dict[str, Rule] = {
     "data.samples": COUNT_OR_NULL,
     "data.streams": COUNT_OR_NULL,
     "data.vocabulary_size": COUNT_OR_NULL,
+    "data.calibrate": Flag(),
+    "data.interval": Number(0, 1, above=True, below=True, null=True),
     "data.max_length": COUNT_OR_NULL,
     "data.steps": COUNT_OR_NULL,
     "model.hidden_units": Number(1, whole=True, many=True, null=True),

@@ -137,20 +137,12 @@ def _write_predictions(outputs: Outputs, path: Path) -> Path:
     else:
         names = spec.classes
         truth = [names[label] for label in outputs.labels()]
-        said = [names[label] for label in _chosen(outputs)]
+        said = [names[label] for label in outputs.decided()]
     with written(path) as draft, draft.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["actual", "predicted"])
         writer.writerows(zip(truth, said, strict=True))
     return path
-
-
-def _chosen(outputs: Outputs) -> np.ndarray:
-    """The class that the model gives each sample: what its accuracy is counted from."""
-    if outputs.spec.task == "binary":
-        return (outputs.logits.reshape(-1) > outputs.model.objective.threshold()).long().numpy()
-    chosen: np.ndarray = outputs.logits.argmax(-1).numpy()
-    return chosen
 
 
 def _check(cfg: DictConfig) -> None:
@@ -183,18 +175,27 @@ def _figures(outputs: Outputs, finished: FinishedRun, own: DataModule, other_dat
         from pipeline.evaluation.statistics import calibration_error
 
         p = outputs.probabilities()
-        result["per_class"] = per_class(outputs.labels(), p, outputs.spec.classes)
+        result["per_class"] = per_class(outputs.labels(), p, outputs.spec.classes, outputs.decided())
         result["calibration"] = {"error": calibration_error(p.max(1), p.argmax(1) == outputs.labels())}
     else:
         result["calibration"] = {}
     return result
 
 
-def per_class(labels: np.ndarray, p: np.ndarray, classes: tuple[str, ...]) -> dict[str, dict[str, float]]:
-    """Precision, recall, F1, area under the ROC curve and number of samples of each class; NaN where undefined."""
+def per_class(
+    labels: np.ndarray, p: np.ndarray, classes: tuple[str, ...], predicted: np.ndarray | None = None
+) -> dict[str, dict[str, float]]:
+    """Precision, recall, F1, area under the ROC curve and number of samples of each class; NaN where undefined.
+
+    Args:
+        labels: True class of each prediction.
+        p: Probabilities, (predictions, classes).
+        classes: Names of the classes.
+        predicted: Predicted class of each; None for the most probable one.
+    """
     from sklearn.metrics import roc_auc_score
 
-    predicted = p.argmax(1)
+    predicted = p.argmax(1) if predicted is None else predicted
     rows = {}
     for number, name in enumerate(classes):
         is_it, said = labels == number, predicted == number
@@ -214,7 +215,8 @@ def per_class(labels: np.ndarray, p: np.ndarray, classes: tuple[str, ...]) -> di
 
 def _calibrated(outputs: Outputs, own: DataModule, predictor: Predictor, cfg: DictConfig) -> dict[str, float]:
     """A temperature fitted on the validation split, and what it changes on the test split."""
-    from pipeline.evaluation.statistics import calibration_error, fit_temperature
+    from pipeline.evaluation.statistics import calibration_error
+    from pipeline.training.sureness import fit_temperature
 
     if outputs.spec.task == "regression" or predictor.module.objective.loss_name == "squared":
         raise UserError("task.calibrate=true is for models that give probabilities of classes")
@@ -223,12 +225,13 @@ def _calibrated(outputs: Outputs, own: DataModule, predictor: Predictor, cfg: Di
     held_out = outputs_on(predictor.module, loader_of(own, own.validation), cfg)
     logits, labels = held_out.known()
     temperature = fit_temperature(logits.numpy(), labels.numpy())
-    cooled = Outputs(outputs.model, outputs.logits / temperature, outputs.targets)
-    p = cooled.probabilities()
+    # The model may have a temperature of its own, by which its probabilities are divided once more.
+    own_one = outputs.model.settled.temperature
+    p = Outputs(outputs.model, outputs.logits * (own_one / temperature), outputs.targets).probabilities()
     return {
         "temperature": temperature,
         "error_after": calibration_error(p.max(1), p.argmax(1) == outputs.labels()),
-        "loss_after": cooled.metrics()["loss"],
+        "loss_after": Outputs(outputs.model, outputs.logits / temperature, outputs.targets).metrics()["loss"],
     }
 
 
@@ -288,7 +291,7 @@ def _plots(outputs: Outputs, directory: Path) -> list[Path]:
     made = [curves.calibration_curve(p.max(1), right, directory / "calibration.png", error)]
     if len(spec.classes) <= 60:
         counts = np.zeros((len(spec.classes), len(spec.classes)), dtype=int)
-        np.add.at(counts, (labels, p.argmax(1)), 1)
+        np.add.at(counts, (labels, outputs.decided()), 1)
         made.append(plots.confusion_matrix(counts, spec.classes, directory / "confusion_matrix.png"))
     drawn: list[tuple[str, Callable[..., Path]]] = [
         ("roc", curves.roc_curve),

@@ -45,7 +45,7 @@ class Outputs:
 
     def metrics(self) -> dict[str, float]:
         """The task's metrics by plain name, computed as a run computes its test metrics."""
-        from pipeline.training.evaluating import scores
+        from pipeline.training.scoring import scores
 
         return scores(self.model, self.logits, self.targets)
 
@@ -62,6 +62,11 @@ class Outputs:
         p: np.ndarray = self.model.objective.probabilities(self.known()[0]).numpy()
         return p
 
+    def decided(self) -> np.ndarray:
+        """The class that the model gives each prediction, (predictions,): what its accuracy is counted from."""
+        found: np.ndarray = self.model.objective.decided(self.known()[0]).reshape(-1).numpy()
+        return found
+
     def labels(self) -> np.ndarray:
         """The true class of each prediction, (predictions,)."""
         found: np.ndarray = self.known()[1].reshape(-1).long().numpy()
@@ -73,11 +78,7 @@ class Outputs:
         if self.spec.task == "regression":
             error = (logits.reshape(len(targets), -1) - targets.reshape(len(targets), -1)).abs().mean(1)
             return "mae", error.double().numpy()
-        if self.spec.task == "binary":
-            right = (logits.reshape(-1) > self.model.objective.threshold()) == (targets.reshape(-1) > 0.5)
-        else:
-            right = logits.argmax(-1) == targets
-        return "accuracy", right.numpy()
+        return "accuracy", (self.decided() == self.labels())
 
     def judged(self) -> tuple[str, np.ndarray]:
         """Name of the metric that runs are compared by, and its value for each prediction: their mean is reported."""

@@ -170,34 +170,6 @@ def calibration_error(confidence: Array, correct: Array, bins: int = 15) -> floa
     return float(gap[count > 0].sum() / len(confidence))
 
 
-def fit_temperature(logits: Array, targets: Array) -> float:
-    """The number that logits are divided by so that the likelihood of the targets is largest.
-
-    Args:
-        logits: Logits, (samples, classes); for two classes also (samples,) or (samples, 1), of the second class.
-        targets: Class numbers, (samples,).
-
-    Returns:
-        The temperature, between 0.05 and 20: above 1 where the model is too sure of itself.
-    """
-    from scipy.optimize import minimize_scalar
-
-    logits = np.asarray(logits, dtype=np.float64)
-    logits = logits.reshape(len(logits), -1)
-    if logits.shape[1] == 1:
-        logits = np.concatenate([np.zeros_like(logits), logits], axis=1)
-    labels = np.asarray(targets).astype(int).reshape(-1)
-
-    def loss(log_temperature: float) -> float:
-        scaled = logits / math.exp(log_temperature)
-        scaled -= scaled.max(1, keepdims=True)
-        chosen = scaled[np.arange(len(labels)), labels]
-        return float((np.log(np.exp(scaled).sum(1)) - chosen).mean())
-
-    found = minimize_scalar(loss, bounds=(math.log(0.05), math.log(20)), method="bounded")
-    return math.exp(float(found.x))
-
-
 def drift(before: Array, now: Array) -> tuple[float, float]:
     """Two-sample Kolmogorov–Smirnov test: has a distribution moved?
 

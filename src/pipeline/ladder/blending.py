@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -14,13 +13,14 @@ from pipeline.evaluation.outputs import Outputs, paired_values
 from pipeline.ladder.bagging import bagged, blended, folds_in
 from pipeline.ladder.budget import Budget
 from pipeline.ladder.rungs import Climb, Rung, chance
-from pipeline.models.blend import as_logits
+from pipeline.models.blend import Blend, as_logits
 from pipeline.runs.describing import describe
 from pipeline.runs.finished import data_of
 from pipeline.runs.hooks import Hooks
 from pipeline.runs.keeping import keep
 from pipeline.runs.recording import AnyRun, NoRun, git_state, open_run, recorded
 from pipeline.runs.result import RunResult
+from pipeline.training.sureness import settle, wanted
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,12 @@ def add_blend(climb: Climb, directory: Path, parent: AnyRun, budget: Budget) -> 
         Outputs(found.model, as_logits(answers, data.spec), data.pooled_targets)
         for answers in (found.best.answers, found.answers)
     )
-    assert data.validation is not None
+    assert data.validation is not None and best.cfg is not None
+    # Each row's answer is of models that have not seen it: all of them tell how sure the blend is.
+    sure = settle(
+        found.model, together.logits, together.targets, wanted(data, str(best.cfg.objective.metric))
+    )
+    found.model.settle(sure.settled)
     held_out = together.subset(torch.arange(len(data.train), len(data.pooled_targets)))
     rung.judged = held_out.judged()[1]
     rung.validation = float(rung.judged.mean())
@@ -79,7 +84,7 @@ def add_blend(climb: Climb, directory: Path, parent: AnyRun, budget: Budget) -> 
         better = climb.gain(over) > 0 and over.p_value < 0.05 / climb.tried
         figures += f"; against the baseline on validation data {chance(over)}"
     rung.showed = f"{rung.made_of}: {'better' if better else 'not better'} ({figures})"
-    rung.result = _recorded(rung, data, found.model, held_out, parent, time.time() - started)
+    rung.result = _recorded(rung, data, found.model, held_out, parent, time.time() - started, sure.notes)
     rung.seconds = time.time() - started
     climb.rungs.append(rung)
     if better:
@@ -104,7 +109,13 @@ def _seconds(rung: Rung) -> float:
 
 
 def _recorded(
-    rung: Rung, data: TableData, model: Any, outputs: Outputs, parent: AnyRun, seconds: float
+    rung: Rung,
+    data: TableData,
+    model: Blend,
+    outputs: Outputs,
+    parent: AnyRun,
+    seconds: float,
+    notes: list[str],
 ) -> RunResult:
     """The blend's own run."""
     assert rung.cfg is not None
@@ -122,6 +133,7 @@ def _recorded(
             "class": "Blend",
             "parameters": sum(tensor.numel() for tensor in model.state_dict().values()),
             "members": len(model.members),
+            **({"sureness": sureness} if (sureness := model.settled.to_dict()) else {}),
         },
         metrics=metrics,
         baseline={},
@@ -129,7 +141,7 @@ def _recorded(
         samples_per_second=0.0,
         seed=int(rung.cfg.seed),
         git_commit=git_state()[0],
-        notes=[rung.made_of],
+        notes=[rung.made_of, *notes],
     )
     with recorded(tracked):
         tracked.log_metrics({f"best/{name}": value for name, value in metrics.items()})

@@ -30,6 +30,7 @@ from pipeline.ladder.budget import Budget
 from pipeline.ladder.pace import epochs_within
 from pipeline.ladder.registering import register
 from pipeline.ladder.rungs import Climb, Rung, judge
+from pipeline.models.settled import Settled
 from pipeline.runs.finished import data_of
 from pipeline.runs.hooks import Hooks
 from pipeline.runs.recording import AnyRun, NoRun, git_state, open_run, recorded, reopen_run
@@ -212,18 +213,18 @@ def _baseline(cfg: DictConfig, directory: Path, parent: AnyRun) -> Climb:
     return Climb(metric, [rung], rung, baseline=name)
 
 
-def _hooks(rung: Rung, parent: AnyRun) -> Hooks:
+def _hooks(rung: Rung, parent: AnyRun, settled: Settled | None = None) -> Hooks:
     assert rung.cfg is not None
     tags = {"rung": rung.name, "mlflow.runName": f"{rung.cfg.name}-{rung.name}"}
     tracked = None if isinstance(parent, NoRun) else parent
-    return Hooks(directory=rung.directory, parent=tracked, tags=tags, test=False)
+    return Hooks(directory=rung.directory, parent=tracked, tags=tags, test=False, settled=settled)
 
 
-def _trained(rung: Rung, parent: AnyRun) -> RunResult:
+def _trained(rung: Rung, parent: AnyRun, settled: Settled | None = None) -> RunResult:
     from pipeline.runs.train import train
 
     assert rung.cfg is not None
-    return train(rung.cfg, _hooks(rung, parent))
+    return train(rung.cfg, _hooks(rung, parent, settled))
 
 
 def _answers(rung: Rung, data: DataModule, split: Rows) -> Outputs:
@@ -321,6 +322,8 @@ def _retrain(cfg: DictConfig, climb: Climb, directory: Path, parent: AnyRun, bud
     if not str(scheduler.get("monitor", "")).startswith("val/"):
         # Nothing is held out any more: a validation figure would only mislead.
         fixed.append("+trainer.limit_val_batches=0")
+    # Nothing is held out any more: how sure the model is was read off validation data before.
+    settled = Settled.from_dict(chosen.result.model.get("sureness"))
     for seed in cfg.task.seeds:
         started = time.time()
         if climb.final and budget.left() < 1.2 * climb.final[-1].seconds:
@@ -329,7 +332,7 @@ def _retrain(cfg: DictConfig, climb: Climb, directory: Path, parent: AnyRun, bud
         name = f"final-seed-{seed}"
         rung = Rung(name, directory / name, [*chosen.overrides, *fixed, f"seed={seed}"])
         rung.cfg = _composed(rung.overrides)
-        rung.result = _trained(rung, parent)
+        rung.result = _trained(rung, parent, settled)
         rung.seconds = time.time() - started
         climb.final.append(rung)
 

@@ -13,8 +13,10 @@ from pipeline.ladder.naming import file_and_target
 from pipeline.ladder.rungs import amount, chance
 from pipeline.metrics import in_words as in_figures
 from pipeline.metrics import unit_of
+from pipeline.models.settled import Settled
 from pipeline.reports.html import Page
 from pipeline.runs.settings import sections
+from pipeline.training.sureness import sureness_words
 
 if TYPE_CHECKING:
     from pipeline.ladder.rungs import Climb, Rung
@@ -237,6 +239,8 @@ def model_card(climb: Climb, cfg: DictConfig, winner: Rung, run_id: str) -> str:
     data = winner.result.data
     seeds = ", ".join(f"{rung.test.value:.4f}" for rung in climb.final if rung.test is not None)
     stand_in = "" if data["used"] == data["requested"] else f" (a stand-in for {data['requested']})"
+    settled = Settled.from_dict(winner.result.model.get("sureness"))
+    sure = sureness_words(settled, str(data.get("unit") or ""), winner.metrics.get("coverage"))
     return "\n\n".join(
         [
             f"# {' '.join(file_and_target(cfg) or [str(cfg.name)])}: {climb.chosen.name}",
@@ -248,6 +252,7 @@ def model_card(climb: Climb, cfg: DictConfig, winner: Rung, run_id: str) -> str:
             f"Baseline ({_baseline(climb)}): {climb.rungs[0].test}. Gain {amount(climb, winner.gain)}, "
             f"{winner.gain.method}, {chance(winner.gain)}. Chosen among {climb.tried} fits on validation data; "
             f"{'made of' if climb.chosen.made_of else 'trained for'} {climb.length}.",
+            *([f"**How sure it is**, read off data that it had not learnt from: {sure}."] if sure else []),
             "**Limits**: measured on samples of the same source alone; inputs unlike the training data get an answer "
             "all the same. `task=evaluate` shows how good the probabilities are, which classes are confused, and with "
             "`task.shift=…` what shifted inputs cost.",

@@ -15,6 +15,7 @@ from pipeline.data.core.spec import Spec
 from pipeline.data.core.splits import Rows
 from pipeline.errors import UserError
 from pipeline.models.objective import Objective
+from pipeline.models.settled import Settled
 
 State = Any
 """What a recurrent model carries from batch to batch: a tensor, a tuple of tensors, or None."""
@@ -100,6 +101,19 @@ class BaseModule(nn.Module):
         """Where the weights are."""
         tensors = chain(self.parameters(), self.buffers())
         return next((tensor.device for tensor in tensors), torch.device("cpu"))
+
+    @property
+    def settled(self) -> Settled:
+        """How sure it is, see :meth:`settle`."""
+        return self.objective.settled
+
+    def settle(self, settled: Settled) -> None:
+        """Take over how sure it is: probabilities, decisions and intervals follow from it, its training does not.
+
+        Args:
+            settled: What validation data showed, see :mod:`pipeline.training.sureness`.
+        """
+        self.objective.settle(settled)
 
     def initialise(self) -> None:
         """Give the weights their starting values; a subclass calls this once its layers are there."""

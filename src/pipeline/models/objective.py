@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline.data.core.spec import Spec
+from pipeline.models.settled import Settled
 
 
 class Objective:
@@ -21,13 +22,23 @@ class Objective:
             absolute error of numbers and the cross-entropy of classes.
         l1: Weight of the sum of absolute weights that is added to the training loss.
         l2: Weight of the sum of squared weights that is added to the training loss.
+
+    Attributes:
+        settled: How sure the model is, settled after its fit; the loss knows nothing of it.
     """
 
     def __init__(self, spec: Spec, loss: str = "auto", l1: float = 0.0, l2: float = 0.0) -> None:
         if loss == "judged":
             loss = "absolute" if spec.task == "regression" else "auto"
         self.spec, self.loss_name, self.l1, self.l2 = spec, loss, l1, l2
+        self.settled = Settled()
+        self._costs: Tensor | None = None
         self._weights: Tensor | None = None
+
+    def settle(self, settled: Settled) -> None:
+        """Read outputs in this way from now on."""
+        self.settled = settled
+        self._costs = torch.tensor(settled.costs, dtype=torch.float64) if settled.costs else None
 
     def loss(self, logits: Tensor, y: Tensor) -> Tensor:
         """Mean loss over the targets; targets below 0 of a task with a target per step are left out.
@@ -90,10 +101,15 @@ class Objective:
             logits, y = logits[keep], y[keep]
         return logits, y
 
+    def cooled(self, logits: Tensor) -> Tensor:
+        """Logits as they become probabilities: divided by the temperature; regression outputs stay as they are."""
+        return logits if self.settled.temperature == 1.0 else logits / self.settled.temperature
+
     def probabilities(self, logits: Tensor) -> Tensor:
         """Probability of each class (two columns for a binary task); regression outputs stay as they are."""
         if self.spec.task == "regression":
             return logits
+        logits = self.cooled(logits)
         if self.spec.task == "binary":
             logits = logits.reshape(*logits.shape[: 2 if self.spec.per_step else 1])
             p = logits.clamp(0, 1) if self.loss_name == "squared" else logits.sigmoid()
@@ -102,7 +118,17 @@ class Objective:
 
     def threshold(self) -> float:
         """The logit above which a binary task says yes."""
-        return 0.5 if self.loss_name == "squared" else 0.0
+        return self.settled.threshold if self.loss_name == "squared" else self.settled.logit
+
+    def decided(self, logits: Tensor) -> Tensor:
+        """The class that is predicted for each sample (or step): a number from 0."""
+        if self.spec.task == "binary":
+            logits = logits.reshape(*logits.shape[: 2 if self.spec.per_step else 1])
+            return (logits > self.threshold()).long()
+        if self._costs is not None:
+            expected = self.probabilities(logits).double().cpu() @ self._costs
+            return expected.argmin(-1).to(logits.device)
+        return logits.argmax(-1)
 
     def _class_weights(self, device: torch.device) -> Tensor | None:
         if not self.spec.class_weights:

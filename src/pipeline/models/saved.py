@@ -17,6 +17,7 @@ from pipeline.data.encoders import restored
 from pipeline.errors import UserError
 from pipeline.files import written
 from pipeline.models.base import BaseModule
+from pipeline.models.settled import Settled
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,6 +47,7 @@ def save(module: BaseModule, encoder: Encoder, directory: Path) -> Path:
             "class": f"{type(module).__module__}.{type(module).__qualname__}",
             "hyperparameters": module.hyperparameters,
             "format": 1,
+            **({"sureness": sureness} if (sureness := module.settled.to_dict()) else {}),
             "sha256": {FILES[0]: _sha256(weights_file), FILES[2]: _sha256(encoder_file)},
         }
         description.write_text(json.dumps(values, indent=2), encoding="utf-8")
@@ -70,6 +72,7 @@ def load(directory: str | Path) -> Predictor:
                 raise ValueError(f"the checksum of {name} is wrong")
         module = model_class(description["class"])(**description["hyperparameters"])
         module.load_state_dict(load_file(str(folder / FILES[0])))
+        module.settle(Settled.from_dict(description.get("sureness")))
         encoder = restored(json.loads((folder / FILES[2]).read_text(encoding="utf-8")))
     except UserError:
         raise
@@ -129,10 +132,14 @@ class Predictor:
             batch_size: Number of samples computed at once.
 
         Returns:
-            A row a sample: ``label``, ``probability`` and ``p_<class>`` for classes, ``prediction`` for numbers. For
-            sequences with an output a step these are lists.
+            A row a sample: ``label``, ``probability`` and ``p_<class>`` for classes; ``prediction`` for numbers, with
+            ``low`` and ``high`` where the model has intervals; ``unusual`` where the encoder can tell which samples
+            are unlike those of the training. For sequences with an output a step these are lists.
         """
-        return self.frame(self.logits(self.encoder.encode(raw), batch_size))
+        inputs = self.encoder.encode(raw)
+        frame = self.frame(self.logits(inputs, batch_size))
+        unusual = self.encoder.unusual(inputs)
+        return frame if unusual is None else frame.assign(unusual=unusual)
 
     def frame(self, logits: Tensor) -> pd.DataFrame:
         """The table of :meth:`predict` from raw outputs."""
@@ -140,16 +147,20 @@ class Predictor:
 
         if self.spec.task == "regression":
             values = logits.numpy()
-            return pd.DataFrame(
-                {"prediction": values[:, 0] if self.spec.outputs == 1 and values.ndim == 2 else list(values)}
-            )
+            single = self.spec.outputs == 1 and values.ndim == 2
+            numbers = {"prediction": values[:, 0] if single else list(values)}
+            if single and (half := self.module.settled.half_width) is not None:
+                middle = values[:, 0].astype(np.float64)
+                numbers |= {"low": middle - half, "high": middle + half}
+            return pd.DataFrame(numbers)
         p = self.module.objective.probabilities(logits).numpy()
-        best = p.argmax(-1)
+        best = self.module.objective.decided(logits).numpy()
+        chosen = np.take_along_axis(p, best[..., None], -1)[..., 0]
         names = np.asarray(self.spec.classes, dtype=object)
         if self.spec.per_step:
             return pd.DataFrame(
-                {"label": [list(row) for row in names[best]], "probability": [list(row) for row in p.max(-1)]}
+                {"label": [list(row) for row in names[best]], "probability": [list(row) for row in chosen]}
             )
-        columns = {"label": names[best], "probability": p.max(-1).astype(np.float64)}
+        columns = {"label": names[best], "probability": chosen.astype(np.float64)}
         columns |= {f"p_{name}": p[:, i].astype(np.float64) for i, name in enumerate(self.spec.classes)}
         return pd.DataFrame(columns)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pipeline.models.settled import Settled
     from pipeline.tracking import Reference, Run
 
 
@@ -30,6 +31,7 @@ class Hooks:
         baseline: Whether to compute the common-sense baseline.
         test: Whether to test at the end where the configuration asks for it; a ladder looks at the test split later,
             for all of its rungs at once.
+        settled: How sure the model is, where nothing is held out to tell it by; None to read it off validation data.
     """
 
     on_epoch: Callable[[int, dict[str, float]], None] | None = None
@@ -44,3 +46,4 @@ class Hooks:
     started: float | None = None
     baseline: bool = True
     test: bool = True
+    settled: Settled | None = None

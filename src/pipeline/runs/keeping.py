@@ -42,7 +42,12 @@ def keep(
         tracked.log_model(
             bundle,
             signature=class_signature(
-                data.encoder.signature(), spec.classes, spec.per_step, spec.task == "regression"
+                data.encoder.signature(),
+                spec.classes,
+                spec.per_step,
+                spec.task == "regression",
+                intervals=model.settled.half_width is not None,
+                unusual=data.encoder.tells_unusual,
             ),
             input_example=_example(data, result.directory),
             requirements=requirements(),

@@ -71,7 +71,7 @@ def _of_test(
     if spec.per_step or spec.task == "regression":
         return []
     p = model.objective.probabilities(logits).numpy()
-    predicted, true = p.argmax(-1), targets.long().reshape(-1).numpy()
+    predicted, true = model.objective.decided(logits).numpy(), targets.long().reshape(-1).numpy()
     made = []
     if len(spec.classes) <= 60:
         counts = np.zeros((len(spec.classes), len(spec.classes)), dtype=int)

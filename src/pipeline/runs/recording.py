@@ -162,9 +162,23 @@ def _git(*arguments: str) -> str:
 
 
 def class_signature(
-    inputs: Mapping[str, Any], classes: tuple[str, ...], per_step: bool, regression: bool
+    inputs: Mapping[str, Any],
+    classes: tuple[str, ...],
+    per_step: bool,
+    regression: bool,
+    intervals: bool = False,
+    unusual: bool = False,
 ) -> dict[str, Any]:
-    """The tracked model's signature, from an encoder's and the classes."""
+    """The tracked model's signature, from an encoder's and the classes.
+
+    Args:
+        inputs: The encoder's signature.
+        classes: Names of the classes.
+        per_step: Whether there is an output for each step.
+        regression: Whether numbers are predicted.
+        intervals: Whether each number comes with the ends of its interval.
+        unusual: Whether it is said of each sample if it is unlike those of the training.
+    """
     from pipeline.tracking import signatures
 
     if inputs["type"] == "tensor":
@@ -175,8 +189,11 @@ def class_signature(
         columns = [
             signatures.column(c["dtype"], c["name"], c.get("required", True)) for c in inputs["columns"]
         ]
-    if regression:
-        return {"inputs": columns, "outputs": [signatures.column("double", "prediction")]}
-    if per_step:
+    if per_step and not regression:
         return {"inputs": columns, "outputs": None}
-    return {"inputs": columns, "outputs": signatures.class_outputs(classes)}
+    outputs = signatures.class_outputs(classes)
+    if regression:
+        names = ("prediction", "low", "high") if intervals else ("prediction",)
+        outputs = [signatures.column("double", name) for name in names]
+    flag = [signatures.column("boolean", "unusual")] if unusual else []
+    return {"inputs": columns, "outputs": outputs + flag}

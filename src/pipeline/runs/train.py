@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from pipeline.models.base import BaseModule
     from pipeline.training.at_once import Fitted
     from pipeline.training.fit import Fit
+    from pipeline.training.sureness import Wanted
 
 log = logging.getLogger(__name__)
 
@@ -130,6 +131,7 @@ def _prepared(plan: RunPlan, hooks: Hooks) -> tuple[DataModule, BaseModule | Any
     import pytorch_lightning as pl
 
     from pipeline.training.building import build_data, build_model, monitored
+    from pipeline.training.sureness import wanted
     from pipeline.training.trainer import quieten
 
     quieten()
@@ -143,6 +145,7 @@ def _prepared(plan: RunPlan, hooks: Hooks) -> tuple[DataModule, BaseModule | Any
     if trains_here(model):
         # A metric that nothing is known of is the user's mistake, and told before anything is recorded.
         monitored(plan.fit, data)
+        wanted(data, plan.fit.metric)
     if hooks.on_model:
         hooks.on_model(data, model)
     return data, model
@@ -161,6 +164,7 @@ def _fit_and_test(
     from pipeline.training.at_once import fit_at_once, fits_at_once
     from pipeline.training.building import parameters
     from pipeline.training.fit import prepare_fit, run_fit, start_from
+    from pipeline.training.sureness import wanted
 
     record_data(data, model, tracked)
     if plan.start_from:
@@ -211,6 +215,8 @@ def _fit_and_test(
     result.seconds |= {"startup": (fit.started or time.time()) - started, "fit": fit.seconds, "test": 0.0}
     tested = plan.test and hooks.test
     answers = None
+    if is_main_process():
+        _settle(fit, wanted(data, plan.fit.metric), hooks, result)
     if tested and data.test is not None and is_main_process():
         answers = _test(fit, data.test, result)
     if is_main_process():
@@ -253,17 +259,54 @@ def _note_at_once(fitted: Fitted, result: RunResult) -> None:
         log.info("%s: %s", result.model["class"], fitted.note)
 
 
+def _settle(fit: Fit, asked: Wanted, hooks: Hooks, result: RunResult) -> None:
+    """Read off validation data how sure the model is; its figures there are those of the model as it was trained."""
+    from pipeline.training.scoring import scores
+    from pipeline.training.sureness import Found, settle
+
+    data, model = fit.data, fit.model
+    if hooks.settled is not None:
+        model.settle(hooks.settled)
+    elif asked.needs_validation and (data.train_on_all or not data.validation):
+        result.notes.append("nothing is held out: neither probabilities nor intervals can be settled on it")
+    elif asked.needs_validation or asked.costs:
+        found = Found(asked.decision())
+        if data.validation and not data.train_on_all:
+            logits, targets = _answers(fit, data.validation)
+            for name, value in scores(model, logits, targets).items():
+                result.metrics.setdefault(f"val/{name}", value)
+            found = settle(model, logits, targets, asked)
+        model.settle(found.settled)
+        result.notes += found.notes
+    if sureness := model.settled.to_dict():
+        result.model["sureness"] = sureness
+
+
 def _test(fit: Fit, split: Rows, result: RunResult) -> tuple[Tensor, Tensor]:
     """Look at the test split once, for its metrics; gives logits and targets."""
-    from pipeline.training.evaluating import outputs_of, scores
-    from pipeline.training.memory import BatchParts
+    from pipeline.training.scoring import scores
+    from pipeline.training.sureness import interval_words
 
     began = time.perf_counter()
-    parts = BatchParts(fit.data, fit.module, bool(fit.plan.trainer.get("auto_batch_size")))
-    logits, targets = parts.within(lambda: outputs_of(fit.trainer, fit.module, parts.loader_of(split)))
-    result.metrics |= {f"test/{name}": value for name, value in scores(fit.model, logits, targets).items()}
+    logits, targets = _answers(fit, split)
+    found = scores(fit.model, logits, targets)
+    result.metrics |= {f"test/{name}": value for name, value in found.items()}
+    if "coverage" in found:
+        settled, unit = fit.model.settled, fit.data.spec.target_unit
+        said = interval_words(settled, unit)
+        result.notes = [note for note in result.notes if note != said]
+        result.notes.append(interval_words(settled, unit, found["coverage"]))
     result.seconds["test"] = time.perf_counter() - began
     return logits, targets
+
+
+def _answers(fit: Fit, split: Rows) -> tuple[Tensor, Tensor]:
+    """Logits and targets of every sample of a split."""
+    from pipeline.training.evaluating import outputs_of
+    from pipeline.training.memory import BatchParts
+
+    parts = BatchParts(fit.data, fit.module, bool(fit.plan.trainer.get("auto_batch_size")))
+    return parts.within(lambda: outputs_of(fit.trainer, fit.module, parts.loader_of(split)))
 
 
 def _baseline(data: DataModule, result: RunResult, tested: bool) -> None:

@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from pipeline.errors import UserError
 from pipeline.evaluation.outputs import result_directory
 from pipeline.files import written
+from pipeline.models.base import BaseModule
+from pipeline.models.settled import Settled
 from pipeline.runs.finished import asked_model, asked_run, data_of, load_predictor, open_store
 from pipeline.runs.own_model import own_module
 
@@ -64,7 +66,7 @@ def export(cfg: DictConfig) -> tuple[Path, float, int]:
         x = real_samples(data_of(run.cfg))
     writers = {"onnx": write_onnx, "pt2": write_pt2, "safetensors": write_safetensors}
     with written(path) as draft:
-        difference = largest_difference(predictor.module, writers[form](predictor, x, draft), x)
+        difference = largest_difference(_Inference(predictor.module), writers[form](predictor, x, draft), x)
         if not difference <= float(cfg.task.tolerance):
             raise UserError(
                 f"the exported model differs from the original by {difference:.3g}, more than "
@@ -187,10 +189,12 @@ def write_safetensors(predictor: Predictor | OwnExport, x: Tensor, path: Path) -
         if isinstance(predictor, OwnExport):
             model = copy.deepcopy(predictor.module)
         else:
-            model = model_class(header["class"])(**json.loads(header["hyperparameters"]))
+            built = model_class(header["class"])(**json.loads(header["hyperparameters"]))
+            built.settle(Settled.from_dict(json.loads(header["sureness"])))
+            model = built
         model.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
-    model.eval()
-    return lambda inputs: model(inputs).float()
+    answers = _Inference(model)
+    return lambda inputs: answers(inputs).float()
 
 
 def free_axes(predictor: Predictor | OwnExport) -> dict[int, Any]:
@@ -213,11 +217,15 @@ def description(predictor: Predictor | OwnExport) -> dict[str, str]:
         "classes": json.dumps(list(predictor.spec.classes)),
         "task": predictor.spec.task,
         "encoder": json.dumps(predictor.encoder.to_state()),
+        "sureness": json.dumps(module.settled.to_dict()),
     }
 
 
 class _Inference(nn.Module):
-    """The model alone: what its trainer needs does not belong into an export."""
+    """The model alone: what its trainer needs does not belong into an export.
+
+    Its logits are those that become the probabilities which it gives anywhere: divided by its temperature.
+    """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -225,7 +233,7 @@ class _Inference(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.model(x)
-        return logits
+        return self.model.objective.cooled(logits) if isinstance(self.model, BaseModule) else logits
 
 
 def _target(cfg: DictConfig, form: str) -> Path:

@@ -88,13 +88,16 @@ def predict(
     from pipeline.evaluation.inputs import chunks
 
     form = output_format or ("jsonl" if Path(target).suffix in (".jsonl", ".ndjson", ".json") else "csv")
-    count = 0
+    count = unusual = 0
     with _opened(target) as file:
         write = _CsvWriter(file) if form == "csv" else _JsonWriter(file)
         for some in chunks(source, predictor.encoder, BATCHES_A_CHUNK * batch_size, input_format):
             frame = _predicted(predictor, some, batch_size)
             write.add(frame)
             count += len(frame)
+            unusual += int(frame["unusual"].sum()) if predictor.encoder.tells_unusual else 0
+    if unusual:
+        log.warning("%d of %d rows are unlike the training data (column unusual)", unusual, count)
     if count == 0:
         log.warning("%s holds no samples: nothing was predicted", source)
     return count

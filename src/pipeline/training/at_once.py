@@ -14,11 +14,12 @@ from pipeline.errors import UserError
 from pipeline.models.base import BaseModule
 from pipeline.models.linear import Linear
 from pipeline.models.trees import Trees
-from pipeline.training.evaluating import outputs_of, scores
+from pipeline.training.evaluating import outputs_of
 from pipeline.training.fit import Fit
 from pipeline.training.growing import grow
 from pipeline.training.plan import FitPlan
 from pipeline.training.recorder import History
+from pipeline.training.scoring import scores
 from pipeline.training.signals import Signals
 from pipeline.training.solving import solve
 from pipeline.training.stopping import Stop

@@ -26,6 +26,7 @@ from pipeline.training.plan import FitPlan, Node
 from pipeline.training.profiling import lightning_profiler, profiled
 from pipeline.training.progress import Progress
 from pipeline.training.recorder import Recorder
+from pipeline.training.scoring import needs_every_output
 from pipeline.training.signals import Signals
 from pipeline.training.trainer import Threads, build_trainer, steps_per_call
 
@@ -120,7 +121,9 @@ def prepare_fit(
     _check_validation_interval(trainer, settings, batches)
     # At the end of an epoch there is a step in any case: its gradient is the mean of what was added up.
     how = optimisation(plan)
-    module = TrainingModule(model, replace(how, accumulate=min(how.accumulate, batches)), compiled)
+    asked = any(map(needs_every_output, (metric, plan.metric, how.monitor)))
+    in_full = asked and not model.spec.per_step
+    module = TrainingModule(model, replace(how, accumulate=min(how.accumulate, batches)), compiled, in_full)
     chunk = steps_per_call(settings, model, plan.checkpoint.every_n_steps)
     return Fit(plan, data, module, trainer, recorder, checkpoints, chunk, on_rewind)
 

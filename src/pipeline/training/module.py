@@ -32,6 +32,7 @@ from pipeline.training.lightning_inside import (
     known_signature,
 )
 from pipeline.training.randomness import random_state, set_random_state
+from pipeline.training.scoring import scores
 from pipeline.training.step import Loop, Machine, Optimisation, after_step, learning_rate, train_on
 
 
@@ -44,9 +45,16 @@ class TrainingModule(QuickAttributes, pl.LightningModule):
         model: The network.
         plan: Plan of its training; None for a module that only tests.
         compiled: Whether the forward pass of the training is compiled by ``torch.compile``.
+        in_full: Whether each validation computes the metrics that need every output at once.
     """
 
-    def __init__(self, model: BaseModule, plan: Optimisation | None = None, compiled: bool = False) -> None:
+    def __init__(
+        self,
+        model: BaseModule,
+        plan: Optimisation | None = None,
+        compiled: bool = False,
+        in_full: bool = False,
+    ) -> None:
         super().__init__()
         self.save_hyperparameters(model.hyperparameters)
         self.automatic_optimization = False
@@ -61,6 +69,7 @@ class TrainingModule(QuickAttributes, pl.LightningModule):
         self._rate_factor = 1.0
         self._resumed: dict[str, Any] | None = None
         self._outputs: list[tuple[Tensor, Tensor]] | None = None
+        self._in_full = in_full
 
     def _new_loop(self) -> Loop:
         plan = self._plan or Optimisation(optimizer=torch.optim.SGD)
@@ -269,6 +278,8 @@ class TrainingModule(QuickAttributes, pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         self._start_evaluation()
+        if self._in_full:
+            self.keep_outputs()
 
     def on_test_epoch_start(self) -> None:
         self._start_evaluation()
@@ -302,13 +313,23 @@ class TrainingModule(QuickAttributes, pl.LightningModule):
                     self._outputs.append((logits.float().cpu(), y.cpu()))
 
     def on_validation_epoch_end(self) -> None:
-        self._log_metrics("val", self._evaluated)
+        metrics = self._evaluated.metrics()
+        if self._in_full and (kept := self.kept_outputs()):
+            logits, targets = (torch.cat(parts) for parts in zip(*kept, strict=True))
+            # Outputs that are no numbers are the loss's affair, which says in which step it was.
+            metrics = (
+                {**scores(self.model, logits, targets), **metrics} if logits.isfinite().all() else metrics
+            )
+        self._log_values("val", metrics)
 
     def on_test_epoch_end(self) -> None:
         self._log_metrics("test", self._evaluated)
 
     def _log_metrics(self, prefix: str, sums: Sums) -> None:
-        metrics = {f"{prefix}/{name}": value for name, value in sums.metrics().items()}
+        self._log_values(prefix, sums.metrics())
+
+    def _log_values(self, prefix: str, values: dict[str, float]) -> None:
+        metrics = {f"{prefix}/{name}": value for name, value in values.items()}
         # Lightning rounds what is logged to float32; the record of the run takes the exact values.
         self.epoch_metrics.update(metrics)
         if self.trainer.loggers:

@@ -54,6 +54,15 @@ class Encoder(ABC):
         """
         raise NotImplementedError
 
+    @property
+    def tells_unusual(self) -> bool:
+        """Whether :meth:`unusual` can tell."""
+        return False
+
+    def unusual(self, inputs: torch.Tensor) -> np.ndarray | None:
+        """Which of some encoded samples are unlike those of the training, (samples,); None where it cannot tell."""
+        return None
+
     @abstractmethod
     def state(self) -> dict[str, Any]:
         """Everything that was fitted, as JSON values."""

@@ -51,6 +51,9 @@ class DataModule(pl.LightningDataModule):
         data_dir: The user's data directory.
         train_on_all: Whether to train on the validation samples too (for a last fit whose settings are final).
         stand_in_steps: Least number of optimiser steps that a stand-in is trained for, None for as long as the data.
+        calibrate: Whether probabilities are calibrated on the validation split after the fit.
+        interval: Share of true values that the intervals around predicted numbers are to hold, None for no intervals.
+        costs: Cost of each mistake by which the predicted class is chosen, None for the most probable class.
     """
 
     spec: Spec
@@ -81,6 +84,9 @@ class DataModule(pl.LightningDataModule):
         data_dir: str | Path = "data",
         train_on_all: bool = False,
         stand_in_steps: int | None = None,
+        calibrate: bool = False,
+        interval: float | None = None,
+        costs: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.name, self.batch_size, self.eval_batch_size = name, batch_size, eval_batch_size
@@ -88,6 +94,7 @@ class DataModule(pl.LightningDataModule):
         self.folds, self.fold, self.fallback = folds, fold, fallback
         self.augment, self.balance, self.data_dir = augment, balance, Path(data_dir)
         self.train_on_all, self.stand_in_steps = train_on_all, stand_in_steps
+        self.calibrate, self.interval, self.costs = calibrate, interval, costs
         self.requested = self.used = name
         self.source = ""
         if fallback is not None and fallback not in self.stand_ins:

@@ -19,6 +19,7 @@ from torch import Tensor
 from pipeline.data.core.encoder import Encoder
 from pipeline.data.core.splits import Rows
 from pipeline.data.tables.files import TableFormat
+from pipeline.data.tables.unusual import Usual
 from pipeline.data.tables.values import Column, Kind, Table, dates_of, listed, numbers_of, table_of, truths_of
 from pipeline.errors import UserError
 
@@ -218,11 +219,18 @@ class TableEncoder(Encoder):
         features: The state of each feature, with its ``kind``.
         written: How the file is written that it was fitted on (arguments of :class:`TableFormat` that differ from the
             defaults): files to predict are read in the same way.
+        usual: What training rows look like, as :meth:`Usual.state` says it; None where that is not known.
     """
 
     kind = "table"
 
-    def __init__(self, features: Sequence[dict[str, Any]], written: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        features: Sequence[dict[str, Any]],
+        written: dict[str, str] | None = None,
+        usual: dict[str, Any] | None = None,
+    ) -> None:
+        self.usual = None if usual is None else Usual.of(usual)
         self.written = TableFormat(**(written or {}))
         kinds: dict[str, type[Feature]] = {"number": NumberFeature, "date": DateFeature, "text": TextFeature}
         built: list[Feature] = []
@@ -291,7 +299,25 @@ class TableEncoder(Encoder):
         default = asdict(TableFormat())
         written = {key: value for key, value in asdict(self.written).items() if value != default[key]}
         features = [{"kind": feature.kind, **asdict(feature)} for feature in self.features]
-        return {"features": features, **({"written": written} if written else {})}
+        usual = {"usual": self.usual.state()} if self.usual else {}
+        return {"features": features, **({"written": written} if written else {}), **usual}
+
+    def learn_usual(self, dense: Tensor, codes: Tensor) -> None:
+        """Learn from the training rows, as :meth:`compact` gives them, which others are unlike them."""
+        self.usual = Usual.fit(dense.numpy(), codes.numpy(), self.blocks())
+
+    @property
+    def tells_unusual(self) -> bool:
+        return self.usual is not None
+
+    def unusual(self, inputs: Tensor) -> np.ndarray | None:
+        if self.usual is None:
+            return None
+        codes = [
+            inputs[:, block.start : block.stop].argmax(1).numpy() + block.start for block in self.blocks()
+        ]
+        rows = np.stack(codes, axis=1) if codes else np.zeros((len(inputs), 0), dtype=np.int64)
+        return self.usual.flags(inputs[:, : self.dense_width].numpy(), rows)
 
     def example(self) -> pd.DataFrame:
         import pandas as pd

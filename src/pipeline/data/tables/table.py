@@ -217,7 +217,9 @@ class TableData(DataModule):
             raise UserError(
                 f"data.balance={self.balance} is for classes, but {self.target!r} is predicted as a number"
             )
-        self.train = self.oversampled(self._rows(table, train, targets))
+        rows = self._rows(table, train, targets)
+        self.encoder.learn_usual(torch.as_tensor(rows.x), rows.indices)
+        self.train = self.oversampled(rows)
         self.validation = None
         if len(validation):
             self.validation = self._rows(
