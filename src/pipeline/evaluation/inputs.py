@@ -16,16 +16,9 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
-from pipeline.data.tables.files import (
-    FORMATS,
-    TableFormat,
-    csv_batches,
-    in_sizes,
-    json_rows,
-    parquet_batches,
-    refuse_other_files,
-    text_encoding,
-)
+from pipeline.data.tables.delimited import csv_batches
+from pipeline.data.tables.files import in_sizes, json_rows, parquet_batches
+from pipeline.data.tables.formats import FORMATS, TableFormat, refuse_other_files, text_encoding
 from pipeline.data.tables.values import with_numbers
 from pipeline.errors import UserError
 

@@ -17,8 +17,11 @@ from pipeline.data.core.module import DataModule
 from pipeline.data.core.spec import Spec
 from pipeline.data.core.splits import Rows
 from pipeline.data.core.splitting import drawn_but_the_first, fold_of
-from pipeline.data.tables.encoder import ColumnChoice, TableEncoder, TableRows, fit_encoder
-from pipeline.data.tables.files import TableFormat, read_table
+from pipeline.data.tables.encoder import TableEncoder
+from pipeline.data.tables.files import read_table
+from pipeline.data.tables.fitting import ColumnChoice, fit_encoder
+from pipeline.data.tables.formats import TableFormat
+from pipeline.data.tables.rows import TableRows
 from pipeline.data.tables.splits import LEFT_OUT, TEST, TRAIN, VALIDATION, SplitPlan, parts
 from pipeline.data.tables.values import Column, Table, listed
 from pipeline.errors import UserError
