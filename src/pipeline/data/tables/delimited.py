@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import csv as plain_csv
+import io
 import mmap
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from pipeline.data.core.memory import check_memory
-from pipeline.data.tables.formats import (
-    TableFormat,
-    in_short,
-    refuse_other_files,
-    text_encoding,
-    wrong_encoding,
-)
+from pipeline.data.tables.formats import TableFormat, encoding_of, in_short, wrong_encoding
+from pipeline.data.tables.headers import clean_names, looks_like_data
+from pipeline.data.tables.packed import opened, opened_text, packing, unpacked
+from pipeline.data.tables.words import MISSING, MISSING_NUMBERS
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
@@ -25,8 +26,16 @@ BLOCK_BYTES = 1 << 20
 """Length of a row beyond which it is refused: that is far more often a quotation mark that nothing closes than data."""
 STREAM_BYTES = 32 << 20
 """What is read at once where a file is not read as a whole."""
+SAMPLE_BYTES = 1 << 16
+"""What is looked at to find out how a file is written."""
 DELIMITERS = ",;\t|"
 UNCLOSED = "a quotation mark is never closed"
+IN_PIECES = "write it as memory-mapped arrays (python -m pipeline.data.tables.memmap --help) and train with data=memmap"
+GAPS = sorted(
+    MISSING
+    | {form for word in MISSING_NUMBERS for form in (word, word.upper(), word.capitalize(), word.title())}
+)
+"""Missing values in columns of numbers; in columns of words, what is missing is decided by the column."""
 
 
 def csv_batches(
@@ -36,8 +45,8 @@ def csv_batches(
     kind: str = "csv",
     *,
     as_text: bool = False,
-    missing: Sequence[str] | None = None,
     header: bool | None = True,
+    wanted: Sequence[str] = (),
 ) -> Iterator[pa.Table]:
     """The rows of a CSV in order, some megabytes at a time.
 
@@ -46,9 +55,10 @@ def csv_batches(
         place: What the file is called in messages.
         how: How it is written. The delimiter ``auto`` is what stands most often in the first line.
         kind: ``csv`` or ``tsv``, for the delimiter where ``how`` names none.
-        as_text: Whether every column stays text. Otherwise what a column is follows from the first megabytes.
-        missing: What stands for a missing value, None for all that :func:`read_table` takes for one.
+        as_text: Whether every column stays text, with nothing missing but what is empty. Otherwise what a column is
+            follows from the first megabytes.
         header: Whether the first line names the columns; None takes it for names unless it is of numbers alone.
+        wanted: Names of columns that should be there: the delimiter is one that finds as many as any other does.
 
     Raises:
         UserError: The text is no table, or a quotation mark is never closed.
@@ -59,12 +69,14 @@ def csv_batches(
     first = text.readline()
     if not first.strip():
         return
-    delimiter = max(DELIMITERS, key=first.count) if how.delimiter == "auto" else _delimiter(how, kind)
+    delimiter = max(DELIMITERS, key=first.count) if how.delimiter == "auto" else _delimiter(how, kind, first)
+    delimiter = _finding(wanted, first, delimiter) if header else delimiter
     names = next(plain_csv.reader([first], delimiter=delimiter), [])
     if header is None:
         header = not _all_numbers(names)
     if not header:
         names = [f"f{number}" for number in range(len(names))]
+    called = clean_names(names)
     stream = _Utf8(first, text)
     last: Any = None
     try:
@@ -72,12 +84,12 @@ def csv_batches(
             pa.PythonFile(stream, mode="r"),
             read_options=csv.ReadOptions(block_size=STREAM_BYTES, autogenerate_column_names=not header),
             parse_options=csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-            convert_options=_conversion(how, dict.fromkeys(names, pa.string()) if as_text else None, missing),
+            convert_options=_conversion(how, dict.fromkeys(names, pa.string()) if as_text else None),
         ) as reader:
             for batch in reader:
                 if batch.num_rows:
                     last = batch
-                    yield pa.Table.from_batches([batch])
+                    yield _emptied(pa.Table.from_batches([batch]).rename_columns(called), as_text)
     except pa.ArrowInvalid as error:
         if "Expected" in str(error) and text.seekable():
             text.seek(0)
@@ -120,8 +132,31 @@ def _all_numbers(cells: Sequence[str]) -> bool:
         return False
 
 
-def _delimiter(how: TableFormat, kind: str) -> str:
+def _finding(wanted: Sequence[str], first: str, delimiter: str) -> str:
+    """The delimiter by which a first line has most of some columns; the one at hand where others do no better."""
+
+    def found(one: str) -> int:
+        return len(set(wanted) & set(clean_names(next(plain_csv.reader([first], delimiter=one), []))))
+
+    return max((delimiter, *DELIMITERS), key=found) if wanted else delimiter
+
+
+def _emptied(table: pa.Table, as_text: bool) -> pa.Table:
+    """Texts without a letter as missing."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not as_text:
+        return table
+    nothing = pa.scalar(None, pa.string())
+    columns = [pc.if_else(pc.equal(column, ""), nothing, column) for column in table.columns]
+    return pa.table(columns, names=table.column_names)
+
+
+def _delimiter(how: TableFormat, kind: str, first: str = "") -> str:
     delimiter = how.delimiter or ("\t" if kind == "tsv" else ",")
+    if how.delimiter is None and kind == "csv" and "," not in first:
+        delimiter = max(DELIMITERS, key=first.count)
     if len(delimiter) != 1 or len(how.decimal) != 1:
         raise UserError(
             f"data.delimiter={delimiter!r}, data.decimal={how.decimal!r}; expected one character each"
@@ -129,17 +164,18 @@ def _delimiter(how: TableFormat, kind: str) -> str:
     return delimiter
 
 
-def _conversion(how: TableFormat, types: dict[str, Any] | None, missing: Sequence[str] | None = None) -> Any:
+def _conversion(how: TableFormat, types: dict[str, Any] | None, only: Sequence[str] | None = None) -> Any:
     """How the values of a CSV are understood, wherever it is read."""
     from pyarrow import csv
 
     return csv.ConvertOptions(
-        strings_can_be_null=True,
-        auto_dict_encode=types is None,
+        strings_can_be_null=False,
+        auto_dict_encode=True,
         auto_dict_max_cardinality=1000,
         decimal_point=how.decimal,
         column_types=types,
-        **({} if missing is None else {"null_values": list(missing)}),
+        null_values=GAPS,
+        include_columns=only,
     )
 
 
@@ -149,56 +185,157 @@ def _runs_on(rows: Any) -> bool:
     return isinstance(value, str) and "\n" in value
 
 
-def read_csv(path: Path, how: TableFormat, kind: str) -> pa.Table:
+def read_csv(
+    path: Path, how: TableFormat, kind: str, texts: frozenset[str] = frozenset()
+) -> tuple[pa.Table, TableFormat]:
+    """A whole file: numbers, dates and truths as such where every value is one, all else as it is written.
+
+    Args:
+        path: The file.
+        how: How it is written.
+        kind: ``csv`` or ``tsv``.
+        texts: Names of columns that stay text whatever is in them.
+
+    Returns:
+        The table, and how the file is written: its delimiter, and whether its first line names the columns.
+
+    Raises:
+        UserError: The file is no such table, of another encoding, or too large for memory.
+    """
     import pyarrow as pa
 
-    delimiter = _delimiter(how, kind)
-    refuse_other_files(path, how)
-    check_table_memory(path.stat().st_size * 2, path)
-    try:
-        return _parse_csv(path, how, delimiter)
-    except pa.ArrowInvalid as error:
-        if "conversion error" in str(error):
-            # The type was guessed from the first block, and a later one disagrees.
-            return _parse_csv(
-                path, how, delimiter, {name: pa.string() for name in _header(path, how, delimiter)}
-            )
-        if "straddling" in str(error):
+    encoding = encoding_of(path, how)
+    check_memory(path.stat().st_size * 2, str(path), IN_PIECES)
+    rows, how = _looked_at(path, how, kind, encoding)
+    with _content(path, encoding) as content:
+        reader = _Reader(path, content, how, encoding, rows[0] if rows else [])
+        try:
+            table = reader.parsed({name: pa.string() for name in reader.raw_names(texts)})
+        except pa.ArrowInvalid as error:
+            if "conversion error" in str(error):
+                # The type was guessed from the first block, and a later one disagrees.
+                table = reader.parsed(dict.fromkeys(reader.header, pa.string()))
+            elif "straddling" in str(error):
+                raise UserError(
+                    f"{path}: a row is longer than {BLOCK_BYTES >> 20} MB; most likely a quotation mark is never closed"
+                ) from None
+            elif "Expected" in str(error):
+                with opened_text(path, encoding) as text:
+                    raise UserError(_ragged(text, str(path), how.delimiter or ",", error)) from None
+            else:
+                raise
+        return table, how
+
+
+def _looked_at(path: Path, how: TableFormat, kind: str, encoding: str) -> tuple[list[list[str]], TableFormat]:
+    """The first rows as they are written, and how the file is written."""
+    with opened(path) as file:
+        head = file.read(SAMPLE_BYTES)
+    sample = io.StringIO(head.decode(encoding, errors="replace"), newline="")
+    delimiter = _delimiter(how, kind, sample.readline())
+    sample.seek(0)
+    plain_csv.field_size_limit(BLOCK_BYTES)
+    rows: list[list[str]] = []
+    with suppress(plain_csv.Error):
+        rows = [row for row in plain_csv.reader(sample, delimiter=delimiter) if row]
+    # The last row may be cut off.
+    rows = rows[: 200 if len(head) < SAMPLE_BYTES else -1]
+    header = how.header
+    if header is None:
+        header = not looks_like_data(rows[:200])
+    return rows, replace(how, delimiter=delimiter, header=header)
+
+
+@contextmanager
+def _content(path: Path, encoding: str) -> Iterator[mmap.mmap | bytes]:
+    """The bytes of a file, unpacked, as text of one byte or UTF-8."""
+    wide = encoding.lower().replace("_", "-").startswith(("utf-16", "utf16", "utf-32", "utf32"))
+    if packing(path) is None and not wide:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            yield content
+        return
+    whole = unpacked(path, IN_PIECES)
+    if wide:
+        try:
+            whole = whole.decode(encoding).encode()
+        except UnicodeDecodeError:
+            raise UserError(wrong_encoding(path, encoding.upper(), "the file")) from None
+    yield whole
+
+
+class _Reader:
+    """A file's content with what is known of it."""
+
+    def __init__(
+        self, path: Path, content: mmap.mmap | bytes, how: TableFormat, encoding: str, first: list[str]
+    ) -> None:
+        self.path, self.content, self.how, self.first = path, content, how, first
+        named = encoding.lower().replace("_", "-")
+        self.encoding = "utf-8" if named.startswith("utf") else encoding
+
+    @property
+    def header(self) -> list[str]:
+        """The columns' names as they are written."""
+        if self.how.header is False:
+            return [f"f{place}" for place in range(len(self.first))]
+        return self.first
+
+    def raw_names(self, names: frozenset[str]) -> list[str]:
+        """How some of the columns are written."""
+        return [raw for raw, name in zip(self.header, clean_names(self.header), strict=True) if name in names]
+
+    def parsed(self, types: dict[str, Any]) -> pa.Table:
+        """The table with the types of some columns as given."""
+        import pyarrow as pa
+
+        table = self._read(types)
+        try:
+            names = list(table.column_names)
+        except UnicodeDecodeError:
             raise UserError(
-                f"{path}: a row is longer than {BLOCK_BYTES >> 20} MB; most likely a quotation mark is never closed"
+                wrong_encoding(self.path, self.encoding, "the first line, with the columns' names,")
             ) from None
-        if "Expected" in str(error):
-            with path.open(encoding=text_encoding(how.encoding), newline="", errors="replace") as text:
-                raise UserError(_ragged(text, str(path), delimiter, error)) from None
-        raise
+        if self._quotes[0] % 2 and table.num_rows and _runs_on(table):
+            raise UserError(f"{self.path}: {UNCLOSED}")
+        # A column of nothing but what is missing among numbers may be one of words.
+        unsure = [
+            name for name, column in zip(names, table.columns, strict=True) if pa.types.is_null(column.type)
+        ]
+        if unsure and len(set(names)) == len(names):
+            words = self._read(dict.fromkeys(unsure, pa.string()), unsure)
+            for name in unsure:
+                table = table.set_column(names.index(name), name, words.column(name))
+        for name, column in zip(names, table.columns, strict=True):
+            if _is_binary(column.type):
+                raise UserError(wrong_encoding(self.path, self.encoding, f"the column {name!r}"))
+        return table.rename_columns(clean_names(names))
 
+    def _read(self, types: dict[str, Any], only: Sequence[str] | None = None) -> pa.Table:
+        import pyarrow as pa
+        from pyarrow import csv
 
-def _parse_csv(path: Path, how: TableFormat, delimiter: str, types: dict[str, Any] | None = None) -> pa.Table:
-    import pyarrow as pa
-    from pyarrow import csv
-
-    quotes, in_values = _quotes(path)
-    with pa.OSFile(str(path)) as file:
-        table: pa.Table = csv.read_csv(
-            file,
-            read_options=csv.ReadOptions(block_size=BLOCK_BYTES, encoding=how.encoding),
+        quotes, in_values = self._quotes
+        whole = isinstance(self.content, bytes)
+        return csv.read_csv(
+            pa.BufferReader(self.content) if whole else pa.OSFile(str(self.path)),
+            read_options=csv.ReadOptions(
+                block_size=BLOCK_BYTES,
+                encoding=self.encoding,
+                autogenerate_column_names=self.how.header is False,
+            ),
             # Looking for quotation marks and line ends inside of them costs a fifth of the time.
             parse_options=csv.ParseOptions(
-                delimiter=delimiter, newlines_in_values=in_values, quote_char='"' if quotes else False
+                delimiter=self.how.delimiter,
+                newlines_in_values=in_values,
+                quote_char='"' if quotes else False,
             ),
-            convert_options=_conversion(how, types),
+            convert_options=_conversion(self.how, types, only),
         )
-    if quotes % 2 and table.num_rows and _runs_on(table):
-        raise UserError(f"{path}: {UNCLOSED}")
-    for name, column in zip(table.column_names, table.columns, strict=True):
-        if _is_binary(column.type):
-            raise UserError(wrong_encoding(path, how, f"the column {name!r}"))
-    return table
 
-
-def _quotes(path: Path) -> tuple[int, bool]:
-    """How many quotation marks there are, and whether any are behind the first line, which names the columns."""
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+    @cached_property
+    def _quotes(self) -> tuple[int, bool]:
+        """How many quotation marks there are, and whether any are behind the first line, which names the columns."""
+        content = self.content
         if content.find(b'"') < 0:
             return 0, False
         line = content.find(b"\n")
@@ -208,7 +345,7 @@ def _quotes(path: Path) -> tuple[int, bool]:
             content[start : start + (1 << 24)].count(b'"') for start in range(0, len(content), 1 << 24)
         )
         # If this line end is inside of quotation marks, the closing one is behind it.
-        return count, end < 0 or content.find(b'"', end) >= 0
+        return count, end < 0 or self.how.header is False or content.find(b'"', end) >= 0
 
 
 def _is_binary(kind: pa.DataType) -> bool:
@@ -216,12 +353,6 @@ def _is_binary(kind: pa.DataType) -> bool:
 
     inner = kind.value_type if pa.types.is_dictionary(kind) else kind
     return bool(pa.types.is_binary(inner) or pa.types.is_large_binary(inner))
-
-
-def _header(path: Path, how: TableFormat, delimiter: str) -> list[str]:
-    with path.open(encoding=text_encoding(how.encoding), newline="", errors="replace") as file:
-        plain_csv.field_size_limit(BLOCK_BYTES)
-        return next(plain_csv.reader(file, delimiter=delimiter), [])
 
 
 def _ragged(text: TextIO, place: str, delimiter: str, error: Exception) -> str:
@@ -240,11 +371,3 @@ def _ragged(text: TextIO, place: str, delimiter: str, error: Exception) -> str:
         if "unexpected end" in str(reason):
             return f"{place}: {UNCLOSED}"
     return f"{place}: {in_short(error)}"
-
-
-def check_table_memory(needed: int, path: Path) -> None:
-    check_memory(
-        needed,
-        str(path),
-        "write it as memory-mapped arrays (python -m pipeline.data.tables.memmap --help) and train with data=memmap",
-    )

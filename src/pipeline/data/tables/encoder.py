@@ -14,9 +14,12 @@ from torch import Tensor
 from pipeline.data.core.encoder import Encoder
 from pipeline.data.tables.features import DateFeature, Feature, NumberFeature, TextFeature
 from pipeline.data.tables.formats import TableFormat
+from pipeline.data.tables.frames import table_of
+from pipeline.data.tables.reading import Reading, column_of
 from pipeline.data.tables.rows import expand
 from pipeline.data.tables.threads import for_each
-from pipeline.data.tables.values import Column, Table, numbers_of, table_of
+from pipeline.data.tables.values import Column, Table
+from pipeline.data.tables.words import numbers_of
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,25 +36,37 @@ class TableEncoder(Encoder):
         features: The state of each feature, with its ``kind``.
         written: How the file is written that it was fitted on (arguments of :class:`TableFormat` that differ from the
             defaults): files to predict are read in the same way.
+        target: How the column that is predicted is understood (arguments of :class:`Reading`).
     """
 
     kind = "table"
 
-    def __init__(self, features: Sequence[dict[str, Any]], written: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        features: Sequence[dict[str, Any]],
+        written: dict[str, Any] | None = None,
+        target: dict[str, Any] | None = None,
+    ) -> None:
         self.written = TableFormat(**(written or {}))
+        self.target = None if target is None else Reading.of(target)
         kinds: dict[str, type[Feature]] = {"number": NumberFeature, "date": DateFeature, "text": TextFeature}
         built: list[Feature] = []
         for state in features:
             state = dict(state)
-            built.append(kinds[state.pop("kind")](**state))
+            reading = state.pop("reading", None)
+            feature = kinds[state.pop("kind")](**state)
+            # Earlier versions saved the decimal mark of the file alone.
+            known = replace(feature.understood, decimal=self.written.decimal)
+            built.append(replace(feature, reading=known if reading is None else Reading.of(reading)))
         self._set(built)
 
     @classmethod
-    def of(cls, features: Sequence[Feature], written: TableFormat) -> TableEncoder:
-        """From fitted features, and how their file is written."""
+    def of(
+        cls, features: Sequence[Feature], written: TableFormat, target: Reading | None = None
+    ) -> TableEncoder:
+        """From fitted features, and how their file and the column that is predicted are written."""
         encoder = cls([])
-        # Whether a file is a CSV or a Parquet file is said by its own name.
-        encoder.written = replace(written, format="auto")
+        encoder.written, encoder.target = written, target
         encoder._set(features)
         return encoder
 
@@ -78,18 +93,24 @@ class TableEncoder(Encoder):
 
     def encode(self, raw: Any) -> Tensor:
         table = table_of(raw, self.columns)
-        dense, codes = self.compact(table, np.arange(len(table)))
+        dense, codes = self.compact(table, np.arange(len(table)), strict=True)
         return expand(dense, codes, self.width)
 
-    def compact(self, table: Table, rows: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Some rows: the dense part (rows, dense width), and which inputs are 1 (rows, category columns)."""
+    def compact(self, table: Table, rows: np.ndarray, strict: bool = False) -> tuple[Tensor, Tensor]:
+        """Some rows: the dense part (rows, dense width), and which inputs are 1 (rows, category columns).
+
+        Args:
+            table: The table.
+            rows: Numbers of the rows.
+            strict: Whether a value that is not understood is an error; otherwise it counts as missing.
+        """
         # A column at a time into memory that lies together, turned into rows at the end: ten times as fast as
         # writing every 30th number.
         dense = np.empty((self.dense_width, len(rows)), dtype=np.float32)
         codes = np.empty((len(self.texts), len(rows)), dtype=np.int32)
 
         def write(place: int, start: int, feature: Feature) -> None:
-            column = _column(table, feature.name).rows(rows)
+            column = _column(table, feature, strict).rows(rows)
             if isinstance(feature, TextFeature):
                 codes[place] = feature.codes(column) + start
             else:
@@ -103,10 +124,13 @@ class TableEncoder(Encoder):
         )
 
     def state(self) -> dict[str, Any]:
-        default = asdict(TableFormat())
-        written = {key: value for key, value in asdict(self.written).items() if value != default[key]}
-        features = [{"kind": feature.kind, **asdict(feature)} for feature in self.features]
-        return {"features": features, **({"written": written} if written else {})}
+        written = self.written.differences()
+        features = [
+            {"kind": feature.kind, **asdict(feature), "reading": _state_of(feature.understood)}
+            for feature in self.features
+        ]
+        target = {} if self.target is None else {"target": _state_of(self.target)}
+        return {"features": features, **({"written": written} if written else {}), **target}
 
     def example(self) -> pd.DataFrame:
         import pandas as pd
@@ -134,8 +158,15 @@ class TableEncoder(Encoder):
         return {"type": "columns", "columns": columns}
 
 
-def _column(table: Table, name: str) -> Column:
+def _column(table: Table, feature: Feature, strict: bool) -> Column:
     try:
-        return table.column(name)
+        return column_of(table, feature.name, feature.understood, strict)
     except TypeError as error:
-        raise UserError(f"the column {name!r} cannot be used: {error}") from None
+        raise UserError(f"the column {feature.name!r} cannot be used: {error}") from None
+
+
+def _state_of(reading: Reading) -> dict[str, Any]:
+    """What is not as it is by default."""
+    default = asdict(Reading())
+    state = {key: value for key, value in asdict(reading).items() if value != default[key]}
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in state.items()}

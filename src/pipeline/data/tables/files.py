@@ -7,24 +7,37 @@ from __future__ import annotations
 
 import json as plain_json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from pipeline.data.tables.delimited import BLOCK_BYTES, check_table_memory, csv_batches, read_csv
-from pipeline.data.tables.formats import FORMATS, file_format, in_short, refuse_other_files, text_encoding
+from pipeline.data.core.memory import check_memory
+from pipeline.data.tables.delimited import BLOCK_BYTES, IN_PIECES, csv_batches, read_csv
+from pipeline.data.tables.formats import FORMATS, encoding_of, file_format, in_short, wrong_encoding
 from pipeline.data.tables.formats import TableFormat as TableFormat
-from pipeline.data.tables.values import CSV_TEXT_MAY_BE, Table, listed
+from pipeline.data.tables.headers import clean_names
+from pipeline.data.tables.packed import opened, opened_text, suffix_of
+from pipeline.data.tables.sheets import read_sheet
+from pipeline.data.tables.values import Table, listed
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def read_table(path: Path, how: TableFormat) -> Table:
+def read_table(path: Path, how: TableFormat, texts: frozenset[str] = frozenset()) -> Table:
     """Read a whole file.
 
     The last files read stay in memory, so that the fits of a cross-validation or a sweep read them once.
+
+    Args:
+        path: The file.
+        how: How it is written.
+        texts: Names of columns of a CSV that stay text whatever is in them, as in the file that was trained on.
+
+    Returns:
+        The table; ``table.how`` says how the file turned out to be written.
 
     Raises:
         UserError: The file is missing, empty, not of its format, of another encoding, or too large for memory.
@@ -34,32 +47,50 @@ def read_table(path: Path, how: TableFormat) -> Table:
     if not path.is_file():
         raise UserError(f"data.path={path}: there is no such file")
     stamp = path.stat()
-    return _read_cached(path, how, (stamp.st_mtime_ns, stamp.st_size))
+    return _read_cached(path, how, texts, (stamp.st_mtime_ns, stamp.st_size))
 
 
 @lru_cache(maxsize=2)
-def _read_cached(path: Path, how: TableFormat, stamp: tuple[int, int]) -> Table:
+def _read_cached(path: Path, how: TableFormat, texts: frozenset[str], stamp: tuple[int, int]) -> Table:
     import pyarrow as pa
 
     kind = file_format(path, how)
-    readers = {"csv": read_csv, "tsv": read_csv, "parquet": _read_parquet, "jsonl": _read_json_lines}
     if stamp[1] == 0:
         raise UserError(f"{path} is empty")
+    found = how
     try:
-        table = readers[kind](path, how, kind)
+        if kind in ("csv", "tsv"):
+            table, found = read_csv(path, how, kind, texts)
+            usual = "\t" if kind == "tsv" else ","
+            found = replace(found, delimiter=None if found.delimiter == usual else found.delimiter)
+        else:
+            readers = {
+                "parquet": _read_parquet,
+                "jsonl": _read_json_lines,
+                "xlsx": read_sheet,
+                "ods": read_sheet,
+            }
+            table = readers[kind](path, how, kind)
+            table = table.rename_columns(clean_names(table.column_names))
         names = list(table.column_names)
     except UserError:
         raise
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
-        raise UserError(f"{path} cannot be read as {kind}: {in_short(error)}") from None
+        raise UserError(f"{path} cannot be read as {kind}{_by_mark(path)}: {in_short(error)}") from None
     if doubled := sorted({name for name in names if names.count(name) > 1}):
         raise UserError(
             f"{path} has more than one column named {listed(doubled)}; every column needs a name of its own"
         )
     if table.num_rows == 0:
-        raise UserError(f"{path} has a header ({listed(names)}) but no rows")
-    may_be = {"parquet": (), "jsonl": ("date",)}.get(kind, CSV_TEXT_MAY_BE)
-    return Table(table, str(path), may_be, how.decimal)
+        raise UserError(f"{path} has a header ({listed(names)}) but no rows{_by_mark(path)}")
+    return Table(table, str(path), found)
+
+
+def _by_mark(path: Path) -> str:
+    """What a file's first bytes made of it, for a message."""
+    with path.open("rb") as file:
+        wide = file.read(2) in (b"\xff\xfe", b"\xfe\xff")
+    return " (UTF-16 text, by its first bytes)" if wide else ""
 
 
 def read_batches(path: Path, how: TableFormat) -> Iterator[pa.Table]:
@@ -75,20 +106,21 @@ def read_batches(path: Path, how: TableFormat) -> Iterator[pa.Table]:
     if not path.is_file():
         raise UserError(f"{path}: there is no such file")
     kind = file_format(path, how)
-    if kind == "jsonl":
+    if kind not in ("csv", "tsv", "parquet"):
         raise UserError(f"{path}: expected a CSV, TSV or Parquet file")
     try:
         if kind == "parquet":
             yield from parquet_batches(path)
             return
-        refuse_other_files(path, how)
-        with path.open(encoding=text_encoding(how.encoding), newline="") as text:
+        with opened_text(path, encoding_of(path, how)) as text:
             yield from csv_batches(text, str(path), how, kind)
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{path} cannot be read as {kind}: {in_short(error)}") from None
 
 
-def read_rows(path: Path, columns: Mapping[str, str]) -> Iterator[tuple[Any, ...]]:
+def read_rows(
+    path: Path, columns: Mapping[str, str], how: TableFormat | None = None
+) -> Iterator[tuple[Any, ...]]:
     """Some columns of a table as they are written, a row at a time; None where a value is missing.
 
     A CSV has nothing but texts: neither "None" nor "NA" is a missing value, and 007 is no number. A file whose name
@@ -97,26 +129,29 @@ def read_rows(path: Path, columns: Mapping[str, str]) -> Iterator[tuple[Any, ...
     Args:
         path: The file.
         columns: Names of the columns by the setting that named each.
+        how: How the file is written.
 
     Raises:
         UserError: There is no such file or column, or the file cannot be read.
     """
     import pyarrow as pa
 
+    how = how or TableFormat()
     if not path.is_file():
         raise UserError(f"no file at {path}; set data.path to a .csv, .tsv, .parquet or .jsonl file")
     if not path.stat().st_size:
         raise UserError(f"{path} is empty")
-    kind = FORMATS.get(path.suffix.lower(), "csv")
-    how = TableFormat()
+    kind = FORMATS.get(suffix_of(path), "csv") if how.format == "auto" else file_format(path, how)
+    encoding = how.encoding
     try:
-        if kind == "parquet":
-            for batch in parquet_batches(path):
+        if kind in ("parquet", "xlsx", "ods"):
+            batches = parquet_batches(path) if kind == "parquet" else [read_sheet(path, how, kind)]
+            for batch in batches:
                 _require(batch.column_names, columns, path)
                 yield from zip(*(batch.column(name).to_pylist() for name in columns.values()), strict=True)
             return
-        refuse_other_files(path, how)
-        with path.open(encoding="utf-8-sig", newline="") as text:
+        encoding = encoding_of(path, how)
+        with opened_text(path, encoding) as text:
             if kind == "jsonl":
                 seen: dict[str, None] = {}
                 for number, row in json_rows(text, str(path)):
@@ -127,13 +162,14 @@ def read_rows(path: Path, columns: Mapping[str, str]) -> Iterator[tuple[Any, ...
                 if seen:
                     _require(list(seen), columns, path)
                 return
-            for batch in csv_batches(text, str(path), how, kind, as_text=True, missing=[""]):
+            for batch in csv_batches(
+                text, str(path), how, kind, as_text=True, header=how.header is not False
+            ):
                 _require(batch.column_names, columns, path)
                 yield from zip(*(batch.column(name).to_pylist() for name in columns.values()), strict=True)
-    except UnicodeDecodeError:
-        raise UserError(
-            f"{path} is not UTF-8 text; convert it, for example with: iconv -f latin1 -t utf-8"
-        ) from None
+    except UnicodeError:
+        name = "UTF-8" if encoding == "utf-8-sig" else encoding
+        raise UserError(wrong_encoding(path, name, "it")) from None
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{path} cannot be read as a table: {in_short(error)}") from None
 
@@ -189,7 +225,7 @@ def _read_parquet(path: Path, how: TableFormat, kind: str) -> pa.Table:
 
     with parquet.ParquetFile(path) as file:
         rows, columns = file.metadata.num_rows, file.metadata.num_columns
-        check_table_memory(rows * columns * 16, path)
+        check_memory(rows * columns * 16, str(path), IN_PIECES)
         return file.read()
 
 
@@ -197,6 +233,6 @@ def _read_json_lines(path: Path, how: TableFormat, kind: str) -> pa.Table:
     import pyarrow as pa
     from pyarrow import json
 
-    check_table_memory(path.stat().st_size * 2, path)
-    with pa.OSFile(str(path)) as file:
-        return json.read_json(file, read_options=json.ReadOptions(block_size=BLOCK_BYTES))
+    check_memory(path.stat().st_size * 2, str(path), IN_PIECES)
+    with opened(path) as file:
+        return json.read_json(pa.PythonFile(file), read_options=json.ReadOptions(block_size=BLOCK_BYTES))
