@@ -367,8 +367,8 @@ def test_a_column_whose_type_changes_late_is_read_as_what_most_of_it_is(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     n = 120_000
-    x = np.arange(n).astype(str)
-    x[-1] = "plenty"
+    x = (np.arange(n) / 2).astype(str)
+    x[-20:] = "plenty"
     code = np.tile(["1", "2", "3"], n // 3)
     code[-5000:] = "A"
     frame = pd.DataFrame(
@@ -378,7 +378,7 @@ def test_a_column_whose_type_changes_late_is_read_as_what_most_of_it_is(
         data = load(written(tmp_path, frame), "y")
     table = read_table(tmp_path / "table.csv", TableFormat())
     column = settled(table, "x")
-    assert (column.kind, int(column.missing.sum())) == ("number", 1)
+    assert (column.kind, int(column.missing.sum())) == ("number", 20)
     assert "'plenty'" in caplog.text
     assert settled(table, "code").kind == ("number" if 5000 / n < 0.05 else "text")
     assert {feature.name: feature.kind for feature in data.encoder.features}["x"] == "number"
