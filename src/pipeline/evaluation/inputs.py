@@ -16,17 +16,13 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
-from pipeline.data.tables.files import (
-    FORMATS,
-    TableFormat,
-    csv_batches,
-    in_sizes,
-    json_rows,
-    parquet_batches,
-    refuse_other_files,
-    text_encoding,
-)
-from pipeline.data.tables.values import with_numbers
+from pipeline.data.tables.delimited import csv_batches
+from pipeline.data.tables.encoder import TableEncoder
+from pipeline.data.tables.files import in_sizes, json_rows, parquet_batches
+from pipeline.data.tables.formats import FORMATS, TableFormat, encoding_of, text_encoding
+from pipeline.data.tables.frames import with_numbers
+from pipeline.data.tables.packed import opened_text, suffix_of
+from pipeline.data.tables.sheets import read_sheet
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
@@ -76,7 +72,7 @@ class _Source:
 
     @property
     def written(self) -> TableFormat:
-        """How a table is written: as the training data was; a delimiter that it does not name is found."""
+        """How a table is written: as the training data was; a delimiter that does not fit is found."""
         how: TableFormat = getattr(self.encoder, "written", TableFormat())
         return how if how.delimiter else replace(how, delimiter="auto")
 
@@ -102,7 +98,8 @@ def chunks(
         raise UserError(f"task.input={place}: there is no such file or folder")
     if place != "-" and source.path.is_dir():
         return _folder(source)
-    suffix = source.path.suffix.lower()
+    suffix = suffix_of(source.path)
+    remembered = source.written.format
     if (
         form is None
         and place != "-"
@@ -112,7 +109,8 @@ def chunks(
     ):
         return _files([source.path], source.path.parent, source)
     standard = {"text": "text", "columns": "csv", "tensor": "csv"}[source.kind]
-    form = form or (standard if place == "-" else FORMS.get(suffix))
+    known = None if remembered == "auto" else remembered
+    form = form or (standard if place == "-" else FORMATS.get(suffix) or known or FORMS.get(suffix))
     if form is None:
         raise UserError(
             f"task.input={place}: what it holds does not follow from its name; expected one of "
@@ -122,6 +120,8 @@ def chunks(
         return _array(source)
     if form == "parquet":
         return _parquet(source)
+    if form in ("xlsx", "ods"):
+        return _sheet(source, form)
     readers = {"csv": _csv, "tsv": _csv, "jsonl": _json_lines, "text": _lines}
     return readers[form](source, form)
 
@@ -131,8 +131,10 @@ def _takes_images(encoder: Encoder) -> bool:
 
 
 @contextmanager
-def _opened(source: _Source, encoding: str = "utf-8") -> Iterator[TextIO]:
-    encoding = text_encoding(encoding)
+def _opened(source: _Source, how: TableFormat | None = None) -> Iterator[TextIO]:
+    """The input's text; a table's by its own encoding."""
+    how = how or TableFormat()
+    encoding = text_encoding(how.encoding)
     try:
         # Lines end where the file says so: other separators may stand inside a text.
         if source.place == "-":
@@ -142,13 +144,13 @@ def _opened(source: _Source, encoding: str = "utf-8") -> Iterator[TextIO]:
             finally:
                 text.detach()
             return
-        with source.path.open(encoding=encoding, newline="\n") as text:
-            yield text
-    except UnicodeDecodeError as error:
+        encoding = encoding_of(source.path, how)
+        with opened_text(source.path, encoding, newline="\n") as opened:
+            yield opened
+    except UnicodeError as error:
         name = "UTF-8" if encoding == "utf-8-sig" else encoding
-        raise UserError(
-            f"task.input={source.place} is not {name} text ({error.reason} at byte {error.start})"
-        ) from None
+        where = f" ({error.reason} at byte {error.start})" if isinstance(error, UnicodeDecodeError) else ""
+        raise UserError(f"task.input={source.place} is not {name} text{where}") from None
     except OSError as error:
         raise UserError(f"task.input={source.place} cannot be read: {error.strerror or error}") from None
 
@@ -196,18 +198,31 @@ def _together(values: list[Any], place: str) -> np.ndarray:
 
 def _csv(source: _Source, form: str) -> Iterator[Samples]:
     """Rows of a table; for images and series a sample a row, with or without a header."""
-    how, kind = source.written, source.kind
+    how = source.written
     if form == "tsv":
         how = replace(how, delimiter="\t")
-    if source.place != "-":
-        refuse_other_files(source.path, how)
     # What one chunk holds must not decide what a column is: everything is read as it is written.
-    missing = [""] if kind == "text" else None
-    header = None if kind == "tensor" else True
-    with _opened(source, how.encoding) as text:
-        rows = csv_batches(text, source.name, how, as_text=True, missing=missing, header=header)
+    header = None if source.kind == "tensor" else how.header is not False
+    with _opened(source, how) as text:
+        rows = csv_batches(
+            text, source.name, how, as_text=True, header=header, wanted=_columns(source.encoder)
+        )
         for table in in_sizes(rows, source.size):
             yield _of_table(table, source)
+
+
+def _columns(encoder: Encoder) -> list[str]:
+    """Names of columns that the model knows."""
+    signature = encoder.signature()
+    own = [signature["column"]] if "column" in signature else []
+    return [*own, *(column["name"] for column in signature.get("columns", ()))]
+
+
+def _sheet(source: _Source, form: str) -> Iterator[Samples]:
+    if source.place == "-":
+        raise UserError(f"task.input_format={form} needs a file: it cannot be read from standard input")
+    for table in in_sizes(iter([read_sheet(source.path, source.written, form)]), source.size):
+        yield _of_table(table, source)
 
 
 def _parquet(source: _Source) -> Iterator[Samples]:
@@ -228,6 +243,9 @@ def _of_table(table: Any, source: _Source) -> Samples:
         frame = table.to_pandas()
         texts = [name for name in frame.columns if name not in source.beside]
         return Samples(frame.fillna(dict.fromkeys(texts, "")))
+    if isinstance(source.encoder, TableEncoder):
+        # What a value is, the encoder knows.
+        return Samples(table.to_pandas() if source.beside else table)
     # Codes like 007 stay as they are written.
     texts = [column["name"] for column in signature.get("columns", ()) if column["dtype"] == "string"]
     frame = with_numbers(table, [*texts, *source.beside], source.written.decimal).to_pandas()

@@ -10,8 +10,10 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from pipeline.data.core.splits import Rows
-from pipeline.data.tables.files import TableFormat
-from pipeline.data.tables.values import CSV_TEXT_MAY_BE, Table, table_of
+from pipeline.data.tables.formats import TableFormat
+from pipeline.data.tables.frames import table_of
+from pipeline.data.tables.reading import find_reading, read_as
+from pipeline.data.tables.words import spelling
 from pipeline.errors import UserError
 from pipeline.evaluation.outputs import test_split
 from pipeline.runs.finished import data_of
@@ -95,10 +97,14 @@ def _targets(values: list[Any], predictor: Predictor, column: str) -> Tensor:
     spec = predictor.spec
     place = {name: number for number, name in enumerate(spec.classes)}
     words = [str(value) for value in values]
+    reading = getattr(predictor.encoder, "target", None)
     if spec.task == "regression" or set(words) - set(place):
-        how = getattr(predictor.encoder, "written", TableFormat())
-        arrow = table_of({column: values}, [column]).arrow
-        found = Table(arrow, column, CSV_TEXT_MAY_BE, how.decimal).column(column)
+        raw = table_of({column: values}, [column]).column(column)
+        if reading is None:
+            # A model of an earlier version: what the rows hold decides.
+            how = getattr(predictor.encoder, "written", TableFormat())
+            reading = find_reading(raw, None, column, how, target=True)[0]
+        found = read_as(raw, reading, column)
         if spec.task == "regression":
             if found.kind != "number" or found.missing.any():
                 raise UserError(f"the target column {column!r} must hold numbers")
@@ -106,6 +112,9 @@ def _targets(values: list[Any], predictor: Predictor, column: str) -> Tensor:
             return numbers if spec.outputs == 1 and predictor.module.spec.outputs == 1 else numbers[:, None]
         text = found.as_text()
         words = [text.words[code] for code in text.values]
+        if reading.folds:
+            named = {spelling(name): name for name in place}
+            words = [named.get(spelling(word), word) for word in words]
     if strange := sorted(set(words) - set(place)):
         raise UserError(
             f"the target column {column!r} holds {strange[:5]}; the model knows {list(place)[:12]}"

@@ -438,5 +438,6 @@ def _record(climb: Climb, cfg: DictConfig, directory: Path, parent: AnyRun) -> N
         seed=int(cfg.seed),
         git_commit=git_state()[0],
         notes=[climb.registered],
+        guesses=described.guesses if described else [],
         nested=entries(climb),
     ).write()

@@ -63,6 +63,11 @@ def describe(data: DataModule) -> dict[str, Any]:
     }
 
 
+def guesses_of(data: DataModule) -> list[dict[str, Any]]:
+    """What the data left open and was guessed, in a run's result."""
+    return [guess.as_dict() for guess in getattr(data, "guesses", [])]
+
+
 def keep_partial_plots(fit: Any, directory: Path, tracked: AnyRun) -> None:
     """Draw and record the learning curves of a fit that was cut off."""
     from pipeline.reports.curves import learning_curves

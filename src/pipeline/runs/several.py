@@ -217,6 +217,7 @@ def summed_up(cfg: DictConfig, fits: list[Part], results: list[RunResult], direc
         samples_per_second=statistics.fmean(result.samples_per_second for result in results),
         seed=int(cfg.seed),
         git_commit=git_state()[0],
+        guesses=first.guesses,
         nested=[
             {
                 "name": part.name,

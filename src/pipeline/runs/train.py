@@ -14,6 +14,7 @@ from pipeline.runs.describing import (
     class_of,
     describe,
     final_metrics,
+    guesses_of,
     keep_partial_plots,
     record_data,
     resumed_epoch,
@@ -199,6 +200,7 @@ def _fit_and_test(
         samples_per_second=0.0,
         seed=plan.seed,
         git_commit=git_state()[0],
+        guesses=guesses_of(data),
     )
     if plan.train and fits_at_once(model):
         _note_at_once(fit_at_once(fit), result)

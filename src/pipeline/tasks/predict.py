@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-INPUT_FORMATS = ("csv", "tsv", "parquet", "jsonl", "npy", "text")
+INPUT_FORMATS = ("csv", "tsv", "parquet", "jsonl", "xlsx", "ods", "npy", "text")
 BATCHES_A_CHUNK = 8
 """Batches read, computed and written together: a table has a fixed cost that a small model would wait for."""
 
@@ -75,8 +75,8 @@ def predict(
         source: File, folder, or ``-`` for standard input.
         target: File (written whole or not at all), or ``-`` for standard output.
         batch_size: Number of samples computed at once.
-        input_format: ``csv``, ``tsv``, ``parquet``, ``jsonl``, ``npy`` or ``text``; None for the one that the name of
-            ``source`` ends in.
+        input_format: ``csv``, ``tsv``, ``parquet``, ``jsonl``, ``xlsx``, ``ods``, ``npy`` or ``text``; None for the
+            one that the name of ``source`` ends in.
         output_format: ``csv`` or ``jsonl``; None for the one that the name of ``target`` ends in.
 
     Returns:

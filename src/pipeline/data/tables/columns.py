@@ -83,7 +83,7 @@ def _restored(encoded: np.ndarray, scale: float, shift: float) -> np.ndarray:
 
 
 def _of_table(encoder: TableEncoder, x: np.ndarray) -> Columns:
-    from pipeline.data.tables.encoder import DateFeature
+    from pipeline.data.tables.features import DateFeature
 
     numbers: dict[str, np.ndarray] = {}
     start = 0

@@ -28,6 +28,7 @@ from pipeline.data.core.splits import Rows
 from pipeline.data.core.splitting import in_turn
 from pipeline.data.tables.blocks import BLOCK, BlockRows
 from pipeline.data.tables.files import TableFormat, read_batches
+from pipeline.data.tables.reading import Reading, read_as
 from pipeline.data.tables.values import Table, listed
 from pipeline.errors import UserError
 
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from pipeline.data.core.baselines import Baseline
 
 STATISTICS_ROWS = 1_000_000
+CLASSES = Reading(classes=True)
+"""How texts of the target are understood."""
 
 
 class MemoryMapped(DataModule):
@@ -280,7 +283,7 @@ def write_from_file(source: Path, directory: Path, target: str) -> int:
         for batch in read_batches(source, TableFormat()):
             table = Table(batch, str(source))
             x = np.stack([_numbers(table, name) for name in names], axis=1).astype(np.float32)
-            goal = table.column(target)
+            goal = read_as(table.column(target), CLASSES, target)
             if goal.missing.any():
                 raise UserError(f"{source}: the target {target!r} is missing in some rows; remove them first")
             text = goal.as_text() if classes else goal
@@ -301,7 +304,7 @@ def _survey(source: Path, target: str) -> tuple[list[str], list[str]]:
         table = Table(batch, str(source))
         table.require([target], "--target")
         names = [name for name in table.names if name != target]
-        goal = table.column(target)
+        goal = read_as(table.column(target), CLASSES, target)
         if goal.kind == "text" or goal.truth:
             text = goal.as_text()
             classes.update(text.words[code] for code in np.unique(text.values[text.values >= 0]))

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.data.core.splitting import latest, shares_of_keys, stretch
-from pipeline.data.tables.values import Column, Table, dates_of, listed
+from pipeline.data.tables.reading import settled
+from pipeline.data.tables.values import Column, Table, listed
+from pipeline.data.tables.words import dates_of
 from pipeline.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -81,7 +83,7 @@ def parts(table: Table, plan: SplitPlan, separate_test: bool) -> np.ndarray | No
     if plan.way == "fraction":
         return None
     assert plan.column is not None
-    column = table.column(plan.column)
+    column = settled(table, plan.column)
     if plan.way == "column":
         return _by_names(column.as_text(), plan)
     if plan.way == "date":

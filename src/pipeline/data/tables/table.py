@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,20 +16,21 @@ from pipeline.data.core.module import DataModule
 from pipeline.data.core.spec import Spec
 from pipeline.data.core.splits import Rows
 from pipeline.data.core.splitting import drawn_but_the_first, fold_of
-from pipeline.data.tables.encoder import ColumnChoice, TableEncoder, TableRows, fit_encoder
-from pipeline.data.tables.files import TableFormat, read_table
+from pipeline.data.tables.encoder import TableEncoder
+from pipeline.data.tables.files import read_table
+from pipeline.data.tables.fitting import ColumnChoice, fit_encoder
+from pipeline.data.tables.formats import TableFormat
+from pipeline.data.tables.goal import Goal, find_goal, is_classification, one_spelling
+from pipeline.data.tables.guesses import Guess, say
+from pipeline.data.tables.looking import Look, look, repeats
+from pipeline.data.tables.reading import Reading, column_of, find_reading
+from pipeline.data.tables.rows import TableRows
 from pipeline.data.tables.splits import LEFT_OUT, TEST, TRAIN, VALIDATION, SplitPlan, parts
-from pipeline.data.tables.values import Column, Table, listed
+from pipeline.data.tables.values import Column, Table, is_text, listed
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
     from pipeline.data.core.baselines import Baseline
-
-log = logging.getLogger(__name__)
-
-MOST_CLASSES = 1000
-LARGEST_TARGET = 1e15
-"""Largest size of a target: the squared error of larger ones leaves float32."""
 
 
 class TableData(DataModule):
@@ -50,8 +50,10 @@ class TableData(DataModule):
         kind: ``auto``, ``classification`` or ``regression``.
         format: ``csv``, ``tsv``, ``parquet``, ``jsonl``, or ``auto``: by the file's extension.
         delimiter: Character between a CSV's values; None is a comma (a tabulator for TSV).
-        encoding: Encoding of a CSV.
-        decimal: Decimal mark of a CSV's numbers.
+        encoding: Encoding of a CSV (UTF-16 is found out).
+        decimal: Decimal mark of a CSV's numbers; a decimal comma is found out column by column.
+        header: Whether the first line names the columns; None finds out.
+        sheet: Name or number (from 0) of the sheet of a workbook; None is the first.
         split: ``fraction``, ``column``, ``date`` or ``hash``, see :class:`SplitPlan`.
         split_column: Column that decides in the last three ways.
         test_from: First date of the test rows with ``split=date``.
@@ -62,6 +64,8 @@ class TableData(DataModule):
         numeric: Columns to take as numbers.
         drop: Columns to leave out.
         keep: Columns to keep though they look constant or like identifiers.
+        fold_case: Whether spellings of a category or class that differ in case or blanks alone are one.
+        duplicates: ``keep``, or ``drop``: of rows that are the same in every column the first alone is used.
         max_categories: Number of inputs for the most frequent categories of a column; the others share one.
         target_unit: Unit of a number that is predicted, for the reports.
         **shared: Settings that every data set takes, see :class:`DataModule`.
@@ -79,16 +83,20 @@ class TableData(DataModule):
         delimiter: str | None = None,
         encoding: str = "utf-8",
         decimal: str = ".",
+        header: bool | None = None,
+        sheet: str | int | None = None,
         split: str = "fraction",
         split_column: str | None = None,
         test_from: str | None = None,
         test_path: str | Path | None = None,
         test_fraction: float = 0.15,
         scaling: str = "standard",
-        categorical: Sequence[str] = (),
-        numeric: Sequence[str] = (),
-        drop: Sequence[str] = (),
-        keep: Sequence[str] = (),
+        categorical: Sequence[str] | str = (),
+        numeric: Sequence[str] | str = (),
+        drop: Sequence[str] | str = (),
+        keep: Sequence[str] | str = (),
+        fold_case: bool = True,
+        duplicates: str = "keep",
         max_categories: int = 100,
         target_unit: str = "",
         **shared: Any,
@@ -100,12 +108,16 @@ class TableData(DataModule):
             )
         if kind not in ("auto", "classification", "regression"):
             raise UserError(f"data.kind={kind}; expected auto, classification or regression")
-        self.path, self.target, self.kind = Path(path), str(target), kind
-        self.test_path = None if test_path is None else Path(test_path)
-        self.format = TableFormat(format, delimiter, encoding, decimal)
+        if duplicates not in ("keep", "drop"):
+            raise UserError(f"data.duplicates={duplicates}; expected keep or drop")
+        self.path, self.target, self.kind = Path(path).expanduser(), str(target).strip(), kind
+        self.test_path = None if test_path is None else Path(test_path).expanduser()
+        self.duplicates = duplicates
+        self.format = TableFormat(format, delimiter, encoding, decimal, header, sheet)
+        self.guesses: list[Guess] = []
         self.plan = SplitPlan(
             split,
-            split_column,
+            None if split_column is None else str(split_column).strip(),
             test_from,
             test_fraction,
             self.validation_fraction,
@@ -115,38 +127,87 @@ class TableData(DataModule):
         )
         self.plan.check()
         self.choice = ColumnChoice(
-            tuple(map(str, categorical)),
-            tuple(map(str, numeric)),
-            tuple(map(str, drop)),
-            tuple(map(str, keep)),
+            _names(categorical),
+            _names(numeric),
+            _names(drop),
+            _names(keep),
             max_categories,
             scaling,
+            fold_case,
         )
         self.target_unit = target_unit
         self.source = str(path)
 
     def setup(self, stage: str | None = None) -> None:
-        table = read_table(self.path, self.format)
-        test_table = None if self.test_path is None else read_table(self.test_path, self.format)
+        table, self.guesses = self._table()
+        test_table = (
+            None
+            if self.test_path is None
+            else read_table(self.test_path, self._test_format(table), _texts_of(table))
+        )
         self._check(table, test_table)
-        target = _column(table, self.target)
+        reading, guesses = self._reading(table)
+        self.guesses += guesses
+        target = self._target(table, reading)
         part = self._parts(table, target, separate_test=test_table is not None)
         train, validation, test = (np.flatnonzero(part == name) for name in (TRAIN, VALIDATION, TEST))
         if len(train) < 2:
             raise UserError(
                 f"{self.path}: {len(train)} rows are left for training; bring more data or lower the fractions"
             )
-        goal = _goal(
-            target, train, np.concatenate([train, validation]), self.kind, self.target, str(self.path)
+        pool = np.concatenate([train, validation])
+        goal = replace(
+            find_goal(target, train, pool, self.kind, self.target, str(self.path)), folds=reading.folds
         )
         if self.train_on_all:
-            train = np.sort(np.concatenate([train, validation]))
+            train = np.sort(pool)
         names = [name for name in table.names if name not in (self.target, self.plan.column)]
-        self.encoder = fit_encoder(table, train, names, self.choice, self.format)
+        self.encoder, guesses = fit_encoder(table, train, names, self.choice, table.how, reading)
+        self.guesses += guesses
         self._build(table, target, goal, train, validation)
         self._build_test(test_table, table, target, goal, test)
+        splits = {"train": self.train, "validation": self.validation, "test": self.test}
+        there = {name: split for name, split in splits.items() if isinstance(split, TableRows)}
+        self.guesses += look(Look(table, self.encoder, target, goal, train, self.plan, there))
+        say(self.guesses)
         for read in filter(None, (table, test_table)):
             read.release()
+
+    def _table(self) -> tuple[Table, list[Guess]]:
+        """The file, and what was guessed about its first line."""
+        table = read_table(self.path, self.format)
+        if self.format.header is not None or table.how.header is not False:
+            return table, []
+        what = f"the first line of {self.path.name} looks like data"
+        if self.target not in table.names:
+            named = read_table(self.path, replace(self.format, header=True))
+            if self.target in named.names:
+                what += ", but the target is named in it: it is taken for the columns' names"
+                return named, [Guess(what, "data.header=false (the columns are then called f0, f1 …)", True)]
+        what += f": the columns are called {table.names[0]} to {table.names[-1]}"
+        return table, [Guess(what, "data.header=true takes it for the columns' names", True)]
+
+    def _test_format(self, table: Table) -> TableFormat:
+        """How the test file is written: its first line is what the first line of the training file is."""
+        header = False if table.how.header is False else self.format.header
+        return replace(self.format, header=header)
+
+    def _reading(self, table: Table) -> tuple[Reading, list[Guess]]:
+        """How the target is understood: by all rows, since what it is decides how they are split."""
+        return find_reading(
+            _column(table, self.target),
+            None,
+            self.target,
+            table.how,
+            categorical=self.kind == "classification",
+            folds=self.choice.folds,
+            target=True,
+        )
+
+    def _target(self, table: Table, reading: Reading) -> Column:
+        _column(table, self.target)
+        target = column_of(table, self.target, reading, strict=False)
+        return one_spelling(target) if reading.folds else target
 
     def _check(self, table: Table, test_table: Table | None) -> None:
         table.require([self.target], "data.target")
@@ -162,11 +223,20 @@ class TableData(DataModule):
         if unknown.all():
             raise UserError(f"{table.source}: the target {self.target!r} has no value in any row")
         if unknown.any():
-            log.warning("%d of %d rows have no %r and are left out", unknown.sum(), len(unknown), self.target)
+            what = f"{unknown.sum()} of {len(unknown)} rows have no {self.target!r} and are left out"
+            key = "fill them in, or give them a class of their own, like unknown"
+            self.guesses.append(Guess(what, key, True, (self.target,)))
+        repeated = np.zeros(len(table), dtype=bool)
+        if self.duplicates == "drop":
+            repeated = repeats(table)
+            if repeated.any():
+                what = f"{repeated.sum()} of {len(table)} rows repeat an earlier one and are left out"
+                self.guesses.append(Guess(what, "data.duplicates=keep keeps them", False))
         part = parts(table, self.plan, separate_test)
         if part is None:
-            part = self._at_random(np.flatnonzero(~unknown), target, separate_test)
+            part = self._at_random(np.flatnonzero(~(unknown | repeated)), target, separate_test)
         part[unknown] = LEFT_OUT
+        part[repeated] = LEFT_OUT
         if self.plan.way == "column" and not (part == VALIDATION).any():
             self._hold_out(part, target)
         return part
@@ -230,7 +300,8 @@ class TableData(DataModule):
         self, own: Table | None, table: Table, target: Column, goal: Goal, test: np.ndarray
     ) -> None:
         if own is not None:
-            table, target = _complete(own, self.encoder.columns), _column(own, self.target)
+            assert self.encoder.target is not None
+            table, target = _complete(own, self.encoder.columns), self._target(own, self.encoder.target)
             test = np.flatnonzero(~target.missing)
         self.test = (
             self._rows(table, test, goal.targets(target.rows(test), table.source)) if len(test) else None
@@ -293,89 +364,6 @@ class TableData(DataModule):
         return found
 
 
-@dataclass(frozen=True)
-class Goal:
-    """What is predicted.
-
-    Args:
-        task: ``regression``, ``binary`` or ``multiclass``.
-        classes: Names of the classes, in order; none for regression.
-        name: Name of the target column.
-    """
-
-    task: Any
-    classes: tuple[str, ...]
-    name: str
-
-    def targets(self, column: Column, source: str) -> Tensor:
-        """Class numbers (float32 for two classes, int64 for more), or the numbers to predict (float32).
-
-        Raises:
-            UserError: The column has a class that the training and validation rows lack.
-        """
-        if self.task == "regression":
-            if np.abs(column.values).max() > LARGEST_TARGET:
-                raise UserError(
-                    f"{source}: the target {self.name!r} has values beyond ±{LARGEST_TARGET:g}; rescale it"
-                )
-            return torch.from_numpy(column.values.astype(np.float32))
-        text = column.as_text()
-        place = {name: number for number, name in enumerate(self.classes)}
-        numbers = np.array([*(place.get(word, -1) for word in text.words), -1])[text.values]
-        if (numbers < 0).any():
-            strange = sorted({text.words[code] for code in np.unique(text.values[numbers < 0])})
-            raise UserError(
-                f"{source}: test rows have the {self.name!r} {listed(strange)}, which no training row has; "
-                "correct or remove these rows, or split in another way (data.split, data.seed)"
-            )
-        return torch.from_numpy(numbers.astype(np.float32 if self.task == "binary" else np.int64))
-
-
-def is_classification(target: Column, kind: str) -> bool:
-    """Whether a column is predicted as a class: by ``kind``, or by the rule in :class:`TableData`."""
-    if kind != "auto":
-        return kind == "classification"
-    if target.kind == "text" or target.truth:
-        return True
-    known = target.values[~target.missing]
-    # Most numbers with a fraction are recognised by the first few.
-    if target.kind == "date" or any((some != np.floor(some)).any() for some in (known[:1000], known)):
-        return False
-    distinct = len(np.unique(known))
-    return distinct <= 20 and len(known) >= 5 * distinct
-
-
-def _goal(target: Column, train: np.ndarray, pool: np.ndarray, kind: str, name: str, source: str) -> Goal:
-    if target.kind == "date":
-        raise UserError(f"{source}: the target {name!r} holds dates; turn it into a number or a class first")
-    known, learnt = target.rows(pool), target.rows(train)
-    classes = is_classification(known, kind)
-    if not classes and target.kind == "text":
-        words = [target.words[code] for code in np.unique(known.values)[:3]]
-        raise UserError(
-            f"{source}: data.kind=regression, but the target {name!r} holds text ({listed(words)})"
-        )
-    if (learnt.values == learnt.values[0]).all():
-        value = learnt.as_text().words[learnt.as_text().values[0]]
-        what = "only one class" if classes else "the same value everywhere"
-        raise UserError(
-            f"{source}: the target {name!r} has {what} in the training rows ({value!r}): nothing to learn"
-        )
-    if not classes:
-        return Goal("regression", (), name)
-    text = known.as_text()
-    used = [text.words[code] for code in np.unique(text.values)]
-    if len(used) > MOST_CLASSES:
-        raise UserError(
-            f"{source}: the target {name!r} has {len(used)} different values, more than {MOST_CLASSES} classes; "
-            "is it the column to predict? Numbers are predicted with data.kind=regression"
-        )
-    # Numbers in their order, not 1, 10, 2.
-    if target.kind == "text":
-        used.sort()
-    return Goal("binary" if len(used) == 2 else "multiclass", tuple(used), name)
-
-
 def _column(table: Table, name: str) -> Column:
     try:
         return table.column(name)
@@ -387,3 +375,14 @@ def _complete(table: Table, names: Sequence[str]) -> Table:
     if missing := [name for name in names if name not in table.names]:
         raise UserError(f"{table.source} lacks the columns {listed(missing)} that the training file has")
     return table
+
+
+def _names(given: Sequence[str] | str) -> tuple[str, ...]:
+    """Names of columns; one of them need not be a list."""
+    some = (given,) if isinstance(given, str | int | float) else given
+    return tuple(str(name).strip() for name in some)
+
+
+def _texts_of(table: Table) -> frozenset[str]:
+    """The columns that are words in a file: a second file must not have them as numbers."""
+    return frozenset(name for name in table.names if is_text(table.arrow.column(name)))

@@ -16,6 +16,7 @@ from pipeline.data.core.spec import Spec
 from pipeline.data.core.splits import RaggedRows, Rows, SparseRows
 from pipeline.data.core.splitting import drawn
 from pipeline.data.sources.finding import DataUnavailable
+from pipeline.data.tables.formats import TableFormat
 from pipeline.data.text.corpus import TEST, TRAIN, Corpus
 from pipeline.data.text.encoders import UNKNOWN, BagEncoder, TokensEncoder
 from pipeline.data.text.generated import generated_reviews
@@ -46,6 +47,9 @@ class Documents(DataModule):
 
     column = "text"
     """Name of the column of texts, where they come from a table."""
+
+    format = TableFormat()
+    """How the files of texts are written."""
 
     def __init__(
         self,
@@ -118,9 +122,9 @@ class Documents(DataModule):
         vocabulary = self._vocabulary(corpus, rows)
         words = [corpus.words[i] for i in vocabulary]
         self.encoder = (
-            BagEncoder(words, self.ngrams, self.column)
+            BagEncoder(words, self.ngrams, self.column, self.format.differences())
             if self.input == "bag"
-            else TokensEncoder(words, self.max_length, self.keep, self.column)
+            else TokensEncoder(words, self.max_length, self.keep, self.column, self.format.differences())
         )
         train, self.validation, self.test = (
             self._rows(corpus, vocabulary, part) if len(part) else None for part in (rows, held_out, test)

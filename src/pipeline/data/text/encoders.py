@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from pipeline.data.core.encoder import Encoder
+from pipeline.data.tables.formats import TableFormat
 from pipeline.data.text.reading import read_text
 from pipeline.errors import UserError
 
@@ -25,10 +26,12 @@ class TextEncoder(Encoder):
 
     Args:
         column: Name of the column of texts that training read; ``text`` is understood as well.
+        written: How the training file is written (arguments of :class:`TableFormat` that differ from the defaults):
+            files to predict are read in the same way.
     """
 
-    def __init__(self, column: str = "text") -> None:
-        self.column = column
+    def __init__(self, column: str = "text", written: dict[str, Any] | None = None) -> None:
+        self.column, self.written = column, TableFormat(**(written or {}))
 
     def example(self) -> pd.DataFrame:
         import pandas as pd
@@ -42,7 +45,12 @@ class TextEncoder(Encoder):
         return not path.name.startswith(".")
 
     def read(self, paths: Sequence[Path]) -> list[str]:
-        return [read_text(path) for path in paths]
+        return [read_text(path, self.written.encoding) for path in paths]
+
+    def _written(self) -> dict[str, Any]:
+        """How the training file is written, for the saved state; nothing where it is as usual."""
+        written = self.written.differences()
+        return {"written": written} if written else {}
 
     def signature(self) -> dict[str, Any]:
         return {"type": "text", "column": self.column}
@@ -55,12 +63,19 @@ class BagEncoder(TextEncoder):
         words: The vocabulary, in the order of the columns. Other words count for nothing.
         ngrams: Longest run of words that the vocabulary may hold.
         column: Name of the column of texts, see :class:`TextEncoder`.
+        written: How the training file is written, see :class:`TextEncoder`.
     """
 
     kind = "bag_of_words"
 
-    def __init__(self, words: list[str], ngrams: int = 1, column: str = "text") -> None:
-        super().__init__(column)
+    def __init__(
+        self,
+        words: list[str],
+        ngrams: int = 1,
+        column: str = "text",
+        written: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(column, written)
         self.words, self.ngrams = list(words), ngrams
         self._columns = {word: column for column, word in enumerate(self.words)}
 
@@ -75,7 +90,7 @@ class BagEncoder(TextEncoder):
         return x
 
     def state(self) -> dict[str, Any]:
-        return {"words": self.words, "ngrams": self.ngrams, "column": self.column}
+        return {"words": self.words, "ngrams": self.ngrams, "column": self.column, **self._written()}
 
 
 class TokensEncoder(TextEncoder):
@@ -86,14 +101,20 @@ class TokensEncoder(TextEncoder):
         max_length: Number of words kept of a text, None for all.
         keep: Which words are kept of a longer text: the ``first`` or the ``last``.
         column: Name of the column of texts, see :class:`TextEncoder`.
+        written: How the training file is written, see :class:`TextEncoder`.
     """
 
     kind = "tokens"
 
     def __init__(
-        self, words: list[str], max_length: int | None = None, keep: str = "last", column: str = "text"
+        self,
+        words: list[str],
+        max_length: int | None = None,
+        keep: str = "last",
+        column: str = "text",
+        written: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__(column)
+        super().__init__(column, written)
         self.words, self.max_length, self.keep = list(words), max_length, keep
         self._ids = {word: number for number, word in enumerate(self.words, start=UNKNOWN + 1)}
 
@@ -116,6 +137,7 @@ class TokensEncoder(TextEncoder):
             "max_length": self.max_length,
             "keep": self.keep,
             "column": self.column,
+            **self._written(),
         }
 
 

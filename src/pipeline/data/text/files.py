@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.data.tables.files import read_rows
+from pipeline.data.tables.formats import TableFormat
 from pipeline.data.text.corpus import TEST, TRAIN, Corpus, Document
 from pipeline.data.text.documents import Documents
 from pipeline.data.text.reading import content_of, read_text
@@ -21,23 +22,31 @@ class TextFolder(Documents):
         path: Directory of the texts.
         test_path: Directory of the same form to test on; without one (and without ``DIR/test``) a share of the texts is
             held out (``test_fraction``).
+        encoding: Encoding of the files (UTF-16 is found out).
         **settings: Settings of labelled texts, see :class:`Documents`.
     """
 
     def __init__(
-        self, path: str, test_path: str | None = None, name: str = "text_folder", **settings: Any
+        self,
+        path: str,
+        test_path: str | None = None,
+        name: str = "text_folder",
+        encoding: str = "utf-8",
+        **settings: Any,
     ) -> None:
         super().__init__(name=name, **settings)
-        self.path, self.test_path = Path(path), Path(test_path) if test_path else None
+        self.path = Path(path).expanduser()
+        self.test_path = Path(test_path).expanduser() if test_path else None
+        self.format = TableFormat(encoding=encoding)
 
     def read(self, download: bool) -> Corpus:
         files = self._files()
         self.source = str(self.path)
-        state = hashlib.sha256()
+        state, encoding = hashlib.sha256(), self.format.encoding
         for file, label, part in files:
-            state.update(f"{label}\0{part}\0".encode())
+            state.update(f"{label}\0{part}\0{'' if encoding == 'utf-8' else encoding}".encode())
             state.update(hashlib.sha256(file.read_bytes()).digest())
-        texts = (Document(read_text(file), label, part) for file, label, part in files)
+        texts = (Document(read_text(file, encoding), label, part) for file, label, part in files)
         return self.cached(f"folder-{state.hexdigest()[:16]}", lambda: Corpus.build(texts, self.ngrams))
 
     def _files(self) -> list[tuple[Path, str, int]]:
@@ -51,10 +60,14 @@ class TextTable(Documents):
     """A table with a text and a class in each row: CSV, TSV, Parquet or JSON lines.
 
     Args:
-        path: File of the table; its name tells its form (``.csv``, ``.tsv``, ``.parquet``, ``.jsonl``).
+        path: File of the table; its name tells its form (``.csv``, ``.tsv``, ``.parquet``, ``.jsonl`` …).
         text: Name of the column of texts.
         target: Name of the column of classes.
         test_path: Another file of the same form to test on; without one a share of the rows is held out.
+        format: Form of the file where its name does not tell it.
+        delimiter: Character between a CSV's values; None is a comma (a tabulator for TSV).
+        encoding: Encoding of a CSV (UTF-16 is found out).
+        sheet: Name or number (from 0) of the sheet of a workbook; None is the first.
         **settings: Settings of labelled texts, see :class:`Documents`.
     """
 
@@ -65,17 +78,23 @@ class TextTable(Documents):
         target: str = "label",
         test_path: str | None = None,
         name: str = "text_csv",
+        format: str = "auto",
+        delimiter: str | None = None,
+        encoding: str = "utf-8",
+        sheet: str | int | None = None,
         **settings: Any,
     ) -> None:
         super().__init__(name=name, **{"target_name": target, **settings})
         self.column = text
-        self.path, self.text, self.target = Path(path), text, target
-        self.test_path = Path(test_path) if test_path else None
+        self.path, self.text, self.target = Path(path).expanduser(), text, target
+        self.test_path = Path(test_path).expanduser() if test_path else None
+        self.format = TableFormat(format, delimiter, encoding, sheet=sheet)
 
     def read(self, download: bool) -> Corpus:
         self.source = str(self.path)
         parts = [(self.path, TRAIN)] + ([(self.test_path, TEST)] if self.test_path else [])
-        state = hashlib.sha256(f"{self.text}\0{self.target}".encode())
+        written = self.format.differences()
+        state = hashlib.sha256(f"{self.text}\0{self.target}{written or ''}".encode())
         for path, _ in parts:
             state.update(content_of(path))
         return self.cached(
@@ -87,7 +106,8 @@ class TextTable(Documents):
 
     def _documents(self, path: Path, part: int) -> Iterator[Document]:
         rows = labelled = 0
-        for text, label in read_rows(path, {"data.text": self.text, "data.target": self.target}):
+        columns = {"data.text": self.text, "data.target": self.target}
+        for text, label in read_rows(path, columns, self.format):
             rows += 1
             if label is not None and label == label:
                 labelled += 1

@@ -5,22 +5,35 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline.data.core.memory import check_memory
+from pipeline.data.tables.formats import text_encoding
 from pipeline.errors import UserError
 
 
-def read_text(path: Path) -> str:
-    """The text of a UTF-8 file, with or without a byte order mark.
+def read_text(path: Path, encoding: str = "utf-8") -> str:
+    """The text of a file, with or without a byte order mark.
+
+    Args:
+        path: The file.
+        encoding: Its encoding; UTF-16 and UTF-32 are found out by their mark.
 
     Raises:
-        UserError: There is no such file, it cannot be read, or it is not UTF-8.
+        UserError: There is no such file, it cannot be read, or it is of another encoding.
     """
     content = content_of(path)
+    encoding = text_encoding(encoding, content[:4])
     try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
+        return content.decode(encoding)
+    except LookupError:
         raise UserError(
-            f"{path} is not UTF-8 text (byte {error.start} is 0x{content[error.start]:02x}); "
-            f"convert it, for example with: iconv -f latin1 -t utf-8"
+            f"data.encoding={encoding!r} is no encoding; expected utf-8, latin-1, cp1252 …"
+        ) from None
+    except UnicodeDecodeError as error:
+        named = {"utf-8-sig": "UTF-8", "utf-16": "UTF-8, nor the UTF-16 of its first bytes,"}
+        name = named.get(encoding, encoding)
+        raise UserError(
+            f"{path} is not {name} text (byte {error.start} is 0x{content[error.start]:02x}); "
+            "set data.encoding to what it was written in (often latin-1 or cp1252), "
+            "or convert it, for example with: iconv -f latin1 -t utf-8"
         ) from None
 
 

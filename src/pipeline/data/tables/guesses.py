@@ -1,0 +1,76 @@
+"""What was guessed about a table, each guess with the key that overrides it."""
+
+from __future__ import annotations
+
+import logging
+import re
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+_SIMPLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_WORDS = re.compile(r"(?i:true|false|null|nan|inf)")
+
+
+@dataclass(frozen=True)
+class Guess:
+    """A decision that the data left open.
+
+    Args:
+        what: What was decided, and why.
+        key: What is typed to decide otherwise, as the shell takes it; empty where nothing but the file can say.
+        costly: Whether a wrong guess would cost much of the result: it is a warning then.
+        columns: Names of the columns that it is about.
+    """
+
+    what: str
+    key: str = ""
+    costly: bool = False
+    columns: tuple[str, ...] = ()
+
+    def said(self) -> str:
+        """The guess as one line."""
+        return f"{self.what}: {self.key}" if self.key else self.what
+
+    def as_dict(self) -> dict[str, Any]:
+        """The guess as JSON values."""
+        return {"what": self.what, "key": self.key, "costly": self.costly, "columns": list(self.columns)}
+
+
+def say(guesses: Iterable[Guess]) -> None:
+    """Log each guess on a line of its own."""
+    for guess in guesses:
+        log.log(logging.WARNING if guess.costly else logging.INFO, "%s", guess.said())
+
+
+def typed(key: str, value: str | Sequence[str]) -> str:
+    """``key=value`` as it is typed in a shell, with what Hydra and the shell want in quotation marks.
+
+    Args:
+        key: The key.
+        value: A text, or the elements of a list.
+
+    Example:
+        >>> typed("data.drop", ["a", "b c"])
+        "'data.drop=[a,\\"b c\\"]'"
+    """
+    if isinstance(value, str):
+        return shlex.quote(f"{key}={_quoted(value)}")
+    return _in_shell(f"{key}=[{','.join(_quoted(element) for element in value)}]")
+
+
+def _in_shell(word: str) -> str:
+    # Brackets of a list stay as they are in every shell but zsh, where no file fits them either.
+    return word if re.fullmatch(r"[\w.=\[\],\-]+", word) else shlex.quote(word)
+
+
+def _quoted(text: str) -> str:
+    """A text as Hydra reads it."""
+    if _SIMPLE.fullmatch(text) and not _WORDS.fullmatch(text):
+        return text
+    mark = "'" if '"' in text and "'" not in text else '"'
+    escaped = re.sub(r"(\\+)(?=$|[\"'])", r"\1\1", text).replace(mark, f"\\{mark}")
+    return f"{mark}{escaped}{mark}"

@@ -1,0 +1,366 @@
+"""How the values of one column are understood: decided once, on training rows, and saved with the encoder.
+
+From then on a value means the same, whatever stands beside it and whatever file it comes from.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from pipeline.data.tables.formats import TableFormat
+from pipeline.data.tables.guesses import Guess, typed
+from pipeline.data.tables.values import Column, Table, listed
+from pipeline.data.tables.words import (
+    MISSING,
+    MISSING_CLASSES,
+    NOT_AVAILABLE,
+    dates_of,
+    form_of_dates,
+    has_decimal_comma,
+    is_missing,
+    is_no_number,
+    numbers_of,
+    spelling,
+    times_of,
+    truths_of,
+)
+from pipeline.errors import UserError
+
+log = logging.getLogger(__name__)
+
+MOSTLY = 0.95
+"""Share of a column's values from which on it is what they are; the others count as missing."""
+MOST_MARKS = 3
+"""Number of different words that may stand for missing numbers, however often they do."""
+MOST_WORDS = 100
+"""Number of words that are kept as standing for a missing value; where there are more, any word does."""
+TRIED_FIRST = 300
+EXPECTED = {
+    "number": "numbers",
+    "truth": "true or false",
+    "date": "dates like 2024-01-31",
+    "time": "times like 23:59",
+}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the words of a column are understood.
+
+    Args:
+        kind: ``number``, ``truth``, ``date``, ``time`` (seconds since midnight) or ``text``.
+        decimal: Decimal mark of numbers.
+        form: Form of dates, see :func:`~pipeline.data.tables.words.dates_of`.
+        missing: Words that stand for a missing value here, beside those that do everywhere.
+        any_missing: Whether every word that is not understood stands for a missing value.
+        codes: Whether "NA" is a code like others of two letters, and no missing value.
+        folds: Whether spellings that differ in case or blanks alone are one category.
+        classes: Whether it is a column of classes to predict, among which "None" may be one.
+        plain: Whether only an empty text is missing, and texts stay as they are (models saved by earlier versions).
+    """
+
+    kind: str = "text"
+    decimal: str = "."
+    form: str = "ymd"
+    missing: tuple[str, ...] = ()
+    any_missing: bool = False
+    codes: bool = False
+    folds: bool = True
+    classes: bool = False
+    plain: bool = False
+
+    @classmethod
+    def of(cls, state: Reading | dict[str, Any]) -> Reading:
+        """From what :func:`dataclasses.asdict` made of one."""
+        if isinstance(state, Reading):
+            return state
+        return cls(**{**state, "missing": tuple(state.get("missing", ()))})
+
+    def values(self, words: Sequence[str]) -> np.ndarray:
+        """The number that each word is, NaN where it is none (not for text)."""
+        if self.kind == "truth":
+            return truths_of(words)
+        if self.kind == "time":
+            return times_of(words)
+        if self.kind == "date":
+            return dates_of(words, self.form)
+        return numbers_of(words, self.decimal)
+
+    def gaps(self, words: Sequence[str]) -> np.ndarray:
+        """Which words stand for a missing value."""
+        if self.kind == "text":
+            if self.plain:
+                return np.array([word in _ARROWS for word in words], dtype=bool)
+            known = MISSING_CLASSES if self.classes else MISSING
+            known = known - {NOT_AVAILABLE} if self.codes else known
+            return np.array([is_missing(word, known) for word in words], dtype=bool)
+        return np.array([is_no_number(word) or word in self.missing for word in words], dtype=bool)
+
+
+_ARROWS = (MISSING - {"?", "<NA>", "None", "n/k", "N/K"}) | {""}
+"""What earlier versions took for missing in a column of words."""
+
+
+def read_as(column: Column, reading: Reading, name: str, strict: bool = True) -> Column:
+    """A column as it is understood: numbers and dates as such, texts with their missing ones.
+
+    Args:
+        column: The column as it lies in its file.
+        reading: How it is understood.
+        name: Name of the column, for messages.
+        strict: Whether a word that is not understood is an error; otherwise it counts as missing, with a warning.
+
+    Raises:
+        UserError: The column holds what cannot be understood in this way.
+    """
+    if reading.kind == "text":
+        return _without(column, reading.gaps(column.words)) if column.kind == "text" else column
+    expected = EXPECTED[reading.kind]
+    if column.kind != "text":
+        dated = reading.kind == "date"
+        if (column.kind == "date") == dated:
+            return column
+        if column.missing.all():
+            return Column("date" if dated else "number", np.full(len(column), np.nan))
+        held = "dates" if column.kind == "date" else "numbers"
+        raise UserError(f"the column {name!r} must hold {expected}, but holds {held}")
+    values = reading.values(column.words)
+    gaps = reading.gaps(column.words)
+    strange = np.isnan(values) & ~gaps
+    values[gaps | ~np.isfinite(values)] = np.nan
+    if strange.any() and not reading.any_missing:
+        used = np.unique(column.values[column.values >= 0])
+        if words := [column.words[code] for code in used if strange[code]]:
+            if strict:
+                raise UserError(f"the column {name!r} must hold {expected}, but has {listed(words, 5)}")
+            log.warning(
+                "the column %r holds %s where %s are expected: missing", name, listed(words, 5), expected
+            )
+    spread = np.append(values, np.nan)[column.values]
+    whole = reading.kind != "date" and bool((values[np.isfinite(values)] % 1 == 0).all())
+    return Column(
+        "date" if reading.kind == "date" else "number", spread, whole=whole, truth=reading.kind == "truth"
+    )
+
+
+def _without(column: Column, gaps: np.ndarray) -> Column:
+    if not gaps.any():
+        return column
+    return replace(column, values=np.where(np.append(gaps, False)[column.values], -1, column.values))
+
+
+def find_reading(
+    column: Column,
+    rows: np.ndarray | None,
+    name: str,
+    how: TableFormat,
+    *,
+    numeric: bool = False,
+    categorical: bool = False,
+    folds: bool = True,
+    target: bool = False,
+) -> tuple[Reading, list[Guess]]:
+    """Decide how a column is understood.
+
+    Args:
+        column: The column as it lies in its file.
+        rows: The training rows, which alone decide; None for all. (Words that are not understood are noted wherever
+            they stand, so that the file can be predicted.)
+        name: Name of the column.
+        how: How the file is written.
+        numeric: Whether the user says that it holds numbers.
+        categorical: Whether the user says that it holds categories.
+        folds: Whether spellings that differ in case or blanks alone are one category.
+        target: Whether it is the column that is predicted.
+    """
+    plain = Reading(decimal=how.decimal, folds=folds, classes=target)
+    if column.kind != "text":
+        kind = "date" if column.kind == "date" else "truth" if column.truth else "number"
+        return replace(plain, kind="text" if categorical else kind), []
+    codes = column.values if rows is None else column.values[rows]
+    counts = np.bincount(codes[codes >= 0], minlength=len(column.words))
+    there = np.flatnonzero(counts)
+    words = [column.words[code] for code in there]
+    counts = counts[there]
+    if not categorical:
+        said = np.array([not is_no_number(word) for word in words], dtype=bool)
+        known = [word for word, one in zip(words, said, strict=True) if one]
+        found = _number_like(known, counts[said], name, plain, how.delimiter == ";", numeric)
+        if found is not None:
+            reading, guesses = found
+            return _with_marks(reading, column.words), guesses
+    text = replace(plain, kind="text", codes=_has_codes(words))
+    guesses = [*_about_codes(name, text, words), *_about_spellings(name, text, words, target)]
+    if not categorical and not numeric:
+        guesses += _about_numbers(name, known, counts[said], how.decimal)
+    return text, guesses
+
+
+def _number_like(
+    words: list[str], counts: np.ndarray, name: str, plain: Reading, semicolons: bool, numeric: bool
+) -> tuple[Reading, list[Guess]] | None:
+    """The reading as numbers, true and false, dates or times, if nearly all values are; None for text."""
+    if not words:
+        return (replace(plain, kind="number"), []) if numeric else None
+    for kind in ("number",) if numeric else ("number", "truth", "date", "time"):
+        reading, open_form = replace(plain, kind=kind), False
+        if kind == "number" and plain.decimal == "." and has_decimal_comma(words, semicolons):
+            reading = replace(reading, decimal=",")
+        if kind == "date":
+            form, open_form = form_of_dates(words)
+            reading = replace(reading, form=form)
+        if len(words) > 3 * TRIED_FIRST and not numeric:
+            # Most columns of words are refused by the first few.
+            some = np.linspace(0, len(words) - 1, TRIED_FIRST).astype(int)
+            if np.isnan(reading.values([words[place] for place in some])).mean() > 0.7:
+                continue
+        values = reading.values(words)
+        fits = ~np.isnan(values)
+        share = counts[fits].sum() / counts.sum()
+        marks = kind != "truth" and (~fits).sum() <= MOST_MARKS and share >= 0.5 and fits.sum() >= 10
+        if not (share >= MOSTLY or marks or numeric):
+            continue
+        if kind == "number" and not numeric and any(_is_code(word) for word in words):
+            continue
+        others = [word for word, fit in zip(words, fits, strict=True) if not fit]
+        return reading, _about(name, reading, words, others, int(counts[~fits].sum()), open_form)
+    return None
+
+
+def _is_code(word: str) -> bool:
+    """Whether it is written like 01001: a code whose zeros in front count."""
+    return len(word) > 1 and word[0] == "0" and word.isdigit()
+
+
+def _with_marks(reading: Reading, words: Sequence[str]) -> Reading:
+    strange = np.isnan(reading.values(words)) & ~reading.gaps(words)
+    marks = tuple(sorted(word for word, odd in zip(words, strange, strict=True) if odd))
+    if len(marks) > MOST_WORDS:
+        return replace(reading, any_missing=True)
+    return replace(reading, missing=marks)
+
+
+def _about(
+    name: str, reading: Reading, words: Sequence[str], others: list[str], rows: int, open_form: bool
+) -> list[Guess]:
+    guesses = []
+    kept = typed("data.categorical", [name])
+    what = {"number": "numbers", "truth": "true and false", "date": "dates", "time": "times of day"}[
+        reading.kind
+    ]
+    example = next((word for word in words if word not in others), "")
+    if reading.kind == "number" and reading.decimal == ",":
+        value = float(numbers_of([next(word for word in words if "," in word)], ",")[0])
+        shown = next(word for word in words if "," in word)
+        guesses.append(
+            Guess(
+                f"the column {name!r} has a decimal comma ({shown} is {value:g})",
+                f"{kept} keeps words",
+                True,
+                (name,),
+            )
+        )
+    elif reading.kind == "number" and any(_is_dressed(word) for word in words):
+        shown = next(word for word in words if _is_dressed(word))
+        value = float(numbers_of([shown], reading.decimal)[0])
+        guesses.append(
+            Guess(
+                f"the column {name!r} holds numbers ({shown.strip()} is {value:.10g})",
+                f"{kept} keeps words",
+                False,
+                (name,),
+            )
+        )
+    elif reading.kind in ("date", "time"):
+        guesses.append(
+            Guess(f"the column {name!r} holds {what} ({example})", f"{kept} keeps words", False, (name,))
+        )
+    if open_form:
+        order = "the day" if reading.form == "dmy" else "the month"
+        guesses.append(
+            Guess(
+                f"dates like {example} in {name!r} may be read in two ways; {order} is taken to come first",
+                "write them as 2024-01-31 to be sure",
+                True,
+                (name,),
+            )
+        )
+    if others:
+        guesses.append(
+            Guess(
+                f"the column {name!r} holds {what}, but {rows} values are none ({listed(others, 5)}): "
+                "they count as missing",
+                f"{kept} takes all for categories",
+                True,
+                (name,),
+            )
+        )
+    return guesses
+
+
+def _is_dressed(word: str) -> bool:
+    try:
+        return float(word) != float(word)
+    except ValueError:
+        return bool(np.isfinite(numbers_of([word])[0]))
+
+
+def _has_codes(words: Sequence[str]) -> bool:
+    """Whether "NA" is one code among others: at least two, and half of the other words, are two capital letters."""
+    others = {bare for word in words if (bare := word.strip()) != NOT_AVAILABLE and not is_missing(word)}
+    codes = sum(len(word) == 2 and word.isalpha() and word.isupper() for word in others)
+    return codes >= 2 and codes >= 0.5 * len(others)
+
+
+def _about_codes(name: str, reading: Reading, words: Sequence[str]) -> list[Guess]:
+    if not reading.codes or not any(word.strip() == NOT_AVAILABLE for word in words):
+        return []
+    what = f"NA in the column {name!r} is a code like the others there, and no missing value"
+    return [Guess(what, "leave missing values empty, or write them as ?", False, (name,))]
+
+
+def _about_spellings(name: str, reading: Reading, words: Sequence[str], target: bool) -> list[Guess]:
+    if not reading.folds:
+        return []
+    known: dict[str, list[str]] = {}
+    missing = MISSING_CLASSES if target else MISSING
+    for word in words:
+        if not is_missing(word, missing):
+            known.setdefault(spelling(word), []).append(word)
+    several = [spellings for spellings in known.values() if len({word.strip() for word in spellings}) > 1]
+    if not several:
+        return []
+    shown = "; ".join(listed(sorted(spellings), 4) for spellings in several[:3])
+    one = "class" if target else "category"
+    what = f"spellings in the column {name!r} that differ in case or blanks alone are one {one}"
+    return [Guess(f"{what} ({shown})", "data.fold_case=false keeps them apart", False, (name,))]
+
+
+def _about_numbers(name: str, words: list[str], counts: np.ndarray, decimal: str) -> list[Guess]:
+    """That a column taken for categories holds many numbers."""
+    if not 0 < len(words) < 100_000:
+        return []
+    fits = ~np.isnan(numbers_of(words, decimal))
+    share = counts[fits].sum() / counts.sum()
+    if share < 0.5 or fits.sum() < 10 or any(_is_code(word) for word in words):
+        return []
+    others = [word for word, fit in zip(words, fits, strict=True) if not fit]
+    what = f"the column {name!r} is taken for categories: {share:.0%} of its values are numbers"
+    what += f", the others not ({listed(others, 5)})"
+    return [Guess(what, f"{typed('data.numeric', [name])} takes those for missing", True, (name,))]
+
+
+def column_of(table: Table, name: str, reading: Reading, strict: bool = True) -> Column:
+    """A column of a table, understood once, see :func:`read_as`."""
+    return table.kept((name, reading), lambda: read_as(table.column(name), reading, name, strict))
+
+
+def settled(table: Table, name: str) -> Column:
+    """A column of a table as all its rows together let it be understood."""
+    reading, _ = find_reading(table.column(name), None, name, table.how)
+    return column_of(table, name, reading, strict=False)

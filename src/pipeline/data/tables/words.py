@@ -1,0 +1,246 @@
+"""What words in a table mean: missing values, numbers as people write them, dates, times, true and false.
+
+One list of missing words and one reader of each kind, for every file and for rows in memory.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+NOT_AVAILABLE = "NA"
+MISSING = frozenset(
+    {
+        "", "?", "NA", "N/A", "n/a", "#N/A", "#N/A N/A", "#NA", "<NA>", "NaN", "nan", "-NaN", "-nan", "NULL", "null",
+        "None", "n/k", "N/K", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN",
+    }
+)  # fmt: skip
+"""Words that stand for a missing value wherever they stand (blanks around them do not count)."""
+MISSING_CLASSES = MISSING - {"None"}
+"""The same for what is predicted: a row without a class is left out, and "None" may well be a class."""
+MISSING_NUMBERS = frozenset(
+    {word.lower() for word in MISSING}
+    | {"-", "--", "---", ".", "..", "…", "–", "—", "*", "na.", "n.a.", "n.k.", "k.a.", "nil", "unk", "unknown"}
+    | {"missing", "not available", "not known", "not applicable", "(null)", "\\n", "tba", "tbd"}
+    | {"#div/0!", "#value!", "#ref!", "#num!"}
+)  # fmt: skip
+"""Words (in lower case) that stand for a missing value in a column of numbers, dates or times."""
+
+CURRENCY = "$€£¥₹₩₽₺₴₪₫฿¢"
+CODES = "USD|EUR|GBP|CHF|JPY|CNY|INR|AUD|CAD|NZD|SEK|NOK|DKK|PLN|CZK|HUF|RUB|BRL|ZAR|KRW|SGD|HKD|MXN|TRY|Rs"
+_MONEY = re.compile(rf"[{CURRENCY}]|\b(?:{CODES})\b\.?|(?<=\d)(?:{CODES})$|^(?:{CODES})(?=\d)")
+_SPACES = re.compile(r"[\s\u00a0\u202f\u2009'’_](?=\d{3}(?!\d))")
+_GROUPS = {
+    ".": re.compile(r"[+-]?\d{1,3}(?:,\d{2,3})*,\d{3}(?:\.\d*)?(?:[eE][+-]?\d+)?"),
+    ",": re.compile(r"[+-]?\d{1,3}(?:\.\d{3})+(?:,\d*)?(?:[eE][+-]?\d+)?"),
+}
+_PLAIN = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
+_HEX = re.compile(r"[+-]?0[xX][0-9a-fA-F]+")
+_COMMA = re.compile(r"[+-]?(?:\d+|\d{1,3}(?:\.\d{3})+),\d+")
+
+MONTHS = {
+    name: number
+    for number, names in enumerate(
+        ("jan january", "feb february", "mar march", "apr april", "may", "jun june", "jul july", "aug august",
+         "sep sept september", "oct october", "nov november", "dec december"),
+        start=1,
+    )
+    for name in names.split()
+}  # fmt: skip
+_CLOCK = r"(?:[T ,]\s*(\d{1,2}):(\d{2})(?::(\d{2}(?:\.\d+)?))?\s*([AaPp]\.?[Mm]\.?)?)?"
+_YEAR_FIRST = re.compile(r"(\d{4})[-/.](\d{1,2})(?:[-/.](\d{1,2}))?" + _CLOCK)
+_YEAR_LAST = re.compile(r"(\d{1,2})([-/.])(\d{1,2})\2(\d{4}|\d{2})" + _CLOCK)
+_NAMED = re.compile(
+    r"(?:[A-Za-z]{3,9},?\s+)?(?:(\d{1,2})(?:st|nd|rd|th)?[-\s.]+([A-Za-z]{3,9})|([A-Za-z]{3,9})[-\s.]+(\d{1,2})(?:st|nd|rd|th)?)"
+    r"[-\s.,]+(\d{4}|\d{2})" + _CLOCK
+)
+_TIME = re.compile(r"(\d{1,2}):([0-5]\d)(?::([0-5]\d(?:\.\d+)?))?\s*([AaPp]\.?[Mm]\.?)?")
+_ISO = re.compile(r"\d{4}-\d{2}-\d{2}(?:$|[T ]\d)")
+
+
+def is_missing(word: str, words: frozenset[str] = MISSING) -> bool:
+    """Whether a word of a column of words stands for a missing value."""
+    return word in words or word.strip() in words
+
+
+def is_no_number(word: str) -> bool:
+    """Whether a word of a column of numbers, dates or times stands for a missing value."""
+    return word.strip().lower() in MISSING_NUMBERS
+
+
+def numbers_of(words: Sequence[str], decimal: str = ".") -> np.ndarray:
+    """Each text as a number, NaN where it is none.
+
+    Money, thousands and percent are understood: ``$1,001.50`` is 1001.5, ``12 %`` is 12, ``(5)`` is −5; with the
+    decimal mark ``,`` it is ``1.001,50 €``.
+
+    Args:
+        words: The texts.
+        decimal: Decimal mark.
+    """
+    import pandas as pd
+
+    given = pd.Series(list(words), dtype=object)
+    plain = (
+        given
+        if decimal == "."
+        else given.str.replace(decimal, ".", regex=False).where(~given.str.contains(".", regex=False), None)
+    )
+    found = np.array(pd.to_numeric(plain, errors="coerce").to_numpy(np.float64, na_value=np.nan))
+    for place in np.flatnonzero(np.isnan(found)).tolist():
+        found[place] = _decorated(words[place], decimal)
+    return found
+
+
+def _decorated(word: str, decimal: str) -> float:
+    text = _MONEY.sub("", word.replace("−", "-")).strip()
+    if not text or not any(letter.isdigit() for letter in text):
+        return np.nan
+    if _HEX.fullmatch(text):
+        return float(int(text, 16))
+    negative = text[0] == "(" and text[-1] == ")"
+    text = _SPACES.sub("", text.strip("()") if negative else text).removesuffix("%").strip()
+    if text[:1] in "+-":
+        text = text[:1] + text[1:].strip()
+    if _GROUPS.get(decimal, _GROUPS["."]).fullmatch(text):
+        text = text.replace("." if decimal == "," else ",", "")
+    elif decimal != "." and "." in text:
+        return np.nan
+    text = text.replace(decimal, ".") if decimal != "." else text
+    if not _PLAIN.fullmatch(text):
+        return np.nan
+    return -float(text) if negative else float(text)
+
+
+def has_decimal_comma(words: Sequence[str], semicolons: bool = False) -> bool:
+    """Whether numbers are written like 1,5: there are commas, and not all of them can be those of thousands.
+
+    Args:
+        words: The texts.
+        semicolons: Whether the file's values are separated by ``;``, as where the comma is the decimal mark. Then 1,500
+            is one and a half.
+    """
+    bare = [
+        _SPACES.sub("", _MONEY.sub("", word).strip().removesuffix("%").strip())
+        for word in words
+        if "," in word
+    ]
+    comma = [word for word in bare if _COMMA.fullmatch(word)]
+    thousands = sum(_GROUPS["."].fullmatch(word) is not None for word in comma)
+    return len(comma) >= 0.95 * max(1, len(bare)) and (thousands < len(comma) or semicolons)
+
+
+def truths_of(words: Sequence[str]) -> np.ndarray:
+    """1 for each ``true``, 0 for each ``false`` in any case, NaN for other words."""
+    known = {"true": 1.0, "false": 0.0, "1": 1.0, "0": 0.0, "1.0": 1.0, "0.0": 0.0}
+    return np.array([known.get(word.strip().lower(), np.nan) for word in words], dtype=np.float64)
+
+
+def times_of(words: Sequence[str]) -> np.ndarray:
+    """Each text of the form 23:59, 23:59:30 or 11:59 pm as seconds since midnight, NaN for other words."""
+    return np.array([_seconds(_TIME.fullmatch(word.strip())) for word in words], dtype=np.float64)
+
+
+def _seconds(found: re.Match[str] | None) -> float:
+    return np.nan if found is None else _clock(*found.groups())
+
+
+def _clock(hour: str | None, minute: str | None, second: str | None, half: str | None) -> float:
+    if hour is None or minute is None:
+        return 0.0
+    hours = int(hour)
+    if half:
+        if not 1 <= hours <= 12:
+            return np.nan
+        hours = hours % 12 + 12 * (half[0] in "pP")
+    if hours > 23 or int(minute) > 59:
+        return np.nan
+    return hours * 3600.0 + int(minute) * 60.0 + float(second or 0)
+
+
+def dates_of(words: Sequence[str], form: str = "ymd") -> np.ndarray:
+    """Each text that is a date as seconds since 1970 (UTC), NaN for other words.
+
+    ISO 8601 is always understood, 2024/01/31 and 31 Jan 2024 too.
+
+    Args:
+        words: The texts.
+        form: ``mdy`` for dates like 01/31/2024, ``dmy`` for 31/01/2024; ``ymd`` understands neither.
+    """
+    import pandas as pd
+
+    looks = [word.strip() if _ISO.match(word.strip()) else None for word in words]
+    found = np.full(len(looks), np.nan)
+    if any(look is not None for look in looks):
+        moments = pd.to_datetime(pd.Series(looks, dtype=object), format="ISO8601", errors="coerce", utc=True)
+        seconds = moments.dt.tz_localize(None).to_numpy("datetime64[ms]").astype(np.int64) / 1e3
+        found = np.where(moments.isna(), np.nan, seconds)
+    for place in np.flatnonzero(np.isnan(found)).tolist():
+        found[place] = _date(words[place].strip(), form)
+    return found
+
+
+def _date(word: str, form: str) -> float:
+    if not word or not word[-1].isalnum() or len(word) > 60:
+        return np.nan
+    if parts := _YEAR_FIRST.fullmatch(word):
+        year, month, day = int(parts[1]), int(parts[2]), int(parts[3] or 1)
+        clock = parts.groups()[3:]
+    elif form != "ymd" and (parts := _YEAR_LAST.fullmatch(word)):
+        first, second = int(parts[1]), int(parts[3])
+        month, day = (first, second) if form == "mdy" else (second, first)
+        year, clock = _full_year(parts[4]), parts.groups()[4:]
+    elif parts := _NAMED.fullmatch(word):
+        name = (parts[2] or parts[3]).lower()
+        if name not in MONTHS:
+            return np.nan
+        month, day, year = MONTHS[name], int(parts[1] or parts[4]), _full_year(parts[5])
+        clock = parts.groups()[5:]
+    else:
+        return np.nan
+    seconds = _clock(*clock)
+    if not 1 <= month <= 12 or not 1 <= day <= 31 or not 1000 <= year <= 9999:
+        return np.nan
+    try:
+        days = np.datetime64(f"{year:04}-{month:02}-{day:02}", "D").astype(np.int64)
+    except ValueError:
+        return np.nan
+    return float(days) * 86_400.0 + seconds
+
+
+def _full_year(digits: str) -> int:
+    """Two digits as POSIX takes them: 69 is 1969, 68 is 2068."""
+    year = int(digits)
+    return year if len(digits) > 2 else year + (1900 if year >= 69 else 2000)
+
+
+def form_of_dates(words: Sequence[str]) -> tuple[str, bool]:
+    """Whether day or month comes first in dates like 6/1/1930: ``mdy``, ``dmy``, or ``ymd`` where there are none.
+
+    Returns:
+        The form, and whether the words leave it open: then a point means the day first, anything else the month.
+    """
+    parts = [found for found in (_YEAR_LAST.fullmatch(word.strip()) for word in words) if found]
+    if not parts:
+        return "ymd", False
+    first, second = max(int(found[1]) for found in parts), max(int(found[3]) for found in parts)
+    if first > 12 >= second:
+        return "dmy", False
+    if second > 12 >= first:
+        return "mdy", False
+    if first > 12 and second > 12:
+        # Some of them are no dates in either order: the one that more of them fit.
+        days = sum(int(found[1]) > 12 for found in parts)
+        return ("dmy" if days > sum(int(found[3]) > 12 for found in parts) else "mdy"), False
+    return ("dmy" if parts[0][2] == "." else "mdy"), True
+
+
+def spelling(word: str) -> str:
+    """What two spellings of one category have in common: blanks around it and its case do not count.
+
+    Of a word of one letter the case counts: a and A may be two things.
+    """
+    bare = word.strip()
+    return bare if len(bare) <= 1 else bare.casefold()
