@@ -30,7 +30,7 @@ SMALL = {
 }
 MODELS = [
     pytest.param("forest", []),
-    pytest.param("boosting", []),
+    pytest.param("boosting", ["model.library=lightgbm"]),
     pytest.param("boosting", ["model.library=scikit-learn"]),
 ]
 
@@ -314,7 +314,9 @@ def test_a_class_without_training_rows_and_a_target_of_one_value_are_survived(tm
     made["part"] = ["train"] * 40 + ["validation"] * 10 + ["test"] * 10
     made.loc[49, "y"] = "c"
     made.to_csv(tmp_path / "t.csv", index=False)
-    for number, model in enumerate(["forest", "boosting"]):
+    for number, (model, *more) in enumerate(
+        [["forest"], ["boosting"], ["boosting", "model.library=scikit-learn"]]
+    ):
         cfg = compose(
             [
                 *(
@@ -323,6 +325,7 @@ def test_a_class_without_training_rows_and_a_target_of_one_value_are_survived(tm
                     "data.target=y",
                     f"model={model}",
                     *SMALL[model],
+                    *more,
                 ),
                 *(
                     "data.split=column",

@@ -12,6 +12,7 @@ _DESCRIBED = {
     "task": "Tasks (task=NAME)",
     "sweep": "Sweeps (+sweep=NAME, beside an experiment)",
     "ladder": "Ladders (task=improve +ladder=NAME)",
+    "recipe": "Recipes for data of your own (data=csv chooses one; recipe=NAME another)",
     "debug": "Debugging (debug=NAME)",
 }
 _HIDDEN = frozenset({"default"})

@@ -18,7 +18,7 @@ from pipeline.sweeps.plan import Plan
 from pipeline.sweeps.space import as_override, plain_key
 
 # Groups that an experiment file does not choose: what it stands on is chosen group by group, and these are the user's.
-_NOT_CHOSEN = ("experiment", "sweep", "debug", *NOT_OF_AN_EXPERIMENT)
+_NOT_CHOSEN = ("experiment", "recipe", "sweep", "debug", *NOT_OF_AN_EXPERIMENT)
 
 
 def write_optimization_results(directory: Path, best: Sequence[FrozenTrial], objectives: int) -> Path:
@@ -48,7 +48,9 @@ def write_best_experiment(directory: Path, plan: Plan, composer: Composer, best:
         for group, choice in winner.hydra.runtime.choices.items()
         if group.split("/")[0] not in _NOT_CHOSEN and "@" not in group
     }
-    plain = composer.compose_only([f"{group}={'null' if c is None else c}" for group, c in groups.items()])
+    chosen = [f"{group}={'null' if choice is None else choice}" for group, choice in groups.items()]
+    # An experiment has no recipe: what the winner's recipe gave it is listed.
+    plain = composer.compose_only([*chosen, "recipe=none"])
     # The name goes with it: without one, the run would be called `best`.
     values = {"name": winner.name, **_difference(_container(winner), _container(plain))}
     header = (

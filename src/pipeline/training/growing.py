@@ -306,7 +306,11 @@ def grow_by_histograms(
         random_state=seed,
         warm_start=True,
     )
-    held = {} if validation is None else {"X_val": validation.x, "y_val": validation.y}
+    held = {}
+    if validation is not None:
+        # Of classes that training does not have nothing can be learnt, and scikit-learn refuses them.
+        known = np.isin(validation.y, train.y) if classes else np.ones(len(validation.y), dtype=bool)
+        held = {"X_val": validation.x[known], "y_val": validation.y[known]}
     for count in [*range(AT_ONCE, model.n_estimators, AT_ONCE), model.n_estimators]:
         booster.set_params(max_iter=count)
         booster.fit(train.x, train.y, sample_weight=train.weights, **held)
