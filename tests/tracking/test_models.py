@@ -258,7 +258,6 @@ def test_runs_are_found_by_id_key_and_name(
     assert by_id.metrics == {"loss": 0.25} and by_id.params == {"seed": "0"} and by_id.status == "FINISHED"
     assert by_id.directory == parent.directory and by_id.experiment == "tests"
     assert [child.name for child in store.children(parent.key)] == ["child-0", "child-1"]
-    assert store.metric_history(parent.key, "loss") == [(3, 0.5), (4, 0.25)]
     assert store.download_artifact(parent.key, "a/b.txt", tmp_path / "got").read_text() == "hello"
     with pytest.raises(UserError, match=r"no artefact 'none\.txt'"):
         store.download_artifact(parent.key, "none.txt", tmp_path / "got")
