@@ -174,6 +174,9 @@ def test_the_climb_ends_in_time_with_one_model_of_all_that_helps(
     asked = ["task=predict", "task.model_uri=models:/houses_price@champion", "task.output=answers.csv"]
     assert main([*asked, f"task.input={table}"]) == 0
     answers = pd.read_csv(tmp_path / "answers.csv")
+    assert list(answers) == ["prediction", "low", "high", "unusual"]
+    half = answers["high"] - answers["prediction"]
+    assert f"90 % intervals: ± {half[0]:.3g}; hold for" in shown
     assert np.abs(answers["prediction"] - pd.read_csv(table)["price"]).mean() < rungs["linear"]["test/mae"]
 
 
