@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.linear_model import Ridge
 from sklearn.metrics import log_loss
 
 from pipeline.__main__ import main
@@ -18,13 +20,18 @@ from pipeline.data.core.spec import Spec
 from pipeline.data.tables.table import TableData
 from pipeline.errors import UserError
 from pipeline.ladder.bagging import answers_of, folds_in, in_full, loss_of
+from pipeline.ladder.blending import add_blend
 from pipeline.ladder.budget import Budget
 from pipeline.ladder.naming import model_name
+from pipeline.ladder.rungs import Climb, Rung
 from pipeline.models.blend import Blend, as_logits, greedy_weights
 from pipeline.models.linear import Linear
 from pipeline.models.saved import load, save
 from pipeline.runs.finished import data_of
+from pipeline.runs.hooks import Hooks
+from pipeline.runs.recording import NoRun
 from pipeline.runs.result import RunResult
+from pipeline.runs.train import train
 
 CLASSES = Spec("multiclass", "vector", (4,), 3, ("a", "b", "c"))
 YES_NO = Spec("binary", "vector", (4,), 1, ("no", "yes"))
@@ -171,7 +178,38 @@ def test_the_climb_ends_with_one_model_of_all_that_helps(
     asked = ["task=predict", "task.model_uri=models:/houses_price@champion", "task.output=answers.csv"]
     assert main([*asked, f"task.input={table}"]) == 0
     answers = pd.read_csv(tmp_path / "answers.csv")
+    assert list(answers) == ["prediction", "low", "high", "unusual"]
+    half = answers["high"] - answers["prediction"]
+    assert f"90 % intervals: ± {half[0]:.3g}; hold for" in shown
     assert np.abs(answers["prediction"] - pd.read_csv(table)["price"]).mean() < rungs["linear"]["test/mae"]
+
+
+def test_a_blend_is_as_sure_as_its_models_are_of_rows_that_they_have_not_seen(
+    tmp_path: Path, table: Path
+) -> None:
+    words = ["data=csv", f"data.path={table}", "data.target=price", "model=linear", "model.solver=exact"]
+    cfg = compose([*words, "model.alpha=1", "logger=none", "trainer=cpu"])
+    rung = Rung("linear", tmp_path / "linear", words, cfg)
+    rung.result = train(cfg, Hooks(directory=rung.directory, quiet=True, test=False))
+    climb = Climb("mae", [rung], rung, "mean")
+    add_blend(climb, tmp_path / "blend", NoRun(), Budget(None))
+    found = load(tmp_path / "blend/model").module.settled
+    # The same folds by scikit-learn, with the intercept that is not penalised.
+    data = data_of(cfg)
+    assert isinstance(data, TableData)
+    residuals = []
+    for view, _ in data.refolded(8):
+        assert view.validation is not None
+        (x, y), (new, true) = (
+            split.take(torch.arange(len(split))) for split in (view.train, view.validation)
+        )
+        ridge = Ridge(alpha=1.0).fit(x.double(), y.double())
+        residuals += np.abs(ridge.predict(new.double()) - true.numpy()).tolist()
+    place = math.ceil((len(residuals) + 1) * 0.9)
+    assert found.level == 0.9
+    assert found.half_width == pytest.approx(np.sort(residuals)[place - 1], rel=0.01)
+    assert climb.rungs[-1].result is not None
+    assert climb.rungs[-1].result.model["sureness"] == found.to_dict()
 
 
 def test_a_saved_blend_is_the_same_model(tmp_path: Path, table: Path) -> None:

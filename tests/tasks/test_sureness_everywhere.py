@@ -16,7 +16,7 @@ import pytorch_lightning as pl
 import torch
 from safetensors import safe_open
 from scipy.special import softmax
-from sklearn.metrics import log_loss
+from sklearn.metrics import f1_score, log_loss
 
 from pipeline.__main__ import main
 from pipeline.api import load, train
@@ -154,6 +154,26 @@ def test_costs_decide_in_the_test_and_in_predictions(here: Path) -> None:
     assert (answers["label"] != names[p.argmax(1)]).any()
     place = answers["label"].map({"blue": 0, "green": 1, "red": 2})
     np.testing.assert_allclose(answers["probability"], p[np.arange(len(p)), place])
+
+
+def test_a_threshold_decides_in_the_test_and_in_predictions(here: Path) -> None:
+    draw = np.random.default_rng(1)
+    x = draw.normal(size=(6000, 3))
+    rare = x @ [1.2, -0.8, 0.5] + draw.logistic(size=6000) > 3.5
+    frame = pd.DataFrame(x, columns=list("abc")).assign(sold=np.where(rare, "yes", "no"))
+    frame[:4000].to_csv("train.csv", index=False)
+    frame[4000:].to_csv("test.csv", index=False)
+    words = ["data=csv", "data.path=train.csv", "data.test_path=test.csv", "data.target=sold", "logger=none"]
+    words += ["model=linear", "model.solver=exact", "trainer=cpu"]
+    plain = train(*words, "hydra.run.dir=plain")
+    chosen = train(*words, "hydra.run.dir=chosen", "objective.metric=val/f1")
+    assert chosen.metrics["test/f1"] > plain.metrics["test/f1"] + 0.02
+    threshold = chosen.model["sureness"]["threshold"]
+    assert any(f"'yes' is predicted above a probability of {threshold:.3g}" in note for note in chosen.notes)
+    answers = load("chosen").predict(frame[4000:])
+    assert ((answers["label"] == "yes") == (answers["p_yes"] > threshold)).all()
+    by_hand = f1_score(frame["sold"][4000:], answers["label"], average="macro")
+    assert chosen.metrics["test/f1"] == pytest.approx(by_hand)
 
 
 class Cut(Exception):

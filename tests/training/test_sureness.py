@@ -18,7 +18,7 @@ from pipeline.models.base import BaseModule
 from pipeline.models.linear import Linear
 from pipeline.models.settled import Settled
 from pipeline.training.scoring import scores
-from pipeline.training.sureness import Wanted, cost_matrix, least_cost_threshold, settle
+from pipeline.training.sureness import Wanted, cost_matrix, fit_temperature, least_cost_threshold, settle
 
 NUMBERS = Spec("regression", "vector", (2,), 1, target_unit="MPa")
 YES_OR_NO = Spec("binary", "vector", (2,), 1, ("no", "yes"))
@@ -47,7 +47,7 @@ def test_an_overconfident_model_is_put_right_on_test_data_without_another_decisi
     assert found.settled.temperature == pytest.approx(3.0, rel=0.1)
     assert after["log_loss"] < 0.8 * loss["log_loss"]
     assert after["log_loss"] == pytest.approx(
-        log_loss(labels, (logits / found.settled.temperature).softmax(1)), rel=1e-5
+        log_loss(labels, (logits.double() / found.settled.temperature).softmax(1)), rel=1e-5
     )
     assert error_of(model, logits, labels) < error / 2
     assert after["accuracy"] == loss["accuracy"] and after["loss"] == loss["loss"]
@@ -63,6 +63,17 @@ def test_a_model_that_is_right_already_stays_as_it_is() -> None:
     assert kept >= 35
     found = settle(Linear(THREE), *overconfident(49, 0), Wanted(calibrate=True))
     assert found.settled == Settled() and "49 validation rows are too few" in found.notes[0]
+
+
+def test_validation_rows_that_are_all_right_do_not_make_a_model_certain() -> None:
+    # Each with a probability of 0.73: 100 of 100 rows say that more is true, but not that nothing can go wrong.
+    logits, labels = torch.ones(100, 1), torch.ones(100)
+    model = Linear(YES_OR_NO)
+    model.settle(settle(model, logits, labels, Wanted(calibrate=True)).settled)
+    said = float(model.objective.probabilities(logits)[0, 1])
+    assert 0.9 < said < 0.99
+    # Without what is expected of temperatures it would be as certain as the bounds allow.
+    assert fit_temperature(logits.numpy(), labels.numpy()) == pytest.approx(0.05, rel=0.01)
 
 
 def test_intervals_hold_as_often_as_they_say() -> None:

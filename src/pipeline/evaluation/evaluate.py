@@ -20,6 +20,7 @@ from pipeline.evaluation.drifting import drifted
 from pipeline.evaluation.other_data import other_data_of
 from pipeline.evaluation.outputs import Outputs, loader_of, outputs_on, result_directory, test_split
 from pipeline.files import as_json, write_json, written
+from pipeline.models.settled import Settled
 from pipeline.runs.finished import (
     FinishedRun,
     asked_model,
@@ -161,6 +162,8 @@ def _figures(outputs: Outputs, finished: FinishedRun, own: DataModule, other_dat
         "metrics": metrics,
         "interval": {"metric": name, **asdict(interval)},
     }
+    if sureness := outputs.model.settled.to_dict():
+        result["sureness"] = sureness
     if not other_data:
         logged = {key.removeprefix("test/"): value for key, value in finished.record.metrics.items()}
         result["logged"] = {key: logged[key] for key in metrics if f"test/{key}" in finished.record.metrics}
@@ -310,6 +313,8 @@ def in_words(result: dict[str, Any]) -> list[str]:
     """What an evaluation showed, line by line."""
     lines = [f"run: {result['name']} ({result['run_id']})", f"samples: {result['samples']:,}"]
     lines += [f"{name}: {value:.6g}" for name, value in result["metrics"].items()]
+    from pipeline.training.sureness import sureness_words
+
     interval = result["interval"]
     lines.append(f"{interval['metric']}, 95 % interval: {interval['low']:.4f} to {interval['high']:.4f}")
     if "baseline" in result:
@@ -324,6 +329,8 @@ def in_words(result: dict[str, Any]) -> list[str]:
     for name, row in list(result.get("per_class", {}).items())[:20]:
         figures = ", ".join(f"{key.replace('_', ' ')} {value:.4g}" for key, value in row.items())
         lines.append(f"class {name}: {figures}")
+    if "sureness" in result:
+        lines.append(f"how sure it is: {sureness_words(Settled.from_dict(result['sureness']), '')}")
     calibration = result["calibration"]
     if calibration:
         lines.append(f"calibration error: {calibration['error']:.4f}")

@@ -382,7 +382,9 @@ def _read_test(climb: Climb, parent: AnyRun) -> Outputs | None:
             rung.gain, below = paired_values(below, values), values
     # A blend that was chosen is the model that goes into service, in the same directory.
     for rung in {rung.directory: rung for rung in [*climb.rungs, *climb.final]}.values():
-        _note_test(rung, parent)
+        # What was left out has no run.
+        if rung.cfg is not None:
+            _note_test(rung, parent)
     return first
 
 

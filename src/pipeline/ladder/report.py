@@ -90,7 +90,9 @@ def in_words(climb: Climb) -> list[str]:
     lines += ["", *(f"{rung.name}: {rung.showed}" for rung in climb.rungs)]
     if climb.others:
         lines.append(_others(climb))
-    return [*lines, "", conclusion(climb), climb.registered, f"time: {climb.seconds:.0f} s"]
+    sure = _sure(climb.final[0]) if climb.final else ""
+    said = [conclusion(climb), *([f"How sure it is: {sure}."] if sure else []), climb.registered]
+    return [*lines, "", *said, f"time: {climb.seconds:.0f} s"]
 
 
 def write_report(climb: Climb, cfg: DictConfig, directory: Path) -> list[Path]:
@@ -239,8 +241,7 @@ def model_card(climb: Climb, cfg: DictConfig, winner: Rung, run_id: str) -> str:
     data = winner.result.data
     seeds = ", ".join(f"{rung.test.value:.4f}" for rung in climb.final if rung.test is not None)
     stand_in = "" if data["used"] == data["requested"] else f" (a stand-in for {data['requested']})"
-    settled = Settled.from_dict(winner.result.model.get("sureness"))
-    sure = sureness_words(settled, str(data.get("unit") or ""), winner.metrics.get("coverage"))
+    sure = _sure(winner)
     return "\n\n".join(
         [
             f"# {' '.join(file_and_target(cfg) or [str(cfg.name)])}: {climb.chosen.name}",
@@ -260,6 +261,15 @@ def model_card(climb: Climb, cfg: DictConfig, winner: Rung, run_id: str) -> str:
             f"`{command_of(winner)}`",
         ]
     )
+
+
+def _sure(rung: Rung) -> str:
+    """How sure a rung's model is, in words; empty where that was not settled."""
+    if rung.result is None:
+        return ""
+    settled = Settled.from_dict(rung.result.model.get("sureness"))
+    unit = str(rung.result.data.get("unit") or "")
+    return sureness_words(settled, unit, rung.metrics.get("coverage"))
 
 
 def command_of(rung: Rung) -> str:
