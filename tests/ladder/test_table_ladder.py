@@ -164,7 +164,7 @@ def test_the_climb_ends_with_one_model_of_all_that_helps(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("pipeline.ladder.budget.process_start", time.time)
     words = ["task=improve", "data=csv", f"data.path={table}", "data.target=price", "trainer=cpu"]
-    assert main([*words, "task.trials=3", "task.budget=60s", "hydra.run.dir=run"]) == 0
+    assert main([*words, "task.trials=3", "task.budget=5m", "hydra.run.dir=run"]) == 0
     shown = capsys.readouterr().out
     result = RunResult.read(tmp_path / "run")
     rungs = {entry["rung"]: entry for entry in result.nested}
