@@ -156,6 +156,23 @@ def test_costs_decide_in_the_test_and_in_predictions(here: Path) -> None:
     np.testing.assert_allclose(answers["probability"], p[np.arange(len(p)), place])
 
 
+def test_costs_need_no_validation_data_and_are_refused_where_they_do_not_fit(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["data=csv", "data.path=t.csv", "data.target=town", "model=linear", "trainer=cpu", "logger=none"]
+    words += ["trainer.max_epochs=1", "hydra.run.dir=run"]
+    costs = "data.costs={false_positive: 1, false_negative: 3}"
+    assert main([*words, costs, "data.calibrate=false"]) == 0
+    assert "'south' is predicted above a probability of 0.25, which costs least" in capsys.readouterr().out
+    assert main([*words, costs, "data.validation_fraction=0"]) == 0
+    shown = capsys.readouterr().out
+    assert "0.25, which costs least" in shown and "nothing is held out that says how sure" in shown
+    assert main([*words, "data.costs={west: {south: 2}}"]) == 2
+    assert "data.costs.west" in capsys.readouterr().err
+    assert main([*words, "data.interval=1.5"]) == 2
+    assert "data.interval=1.5: expected a number above 0 to below 1, or null" in capsys.readouterr().err
+
+
 def test_a_threshold_decides_in_the_test_and_in_predictions(here: Path) -> None:
     draw = np.random.default_rng(1)
     x = draw.normal(size=(6000, 3))
