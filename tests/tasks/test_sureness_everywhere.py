@@ -127,6 +127,10 @@ def test_numbers_come_with_intervals_that_hold(here: Path) -> None:
     np.testing.assert_allclose(answers["prediction"] - answers["low"], half, rtol=1e-5)
     by_line = [json.loads(line) for line in Path("answers.jsonl").read_text().splitlines()]
     np.testing.assert_allclose([row["low"] for row in by_line], answers["low"], rtol=1e-6)
+    assert main([*asked, "task.output=answers.parquet", "task.batch_size=20"]) == 0
+    again = pd.read_parquet("answers.parquet")
+    assert list(again) == list(answers) and again["unusual"].dtype == bool and len(again) == len(rows)
+    np.testing.assert_allclose(again["high"], answers["high"], rtol=1e-5)
     held = result.metrics["test/coverage"]
     note = f"90 % intervals: ± {half:.3g} cm; hold for {100 * held:.1f} % of test rows"
     assert note in result.notes and 0.8 < held < 0.98
