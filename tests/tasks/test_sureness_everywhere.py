@@ -127,6 +127,10 @@ def test_numbers_come_with_intervals_that_hold(here: Path) -> None:
     np.testing.assert_allclose(answers["prediction"] - answers["low"], half, rtol=1e-5)
     by_line = [json.loads(line) for line in Path("answers.jsonl").read_text().splitlines()]
     np.testing.assert_allclose([row["low"] for row in by_line], answers["low"], rtol=1e-6)
+    assert main([*asked, "task.output=answers.parquet", "task.batch_size=20"]) == 0
+    again = pd.read_parquet("answers.parquet")
+    assert list(again) == list(answers) and again["unusual"].dtype == bool and len(again) == len(rows)
+    np.testing.assert_allclose(again["high"], answers["high"], rtol=1e-5)
     held = result.metrics["test/coverage"]
     note = f"90 % intervals: ± {half:.3g} cm; hold for {100 * held:.1f} % of test rows"
     assert note in result.notes and 0.8 < held < 0.98
@@ -154,6 +158,23 @@ def test_costs_decide_in_the_test_and_in_predictions(here: Path) -> None:
     assert (answers["label"] != names[p.argmax(1)]).any()
     place = answers["label"].map({"blue": 0, "green": 1, "red": 2})
     np.testing.assert_allclose(answers["probability"], p[np.arange(len(p)), place])
+
+
+def test_costs_need_no_validation_data_and_are_refused_where_they_do_not_fit(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["data=csv", "data.path=t.csv", "data.target=town", "model=linear", "trainer=cpu", "logger=none"]
+    words += ["trainer.max_epochs=1", "hydra.run.dir=run"]
+    costs = "data.costs={false_positive: 1, false_negative: 3}"
+    assert main([*words, costs, "data.calibrate=false"]) == 0
+    assert "'south' is predicted above a probability of 0.25, which costs least" in capsys.readouterr().out
+    assert main([*words, costs, "data.validation_fraction=0"]) == 0
+    shown = capsys.readouterr().out
+    assert "0.25, which costs least" in shown and "nothing is held out that says how sure" in shown
+    assert main([*words, "data.costs={west: {south: 2}}"]) == 2
+    assert "data.costs.west" in capsys.readouterr().err
+    assert main([*words, "data.interval=1.5"]) == 2
+    assert "data.interval=1.5: expected a number above 0 to below 1, or null" in capsys.readouterr().err
 
 
 def test_a_threshold_decides_in_the_test_and_in_predictions(here: Path) -> None:

@@ -264,22 +264,31 @@ def _note_at_once(fitted: Fitted, result: RunResult) -> None:
 def _settle(fit: Fit, asked: Wanted, hooks: Hooks, result: RunResult) -> None:
     """Read off validation data how sure the model is; its figures there are those of the model as it was trained."""
     from pipeline.training.scoring import scores
-    from pipeline.training.sureness import Found, settle
+    from pipeline.training.sureness import settle
 
     data, model = fit.data, fit.model
+    # Rows that it has learnt from would say that it is surer than it is.
+    held_out = (
+        None if data.train_on_all or fit.plan.trainer.get("limit_test_batches") == 0 else data.validation
+    )
     if hooks.settled is not None:
         model.settle(hooks.settled)
-    elif asked.needs_validation and (data.train_on_all or not data.validation):
-        result.notes.append("nothing is held out: neither probabilities nor intervals can be settled on it")
-    elif asked.needs_validation or asked.costs:
-        found = Found(asked.decision())
-        if data.validation and not data.train_on_all:
-            logits, targets = _answers(fit, data.validation)
-            for name, value in scores(model, logits, targets).items():
-                result.metrics.setdefault(f"val/{name}", value)
-            found = settle(model, logits, targets, asked)
+    elif not asked.needs_validation:
+        model.settle(asked.decision())
+        result.notes += asked.said(model.spec.classes)
+    elif held_out:
+        logits, targets = _answers(fit, held_out)
+        for name, value in scores(model, logits, targets).items():
+            result.metrics.setdefault(f"val/{name}", value)
+        found = settle(model, logits, targets, asked)
         model.settle(found.settled)
         result.notes += found.notes
+    else:
+        model.settle(asked.decision())
+        result.notes += [
+            *asked.said(model.spec.classes),
+            "nothing is held out that says how sure the model is",
+        ]
     if sureness := model.settled.to_dict():
         result.model["sureness"] = sureness
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 INPUT_FORMATS = ("csv", "tsv", "parquet", "jsonl", "xlsx", "ods", "npy", "text")
+OUTPUT_FORMATS = ("csv", "jsonl", "parquet")
 BATCHES_A_CHUNK = 8
 """Batches read, computed and written together: a table has a fixed cost that a small model would wait for."""
 
@@ -77,7 +78,7 @@ def predict(
         batch_size: Number of samples computed at once.
         input_format: ``csv``, ``tsv``, ``parquet``, ``jsonl``, ``xlsx``, ``ods``, ``npy`` or ``text``; None for the
             one that the name of ``source`` ends in.
-        output_format: ``csv`` or ``jsonl``; None for the one that the name of ``target`` ends in.
+        output_format: ``csv``, ``jsonl`` or ``parquet``; None for the one that the name of ``target`` ends in.
 
     Returns:
         Number of samples.
@@ -87,10 +88,8 @@ def predict(
     """
     from pipeline.evaluation.inputs import chunks
 
-    form = output_format or ("jsonl" if Path(target).suffix in (".jsonl", ".ndjson", ".json") else "csv")
     count = unusual = 0
-    with _opened(target) as file:
-        write = _CsvWriter(file) if form == "csv" else _JsonWriter(file)
+    with _opened(target) as file, _writer(file, target, output_format) as write:
         for some in chunks(source, predictor.encoder, BATCHES_A_CHUNK * batch_size, input_format):
             frame = _predicted(predictor, some, batch_size)
             write.add(frame)
@@ -131,10 +130,7 @@ def predict_own(predictor: OwnPredictor, source: str, target: str, batch_size: i
         raise UserError(f"task.input={source} cannot be read as an array: {error}") from None
     inputs = torch.from_numpy(values.astype(np.float32) if values.dtype == np.float64 else values)
     frame = predictor.predict(inputs, batch_size)
-    with _opened(target) as file:
-        write = (
-            _JsonWriter(file) if Path(target).suffix in (".jsonl", ".ndjson", ".json") else _CsvWriter(file)
-        )
+    with _opened(target) as file, _writer(file, target) as write:
         write.add(frame)
     return len(frame)
 
@@ -145,7 +141,7 @@ def check_output(cfg: DictConfig) -> None:
     Raises:
         UserError: The format is unknown, or the output is the input or lies in no directory.
     """
-    for key, known in (("input_format", INPUT_FORMATS), ("format", ("csv", "jsonl"))):
+    for key, known in (("input_format", INPUT_FORMATS), ("format", OUTPUT_FORMATS)):
         if cfg.task.get(key) is not None and cfg.task[key] not in known:
             raise UserError(f"task.{key}={cfg.task[key]}: expected {', '.join(known)}, or null")
     source, target = Path(str(cfg.task.input)).expanduser(), Path(str(cfg.task.output)).expanduser()
@@ -175,6 +171,42 @@ def _texts(raw: Any) -> list[str]:
     from pipeline.data.text.encoders import strings
 
     return strings(raw)
+
+
+@contextmanager
+def _writer(file: IO[bytes], target: str, form: str | None = None) -> Iterator[Any]:
+    """What writes tables into ``file``: in ``form``, or as the name of ``target`` ends."""
+    endings = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".parquet": "parquet"}
+    form = form or endings.get(Path(target).suffix.lower(), "csv")
+    writers = {"csv": _CsvWriter, "jsonl": _JsonWriter, "parquet": _ParquetWriter}
+    writer = writers[form](file)
+    yield writer
+    if isinstance(writer, _ParquetWriter):
+        writer.close()
+
+
+class _ParquetWriter:
+    """A Parquet file, a row group a chunk."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._writer: Any = None
+
+    def add(self, frame: pd.DataFrame) -> None:
+        import pyarrow as pa
+        from pyarrow.parquet import ParquetWriter
+
+        table = pa.table({name: pa.array(_plain(frame[name])) for name in frame.columns})
+        self._writer = self._writer or ParquetWriter(self._file, table.schema)
+        self._writer.write_table(table.cast(self._writer.schema))
+
+    def close(self) -> None:
+        """Write the end of the file, without which it is none."""
+        import pandas as pd
+
+        if self._writer is None:
+            self.add(pd.DataFrame())
+        self._writer.close()
 
 
 class _CsvWriter:

@@ -68,6 +68,14 @@ class Wanted:
             return Settled(threshold=least_cost_threshold(self.costs))
         return Settled(costs=self.costs)
 
+    def said(self, classes: Sequence[str]) -> list[str]:
+        """What there is to say of :meth:`decision`."""
+        if not self.costs:
+            return []
+        if len(classes) == 2:
+            return [f"{_says(classes, self.decision().threshold)}, which costs least (data.costs)"]
+        return ["the class with the least expected cost is predicted (data.costs)"]
+
 
 @dataclass(frozen=True)
 class Found:
@@ -131,9 +139,7 @@ def settle(model: BaseModule, logits: Tensor, targets: Tensor, asked: Wanted) ->
         notes.append(said)
     if asked.costs and spec.task == "binary":
         threshold = asked.decision().threshold
-        notes.append(f"{_says(spec.classes, threshold)}, which costs least (data.costs)")
-    elif asked.costs:
-        notes.append("the class with the least expected cost is predicted (data.costs)")
+    notes += asked.said(spec.classes)
     return Found(Settled(temperature, threshold, asked.decision().costs), notes)
 
 

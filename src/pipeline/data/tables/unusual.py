@@ -18,7 +18,7 @@ SHARE = 0.01
 """Share of the training rows that would be called unusual."""
 LEAST_ROWS = 50
 """Training rows below which nothing can be said."""
-_MOST_ROWS = 200_000
+_MOST_ROWS = 50_000
 _TAIL = (0.0, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.35)
 _PLACES = np.array([*_TAIL, 0.5, *(1 - place for place in reversed(_TAIL))])
 
