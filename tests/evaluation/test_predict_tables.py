@@ -105,7 +105,7 @@ def test_the_training_file_can_be_predicted_however_it_is_written(tmp_path: Path
     path.write_bytes("".join(delimiter.join(row) + "\n" for row in rows).encode("latin-1"))
     data = trained(path, delimiter=delimiter, encoding="latin-1", decimal=",")
     assert data.spec.task == "regression"
-    assert data.encoder.inputs() == ["größe", "ort = Bern", "ort = Köln", "ort = (other)"]
+    assert sorted(data.encoder.inputs()) == ["größe", "ort = (other)", "ort = Bern", "ort = Köln"]
     assert_one_answer(data, tmp_path, sep=delimiter, encoding="latin-1", decimal=",")
     # The delimiter need not be typed where there is no comma in the first line, and a decimal comma shows.
     again = trained(path, encoding="latin-1")

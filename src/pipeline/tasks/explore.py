@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 
 from pipeline.evaluation.outputs import result_directory
 from pipeline.exploring.explore import explore, noted
+from pipeline.exploring.findings import Findings
 from pipeline.exploring.report import write_report
 from pipeline.runs.finished import data_of
 
@@ -33,4 +34,29 @@ def run(cfg: DictConfig) -> None:
     tracked.wait(60.0)
     sizes = ", ".join(f"{count:,} {name}" for name, count in findings.sizes.items())
     print("\n".join([f"{data.used}: {sizes}", *(f"WARNING: {warning}" for warning in findings.warnings)]))
+    for line in in_short(findings):
+        print(line)
     print(f"report: {files[0]}")
+
+
+def in_short(findings: Findings, most: int = 5) -> list[str]:
+    """The columns of a table that tell most, and those that differ in the test rows, as lines."""
+    lines = []
+    if findings.columns:
+        metric = {"accuracy": "accuracy", "r2": "R²"}[findings.baseline["metric"]]
+        lines.append(
+            f"alone, by {metric} on rows not learnt from (without any column {findings.baseline['value']:.3f}):"
+        )
+        lines += [f"  {row['column']}: {row['score']:.3f}" for row in findings.columns[:most]]
+        gappy = sorted((row for row in findings.columns if row["missing"]), key=lambda row: -row["missing"])
+        if gappy:
+            lines.append(
+                "missing: " + ", ".join(f"{row['column']} {row['missing']:.1%}" for row in gappy[:most])
+            )
+    if findings.drift_auc is not None:
+        drifted = [row["column"] for row in findings.drift if row["drifted"]]
+        what = f"differ in {', '.join(drifted[:most])}" if drifted else "do not differ in any single column"
+        lines.append(
+            f"test rows {what}; told apart with an area under the ROC curve of {findings.drift_auc:.3f}"
+        )
+    return lines

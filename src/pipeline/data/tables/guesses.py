@@ -9,10 +9,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-log = logging.getLogger(__name__)
+from pipeline.config.quoting import quoted
 
-_SIMPLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_WORDS = re.compile(r"(?i:true|false|null|nan|inf)")
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -58,19 +57,10 @@ def typed(key: str, value: str | Sequence[str]) -> str:
         "'data.drop=[a,\\"b c\\"]'"
     """
     if isinstance(value, str):
-        return shlex.quote(f"{key}={_quoted(value)}")
-    return _in_shell(f"{key}=[{','.join(_quoted(element) for element in value)}]")
+        return shlex.quote(f"{key}={quoted(value)}")
+    return _in_shell(f"{key}=[{','.join(quoted(element) for element in value)}]")
 
 
 def _in_shell(word: str) -> str:
     # Brackets of a list stay as they are in every shell but zsh, where no file fits them either.
     return word if re.fullmatch(r"[\w.=\[\],\-]+", word) else shlex.quote(word)
-
-
-def _quoted(text: str) -> str:
-    """A text as Hydra reads it."""
-    if _SIMPLE.fullmatch(text) and not _WORDS.fullmatch(text):
-        return text
-    mark = "'" if '"' in text and "'" not in text else '"'
-    escaped = re.sub(r"(\\+)(?=$|[\"'])", r"\1\1", text).replace(mark, f"\\{mark}")
-    return f"{mark}{escaped}{mark}"

@@ -249,7 +249,7 @@ def _about(
     name: str, reading: Reading, words: Sequence[str], others: list[str], rows: int, open_form: bool
 ) -> list[Guess]:
     guesses = []
-    kept = typed("data.categorical", [name])
+    kept = "data.kind=classification" if reading.classes else typed("data.categorical", [name])
     what = {"number": "numbers", "truth": "true and false", "date": "dates", "time": "times of day"}[
         reading.kind
     ]

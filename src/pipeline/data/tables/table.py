@@ -72,6 +72,11 @@ class TableData(DataModule):
     """
 
     encoder: TableEncoder
+    goal: Goal
+    format_found: TableFormat
+    """How the file turned out to be written."""
+    places: dict[str, np.ndarray]
+    """Numbers of the file's rows in each split (test rows of a file of their own have none)."""
 
     def __init__(
         self,
@@ -140,11 +145,7 @@ class TableData(DataModule):
 
     def setup(self, stage: str | None = None) -> None:
         table, self.guesses = self._table()
-        test_table = (
-            None
-            if self.test_path is None
-            else read_table(self.test_path, self._test_format(table), _texts_of(table))
-        )
+        test_table = None if self.test_path is None else self.test_table(table)
         self._check(table, test_table)
         reading, guesses = self._reading(table)
         self.guesses += guesses
@@ -164,6 +165,11 @@ class TableData(DataModule):
         names = [name for name in table.names if name not in (self.target, self.plan.column)]
         self.encoder, guesses = fit_encoder(table, train, names, self.choice, table.how, reading)
         self.guesses += guesses
+        self.places, self.goal, self.format_found = (
+            {"train": train, "validation": validation, "test": test},
+            goal,
+            table.how,
+        )
         self._build(table, target, goal, train, validation)
         self._build_test(test_table, table, target, goal, test)
         splits = {"train": self.train, "validation": self.validation, "test": self.test}
@@ -186,6 +192,20 @@ class TableData(DataModule):
                 return named, [Guess(what, "data.header=false (the columns are then called f0, f1 …)", True)]
         what += f": the columns are called {table.names[0]} to {table.names[-1]}"
         return table, [Guess(what, "data.header=true takes it for the columns' names", True)]
+
+    def targets_of(self, table: Table, rows: np.ndarray) -> Tensor:
+        """Class numbers, or the numbers to predict, of some rows of a file."""
+        assert self.encoder.target is not None
+        return self.goal.targets(self._target(table, self.encoder.target).rows(rows), table.source)
+
+    def test_table(self, table: Table) -> Table:
+        """The file with the test rows, read as the training file was.
+
+        Args:
+            table: The training file.
+        """
+        assert self.test_path is not None
+        return read_table(self.test_path, self._test_format(table), _texts_of(table))
 
     def _test_format(self, table: Table) -> TableFormat:
         """How the test file is written: its first line is what the first line of the training file is."""
