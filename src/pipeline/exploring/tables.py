@@ -8,6 +8,7 @@ import numpy as np
 
 from pipeline.data.tables.alone import most_common, score_alone, some
 from pipeline.data.tables.files import read_table
+from pipeline.data.tables.looking import DUPLICATES
 from pipeline.data.tables.reading import column_of
 from pipeline.data.tables.values import Column, Table
 
@@ -29,7 +30,9 @@ def look_at_table(data: TableData, findings: Findings) -> None:
     findings.columns = sorted(seen.columns(), key=lambda row: -row["score"])
     findings.baseline = {"metric": seen.metric, "value": most_common(seen.y, len(data.spec.classes))}
     findings.guesses = [guess.as_dict() for guess in data.guesses]
-    findings.warnings += [guess.said() for guess in data.guesses if guess.costly]
+    # Rows that occur twice are counted for every kind of data.
+    twice = [guess for guess in data.guesses if guess.key == DUPLICATES]
+    findings.warnings += [guess.said() for guess in data.guesses if guess.costly and guess not in twice]
     if seen.has_other_rows:
         findings.drift, findings.drift_auc = seen.drift()
         drifted = [row["column"] for row in findings.drift if row["drifted"]]

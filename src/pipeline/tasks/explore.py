@@ -22,7 +22,8 @@ def run(cfg: DictConfig) -> None:
     with noted() as notes:
         data = data_of(cfg)
     findings = explore(data)
-    findings.notes = notes
+    # What is a warning of the report already is not said again.
+    findings.notes = [note for note in notes if note not in findings.warnings]
     files = write_report(data, findings, directory)
     tracked = open_run(cfg, Path(cfg.paths.run_dir), Hooks(), f"{data.used}-explore")
     with recorded(tracked):
