@@ -271,7 +271,7 @@ def test_a_file_without_a_header_keeps_its_first_row(
     assert trained(path, "f2", header=False).guesses == []
     # The target is named in the first line: then that is what it is for, and it is said.
     named = trained(path, "setosa")
-    assert about(named, "looks like data").key.startswith("data.header=false")
+    assert about(named, "looks like data").key == "data.header=false"
     for header in ("f0,f1,f2", "2019,2020,kind", "0,1,2"):
         path.write_text("\n".join([header, *rows]) + "\n")
         assert not [g for g in trained(path, header.split(",")[2]).guesses if "first line" in g.what]

@@ -11,7 +11,7 @@ import torch
 
 from pipeline.data.tables.columns import columns_of, some_rows
 from pipeline.data.tables.table import TableData
-from pipeline.exploring.tables import draw_by_target
+from pipeline.exploring.tables import METRICS, draw_by_target
 from pipeline.files import write_json
 from pipeline.reports.html import Page
 
@@ -106,7 +106,7 @@ def _describe_inputs(page: Page, data: DataModule, findings: Findings, directory
 
 def _describe_table(page: Page, data: TableData, findings: Findings, directory: Path) -> list[Path]:
     """Add what single columns tell, drift, and what was guessed; gives the plots that it shows."""
-    metric = {"accuracy": "accuracy", "r2": "R²"}[findings.baseline["metric"]]
+    metric = METRICS[findings.baseline["metric"]]
     page.heading("What each column tells alone")
     page.text(
         f"{metric} on rows that were not learnt from, when nothing but this column is known (4-fold); "
@@ -140,7 +140,8 @@ def _describe_table(page: Page, data: TableData, findings: Findings, directory: 
     if findings.guesses:
         page.heading("What was guessed")
         page.table(
-            ["guess", "to decide otherwise"], [[guess["what"], guess["key"]] for guess in findings.guesses]
+            ["guess", "to decide otherwise"],
+            [[guess["what"], f"{guess['key']} {guess['effect']}".strip()] for guess in findings.guesses],
         )
     return plots
 

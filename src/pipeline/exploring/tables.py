@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 DRIFT_LEVEL = 0.01
 """Probability of calling any column of a table drifted that is not, over all columns together (Holm)."""
 MOST_DRAWN = 12
+METRICS = {"accuracy": "accuracy", "r2": "R²"}
+"""What the scores of single columns are called."""
 
 
 def look_at_table(data: TableData, findings: Findings) -> None:
@@ -189,13 +191,14 @@ def draw_by_target(data: TableData, findings: Findings, path: Path) -> Path:
     shown = [row["column"] for row in findings.columns[:MOST_DRAWN]]
     across = 3
     down = -(-len(shown) // across)
+    metric = METRICS[findings.baseline["metric"]]
     figure = Figure(figsize=(10, 2.5 * down), layout="constrained")
     axes: Any = figure.subplots(down, across, squeeze=False)
     for axis in axes.flat[len(shown) :]:
         axis.set_axis_off()
     for axis, row in zip(axes.flat, findings.columns[:MOST_DRAWN], strict=False):
         column = seen.column(features[row["column"]])
-        axis.set_title(f"{row['column'][:30]} ({findings.baseline['metric']} {row['score']:.3f})", fontsize=9)
+        axis.set_title(f"{row['column'][:30]} ({metric} {row['score']:.3f})", fontsize=9)
         axis.tick_params(labelsize=7)
         if data.spec.classes:
             _classes(axis, column, seen.y.astype(int), data.spec.classes)

@@ -10,6 +10,7 @@ from pipeline.evaluation.outputs import result_directory
 from pipeline.exploring.explore import explore, noted
 from pipeline.exploring.findings import Findings
 from pipeline.exploring.report import write_report
+from pipeline.exploring.tables import METRICS
 from pipeline.runs.finished import data_of
 
 
@@ -22,8 +23,10 @@ def run(cfg: DictConfig) -> None:
     with noted() as notes:
         data = data_of(cfg)
     findings = explore(data)
-    # What is a warning of the report already is not said again.
-    findings.notes = [note for note in notes if note not in findings.warnings]
+    # What was guessed stands in the report already.
+    findings.notes = [
+        note for note in notes if not any(note.startswith(guess["what"]) for guess in findings.guesses)
+    ]
     files = write_report(data, findings, directory)
     tracked = open_run(cfg, Path(cfg.paths.run_dir), Hooks(), f"{data.used}-explore")
     with recorded(tracked):
@@ -44,7 +47,7 @@ def in_short(findings: Findings, most: int = 5) -> list[str]:
     """The columns of a table that tell most, and those that differ in the test rows, as lines."""
     lines = []
     if findings.columns:
-        metric = {"accuracy": "accuracy", "r2": "R²"}[findings.baseline["metric"]]
+        metric = METRICS[findings.baseline["metric"]]
         lines.append(
             f"alone, by {metric} on rows not learnt from (without any column {findings.baseline['value']:.3f}):"
         )

@@ -6,7 +6,7 @@ import logging
 import re
 import shlex
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipeline.config.quoting import quoted
@@ -21,6 +21,7 @@ class Guess:
     Args:
         what: What was decided, and why.
         key: What is typed to decide otherwise, as the shell takes it; empty where nothing but the file can say.
+        effect: What the key does, or what to do in the file, where that does not go without saying.
         costly: Whether a wrong guess would cost much of the result: it is a warning then.
         columns: Names of the columns that it is about.
     """
@@ -29,14 +30,15 @@ class Guess:
     key: str = ""
     costly: bool = False
     columns: tuple[str, ...] = ()
+    effect: str = ""
 
     def said(self) -> str:
         """The guess as one line."""
-        return f"{self.what}: {self.key}" if self.key else self.what
+        return ": ".join(filter(None, [self.what, " ".join(filter(None, [self.key, self.effect]))]))
 
     def as_dict(self) -> dict[str, Any]:
         """The guess as JSON values."""
-        return {"what": self.what, "key": self.key, "costly": self.costly, "columns": list(self.columns)}
+        return {**asdict(self), "columns": list(self.columns)}
 
 
 def say(guesses: Iterable[Guess]) -> None:

@@ -189,9 +189,9 @@ class TableData(DataModule):
             named = read_table(self.path, replace(self.format, header=True))
             if self.target in named.names:
                 what += ", but the target is named in it: it is taken for the columns' names"
-                return named, [Guess(what, "data.header=false (the columns are then called f0, f1 …)", True)]
+                return named, [Guess(what, "data.header=false", True, effect="calls the columns f0, f1 …")]
         what += f": the columns are called {table.names[0]} to {table.names[-1]}"
-        return table, [Guess(what, "data.header=true takes it for the columns' names", True)]
+        return table, [Guess(what, "data.header=true", True, effect="takes it for the columns' names")]
 
     def targets_of(self, table: Table, rows: np.ndarray) -> Tensor:
         """Class numbers, or the numbers to predict, of some rows of a file."""
@@ -244,14 +244,14 @@ class TableData(DataModule):
             raise UserError(f"{table.source}: the target {self.target!r} has no value in any row")
         if unknown.any():
             what = f"{unknown.sum()} of {len(unknown)} rows have no {self.target!r} and are left out"
-            key = "fill them in, or give them a class of their own, like unknown"
-            self.guesses.append(Guess(what, key, True, (self.target,)))
+            advice = "fill them in, or give them a class of their own, like unknown"
+            self.guesses.append(Guess(what, costly=True, columns=(self.target,), effect=advice))
         repeated = np.zeros(len(table), dtype=bool)
         if self.duplicates == "drop":
             repeated = repeats(table)
             if repeated.any():
                 what = f"{repeated.sum()} of {len(table)} rows repeat an earlier one and are left out"
-                self.guesses.append(Guess(what, "data.duplicates=keep keeps them", False))
+                self.guesses.append(Guess(what, "data.duplicates=keep", effect="keeps them"))
         part = parts(table, self.plan, separate_test)
         if part is None:
             part = self._at_random(np.flatnonzero(~(unknown | repeated)), target, separate_test)
