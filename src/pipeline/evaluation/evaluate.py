@@ -26,6 +26,7 @@ from pipeline.runs.finished import (
     FinishedRun,
     asked_model,
     asked_run,
+    data_for,
     data_of,
     delivered_run,
     load_predictor,
@@ -61,7 +62,7 @@ def evaluate(cfg: DictConfig, other_data: bool = False) -> dict[str, Any]:
     _check(cfg)
     finished, predictor, store = _asked(cfg)
     directory = result_directory(cfg)
-    own = data_of(finished.cfg)
+    own = data_for(finished.cfg, predictor)
     data, split = own, test_split(own, finished.title)
     if other_data:
         data, split = _other(cfg, own, predictor)

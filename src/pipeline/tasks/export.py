@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from pipeline.errors import UserError
 from pipeline.evaluation.outputs import result_directory
 from pipeline.files import written
-from pipeline.runs.finished import asked_model, asked_run, data_of, load_predictor, open_store
+from pipeline.runs.finished import asked_model, asked_run, data_for, load_predictor, open_store
 from pipeline.runs.own_model import own_module
 
 if TYPE_CHECKING:
@@ -59,9 +59,10 @@ def export(cfg: DictConfig) -> tuple[Path, float, int]:
         predictor = OwnExport(module)
         x = predictor.example
     else:
-        predictor = load_predictor(store, asked_model(store, cfg))
-        predictor.module.cpu()
-        x = real_samples(data_of(run.cfg))
+        loaded = load_predictor(store, asked_model(store, cfg))
+        loaded.module.cpu()
+        x = real_samples(data_for(run.cfg, loaded))
+        predictor = loaded
     writers = {"onnx": write_onnx, "pt2": write_pt2, "safetensors": write_safetensors}
     with written(path) as draft:
         difference = largest_difference(predictor.module, writers[form](predictor, x, draft), x)

@@ -75,6 +75,10 @@ class TableData(DataModule):
     goal: Goal
     format_found: TableFormat
     """How the file turned out to be written."""
+    reading: Reading
+    """How the target is understood."""
+    given: TableEncoder | None = None
+    """An encoder that was fitted before; None fits one."""
     places: dict[str, np.ndarray]
     """Numbers of the file's rows in each split (test rows of a file of their own have none)."""
 
@@ -163,8 +167,12 @@ class TableData(DataModule):
         if self.train_on_all:
             train = np.sort(pool)
         names = [name for name in table.names if name not in (self.target, self.plan.column)]
-        self.encoder, guesses = fit_encoder(table, train, names, self.choice, table.how, reading)
-        self.guesses += guesses
+        self.reading = reading
+        if self.given is not None:
+            self.encoder = self.given
+        else:
+            self.encoder, found = fit_encoder(table, train, names, self.choice, table.how, reading)
+            self.guesses += found
         self.places, self.goal, self.format_found = (
             {"train": train, "validation": validation, "test": test},
             goal,
@@ -195,8 +203,7 @@ class TableData(DataModule):
 
     def targets_of(self, table: Table, rows: np.ndarray) -> Tensor:
         """Class numbers, or the numbers to predict, of some rows of a file."""
-        assert self.encoder.target is not None
-        return self.goal.targets(self._target(table, self.encoder.target).rows(rows), table.source)
+        return self.goal.targets(self._target(table, self.reading).rows(rows), table.source)
 
     def test_table(self, table: Table) -> Table:
         """The file with the test rows, read as the training file was.
@@ -318,8 +325,7 @@ class TableData(DataModule):
         self, own: Table | None, table: Table, target: Column, goal: Goal, test: np.ndarray
     ) -> None:
         if own is not None:
-            assert self.encoder.target is not None
-            table, target = _complete(own, self.encoder.columns), self._target(own, self.encoder.target)
+            table, target = _complete(own, self.encoder.columns), self._target(own, self.reading)
             test = np.flatnonzero(~target.missing)
         self.test = (
             self._rows(table, test, goal.targets(target.rows(test), table.source)) if len(test) else None
@@ -354,6 +360,17 @@ class TableData(DataModule):
             view = copy.copy(self)
             view.train, view.validation = pool.subset(torch.nonzero(others)[:, 0]), pool.subset(held_out)
             yield view, held_out
+
+    def encoded_by(self, encoder: TableEncoder) -> TableData:
+        """The same rows as an encoder that was fitted before makes them, such as that of an earlier version's model.
+
+        Args:
+            encoder: The encoder.
+        """
+        view = copy.copy(self)
+        view.given = encoder
+        view.setup()
+        return view
 
     def pooled(self) -> DataModule:
         """This data with the validation rows among the training rows, by the encoder as it is."""
