@@ -118,3 +118,42 @@ def test_the_notebook_runs() -> None:
             exec("".join(cell["source"]), names)  # noqa: S102 - it is ours
     assert names["result"].metrics["test/accuracy"] > 0.9  # type: ignore[attr-defined]
     assert len(names["answers"]) == 5  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars", "pyarrow"])
+def test_a_data_frame_is_trained_on_and_predicted(library: str, tmp_path: Path) -> None:
+    import pandas as pd
+
+    table = pd.DataFrame(
+        {"size": np.arange(80) % 17 / 2, "city": ["Bern", "Oslo"] * 40, "price": np.arange(80) % 17 * 3.5}
+    )
+    frame: object = table
+    if library == "polars":
+        frame = pytest.importorskip("polars").from_pandas(table)
+    elif library == "pyarrow":
+        import pyarrow
+
+        frame = pyarrow.Table.from_pandas(table)
+    words = (
+        "data.target=price",
+        "trainer.max_epochs=1",
+        "callbacks.progress=null",
+        "logger=none",
+        "model=linear",
+    )
+    result = pipeline.train(*words, data=frame)
+    assert result.data["train"] + result.data["validation"] + result.data["test"] == 80
+    predictor = pipeline.load(result.directory)
+    table.to_csv(tmp_path / "same.csv", index=False)
+    from pipeline.tasks.predict import predict
+
+    predict(predictor, str(tmp_path / "same.csv"), str(tmp_path / "out.csv"))
+    expected = predictor.predict(frame)["prediction"].to_numpy()
+    np.testing.assert_allclose(pd.read_csv(tmp_path / "out.csv")["prediction"], expected, rtol=1e-5)
+    assert {"data.drop=[size]", "data.duplicates=drop"} == {guess["key"] for guess in result.guesses}
+    assert json.loads((result.directory / "result.json").read_text())["guesses"] == result.guesses
+    if library == "pandas":
+        with pytest.raises(UserError, match="leave one of them out"):
+            pipeline.train(*words, "data.path=x.csv", data=frame)
+        with pytest.raises(UserError, match="expected a data frame"):
+            pipeline.train(*words, data=[1, 2])

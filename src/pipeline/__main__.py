@@ -108,7 +108,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _dispatch(hydra: Hydra, arguments: argparse.Namespace) -> int:
     """One of Hydra's own commands, or a run."""
-    name, overrides = arguments.config_name or "config", list(arguments.overrides)
+    from pipeline.config.quoting import understood
+
+    name, overrides = arguments.config_name or "config", understood(arguments.overrides)
     if arguments.hydra_help:
         hydra.hydra_help(config_name=name, args_parser=_parser(), args=arguments)
     elif arguments.cfg:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.config.quoting import understood
 from pipeline.errors import UserError
 from pipeline.jobs import hydra_of, refuse_lists_of_values, run_once
 
@@ -21,11 +22,19 @@ if TYPE_CHECKING:
     from pipeline.runs.result import RunResult
 
 
-def train(*overrides: str, config_dir: str | Path | None = None, allow: Sequence[str] = ()) -> RunResult:
+def train(
+    *overrides: str,
+    data: Any = None,
+    config_dir: str | Path | None = None,
+    allow: Sequence[str] = (),
+) -> RunResult:
     """Train, test and record a model: ``python -m pipeline OVERRIDES`` with the same bits.
 
     Args:
         *overrides: Words of the command line.
+        data: A data frame of pandas or polars, or an Arrow table, to train on in the place of a file (``data=csv`` is
+            understood). It is kept as a Parquet file named after its content, so that the run can be reproduced,
+            searched and resumed.
         config_dir: Directory of configurations of one's own.
         allow: Packages, or names of classes, that the configuration may name.
 
@@ -39,13 +48,17 @@ def train(*overrides: str, config_dir: str | Path | None = None, allow: Sequence
     Example:
         >>> result = train("+experiment=digits_mlp", "model.dropout=0.2")
         >>> result.metrics["test/accuracy"]
+        >>> train("data.target=price", data=frame)
     """
     from hydra.types import RunMode
 
     started = time.time()
     with _session(config_dir, allow) as hydra:
-        refuse_lists_of_values(list(overrides))
-        cfg = hydra.config_loader.load_configuration("config", list(overrides), RunMode.RUN)
+        words = understood(overrides)
+        refuse_lists_of_values(words)
+        if data is not None:
+            words = _with_frame(hydra, words, data)
+        cfg = hydra.config_loader.load_configuration("config", words, RunMode.RUN)
         if cfg.task.name != "train":
             raise UserError(f"task={cfg.task.name}: train() trains; for other tasks use python -m pipeline")
         result: RunResult = run_once(hydra, "config", cfg, lambda cfg: _trained(cfg, started))
@@ -94,7 +107,7 @@ def sweep(
 
     from pipeline.config.hydra_inside import Callbacks
 
-    words = [*overrides, "hydra.mode=MULTIRUN"]
+    words = [*understood(overrides), "hydra.mode=MULTIRUN"]
     if n_trials is not None:
         words.append(f"hydra.sweeper.n_trials={n_trials}")
     with _session(config_dir, allow) as hydra:
@@ -144,6 +157,24 @@ def _trained(cfg: DictConfig, started: float) -> RunResult:
     # What is recorded names the directory itself, not how it was found.
     cfg.paths.run_dir = cfg.paths.run_dir
     return run(cfg, Hooks(started=started))
+
+
+def _with_frame(hydra: Any, words: list[str], frame: Any) -> list[str]:
+    """The words of a command with a frame as its table."""
+    from hydra.types import RunMode
+
+    from pipeline.config.quoting import quoted
+    from pipeline.data.tables.frames import keep_frame
+
+    if any(word.startswith(("data.path=", "+data.path=")) for word in words):
+        raise UserError(
+            "data.path names a file, but a frame was passed as data as well: leave one of them out"
+        )
+    if not any(word.split("=")[0] == "data" for word in words):
+        words = ["data=csv", *words]
+    cfg = hydra.config_loader.load_configuration("config", [*words, "data.path=frame"], RunMode.RUN)
+    path = keep_frame(frame, Path(cfg.paths.experiments_dir).absolute() / "frames")
+    return [*words, f"data.path={quoted(str(path))}", "data.format=parquet"]
 
 
 @contextmanager

@@ -183,7 +183,7 @@ def test_what_does_not_exist_is_met_with_the_nearest_names(override: str, said: 
         ("model.l1=-0.1", "a number of at least 0"),
         ("model.l2=-0.1", "a number of at least 0"),
         ("seed=-1", "a whole number from 0 to 4.29497e+09"),
-        ("trainer.max_epochs=-2", "a whole number of at least -1, or null"),
+        ("trainer.max_epochs=-2", "a whole number of at least -1, or auto, or null"),
         ("trainer.max_epochs=0", "at least 1"),
         ("trainer.max_epochs=-1", "never end"),
         ("trainer.precision=8", "one of auto"),

@@ -190,7 +190,7 @@ def test_a_blend_is_as_sure_as_its_models_are_of_rows_that_they_have_not_seen(
     words = ["data=csv", f"data.path={table}", "data.target=price", "model=linear", "model.solver=exact"]
     cfg = compose([*words, "model.alpha=1", "logger=none", "trainer=cpu"])
     rung = Rung("linear", tmp_path / "linear", words, cfg)
-    rung.result = train(cfg, Hooks(directory=rung.directory, quiet=True, test=False))
+    rung.result = train(cfg, Hooks(directory=rung.directory, test=False))
     climb = Climb("mae", [rung], rung, "mean")
     add_blend(climb, tmp_path / "blend", NoRun(), Budget(None))
     found = load(tmp_path / "blend/model").module.settled

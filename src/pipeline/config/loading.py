@@ -23,6 +23,7 @@ from pipeline.config.hydra_inside import HydraLoader, create_config_search_path,
 from pipeline.config.nearest import suggest
 from pipeline.config.omegaconf_inside import children, is_reference
 from pipeline.config.options import shipped_settings
+from pipeline.config.quoting import understood
 from pipeline.config.resolvers import refusal, register
 from pipeline.config.shipped import config_directory
 from pipeline.errors import UserError
@@ -76,21 +77,21 @@ class Loader(HydraLoader):
         if self._is_template and config_name == "config":
             config_name = template.PRIMARY
         check_overrides(overrides)
-        understood = [self._understood(override) for override in overrides]
-        understood += self._recipe(understood) if config_name == "config" else []
+        meant_by = [self._understood(override) for override in overrides]
+        meant_by += self._recipe(meant_by) if config_name == "config" else []
         try:
             cfg = super().load_configuration(
-                config_name, understood, run_mode, from_shell, validate_sweep_overrides
+                config_name, meant_by, run_mode, from_shell, validate_sweep_overrides
             )
             if config_name is not None:
                 if self._is_template:
                     template.adopt(cfg, self._shipped)
                 _settle(cfg)
-                _keep_typed_length(cfg, understood)
+                _keep_typed_length(cfg, meant_by)
         except Exception as error:
             # Whatever Hydra raises here, what it was given is the reason: assertions and type errors among it.
-            message = self._explained(error, config_name, understood)
-            for meant, typed in zip(understood, overrides, strict=False):
+            message = self._explained(error, config_name, meant_by)
+            for meant, typed in zip(meant_by, overrides, strict=False):
                 message = message.replace(meant, typed) if meant != typed else message
             raise UserError(message) from error
         if config_name is not None:
@@ -230,7 +231,7 @@ def compose(
         0.2
     """
     loads = loader(config_dir, for_this_machine=for_this_machine)
-    cfg = loads.load_configuration("config", list(overrides), RunMode.RUN)
+    cfg = loads.load_configuration("config", understood(overrides), RunMode.RUN)
     with open_dict(cfg):
         if OmegaConf.select(cfg, "paths") is not None:
             cfg.paths.run_dir = cfg.paths.run_dir

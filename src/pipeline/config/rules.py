@@ -134,6 +134,17 @@ class Flag:
 
 
 @dataclass(frozen=True)
+class FlagOrNull(Flag):
+    """True, false or null."""
+
+    def expected(self) -> str:
+        return "true, false or null"
+
+    def holds(self, value: Any) -> bool:
+        return value is None or super().holds(value)
+
+
+@dataclass(frozen=True)
 class FlagOrNode(Flag):
     """True or false, or a class with its settings."""
 
@@ -163,16 +174,19 @@ class Text:
 
 @dataclass(frozen=True)
 class Texts:
-    """A list of texts (numbers count as texts)."""
+    """A list of texts (numbers count as texts); ``alone``: one of them need not be in a list."""
 
     what: str
     least: int = 0
     most: int | None = None
+    alone: bool = False
 
     def expected(self) -> str:
         return self.what
 
     def holds(self, value: Any) -> bool:
+        if self.alone and isinstance(value, str | int | float):
+            return value != ""
         if not isinstance(value, list) or len(value) < self.least:
             return False
         simple = all(isinstance(element, str | int | float) and element != "" for element in value)
@@ -186,6 +200,8 @@ BELOW_ONE = Number(0, 1, below=True)
 COUNT = Number(1, whole=True)
 COUNT_OR_NULL = Number(1, whole=True, null=True)
 SEED = Number(0, 2**32 - 1, whole=True)
+COLUMNS = Texts("names of columns, like [first,second]", alone=True)
+COLUMN = Text("a column's name", null=True)
 PATH = Text("a path", r"[^\0]+")
 PATH_OR_NULL = Text("a path", r"[^\0]+", null=True)
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
@@ -216,9 +232,17 @@ RULES: dict[str, Rule] = {
     "data.balance": Word(("none", "oversample", "class_weights")),
     "data.augment": Word(("none", "light", "strong")),
     "data.scaling": Word(("standard", "robust", "none")),
+    "data.drop": COLUMNS,
+    "data.keep": COLUMNS,
+    "data.categorical": COLUMNS,
+    "data.numeric": COLUMNS,
+    "data.fold_case": Flag(),
+    "data.header": FlagOrNull(),
+    "data.duplicates": Word(("keep", "drop")),
     "data.path": PATH_OR_NULL,
     "data.test_path": PATH_OR_NULL,
-    "data.target": Text("a column's name", null=True),
+    "data.target": COLUMN,
+    "data.split_column": COLUMN,
     "data.samples": COUNT_OR_NULL,
     "data.streams": COUNT_OR_NULL,
     "data.vocabulary_size": COUNT_OR_NULL,

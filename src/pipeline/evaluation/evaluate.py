@@ -25,7 +25,7 @@ from pipeline.runs.finished import (
     FinishedRun,
     asked_model,
     asked_run,
-    data_of,
+    data_for,
     delivered_run,
     load_predictor,
     open_store,
@@ -60,7 +60,7 @@ def evaluate(cfg: DictConfig, other_data: bool = False) -> dict[str, Any]:
     _check(cfg)
     finished, predictor, store = _asked(cfg)
     directory = result_directory(cfg)
-    own = data_of(finished.cfg)
+    own = data_for(finished.cfg, predictor)
     data, split = own, test_split(own, finished.title)
     if other_data:
         data, split = other_data_of(cfg, own, predictor)

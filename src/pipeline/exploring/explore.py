@@ -14,7 +14,9 @@ import torch
 
 from pipeline.data.core.splits import Rows
 from pipeline.data.tables.columns import columns_of, some_rows
+from pipeline.data.tables.table import TableData
 from pipeline.exploring.findings import Findings
+from pipeline.exploring.tables import look_at_table
 
 if TYPE_CHECKING:
     from pipeline.data.core.module import DataModule
@@ -50,6 +52,8 @@ def explore(data: DataModule) -> Findings:
     if not data.spec.per_step:
         _look_for_duplicates(there, findings)
     _look_at_inputs(data, findings)
+    if isinstance(data, TableData):
+        look_at_table(data, findings)
     if data.spec.task != "regression" and not data.spec.per_step:
         _look_for_wrong_labels(data, findings)
     return findings

@@ -10,7 +10,8 @@ from pipeline.data.tables.columns import Category
 
 @dataclass
 class Findings:
-    """What was seen in the training and validation data; of the test split nothing but hashes is looked at.
+    """What was seen in the training and validation data; of the test split nothing but hashes is looked at,
+    and, where its rows are others by time or file, whether its inputs differ.
 
     Args:
         sizes: Number of samples of each split.
@@ -21,6 +22,11 @@ class Findings:
         duplicates: Number of samples of a split that occur in another one, or twice in the same.
         contradictions: Number of training samples with the same input and different targets.
         suspects: Rows of the training split whose label a simple model finds very unlikely.
+        columns: For a table: a row for each column as it is in the file, the one that alone predicts best first.
+        baseline: What the scores of single columns are (``metric``), and what predicting without any gives.
+        drift: For a table whose test rows are others by time or file: a row for each column.
+        drift_auc: How well a classifier tells training from test rows (0.5: not at all).
+        guesses: What the data left open, each guess with the key that decides otherwise.
         warnings: Warnings, in words.
         notes: Messages of the reading of the data (columns left out, files skipped).
     """
@@ -33,5 +39,10 @@ class Findings:
     duplicates: dict[str, int] = field(default_factory=dict)
     contradictions: int = 0
     suspects: list[dict[str, Any]] = field(default_factory=list)
+    columns: list[dict[str, Any]] = field(default_factory=list)
+    baseline: dict[str, Any] = field(default_factory=dict)
+    drift: list[dict[str, Any]] = field(default_factory=list)
+    drift_auc: float | None = None
+    guesses: list[dict[str, Any]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)

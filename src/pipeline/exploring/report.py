@@ -10,6 +10,8 @@ import numpy as np
 import torch
 
 from pipeline.data.tables.columns import columns_of, some_rows
+from pipeline.data.tables.table import TableData
+from pipeline.exploring.tables import METRICS, draw_by_target
 from pipeline.files import write_json
 from pipeline.reports.html import Page
 
@@ -39,6 +41,8 @@ def write_report(data: DataModule, findings: Findings, directory: Path) -> list[
         ["class" if data.spec.classes else "quantile", what],
         [[_readable(name), value] for name, value in _ordered(data, findings)[:100]],
     )
+    if isinstance(data, TableData):
+        plots += _describe_table(page, data, findings, directory)
     plots += _describe_inputs(page, data, findings, directory)
     page.heading("Duplicates")
     if data.spec.per_step:
@@ -97,6 +101,48 @@ def _describe_inputs(page: Page, data: DataModule, findings: Findings, directory
     if findings.words:
         looked_at = f"texts, of {len(some_rows(data.train)):,}"
         page.table(["frequent words", looked_at], list(findings.words.items()))
+    return plots
+
+
+def _describe_table(page: Page, data: TableData, findings: Findings, directory: Path) -> list[Path]:
+    """Add what single columns tell, drift, and what was guessed; gives the plots that it shows."""
+    metric = METRICS[findings.baseline["metric"]]
+    page.heading("What each column tells alone")
+    page.text(
+        f"{metric} on rows that were not learnt from, when nothing but this column is known (4-fold); "
+        f"without any column it is {findings.baseline['value']:.3f}."
+    )
+    rows = [
+        [row["column"], row["kind"], f"{row['score']:.3f}", f"{row['missing']:.1%}", row["different"]]
+        for row in findings.columns
+    ]
+    page.table(["column", "what it is", metric, "missing", "different values"], rows)
+    plots = [draw_by_target(data, findings, directory / "by_target.png")]
+    page.image(plots[0], f"the columns that tell most, by {data.spec.target_name}")
+    if findings.drift:
+        page.heading("Training and test rows")
+        page.text(
+            f"A classifier tells them apart with an area under the ROC curve of {findings.drift_auc:.3f} "
+            "(0.5 is chance). Probabilities are corrected for the number of columns."
+        )
+        shown = [
+            [
+                row["column"],
+                "yes" if row["drifted"] else "",
+                f"{row['difference']:.3f}",
+                f"{row['p']:.2g}",
+                row["missing"],
+                row["test"],
+            ]
+            for row in findings.drift
+        ]
+        page.table(["column", "differs", "difference", "probability by chance", "missing", "test"], shown)
+    if findings.guesses:
+        page.heading("What was guessed")
+        page.table(
+            ["guess", "to decide otherwise"],
+            [[guess["what"], f"{guess['key']} {guess['effect']}".strip()] for guess in findings.guesses],
+        )
     return plots
 
 

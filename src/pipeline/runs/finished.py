@@ -172,6 +172,17 @@ def data_of(cfg: DictConfig) -> DataModule:
     return build_data(plain(cfg.data))
 
 
+def data_for(cfg: DictConfig, predictor: Predictor) -> DataModule:
+    """The data set of a configuration as a model's own encoder makes it (earlier versions fitted others)."""
+    from pipeline.data.tables.encoder import TableEncoder
+    from pipeline.data.tables.table import TableData
+
+    data, encoder = data_of(cfg), predictor.encoder
+    if isinstance(data, TableData) and isinstance(encoder, TableEncoder):
+        return data if encoder.state() == data.encoder.state() else data.encoded_by(encoder)
+    return data
+
+
 def typed_overrides(*sections: str) -> list[str]:
     """What was typed on the command line for some sections of the configuration (``data=…``, ``data.seed=…``)."""
     from hydra.core.hydra_config import HydraConfig

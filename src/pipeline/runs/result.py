@@ -36,8 +36,8 @@ class RunResult:
         best_epoch: Number (from 1) of the epoch whose weights were tested, null where the last one's were.
         history: Every epoch's metrics, as (epoch, value) pairs by name.
         notes: Sentences for the reader.
-        guesses: What the data left open and how it was decided: ``what``, the ``key`` that decides otherwise, whether a
-            wrong guess would be ``costly``, and the ``columns`` that it is about.
+        guesses: What the data left open and how it was decided: ``what``, the ``key`` that decides otherwise and
+            its ``effect``, whether a wrong guess would be ``costly``, and the ``columns`` that it is about.
         nested: One entry a fit, where the run was made of several (folds, seeds, variants).
     """
 

@@ -21,7 +21,7 @@ from pipeline.evaluation.outputs import (
 from pipeline.evaluation.statistics import PairedTest, bootstrap_mean, compare_hits
 from pipeline.files import write_json
 from pipeline.metrics import higher_is_better
-from pipeline.runs.finished import FinishedRun, data_of, find_run, load_predictor, open_store
+from pipeline.runs.finished import FinishedRun, data_for, find_run, load_predictor, open_store
 
 
 def run(cfg: DictConfig) -> None:
@@ -46,9 +46,9 @@ def compare(cfg: DictConfig) -> dict[str, Any]:
     found = [find_run(store, name, cfg) for name in runs]
     tested, digests = [], []
     for one in found:
-        data = data_of(one.cfg)
-        split = test_split(data, one.title)
         predictor = load_predictor(store, one.record.run_id)
+        data = data_for(one.cfg, predictor)
+        split = test_split(data, one.title)
         digests.append((split_digest(split), data.used))
         tested.append(outputs_on(predictor.module, loader_of(data, split), one.cfg))
     (a_digest, a_data), (b_digest, b_data) = digests

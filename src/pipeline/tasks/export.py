@@ -21,7 +21,7 @@ from pipeline.evaluation.outputs import result_directory
 from pipeline.files import written
 from pipeline.models.base import BaseModule
 from pipeline.models.settled import Settled
-from pipeline.runs.finished import asked_model, asked_run, data_of, load_predictor, open_store
+from pipeline.runs.finished import asked_model, asked_run, data_for, load_predictor, open_store
 from pipeline.runs.own_model import own_module
 
 if TYPE_CHECKING:
@@ -61,9 +61,10 @@ def export(cfg: DictConfig) -> tuple[Path, float, int]:
         predictor = OwnExport(module)
         x = predictor.example
     else:
-        predictor = load_predictor(store, asked_model(store, cfg))
-        predictor.module.cpu()
-        x = real_samples(data_of(run.cfg))
+        loaded = load_predictor(store, asked_model(store, cfg))
+        loaded.module.cpu()
+        x = real_samples(data_for(run.cfg, loaded))
+        predictor = loaded
     writers = {"onnx": write_onnx, "pt2": write_pt2, "safetensors": write_safetensors}
     with written(path) as draft:
         difference = largest_difference(_Inference(predictor.module), writers[form](predictor, x, draft), x)

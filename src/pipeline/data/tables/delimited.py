@@ -155,6 +155,8 @@ def _emptied(table: pa.Table, as_text: bool) -> pa.Table:
 
 def _delimiter(how: TableFormat, kind: str, first: str = "") -> str:
     delimiter = how.delimiter or ("\t" if kind == "tsv" else ",")
+    # As it is typed in a shell.
+    delimiter = "\t" if delimiter in ("\\t", "tab") else delimiter
     if how.delimiter is None and kind == "csv" and "," not in first:
         delimiter = max(DELIMITERS, key=first.count)
     if len(delimiter) != 1 or len(how.decimal) != 1:

@@ -123,7 +123,7 @@ def fit_encoder(
     for reason, some in left_out.items():
         verb, it = ("is", "it") if len(some) == 1 else ("are", "them")
         what = f"{listed(some)} {verb} left out ({reason})"
-        guesses.append(Guess(what, f"{typed('data.keep', some)} keeps {it}", True, tuple(some)))
+        guesses.append(Guess(what, typed("data.keep", some), True, tuple(some), f"keeps {it}"))
     features = [one.feature for one in found if one.feature is not None]
     if not features:
         reasons = "; ".join(f"{listed(some)}: {reason}" for reason, some in left_out.items())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +12,7 @@ import numpy as np
 from pipeline.data.tables.delimited import GAPS
 from pipeline.data.tables.values import Table, listed, number_text
 from pipeline.errors import UserError
+from pipeline.files import written
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,6 +87,33 @@ def table_of_frame(frame: Any) -> pa.Table:
         )
     columns = [_array(frame.iloc[:, number]) for number in range(frame.shape[1])]
     return pa.Table.from_arrays(columns, names=[str(name) for name in frame.columns])
+
+
+def keep_frame(frame: Any, folder: Path) -> Path:
+    """A data frame as a Parquet file that is named after its content.
+
+    Args:
+        frame: A frame of pandas or polars, or an Arrow table.
+        folder: Directory to keep it in; made where it is not there.
+
+    Raises:
+        UserError: It is no data frame, or has no rows.
+    """
+    import io
+
+    from pyarrow import parquet
+
+    table = table_of_frame(frame)
+    if not table.num_rows:
+        raise UserError("the data frame has no rows")
+    content = io.BytesIO()
+    parquet.write_table(table, content)
+    path = folder / f"frame-{hashlib.sha256(content.getvalue()).hexdigest()[:16]}.parquet"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with written(path) as draft:
+            draft.write_bytes(content.getvalue())
+    return path
 
 
 def _frame(raw: Any, names: Sequence[str]) -> pd.DataFrame:

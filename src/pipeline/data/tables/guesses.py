@@ -6,13 +6,12 @@ import logging
 import re
 import shlex
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
-log = logging.getLogger(__name__)
+from pipeline.config.quoting import quoted
 
-_SIMPLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_WORDS = re.compile(r"(?i:true|false|null|nan|inf)")
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -22,6 +21,7 @@ class Guess:
     Args:
         what: What was decided, and why.
         key: What is typed to decide otherwise, as the shell takes it; empty where nothing but the file can say.
+        effect: What the key does, or what to do in the file, where that does not go without saying.
         costly: Whether a wrong guess would cost much of the result: it is a warning then.
         columns: Names of the columns that it is about.
     """
@@ -30,14 +30,15 @@ class Guess:
     key: str = ""
     costly: bool = False
     columns: tuple[str, ...] = ()
+    effect: str = ""
 
     def said(self) -> str:
         """The guess as one line."""
-        return f"{self.what}: {self.key}" if self.key else self.what
+        return ": ".join(filter(None, [self.what, " ".join(filter(None, [self.key, self.effect]))]))
 
     def as_dict(self) -> dict[str, Any]:
         """The guess as JSON values."""
-        return {"what": self.what, "key": self.key, "costly": self.costly, "columns": list(self.columns)}
+        return {**asdict(self), "columns": list(self.columns)}
 
 
 def say(guesses: Iterable[Guess]) -> None:
@@ -58,19 +59,10 @@ def typed(key: str, value: str | Sequence[str]) -> str:
         "'data.drop=[a,\\"b c\\"]'"
     """
     if isinstance(value, str):
-        return shlex.quote(f"{key}={_quoted(value)}")
-    return _in_shell(f"{key}=[{','.join(_quoted(element) for element in value)}]")
+        return shlex.quote(f"{key}={quoted(value)}")
+    return _in_shell(f"{key}=[{','.join(quoted(element) for element in value)}]")
 
 
 def _in_shell(word: str) -> str:
     # Brackets of a list stay as they are in every shell but zsh, where no file fits them either.
     return word if re.fullmatch(r"[\w.=\[\],\-]+", word) else shlex.quote(word)
-
-
-def _quoted(text: str) -> str:
-    """A text as Hydra reads it."""
-    if _SIMPLE.fullmatch(text) and not _WORDS.fullmatch(text):
-        return text
-    mark = "'" if '"' in text and "'" not in text else '"'
-    escaped = re.sub(r"(\\+)(?=$|[\"'])", r"\1\1", text).replace(mark, f"\\{mark}")
-    return f"{mark}{escaped}{mark}"

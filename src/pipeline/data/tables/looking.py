@@ -18,6 +18,8 @@ from pipeline.data.tables.rows import TableRows
 from pipeline.data.tables.splits import SplitPlan
 from pipeline.data.tables.values import Column, Table, listed
 
+DUPLICATES = "data.duplicates=drop"
+"""What is typed to use each row once."""
 FEW = 10
 """Number of rows below which a class is called rare."""
 FEWEST_ROWS = 50
@@ -86,7 +88,7 @@ def _dates(at: Look) -> list[Guess]:
             for moment in (moments[known].min(), moments[known].max())
         )
         what = (
-            f"rows have dates ({feature.name!r}, {first} to {last}) and are split at random, so that test rows lie "
+            f"rows have dates ({feature.name!r}, {first} to {last}) and are split at random, so that held-out rows lie "
             f"between training rows in time: figures for later rows may be worse{_change(at, moments)}"
         )
         key = f"data.split=date {typed('data.split_column', feature.name)}"
@@ -172,7 +174,7 @@ def _shared(at: Look) -> list[Guess]:
         if shared >= max(3, 0.01 * len(own)) and shared > 5 * _by_chance(at.splits["train"], len(own)):
             what = f"{shared:,} of {len(own):,} {name} rows are training rows as well, target and all"
             what += ": what is measured is too good"
-            guesses.append(Guess(what, "data.duplicates=drop", True))
+            guesses.append(Guess(what, DUPLICATES, True))
     return guesses
 
 

@@ -249,7 +249,7 @@ def _about(
     name: str, reading: Reading, words: Sequence[str], others: list[str], rows: int, open_form: bool
 ) -> list[Guess]:
     guesses = []
-    kept = typed("data.categorical", [name])
+    kept = "data.kind=classification" if reading.classes else typed("data.categorical", [name])
     what = {"number": "numbers", "truth": "true and false", "date": "dates", "time": "times of day"}[
         reading.kind
     ]
@@ -260,9 +260,10 @@ def _about(
         guesses.append(
             Guess(
                 f"the column {name!r} has a decimal comma ({shown} is {value:g})",
-                f"{kept} keeps words",
+                kept,
                 True,
                 (name,),
+                "keeps words",
             )
         )
     elif reading.kind == "number" and any(_is_dressed(word) for word in words):
@@ -271,23 +272,24 @@ def _about(
         guesses.append(
             Guess(
                 f"the column {name!r} holds numbers ({shown.strip()} is {value:.10g})",
-                f"{kept} keeps words",
+                kept,
                 False,
                 (name,),
+                "keeps words",
             )
         )
     elif reading.kind in ("date", "time"):
         guesses.append(
-            Guess(f"the column {name!r} holds {what} ({example})", f"{kept} keeps words", False, (name,))
+            Guess(f"the column {name!r} holds {what} ({example})", kept, False, (name,), "keeps words")
         )
     if open_form:
         order = "the day" if reading.form == "dmy" else "the month"
         guesses.append(
             Guess(
                 f"dates like {example} in {name!r} may be read in two ways; {order} is taken to come first",
-                "write them as 2024-01-31 to be sure",
-                True,
-                (name,),
+                costly=True,
+                columns=(name,),
+                effect="write them as 2024-01-31 to be sure",
             )
         )
     if others:
@@ -295,9 +297,10 @@ def _about(
             Guess(
                 f"the column {name!r} holds {what}, but {rows} values are none ({listed(others, 5)}): "
                 "they count as missing",
-                f"{kept} takes all for categories",
+                kept,
                 True,
                 (name,),
+                "takes all for categories",
             )
         )
     return guesses
@@ -321,7 +324,7 @@ def _about_codes(name: str, reading: Reading, words: Sequence[str]) -> list[Gues
     if not reading.codes or not any(word.strip() == NOT_AVAILABLE for word in words):
         return []
     what = f"NA in the column {name!r} is a code like the others there, and no missing value"
-    return [Guess(what, "leave missing values empty, or write them as ?", False, (name,))]
+    return [Guess(what, columns=(name,), effect="leave missing values empty, or write them as ?")]
 
 
 def _about_spellings(name: str, reading: Reading, words: Sequence[str], target: bool) -> list[Guess]:
@@ -338,7 +341,7 @@ def _about_spellings(name: str, reading: Reading, words: Sequence[str], target: 
     shown = "; ".join(listed(sorted(spellings), 4) for spellings in several[:3])
     one = "class" if target else "category"
     what = f"spellings in the column {name!r} that differ in case or blanks alone are one {one}"
-    return [Guess(f"{what} ({shown})", "data.fold_case=false keeps them apart", False, (name,))]
+    return [Guess(f"{what} ({shown})", "data.fold_case=false", False, (name,), "keeps them apart")]
 
 
 def _about_numbers(name: str, words: list[str], counts: np.ndarray, decimal: str) -> list[Guess]:
@@ -352,7 +355,7 @@ def _about_numbers(name: str, words: list[str], counts: np.ndarray, decimal: str
     others = [word for word, fit in zip(words, fits, strict=True) if not fit]
     what = f"the column {name!r} is taken for categories: {share:.0%} of its values are numbers"
     what += f", the others not ({listed(others, 5)})"
-    return [Guess(what, f"{typed('data.numeric', [name])} takes those for missing", True, (name,))]
+    return [Guess(what, typed("data.numeric", [name]), True, (name,), "takes those for missing")]
 
 
 def column_of(table: Table, name: str, reading: Reading, strict: bool = True) -> Column:

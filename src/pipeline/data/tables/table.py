@@ -72,6 +72,15 @@ class TableData(DataModule):
     """
 
     encoder: TableEncoder
+    goal: Goal
+    format_found: TableFormat
+    """How the file turned out to be written."""
+    reading: Reading
+    """How the target is understood."""
+    given: TableEncoder | None = None
+    """An encoder that was fitted before; None fits one."""
+    places: dict[str, np.ndarray]
+    """Numbers of the file's rows in each split (test rows of a file of their own have none)."""
 
     def __init__(
         self,
@@ -140,11 +149,7 @@ class TableData(DataModule):
 
     def setup(self, stage: str | None = None) -> None:
         table, self.guesses = self._table()
-        test_table = (
-            None
-            if self.test_path is None
-            else read_table(self.test_path, self._test_format(table), _texts_of(table))
-        )
+        test_table = None if self.test_path is None else self.test_table(table)
         self._check(table, test_table)
         reading, guesses = self._reading(table)
         self.guesses += guesses
@@ -162,8 +167,17 @@ class TableData(DataModule):
         if self.train_on_all:
             train = np.sort(pool)
         names = [name for name in table.names if name not in (self.target, self.plan.column)]
-        self.encoder, guesses = fit_encoder(table, train, names, self.choice, table.how, reading)
-        self.guesses += guesses
+        self.reading = reading
+        if self.given is not None:
+            self.encoder = self.given
+        else:
+            self.encoder, found = fit_encoder(table, train, names, self.choice, table.how, reading)
+            self.guesses += found
+        self.places, self.goal, self.format_found = (
+            {"train": train, "validation": validation, "test": test},
+            goal,
+            table.how,
+        )
         self._build(table, target, goal, train, validation)
         self._build_test(test_table, table, target, goal, test)
         splits = {"train": self.train, "validation": self.validation, "test": self.test}
@@ -183,9 +197,22 @@ class TableData(DataModule):
             named = read_table(self.path, replace(self.format, header=True))
             if self.target in named.names:
                 what += ", but the target is named in it: it is taken for the columns' names"
-                return named, [Guess(what, "data.header=false (the columns are then called f0, f1 …)", True)]
+                return named, [Guess(what, "data.header=false", True, effect="calls the columns f0, f1 …")]
         what += f": the columns are called {table.names[0]} to {table.names[-1]}"
-        return table, [Guess(what, "data.header=true takes it for the columns' names", True)]
+        return table, [Guess(what, "data.header=true", True, effect="takes it for the columns' names")]
+
+    def targets_of(self, table: Table, rows: np.ndarray) -> Tensor:
+        """Class numbers, or the numbers to predict, of some rows of a file."""
+        return self.goal.targets(self._target(table, self.reading).rows(rows), table.source)
+
+    def test_table(self, table: Table) -> Table:
+        """The file with the test rows, read as the training file was.
+
+        Args:
+            table: The training file.
+        """
+        assert self.test_path is not None
+        return read_table(self.test_path, self._test_format(table), _texts_of(table))
 
     def _test_format(self, table: Table) -> TableFormat:
         """How the test file is written: its first line is what the first line of the training file is."""
@@ -224,14 +251,14 @@ class TableData(DataModule):
             raise UserError(f"{table.source}: the target {self.target!r} has no value in any row")
         if unknown.any():
             what = f"{unknown.sum()} of {len(unknown)} rows have no {self.target!r} and are left out"
-            key = "fill them in, or give them a class of their own, like unknown"
-            self.guesses.append(Guess(what, key, True, (self.target,)))
+            advice = "fill them in, or give them a class of their own, like unknown"
+            self.guesses.append(Guess(what, costly=True, columns=(self.target,), effect=advice))
         repeated = np.zeros(len(table), dtype=bool)
         if self.duplicates == "drop":
             repeated = repeats(table)
             if repeated.any():
                 what = f"{repeated.sum()} of {len(table)} rows repeat an earlier one and are left out"
-                self.guesses.append(Guess(what, "data.duplicates=keep keeps them", False))
+                self.guesses.append(Guess(what, "data.duplicates=keep", effect="keeps them"))
         part = parts(table, self.plan, separate_test)
         if part is None:
             part = self._at_random(np.flatnonzero(~(unknown | repeated)), target, separate_test)
@@ -300,8 +327,7 @@ class TableData(DataModule):
         self, own: Table | None, table: Table, target: Column, goal: Goal, test: np.ndarray
     ) -> None:
         if own is not None:
-            assert self.encoder.target is not None
-            table, target = _complete(own, self.encoder.columns), self._target(own, self.encoder.target)
+            table, target = _complete(own, self.encoder.columns), self._target(own, self.reading)
             test = np.flatnonzero(~target.missing)
         self.test = (
             self._rows(table, test, goal.targets(target.rows(test), table.source)) if len(test) else None
@@ -336,6 +362,17 @@ class TableData(DataModule):
             view = copy.copy(self)
             view.train, view.validation = pool.subset(torch.nonzero(others)[:, 0]), pool.subset(held_out)
             yield view, held_out
+
+    def encoded_by(self, encoder: TableEncoder) -> TableData:
+        """The same rows as an encoder that was fitted before makes them, such as that of an earlier version's model.
+
+        Args:
+            encoder: The encoder.
+        """
+        view = copy.copy(self)
+        view.given = encoder
+        view.setup()
+        return view
 
     def pooled(self) -> DataModule:
         """This data with the validation rows among the training rows, by the encoder as it is."""

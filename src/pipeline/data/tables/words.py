@@ -201,7 +201,7 @@ def _date(word: str, form: str) -> float:
     else:
         return np.nan
     seconds = _clock(*clock)
-    if not 1 <= month <= 12 or not 1 <= day <= 31 or not 1000 <= year <= 9999:
+    if not 1 <= month <= 12 or not 1 <= day <= 31 or not 1 <= year <= 9999:
         return np.nan
     try:
         days = np.datetime64(f"{year:04}-{month:02}-{day:02}", "D").astype(np.int64)

@@ -1,0 +1,80 @@
+"""Words of the command line that hold paths and names of columns: any of them, without thinking of Hydra's grammar."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+PLAIN = re.compile(
+    r"(?P<sign>\+{0,2})(?P<key>data\.(?:path|test_path|target|split_column|text|delimiter|decimal|sheet|drop|keep|"
+    r"categorical|numeric|test_from)|task\.(?:input|output|run_dir)|paths\.\w+|ckpt_path)=(?P<value>.+)",
+    re.DOTALL,
+)
+"""Keys whose values are paths or names, which may hold anything."""
+_FUNCTIONS = re.compile(
+    r"(?:choice|range|interval|glob|sort|shuffle|tag|extend_list|str|int|float|bool|json_str)\("
+)
+_SIMPLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_WORDS = re.compile(r"true|false|null|nan|inf", re.IGNORECASE)
+
+
+def understood(words: Sequence[str]) -> list[str]:
+    """The words of a command, with what Hydra would not take as the text it is in quotation marks.
+
+    Args:
+        words: Words like ``data.path=a (1).csv``, ``data.target=2020`` or ``data.drop=[größe]``.
+    """
+    return [_understood(word) for word in words]
+
+
+def _understood(word: str) -> str:
+    parts = PLAIN.fullmatch(word)
+    if parts is None:
+        return word
+    value = parts["value"]
+    if value[0] in "'\"{" or "${" in value or value in ("null", "???") or _FUNCTIONS.match(value):
+        return word
+    before = f"{parts['sign']}{parts['key']}="
+    meant = _parsed(word)
+    if value[0] == "[":
+        if meant is not None or value[-1] != "]" or any(mark in value for mark in "'\"{"):
+            return word
+        elements = [element.strip() for element in value[1:-1].split(",")]
+        return f"{before}[{','.join(quoted(element) for element in elements)}]"
+    if meant is not None and meant.is_sweep_override() and not _is_one(value):
+        return word
+    if meant is not None and not meant.is_sweep_override() and meant.value() == value:
+        return word
+    return before + quoted(value)
+
+
+def _is_one(value: str) -> bool:
+    """Whether what could be several values is one: a comma alone, or the name of a file that is there."""
+    return len(value) == 1 or Path(value).expanduser().exists()
+
+
+def _parsed(word: str) -> Any:
+    """Hydra's own reading of a word; None where it has none."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        return OverridesParser.create().parse_override(word)
+    except HydraException:
+        return None
+
+
+def quoted(text: str) -> str:
+    """A text as Hydra reads it: in quotation marks, unless it is a plain word.
+
+    Example:
+        >>> quoted("it's")
+        '"it\\'s"'
+    """
+    if _SIMPLE.fullmatch(text) and not _WORDS.fullmatch(text):
+        return text
+    mark = "'" if '"' in text and "'" not in text else '"'
+    escaped = re.sub(r"(\\+)(?=$|[\"'])", r"\1\1", text).replace(mark, f"\\{mark}")
+    return f"{mark}{escaped}{mark}"
