@@ -23,6 +23,7 @@ from pipeline.api import load, train
 from pipeline.models.settled import Settled
 from pipeline.runs.result import RunResult
 from pipeline.tracking.queries import Store
+from pipeline.tracking.store import as_default
 from pipeline.training import fit as fit_room
 
 SURE = [
@@ -85,10 +86,10 @@ def test_predictions_server_and_exports_give_the_same_probabilities(
     np.testing.assert_allclose(p, softmax(logits.astype(float) / settled.temperature, 1), atol=1e-6)
 
     store = Store(None, here / "experiments")
-    mlflow.set_tracking_uri(store.uri)
     client = mlflow.MlflowClient(store.uri)
     (logged,) = client.search_logged_models([client.get_run(str(result.run_id)).info.experiment_id])
-    served = mlflow.pyfunc.load_model(logged.model_uri)
+    with as_default(store.uri):
+        served = mlflow.pyfunc.load_model(logged.model_uri)
     outputs = [column.name for column in served.metadata.signature.outputs]
     assert outputs == ["label", "probability", "p_blue", "p_green", "p_red", "unusual"]
     found = served.predict(rows)
