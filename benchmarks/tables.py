@@ -5,8 +5,8 @@ figure (mean absolute error, or log loss and accuracy) is that of a whole comman
 scikit-learn's untuned models on ordinal codes. What is measured is written to a file of JSON lines, and what stands
 there is not measured again; the table at the end has medians over the seeds.
 
-What can be measured: a model of ours (``default``, ``linear``, ``forest``, ``boosting``, ``tabm``), ``improve-60`` (the
-ladder within 60 seconds), ``sklearn-linear``, ``sklearn-boosting``, ``sklearn-forest``, and ``autogluon-60`` where
+What can be measured: a model of ours (``default``, ``linear``, ``forest``, ``boosting``), ``improve-60`` (the ladder
+within 60 seconds), ``sklearn-linear``, ``sklearn-boosting``, ``sklearn-forest``, and ``autogluon-60`` where
 ``--autogluon PYTHON`` names a Python that has it.
 """
 
@@ -45,7 +45,6 @@ OURS = {
     "forest": ["model=forest"],
     "boosting": ["model=boosting"],
     "default": [],
-    "tabm": ["model=tabm"],
 }
 REFERENCES = ("sklearn-linear", "sklearn-boosting", "sklearn-forest")
 
@@ -99,7 +98,7 @@ def by_pipeline(table: str, what: str, seed: int) -> dict[str, float]:
         command(words)
         result = json.loads((Path(place) / "run/result.json").read_text())
     metrics = result["metrics"]
-    names = {"mae": "test/mae", "log_loss": "test/loss", "accuracy": "test/accuracy"}
+    names = {"mae": "test/mae", "log_loss": "test/log_loss", "accuracy": "test/accuracy"}
     return {
         key: metrics[name]
         for key, name in names.items()

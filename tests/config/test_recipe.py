@@ -1,0 +1,51 @@
+"""What data=csv is trained by where nothing says how."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.config.loading import compose
+
+TABLE = ["data=csv", "data.path=t.csv", "data.target=y"]
+
+
+def chosen(*words: str) -> tuple[str, object]:
+    cfg = compose([*TABLE, *words])
+    return str(cfg.model._target_).rpartition(".")[2], cfg.trainer.max_epochs
+
+
+def test_a_table_of_ones_own_is_trained_by_tabm_for_as_long_as_suits_it() -> None:
+    cfg = compose(TABLE)
+    assert chosen() == ("TabM", "auto")
+    assert (cfg.name, cfg.model.loss, cfg.optimizer.lr) == ("csv_tabm", "judged", 0.005)
+
+
+@pytest.mark.parametrize(
+    ("words", "model", "epochs"),
+    [
+        # A model that was asked for is trained as long as suits the data, by its own defaults.
+        (["model=mlp"], "MLP", "auto"),
+        (["model=boosting"], "Boosting", "auto"),
+        (["sweep=mlp"], "MLP", "auto"),
+        (["sweep=tabm"], "TabM", "auto"),
+        # What is typed wins.
+        (["trainer.max_epochs=3"], "TabM", 3),
+        (["debug=limit"], "TabM", 3),
+        (["model=linear", "trainer.max_epochs=7"], "Linear", 7),
+        # Nothing is chosen where a recipe, none among them, or an experiment is.
+        (["recipe=none"], "MLP", 10),
+        (["experiment=digits_linear", *TABLE], "Linear", 30),
+    ],
+)
+def test_what_is_asked_for_wins(words: list[str], model: str, epochs: object) -> None:
+    assert chosen(*words) == (model, epochs)
+
+
+def test_other_data_has_no_recipe() -> None:
+    cfg = compose(["data=digits"])
+    assert (str(cfg.model._target_).rpartition(".")[2], cfg.trainer.max_epochs) == ("MLP", 10)
+
+
+def test_what_a_recipe_chose_can_be_changed_by_key() -> None:
+    cfg = compose([*TABLE, "model.members=4", "optimizer=sgd", "optimizer.lr=0.1"])
+    assert (cfg.model.members, cfg.optimizer._target_, cfg.optimizer.lr) == (4, "torch.optim.SGD", 0.1)
