@@ -214,11 +214,8 @@ def _number_like(
         if kind == "date":
             form, open_form = form_of_dates(words)
             reading = replace(reading, form=form)
-        if len(words) > 3 * TRIED_FIRST and not numeric:
-            # Most columns of words are refused by the first few.
-            some = np.linspace(0, len(words) - 1, TRIED_FIRST).astype(int)
-            if np.isnan(reading.values([words[place] for place in some])).mean() > 0.7:
-                continue
+        if not numeric and _hardly_any(reading, words):
+            continue
         values = reading.values(words)
         fits = ~np.isnan(values)
         share = counts[fits].sum() / counts.sum()
@@ -230,6 +227,14 @@ def _number_like(
         others = [word for word, fit in zip(words, fits, strict=True) if not fit]
         return reading, _about(name, reading, words, others, int(counts[~fits].sum()), open_form)
     return None
+
+
+def _hardly_any(reading: Reading, words: Sequence[str]) -> bool:
+    """Whether few of many words are of a kind, by some of them: most columns of words are refused quickly."""
+    if len(words) <= 3 * TRIED_FIRST:
+        return False
+    some = np.linspace(0, len(words) - 1, TRIED_FIRST).astype(int)
+    return bool(np.isnan(reading.values([words[place] for place in some])).mean() > 0.7)
 
 
 def _is_code(word: str) -> bool:
@@ -346,7 +351,7 @@ def _about_spellings(name: str, reading: Reading, words: Sequence[str], target: 
 
 def _about_numbers(name: str, words: list[str], counts: np.ndarray, decimal: str) -> list[Guess]:
     """That a column taken for categories holds many numbers."""
-    if not 0 < len(words) < 100_000:
+    if not words or _hardly_any(Reading("number", decimal), words):
         return []
     fits = ~np.isnan(numbers_of(words, decimal))
     share = counts[fits].sum() / counts.sum()
