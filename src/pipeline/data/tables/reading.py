@@ -61,6 +61,7 @@ class Reading:
         codes: Whether "NA" is a code like others of two letters, and no missing value.
         folds: Whether spellings that differ in case or blanks alone are one category.
         classes: Whether it is a column of classes to predict, among which "None" may be one.
+        of_values: Whether the categories of a text are numbers, dates or truths: missing is what is missing among those.
         plain: Whether only an empty text is missing, and texts stay as they are (models saved by earlier versions).
     """
 
@@ -72,6 +73,7 @@ class Reading:
     codes: bool = False
     folds: bool = True
     classes: bool = False
+    of_values: bool = False
     plain: bool = False
 
     @classmethod
@@ -93,7 +95,7 @@ class Reading:
 
     def gaps(self, words: Sequence[str]) -> np.ndarray:
         """Which words stand for a missing value."""
-        if self.kind == "text":
+        if self.kind == "text" and not self.of_values:
             if self.plain:
                 return np.array([word in _ARROWS for word in words], dtype=bool)
             known = MISSING_CLASSES if self.classes else MISSING
@@ -181,7 +183,7 @@ def find_reading(
     plain = Reading(decimal=how.decimal, folds=folds, classes=target)
     if column.kind != "text":
         kind = "date" if column.kind == "date" else "truth" if column.truth else "number"
-        return replace(plain, kind="text" if categorical else kind), []
+        return replace(plain, kind="text", of_values=True) if categorical else replace(plain, kind=kind), []
     codes = column.values if rows is None else column.values[rows]
     counts = np.bincount(codes[codes >= 0], minlength=len(column.words))
     there = np.flatnonzero(counts)
