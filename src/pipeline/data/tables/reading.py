@@ -61,7 +61,7 @@ class Reading:
         codes: Whether "NA" is a code like others of two letters, and no missing value.
         folds: Whether spellings that differ in case or blanks alone are one category.
         classes: Whether it is a column of classes to predict, among which "None" may be one.
-        of_values: Whether the categories of a text are numbers, dates or truths: missing is what is missing among those.
+        of_values: Whether the categories are numbers, dates or truths: what is missing among those is missing.
         plain: Whether only an empty text is missing, and texts stay as they are (models saved by earlier versions).
     """
 
