@@ -187,6 +187,14 @@ def test_an_order_number_is_no_feature(tmp_path: Path, name: str) -> None:
     assert trained(path, keep=[name]).encoder.columns == [name, "x"]
 
 
+def test_the_only_column_is_kept_though_it_counts_up(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("size,price\n" + "".join(f"{n},$1{n:03}.50\n" for n in range(1, 80)))
+    data = trained(path, "price")
+    assert (data.spec.task, data.encoder.columns) == ("regression", ["size"])
+    assert about(data, "looks like an identifier").key == "data.drop=[size]"
+
+
 def test_counting_in_tens_is_counting(tmp_path: Path) -> None:
     path = table(
         tmp_path, number=np.arange(200) * 10 + 5, x=RANDOM.normal(size=200), y=RANDOM.normal(size=200)

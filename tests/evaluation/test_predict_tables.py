@@ -89,6 +89,10 @@ def test_a_postcode_means_the_same_whatever_rows_stand_beside_it(tmp_path: Path)
     path.write_text("zip,y\n" + "01001,10.2\n02002,50.1\n03003,90.7\n" * 20)
     data = trained(path, categorical=["zip"])
     assert_one_answer(data, tmp_path)
+    path.write_text("zip,y\n" + "01001,10.2\n02002,50.1\n03003,90.7\n-,1.5\n" * 20)
+    gappy = trained(path, categorical=["zip"])
+    assert "zip is missing" in gappy.encoder.inputs()
+    assert_one_answer(gappy, tmp_path, na_values=["-"])
     for content in ("zip\n02002\n", "zip\n02002\nK1A\n", "zip\nunknown\n02002\n"):
         other = tmp_path / "other.csv"
         other.write_text(content)

@@ -159,7 +159,7 @@ def _lines(source: _Source, form: str) -> Iterator[Samples]:
     """A text a line."""
     if source.kind != "text":
         raise UserError(f"{source.name} holds plain text, but this model takes {_wanted(source.encoder)}")
-    with _opened(source) as text:
+    with _opened(source, source.written) as text:
         while some := list(islice(text, source.size)):
             yield Samples([line.rstrip("\r\n") for line in some])
 

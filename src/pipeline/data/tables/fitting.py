@@ -19,6 +19,7 @@ from pipeline.data.tables.threads import for_each
 from pipeline.data.tables.values import Column, Table, listed
 from pipeline.errors import UserError
 
+COUNTING = "identifier-like: every row has another whole number"
 SCALINGS = ("standard", "robust", "none")
 _WORDS = "id|uuid|guid|key|index|idx|rowid|row_number|unnamed: 0"
 _OWNERS = (
@@ -114,8 +115,17 @@ def fit_encoder(
     """
     candidates = [name for name in names if name not in choice.drop]
     found = for_each(partial(_feature, table, rows, choice), [(name,) for name in candidates], len(rows))
-    left_out: dict[str, list[str]] = {}
     guesses: list[Guess] = []
+    counting = [name for name, one in zip(candidates, found, strict=True) if one.reason == COUNTING]
+    if all(one.feature is None for one in found) and (
+        kept := [one for one in counting if not identifies(one)]
+    ):
+        # A table of sizes 1, 2, 3 … and prices: what else should predict?
+        choice = replace(choice, keep=(*choice.keep, *kept))
+        found = [_feature(table, rows, choice, name) for name in candidates]
+        what = f"{listed(kept)} looks like an identifier, but no other column is left, so that it is kept"
+        guesses.append(Guess(what, typed("data.drop", kept), True, tuple(kept)))
+    left_out: dict[str, list[str]] = {}
     for name, one in zip(candidates, found, strict=True):
         guesses += one.guesses
         if one.feature is None:
@@ -190,7 +200,7 @@ def _tells_nothing(name: str, column: Column, categorical: bool) -> str:
         if high - low < count - 1 or not (named or count >= 20):
             return ""
         if (named or (high - low) / _step(known) < 3 * count) and len(np.unique(known)) == count:
-            return "identifier-like: every row has another whole number"
+            return COUNTING
     return ""
 
 

@@ -61,6 +61,7 @@ class Reading:
         codes: Whether "NA" is a code like others of two letters, and no missing value.
         folds: Whether spellings that differ in case or blanks alone are one category.
         classes: Whether it is a column of classes to predict, among which "None" may be one.
+        of_values: Whether the categories are numbers, dates or truths: what is missing among those is missing.
         plain: Whether only an empty text is missing, and texts stay as they are (models saved by earlier versions).
     """
 
@@ -72,6 +73,7 @@ class Reading:
     codes: bool = False
     folds: bool = True
     classes: bool = False
+    of_values: bool = False
     plain: bool = False
 
     @classmethod
@@ -93,7 +95,7 @@ class Reading:
 
     def gaps(self, words: Sequence[str]) -> np.ndarray:
         """Which words stand for a missing value."""
-        if self.kind == "text":
+        if self.kind == "text" and not self.of_values:
             if self.plain:
                 return np.array([word in _ARROWS for word in words], dtype=bool)
             known = MISSING_CLASSES if self.classes else MISSING
@@ -181,7 +183,7 @@ def find_reading(
     plain = Reading(decimal=how.decimal, folds=folds, classes=target)
     if column.kind != "text":
         kind = "date" if column.kind == "date" else "truth" if column.truth else "number"
-        return replace(plain, kind="text" if categorical else kind), []
+        return replace(plain, kind="text", of_values=True) if categorical else replace(plain, kind=kind), []
     codes = column.values if rows is None else column.values[rows]
     counts = np.bincount(codes[codes >= 0], minlength=len(column.words))
     there = np.flatnonzero(counts)
@@ -214,11 +216,8 @@ def _number_like(
         if kind == "date":
             form, open_form = form_of_dates(words)
             reading = replace(reading, form=form)
-        if len(words) > 3 * TRIED_FIRST and not numeric:
-            # Most columns of words are refused by the first few.
-            some = np.linspace(0, len(words) - 1, TRIED_FIRST).astype(int)
-            if np.isnan(reading.values([words[place] for place in some])).mean() > 0.7:
-                continue
+        if not numeric and _hardly_any(reading, words):
+            continue
         values = reading.values(words)
         fits = ~np.isnan(values)
         share = counts[fits].sum() / counts.sum()
@@ -230,6 +229,14 @@ def _number_like(
         others = [word for word, fit in zip(words, fits, strict=True) if not fit]
         return reading, _about(name, reading, words, others, int(counts[~fits].sum()), open_form)
     return None
+
+
+def _hardly_any(reading: Reading, words: Sequence[str]) -> bool:
+    """Whether few of many words are of a kind, by some of them: most columns of words are refused quickly."""
+    if len(words) <= 3 * TRIED_FIRST:
+        return False
+    some = np.linspace(0, len(words) - 1, TRIED_FIRST).astype(int)
+    return bool(np.isnan(reading.values([words[place] for place in some])).mean() > 0.7)
 
 
 def _is_code(word: str) -> bool:
@@ -346,7 +353,7 @@ def _about_spellings(name: str, reading: Reading, words: Sequence[str], target: 
 
 def _about_numbers(name: str, words: list[str], counts: np.ndarray, decimal: str) -> list[Guess]:
     """That a column taken for categories holds many numbers."""
-    if not 0 < len(words) < 100_000:
+    if not words or _hardly_any(Reading("number", decimal), words):
         return []
     fits = ~np.isnan(numbers_of(words, decimal))
     share = counts[fits].sum() / counts.sum()
