@@ -23,6 +23,7 @@ from pipeline.ladder.bagging import answers_of, folds_in, in_full, loss_of
 from pipeline.ladder.blending import add_blend
 from pipeline.ladder.budget import Budget
 from pipeline.ladder.naming import model_name
+from pipeline.ladder.pace import seconds_for
 from pipeline.ladder.rungs import Climb, Rung
 from pipeline.models.blend import Blend, as_logits, greedy_weights
 from pipeline.models.linear import Linear
@@ -99,7 +100,21 @@ def test_what_weights_are_chosen_by_is_the_log_loss_and_the_absolute_error() -> 
 def test_a_budget_is_read_as_it_is_written(asked: str | int, seconds: float) -> None:
     budget = Budget(asked, began=time.time())
     assert budget.seconds == seconds and budget.limited
-    assert seconds * 0.8 < budget.left() + 4 <= seconds
+    assert seconds * 0.8 < budget.left() + 3 <= seconds
+
+
+def test_an_end_is_expected_to_be_as_slow_as_the_start() -> None:
+    # 10 seconds are gone and another 12 are kept back, but never more than a quarter.
+    assert Budget("100s", began=time.time() - 10).left() == pytest.approx(78, abs=0.5)
+    assert Budget("100s", began=time.time() - 40).left() == pytest.approx(35, abs=0.5)
+
+
+def test_a_blend_has_its_time_before_a_search() -> None:
+    # Three tenths of what is left, but for five folds of what is blended; too little for a search is nothing.
+    assert seconds_for(4, 100.0, None) == pytest.approx(30.0)
+    assert seconds_for(4, 100.0, [2.0, 3.0]) == pytest.approx(30.0)
+    assert seconds_for(4, 100.0, [6.0, 10.0]) == pytest.approx(20.0)
+    assert seconds_for(4, 100.0, [8.0, 10.0]) == 0.0
 
 
 def test_a_budget_that_cannot_be_kept_is_refused() -> None:
@@ -230,8 +245,9 @@ def test_what_the_time_does_not_allow_is_left_out_and_said(
     tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    # Of a minute, nearly all is over: less than a second is left for a rung.
-    monkeypatch.setattr("pipeline.ladder.budget.process_start", lambda: time.time() - 53)
+    # Of a minute, two thirds went into the start, and the end is taken to be slow as well: less than a second is
+    # left for a rung.
+    monkeypatch.setattr("pipeline.ladder.budget.process_start", lambda: time.time() - 40)
     words = ["task=improve", "data=csv", f"data.path={table}", "data.target=price", "trainer=cpu"]
     assert main([*words, "task.budget=60s", "hydra.run.dir=run"]) == 0
     result = RunResult.read(tmp_path / "run")

@@ -92,6 +92,11 @@ def add_blend(climb: Climb, directory: Path, parent: AnyRun, budget: Budget) -> 
     log.info("blend: %s", rung.showed)
 
 
+def seconds_of_blend(climb: Climb) -> list[float]:
+    """What a fit of each model of a blend takes, as far as is known."""
+    return [_seconds(rung) for rung in _candidates(climb)]
+
+
 def _candidates(climb: Climb) -> list[Rung]:
     """One rung for each kind of model, the best on validation data first."""
     fitted = [rung for rung in climb.rungs if rung.result is not None and rung.cfg is not None]

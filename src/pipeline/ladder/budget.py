@@ -9,8 +9,10 @@ from pipeline.errors import UserError
 from pipeline.runs.state import process_start
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
-_RESERVE, _LEAST_RESERVE = 0.08, 4.0
-"""Share of the whole, and seconds, that the test, the report and the end of the process take."""
+_RESERVE, _LEAST_RESERVE = 0.05, 3.0
+"""Share of the whole, and seconds, that the test, the report and the end of the process take at least."""
+_AS_START, _MOST_OF_START = 1.2, 0.25
+"""On a slow or busy machine they take longer, as the start did: so many times as long, up to a share of the whole."""
 
 
 class Budget:
@@ -31,6 +33,8 @@ class Budget:
     def __init__(self, asked: str | float | None, began: float | None = None) -> None:
         self.seconds = math.inf if asked is None else _seconds(str(asked))
         self.began = process_start() if began is None else began
+        start = min(_AS_START * (time.time() - self.began), _MOST_OF_START * self.seconds)
+        self._reserve = max(_LEAST_RESERVE, _RESERVE * self.seconds, start) if self.limited else 0.0
         if self.left() <= 0:
             raise UserError(
                 f"task.budget={asked} is over before anything was tried: starting takes some seconds; give it 30s "
@@ -44,8 +48,7 @@ class Budget:
 
     def left(self) -> float:
         """Seconds that may be spent before the test and the report."""
-        reserve = max(_LEAST_RESERVE, _RESERVE * self.seconds) if self.limited else 0.0
-        return self.seconds - reserve - (time.time() - self.began)
+        return self.seconds - self._reserve - (time.time() - self.began)
 
 
 def _seconds(asked: str) -> float:

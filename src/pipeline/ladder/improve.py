@@ -25,9 +25,9 @@ from pipeline.evaluation.outputs import (
 )
 from pipeline.evaluation.statistics import bootstrap_mean
 from pipeline.ladder.bagging import in_full
-from pipeline.ladder.blending import add_blend
+from pipeline.ladder.blending import add_blend, seconds_of_blend
 from pipeline.ladder.budget import Budget
-from pipeline.ladder.pace import epochs_within
+from pipeline.ladder.pace import epochs_within, seconds_for
 from pipeline.ladder.registering import register
 from pipeline.ladder.rungs import Climb, Rung, judge
 from pipeline.models.settled import Settled
@@ -46,8 +46,6 @@ log = logging.getLogger(__name__)
 
 LEADER = "leader"
 """What stands for the settings of the best rung so far."""
-_SHARES = (0.15, 0.1, 0.15, 0.25, 0.3)
-"""Of the time that is left, what each rung may take: the first ones are the quick ones."""
 _OF_A_SEARCH = 0.75
 _LEAST_SECONDS = 1.0
 
@@ -140,9 +138,10 @@ def _climbed(
                 continue
             rung.overrides, sweep = list(leader.overrides), ladder["sweep"][leader.name]
         climb.rungs.append(rung)
-        seconds = budget.left() * _SHARES[min(number, len(_SHARES) - 1)] if budget.limited else None
+        blended = seconds_of_blend(climb) if sweep and ladder.get("blend") else None
+        seconds = seconds_for(number, budget.left(), blended) if budget.limited else None
         if seconds is not None and seconds < _LEAST_SECONDS:
-            rung.showed = "left out, since the time was over"
+            rung.showed = f"left out, since the time {'goes to the blend' if blended else 'was over'}"
             log.info("%s: %s", name, rung.showed)
             continue
         try:

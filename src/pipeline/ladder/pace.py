@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 
 import torch
 from omegaconf import DictConfig
@@ -17,9 +18,29 @@ from pipeline.training.at_once import fits_at_once
 from pipeline.training.building import build_model
 from pipeline.training.trainer import Threads
 
+_SHARES = (0.15, 0.1, 0.15, 0.25, 0.3)
+"""Of the time that is left, what each rung may take: the first ones are the quick ones."""
+_FOLDS = 5
+"""A blend has the time for so many folds before settings are searched: it gains more."""
+_LEAST_SEARCH = 15.0
 _WARM, _TIMED = 3, 12
 _OF_THE_TIME = 0.8
 """What the steps may take of the time; the rest goes into validation, checkpoints and the start of the fit."""
+
+
+def seconds_for(number: int, left: float, blended: Sequence[float] | None) -> float:
+    """What a rung may take of the time that is left; 0 leaves it out.
+
+    Args:
+        number: Place of the rung, from 0.
+        left: Seconds that are left.
+        blended: Of a search before a blend, the time that each of the blend's models took to fit; None elsewhere.
+    """
+    seconds = left * _SHARES[min(number, len(_SHARES) - 1)]
+    if blended is None:
+        return seconds
+    seconds = min(seconds, left - _FOLDS * sum(blended))
+    return seconds if seconds >= _LEAST_SEARCH else 0.0
 
 
 def epochs_within(cfg: DictConfig, seconds: float) -> int | None:

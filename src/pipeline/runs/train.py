@@ -111,7 +111,7 @@ def train_one(cfg: DictConfig, hooks: Hooks, directory: Path) -> RunResult:
     with recorded(tracked), state.ended_by():
         go = _fit_and_test if trains_here(model) else fit_and_test_own
         result = go(plan, hooks, directory, data, model, tracked, state if resuming else None, started)
-        result.notes += notes or how_it_ended(asked, plan, data, result)
+        result.notes += notes or (how_it_ended(asked, plan, data, result) if in_steps(model) else [])
     tracked.finish("FINISHED")
     if hooks.parent is None:
         tracked.wait(hooks.wait)
@@ -121,6 +121,13 @@ def train_one(cfg: DictConfig, hooks: Hooks, directory: Path) -> RunResult:
         result.write()
     state.finish()
     return result
+
+
+def in_steps(model: BaseModule | Any) -> bool:
+    """Whether a model of ours is trained in steps."""
+    from pipeline.training.at_once import fits_at_once
+
+    return trains_here(model) and not fits_at_once(model)
 
 
 def run_name(cfg: DictConfig, hooks: Hooks) -> str:

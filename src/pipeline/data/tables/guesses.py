@@ -41,9 +41,20 @@ class Guess:
         return {**asdict(self), "columns": list(self.columns)}
 
 
-def say(guesses: Iterable[Guess]) -> None:
-    """Log each guess on a line of its own."""
+_told: set[tuple[str, str]] = set()
+
+
+def say(guesses: Iterable[Guess], source: str) -> None:
+    """Log each guess on a line of its own, once in a process: a ladder reads its table many times.
+
+    Args:
+        guesses: The guesses.
+        source: Name of the file that they are about.
+    """
     for guess in guesses:
+        if (source, guess.what) in _told:
+            continue
+        _told.add((source, guess.what))
         log.log(logging.WARNING if guess.costly else logging.INFO, "%s", guess.said())
 
 

@@ -181,9 +181,12 @@ class TableData(DataModule):
         self._build(table, target, goal, train, validation)
         self._build_test(test_table, table, target, goal, test)
         splits = {"train": self.train, "validation": self.validation, "test": self.test}
+        if self.train_on_all:
+            # They are training rows by intention.
+            del splits["validation"]
         there = {name: split for name, split in splits.items() if isinstance(split, TableRows)}
         self.guesses += look(Look(table, self.encoder, target, goal, train, self.plan, there))
-        say(self.guesses)
+        say(self.guesses, str(self.path))
         for read in filter(None, (table, test_table)):
             read.release()
 
