@@ -245,9 +245,9 @@ def test_what_the_time_does_not_allow_is_left_out_and_said(
     tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    # Of a minute, two thirds went into the start, and the end is taken to be slow as well: less than a second is
+    # Of a minute, two thirds went into the start, and the end is taken to be slow as well: about a second is
     # left for a rung.
-    monkeypatch.setattr("pipeline.ladder.budget.process_start", lambda: time.time() - 40)
+    monkeypatch.setattr("pipeline.ladder.budget.process_start", lambda: time.time() - 41)
     words = ["task=improve", "data=csv", f"data.path={table}", "data.target=price", "trainer=cpu"]
     assert main([*words, "task.budget=60s", "hydra.run.dir=run"]) == 0
     result = RunResult.read(tmp_path / "run")

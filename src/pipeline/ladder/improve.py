@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 LEADER = "leader"
 """What stands for the settings of the best rung so far."""
 _OF_A_SEARCH = 0.75
-_LEAST_SECONDS = 1.0
+_LEAST_SECONDS = 1.5
 
 
 def improve(cfg: DictConfig, typed: Sequence[str] = ()) -> Climb:
