@@ -260,6 +260,8 @@ RULES: dict[str, Rule] = {
     "model.l2": NOT_NEGATIVE,
     "model.compile": Flag(),
     "model.batch_norm": Flag(),
+    "model.bidirectional": Flag(),
+    "data.fresh": Flag(),
     "model.activation": Text("the name of an activation, like relu"),
     "model.initializer": Text("the name of an initializer, like he_normal", null=True),
     "optimizer.lr": POSITIVE,
