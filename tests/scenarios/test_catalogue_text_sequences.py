@@ -13,6 +13,7 @@ import torch
 from pipeline.config.loading import compose
 from pipeline.data.core.splits import Streams
 from pipeline.models.base import BaseModule
+from pipeline.models.by_hand.neurons import Neuron, ReluNeurons
 from pipeline.runs.hooks import Hooks
 from pipeline.runs.result import RunResult
 from pipeline.runs.train import train
@@ -46,14 +47,10 @@ class Trained:
 
 def neuron(points: list[tuple[float, float]], epochs: int, rate: float = 0.01) -> tuple[float, float, float]:
     """Weight, bias and the last epoch's summed loss of y = wx + b, trained on one point after the other."""
-    w = b = summed = 0.0
+    by_hand, summed = Neuron(), 0.0
     for _ in range(epochs):
-        summed = 0.0
-        for x, y in points:
-            error = w * x + b - y
-            summed += error**2
-            w, b = w - rate * 2 * error * x, b - rate * 2 * error
-    return w, b, summed
+        summed = sum(by_hand.learn(x, y, rate) for x, y in points)
+    return by_hand.weight, by_hand.bias, summed
 
 
 @pytest.mark.parametrize(("epochs", "expected"), [(100, 13.786375), (1000, 13.99999755)])
@@ -81,26 +78,19 @@ def test_line_linear_records_its_weights_and_its_answer_every_tenth_epoch(tmp_pa
 
 def test_line_mlp_has_the_weights_of_a_plain_loop(tmp_path: Path) -> None:
     run = Trained(tmp_path, "+experiment=line_mlp")
-    hidden, bias, output, last = [0.1, -0.1], [0.0, 0.0], [0.1, 0.1], 0.0
+    units = ReluNeurons([0.1, -0.1], [0.0, 0.0], [0.1, 0.1], 0.0)
     for _ in range(100):
-        for x in (1.0, 2.0, 3.0, 4.0, 5.0):
-            inner = [hidden[i] * x + bias[i] for i in (0, 1)]
-            active = [max(0.0, value) for value in inner]
-            slope = 2 * (sum(output[i] * active[i] for i in (0, 1)) + last - 2 * x)
-            back = [slope * output[i] * (inner[i] > 0) for i in (0, 1)]
-            output = [output[i] - 0.01 * slope * active[i] for i in (0, 1)]
-            last -= 0.01 * slope
-            hidden = [hidden[i] - 0.01 * back[i] * x for i in (0, 1)]
-            bias = [bias[i] - 0.01 * back[i] for i in (0, 1)]
-    answer = sum(output[i] * max(0.0, hidden[i] * 9 + bias[i]) for i in (0, 1)) + last
+        for x in (1, 2, 3, 4, 5):
+            units.learn(x, 2 * x, rate=0.01)
+    answer = units.forward(9)
     assert answer == pytest.approx(17.996928, abs=1e-6)
     assert run.predict(9) == pytest.approx(17.996928, abs=1e-4)
     found = {name: value.detach().reshape(-1).tolist() for name, value in run.model.named_parameters()}
     expected = {
-        "hidden.0.weight": hidden,
-        "hidden.0.bias": bias,
-        "output.weight": output,
-        "output.bias": [last],
+        "hidden.0.weight": units.weights,
+        "hidden.0.bias": units.biases,
+        "output.weight": units.outputs,
+        "output.bias": [units.bias],
     }
     for name, values in expected.items():
         assert found[name] == pytest.approx(values, abs=2e-5), name

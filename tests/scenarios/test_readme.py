@@ -36,7 +36,7 @@ NOT_RUN = {
 # These need a server, or processes of their own: their configuration is composed and checked instead.
 COMPOSED = ("postgresql+psycopg://", "MLFLOW_TRACKING_URI=", "n_jobs=2")
 # tests/tasks runs these, which take longer.
-COMPOSED += ("task=compare", "task=export", "task=reproduce", "task=improve", "task.shift=")
+COMPOSED += ("task=generate", "task=compare", "task=export", "task=reproduce", "task=improve", "task.shift=")
 
 
 def commands() -> list[str]:

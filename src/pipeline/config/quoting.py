@@ -9,10 +9,10 @@ from typing import Any
 
 PLAIN = re.compile(
     r"(?P<sign>\+{0,2})(?P<key>data\.(?:path|test_path|target|split_column|text|delimiter|decimal|sheet|drop|keep|"
-    r"categorical|numeric|test_from)|task\.(?:input|output|run_dir)|paths\.\w+|ckpt_path)=(?P<value>.+)",
+    r"categorical|numeric|test_from)|task\.(?:input|output|run_dir|prompt)|paths\.\w+|ckpt_path)=(?P<value>.+)",
     re.DOTALL,
 )
-"""Keys whose values are paths or names, which may hold anything."""
+"""Keys whose values are paths, names or texts, which may hold anything."""
 _FUNCTIONS = re.compile(
     r"(?:choice|range|interval|glob|sort|shuffle|tag|extend_list|str|int|float|bool|json_str)\("
 )

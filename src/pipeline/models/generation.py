@@ -5,9 +5,35 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pipeline.data.core.spec import Spec
 from pipeline.data.text.encoders import CharacterEncoder
 from pipeline.errors import UserError
 from pipeline.models.base import BaseModule
+
+
+def predicts_characters(spec: Spec) -> bool:
+    """Whether a model of such data says which character comes next, so that it can write."""
+    return (
+        spec.task == "multiclass"
+        and spec.per_step
+        and spec.input == "tokens"
+        and spec.vocabulary == spec.outputs
+    )
+
+
+def check_prompt(model: BaseModule, prompt: str) -> None:
+    """Refuse a prompt with characters that the model cannot know.
+
+    Raises:
+        UserError: A character did not occur in the training text.
+    """
+    known = model.spec.classes[1:]
+    if unknown := sorted(set(prompt) - set(known)):
+        shown = ", ".join(map(repr, unknown[:10])) + (", …" if len(unknown) > 10 else "")
+        raise UserError(
+            f"the prompt {prompt!r} holds characters that the training text does not: {shown}. Expected some of the "
+            f"{len(known)} it knows: {''.join(known)!r}"
+        )
 
 
 def generate(
@@ -20,7 +46,8 @@ def generate(
 ) -> str:
     """Go on with a text, one character after the other.
 
-    The same seed gives the same text; no other random generator is touched.
+    A model with a state reads each character once; one without (a network from elsewhere) reads the whole text again
+    for each. The same seed gives the same text; no other random generator is touched.
 
     Args:
         model: Model that predicts characters: its spec's classes are the characters, of which the first one stands for
@@ -47,11 +74,14 @@ def generate(
     try:
         # Not inference mode: a fit that goes on afterwards must be able to use what layers keep from here.
         with torch.no_grad(), torch.autocast(model.device.type, enabled=False):
-            logits, state = model.forward_state(read[None].to(model.device), None)
+            text = read[None].to(model.device)
+            logits, state = model.forward_state(text, None)
             while len(written) < length:
                 choice = _choose(logits[0, -1].cpu(), temperature, top_k, generator)
                 written.append(choice)
-                logits, state = model.forward_state(choice.view(1, 1).to(model.device), state)
+                following = choice.view(1, 1).to(model.device)
+                text = following if state is not None else torch.cat([text, following], 1)
+                logits, state = model.forward_state(text, state)
     finally:
         model.train(was_training)
     return encoder.decode(torch.cat(written)) if written else ""
@@ -69,13 +99,7 @@ def _choose(logits: Tensor, temperature: float, top_k: int | None, generator: to
 
 
 def _check(model: BaseModule, length: int, temperature: float, top_k: int | None) -> None:
-    spec = model.spec
-    if (
-        spec.task != "multiclass"
-        or not spec.per_step
-        or spec.input != "tokens"
-        or spec.vocabulary != spec.outputs
-    ):
+    if not predicts_characters(model.spec):
         raise UserError("this model does not predict characters: train one with data=kafka or data=text_file")
     if length < 0 or temperature < 0 or (top_k is not None and top_k < 1):
         raise UserError(

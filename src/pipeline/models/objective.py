@@ -50,6 +50,9 @@ class Objective:
         """
         if self.spec.per_step:
             logits, y = self.known(logits, y)
+            if not len(y):
+                # A piece before the first target: there is nothing to learn from it.
+                return logits.sum() * 0.0
         elif logits.dim() == 3:
             y = y.repeat_interleave(logits.shape[1], 0)
             logits = logits.flatten(0, 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -29,6 +30,7 @@ class Recurrent(BaseModule):
         embedding: Width of a learnt embedding of the tokens, None for one-hot.
         dropout: Share of the recurrent outputs set to 0 in training (between layers and before the output).
         pack: Whether to skip the padding in training (faster where lengths differ); the results are the same.
+        bidirectional: Whether a second layer reads the sequence from its end; its units stand beside the others.
         **shared: Settings that every model takes, see :class:`BaseModule`.
     """
 
@@ -41,6 +43,7 @@ class Recurrent(BaseModule):
         embedding: int | None = None,
         dropout: float = 0.0,
         pack: bool = False,
+        bidirectional: bool = False,
         **shared: Any,
     ) -> None:
         super().__init__(spec, **shared)
@@ -50,7 +53,9 @@ class Recurrent(BaseModule):
             raise UserError(
                 f"model={cell} needs sequences or images, but this data gives {self.spec.input}; use model=mlp"
             )
-        self.pack = pack
+        if bidirectional and self.spec.per_step:
+            self._refuse_the_future()
+        self.pack, self.bidirectional = pack, bidirectional
         self.embedding: nn.Embedding | None = None
         if self.spec.input == "tokens":
             size = embedding or self.spec.vocabulary
@@ -61,9 +66,16 @@ class Recurrent(BaseModule):
         else:
             size = self.spec.input_shape[-1]
         between = dropout if layers > 1 else 0.0
-        self.recurrent = CELLS[cell](size, hidden_units, num_layers=layers, dropout=between, batch_first=True)
+        self.recurrent = CELLS[cell](
+            size,
+            hidden_units,
+            num_layers=layers,
+            dropout=between,
+            batch_first=True,
+            bidirectional=bidirectional,
+        )
         self.dropout = nn.Dropout(dropout)
-        self.output = output_layer(hidden_units, self.spec)
+        self.output = output_layer(hidden_units * (2 if bidirectional else 1), self.spec)
         self.initialise()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -76,14 +88,39 @@ class Recurrent(BaseModule):
             return self.output(self.dropout(outputs)), state
         if self.spec.input != "tokens":
             outputs, state = self.recurrent(steps, state)
-            return self.output(self.dropout(outputs[:, -1])), state
+            return self.output(self.dropout(self._ends(outputs))), state
         lengths = (x != 0).sum(1).clamp(min=1)
         last = (
             self._packed_last(steps, lengths)
-            if self.pack and self.training
+            # Read from its end, a padded text would begin with the padding.
+            if self.bidirectional or (self.pack and self.training)
             else self._gathered_last(steps, lengths)
         )
         return self.output(self.dropout(last)), None
+
+    def hidden_states(self, x: Tensor) -> Tensor:
+        """What the last recurrent layer holds after each step, (samples, steps, units)."""
+        states: Tensor = self.recurrent(self._steps(x))[0]
+        return states
+
+    def _refuse_the_future(self) -> None:
+        if self.spec.input == "tokens":
+            raise UserError(
+                "model.bidirectional=true reads a text from its end too, and would see the characters that it is to "
+                "predict: leave it out to predict what comes next"
+            )
+        if self.spec.stateful:
+            raise UserError(
+                "model.bidirectional=true reads a piece from its end too, so that its state cannot be carried to the "
+                "next one: set data.stateful=false, or leave it out"
+            )
+
+    def _ends(self, outputs: Tensor) -> Tensor:
+        """Where each direction has read everything: the last step, and for the one from the end the first."""
+        if not self.bidirectional:
+            return outputs[:, -1]
+        width = self.recurrent.hidden_size
+        return torch.cat([outputs[:, -1, :width], outputs[:, 0, width:]], -1)
 
     def _steps(self, x: Tensor) -> Tensor:
         """The input as float (samples, steps, features)."""
@@ -109,4 +146,4 @@ class Recurrent(BaseModule):
         )
         _, state = self.recurrent(packed)
         hidden: Tensor = state[0] if isinstance(state, tuple) else state
-        return hidden[-1]
+        return torch.cat([hidden[-2], hidden[-1]], -1) if self.bidirectional else hidden[-1]

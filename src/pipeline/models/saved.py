@@ -141,6 +141,40 @@ class Predictor:
         unusual = self.encoder.unusual(inputs)
         return frame if unusual is None else frame.assign(unusual=unusual)
 
+    def generate(
+        self,
+        prompt: str = "",
+        length: int = 300,
+        temperature: float = 1.0,
+        seed: int = 0,
+        top_k: int | None = None,
+    ) -> str:
+        """Go on with a text, for a model that was trained to say which character comes next.
+
+        Args:
+            prompt: Text that the model reads first; an empty one begins with a character drawn at random.
+            length: Number of characters to write.
+            temperature: Below 1 the likely characters get likelier, above 1 less likely; 0 takes the likeliest.
+            seed: Seed of the choice.
+            top_k: Number of likeliest characters to choose among, None for all.
+
+        Returns:
+            The new characters, without the prompt.
+
+        Raises:
+            UserError: The model does not predict characters, the prompt holds one that it cannot know, or an argument
+                is out of its range.
+
+        Example:
+            >>> load("experiments/runs/help_lstm/TIME/model").generate("H", length=3, temperature=0)
+            'ELP'
+        """
+        from pipeline.models.generation import check_prompt, generate, predicts_characters
+
+        if predicts_characters(self.spec):
+            check_prompt(self.module, prompt)
+        return generate(self.module, length, prompt, temperature, top_k, seed)
+
     def frame(self, logits: Tensor) -> pd.DataFrame:
         """The table of :meth:`predict` from raw outputs."""
         import pandas as pd

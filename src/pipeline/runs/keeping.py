@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from pipeline.data.core.module import DataModule
     from pipeline.models.base import BaseModule
 
+WRITING = {"length": 0, "temperature": 1.0, "seed": 0, "batch_size": 1024}
+"""What MLflow may be told beside a text: with a length, a character model goes on with it."""
+
 
 def keep(
     data: DataModule,
@@ -31,6 +34,7 @@ def keep(
         tracked: The run in the tracking store.
         answers: Logits and targets of the test split, None where it was not tested.
     """
+    from pipeline.models.generation import predicts_characters
     from pipeline.models.saved import save
     from pipeline.runs.plotting import plots_of_run
 
@@ -41,14 +45,17 @@ def keep(
         spec = data.spec
         tracked.log_model(
             bundle,
-            signature=class_signature(
-                data.encoder.signature(),
-                spec.classes,
-                spec.per_step,
-                spec.task == "regression",
-                intervals=model.settled.half_width is not None,
-                unusual=data.encoder.tells_unusual,
-            ),
+            signature={
+                **class_signature(
+                    data.encoder.signature(),
+                    spec.classes,
+                    spec.per_step,
+                    spec.task == "regression",
+                    intervals=model.settled.half_width is not None,
+                    unusual=data.encoder.tells_unusual,
+                ),
+                **({"params": WRITING} if predicts_characters(spec) else {}),
+            },
             input_example=_example(data, result.directory),
             requirements=requirements(),
         )

@@ -33,6 +33,7 @@ BATCHES_A_CHUNK = 8
 
 def run(cfg: DictConfig) -> None:
     """The task behind ``task=predict``."""
+    from pipeline.models.generation import predicts_characters
     from pipeline.runs.finished import asked_model, find_run, load_predictor, open_store
     from pipeline.runs.own_model import OwnPredictor, own_module
 
@@ -48,6 +49,12 @@ def run(cfg: DictConfig) -> None:
             print(f"{count:,} predictions in {cfg.task.output}")
         return
     predictor = load_predictor(store, asked_model(store, cfg))
+    if predicts_characters(predictor.spec):
+        log.warning(
+            "this gives the most probable next character after each one of the input; task=generate task.%s "
+            "task.prompt=TEXT goes on with a text",
+            f"model_uri={cfg.task.model_uri}" if cfg.task.get("model_uri") else f"run_id={cfg.task.run_id}",
+        )
     count = predict(
         predictor,
         str(cfg.task.input),

@@ -9,6 +9,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.pyfunc.model import PythonModel
 
 MAX_SAMPLES = 65_536
+MAX_WRITTEN = 100_000
 MAX_VALUES = 64 * 1024 * 1024
 
 
@@ -31,20 +32,38 @@ class ServedModel(PythonModel):
         Args:
             context: MLflow's context, not used.
             model_input: Raw samples as the signature describes them.
-            params: Parameters: `batch_size` is the number of samples computed at once.
+            params: Parameters: `batch_size` is the number of samples computed at once. A `length` above 0 asks a
+                character model to go on with each text by so many characters, chosen at a `temperature` with a `seed`:
+                the answer is `text`, the new characters alone.
 
         Raises:
             MlflowException: The input is not what the model takes: INVALID_PARAMETER_VALUE (HTTP 400).
         """
         raw = _samples(model_input)
         try:
+            if (params or {}).get("length"):
+                return self._written(raw, params or {})
             table: pd.DataFrame = self._predictor.predict(raw, batch_size=_batch_size(params))
             return table
+        except MlflowException:
+            raise
         except Exception as error:
             # Whatever goes wrong inside came from the input: one line says so, without our stack.
             reason = str(error) if type(error).__name__ == "UserError" else f"{type(error).__name__}: {error}"
             message = f"the model cannot take this input: {reason}"
             raise MlflowException.invalid_parameter_value(message) from None
+
+    def _written(self, raw: Any, params: dict[str, Any]) -> pd.DataFrame:
+        """How each of some texts goes on."""
+        from pipeline.data.text.encoders import strings
+
+        length, texts = int(params["length"]), strings(raw)
+        if length * len(texts) > MAX_WRITTEN:
+            raise MlflowException.invalid_parameter_value(
+                f"length is {length} for {len(texts)} texts; at most {MAX_WRITTEN:,} characters are written at once"
+            )
+        how = {name: params[name] for name in ("temperature", "seed") if name in params}
+        return pd.DataFrame({"text": [self._predictor.generate(text, length, **how) for text in texts]})
 
 
 def _samples(model_input: Any) -> Any:

@@ -9,14 +9,17 @@ A signature is `{"inputs": [column, ...], "outputs": [column, ...]}`. A column i
 
 with the types `boolean`, `integer`, `long`, `float`, `double`, `string`, `datetime` and `any`: MLflow leaves it to the
 model what it takes. (It would refuse whole numbers for a `double`, and dates written as text for a `datetime`.)
+
+A signature may also have `"params"`: numbers that may come beside the samples, by name with their defaults, such as
+`{"length": 0, "temperature": 1.0}`.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, Schema, TensorSpec
+    from mlflow.types import ColSpec, ParamSchema, Schema, TensorSpec
 
 
 def tensor(dtype: str, shape: Sequence[int]) -> dict[str, Any]:
@@ -40,7 +43,20 @@ def to_mlflow(signature: Mapping[str, Any]) -> "ModelSignature":
     from mlflow.models import ModelSignature
 
     outputs = signature.get("outputs")
-    return ModelSignature(inputs=_schema(signature["inputs"]), outputs=_schema(outputs) if outputs else None)
+    params = signature.get("params")
+    return ModelSignature(
+        inputs=_schema(signature["inputs"]),
+        outputs=_schema(outputs) if outputs else None,
+        # MLflow says that there is always one, and takes None for none.
+        params=cast("ParamSchema", _params(params) if params else None),
+    )
+
+
+def _params(params: Mapping[str, int | float]) -> "ParamSchema":
+    from mlflow.types import ParamSchema, ParamSpec
+
+    kinds = {int: "long", float: "double"}
+    return ParamSchema([ParamSpec(name, kinds[type(value)], value) for name, value in params.items()])
 
 
 def _schema(columns: Sequence[Mapping[str, Any]]) -> "Schema":

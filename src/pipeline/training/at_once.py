@@ -1,4 +1,4 @@
-"""Models that are fitted to the whole training split at once, without steps: trees, and linear ones that are solved."""
+"""Models that Lightning does not train: trees, solved linear models, and what is written out by hand."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ import torch
 from pipeline.data.core.splits import Rows
 from pipeline.errors import UserError
 from pipeline.models.base import BaseModule
+from pipeline.models.by_hand.twins import ByHand
 from pipeline.models.linear import Linear
 from pipeline.models.trees import Trees
+from pipeline.training.by_hand import learn_by_hand
 from pipeline.training.evaluating import outputs_of
 from pipeline.training.fit import Fit
 from pipeline.training.growing import grow
@@ -47,8 +49,8 @@ class Fitted:
 
 
 def fits_at_once(model: BaseModule) -> bool:
-    """Whether a model is fitted at once, not trained in steps."""
-    return isinstance(model, Trees) or (isinstance(model, Linear) and model.solver == "exact")
+    """Whether a model is fitted in a way of its own, not trained in Lightning's steps."""
+    return isinstance(model, Trees | ByHand) or (isinstance(model, Linear) and model.solver == "exact")
 
 
 def fit_at_once(fit: Fit) -> Fitted:
@@ -71,9 +73,11 @@ def fit_at_once(fit: Fit) -> Fitted:
     held_out = data.validation if data.validation is not None and len(data.validation) else None
     with Signals(fit.checkpoints) as signals:
         stop = Stop(signals, fit.plan.trainer.get("max_time"))
-        train = _limited(data.train, fit.plan, data.batch_size)
+        train = data.train if isinstance(model, ByHand) else _limited(data.train, fit.plan, data.batch_size)
         if isinstance(model, Trees):
             found = grow(model, train, held_out, data.encoder, fit.plan.seed, workers, stop)
+        elif isinstance(model, ByHand):
+            found = learn_by_hand(fit, model, stop)
         else:
             assert isinstance(model, Linear)
             found = solve(model, train, held_out, stop)
@@ -86,7 +90,9 @@ def fit_at_once(fit: Fit) -> Fitted:
             points = [point for point in history.get(f"val/{metric}", []) if point[0] != found.rounds]
             history[f"val/{metric}"] = sorted([*points, (found.rounds, value)])
     fit.seconds = time.perf_counter() - began
-    rate = len(train) * found.rounds / max(seconds, 1e-9)
+    rate = (
+        (data.train.samples if isinstance(model, ByHand) else len(train)) * found.rounds / max(seconds, 1e-9)
+    )
     return Fitted(found.rounds, found.note, history, found.facts, fit.seconds, rate)
 
 

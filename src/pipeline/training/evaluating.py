@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pipeline.data.core.loader import Loader
+from pipeline.data.core.splits import Streams
 from pipeline.training.module import TrainingModule
 
 
@@ -27,8 +28,8 @@ def outputs_of(trainer: pl.Trainer, module: TrainingModule, loader: Any) -> tupl
     module.keep_outputs()
     trainer.test(module, dataloaders=loader, verbose=False)
     outputs = module.kept_outputs()
-    if module.model.spec.stateful:
-        # Pieces of the same streams, one after the other.
+    if module.model.spec.stateful or isinstance(getattr(loader, "split", None), Streams):
+        # Pieces of the same streams, one after the other; the last one may be shorter.
         return torch.cat([logits for logits, _ in outputs], 1), torch.cat([y for _, y in outputs], 1)
     logits, targets = torch.cat([part for part, _ in outputs]), torch.cat([y for _, y in outputs])
     if isinstance(loader, Loader) and len(logits) == len(loader.split):

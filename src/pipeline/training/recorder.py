@@ -62,7 +62,10 @@ class Recorder(Checkpoint):
             pl_module.epoch_rate if isinstance(pl_module, TrainingModule) else _first_rate(trainer)
         )
         metrics["train/samples_per_second"] = samples / seconds
-        epoch = trainer.current_epoch + 1
+        self.note(trainer.current_epoch + 1, metrics)
+
+    def note(self, epoch: int, metrics: dict[str, float]) -> None:
+        """Record an epoch (from 1)."""
         for name, value in metrics.items():
             self.history.setdefault(name, []).append((epoch, value))
         if self._on_epoch is not None:

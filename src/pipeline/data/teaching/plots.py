@@ -87,3 +87,65 @@ def series_echo(inputs: Array, echo: Array, prediction: Array, path: Path, delay
         distance = f", {delay} steps later" if delay is not None else ""
         axes[0].set_title(f"echo{distance}: {int(wrong.sum())} of {len(steps)} bits wrong (▼)")
         return save(figure, path)
+
+
+def held_bits(bits: Array, states: Array, delay: int) -> tuple[Array, Array]:
+    """Which bit each hidden unit tells most of.
+
+    Args:
+        bits: Series that goes in, (steps,).
+        states: Activation of each unit after each step, (steps, units).
+        delay: Largest age of a bit that is looked at, in steps.
+
+    Returns:
+        The age of the bit with the largest correlation (0: the one just read), and that correlation; (units,) each.
+    """
+    rows = np.arange(delay, len(bits))
+    bits, states = np.asarray(bits, dtype=float), np.asarray(states, dtype=float)
+    correlations = np.zeros((delay + 1, states.shape[1]))
+    for age in range(delay + 1):
+        past, now = bits[rows - age], states[rows]
+        past, now = past - past.mean(), now - now.mean(0)
+        # A unit that stands still tells of nothing.
+        size = np.sqrt((past**2).sum() * (now**2).sum(0))
+        correlations[age] = np.divide(past @ now, size, out=np.zeros(now.shape[1]), where=size > 1e-12)
+    age = np.abs(correlations).argmax(0)
+    return age, correlations[age, np.arange(states.shape[1])]
+
+
+def memory(bits: Array, states: Array, delay: int, path: Path, steps: int = 60) -> Path:
+    """What the hidden units hold, step by step, under the bits that they have to hold.
+
+    Args:
+        bits: Series that goes in, (steps,); all of it is used to find which bit a unit tells most of.
+        states: Activation of each unit after each step, (steps, units).
+        delay: Distance of the echo in steps: so many bits have to be held.
+        path: The file to write.
+        steps: Number of steps that are drawn.
+    """
+    ages, strengths = held_bits(bits, states, delay)
+    units = states.shape[1]
+    drawn = min(steps, len(bits))
+    past = np.full((delay + 1, drawn), np.nan)
+    for age in range(delay + 1):
+        past[age, age:] = bits[: drawn - age]
+    # Units that tell of the same bit stand together, the surest first.
+    order = np.lexsort((-np.abs(strengths), ages))[:32]
+    with mpl.rc_context({**STYLE, "axes.grid": False}):
+        figure = Figure(figsize=(10, 1.4 + 0.28 * (delay + 1 + len(order))), layout="constrained")
+        above, below = figure.subplots(2, 1, sharex=True, height_ratios=[delay + 1, len(order)])
+        above.imshow(past, aspect="auto", cmap="Greys", vmin=0, vmax=1.6, interpolation="nearest")
+        above.set_yticks(range(delay + 1), ["bit now", *(f"bit {age} ago" for age in range(1, delay + 1))])
+        shown = below.imshow(
+            states[:drawn, order].T, aspect="auto", cmap="RdBu", vmin=-1, vmax=1, interpolation="nearest"
+        )
+        when = ["now", *(f"{age} ago" for age in range(1, delay + 1))]
+        names = [f"unit {unit}: {when[ages[unit]]}, r = {strengths[unit]:+.2f}" for unit in order]
+        below.set_yticks(range(len(order)), names)
+        below.set_xlabel("step")
+        figure.colorbar(shown, ax=below, pad=0.01)
+        more = f" ({len(order)} of {units})" if len(order) < units else ""
+        above.set_title(
+            f"the bits to be held, and the hidden units{more} with the bit that each tells most of"
+        )
+        return save(figure, path)

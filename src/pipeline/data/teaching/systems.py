@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,14 +11,20 @@ import torch
 from torch import Tensor
 
 from pipeline.data.core.encoder import SeriesEncoder, VectorEncoder
+from pipeline.data.core.loader import Loader
 from pipeline.data.core.module import DataModule
 from pipeline.data.core.spec import Spec
-from pipeline.data.core.splits import Rows, Streams
+from pipeline.data.core.splits import Chunk, Rows, Streams
 from pipeline.data.text.encoders import CharacterEncoder
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
     from pipeline.data.core.baselines import Baseline
+
+SHOWN, MEASURED = 60, 5000
+"""Steps of an echo that are drawn, and those from which it is read what a unit holds."""
+FIRST_FRESH = 2
+"""The streams of random bits 0, 1 and 2 are those of training, validation and test; epoch 1 (from 0) has the next."""
 
 
 class Points(DataModule):
@@ -162,6 +168,7 @@ class Echo(DataModule):
         delay: Number of steps from a bit to its echo; the first ``delay`` targets of a stream are unknown (−1).
         steps: Number of steps in a piece, which is as far as training looks back.
         stateful: Whether the recurrent state is carried from piece to piece.
+        fresh: Whether every epoch has new bits (the first has those that it has otherwise).
         **shared: Settings that every data set takes, see :class:`DataModule`; ``batch_size`` is the number of streams,
             ``seed`` draws the bits.
     """
@@ -174,6 +181,7 @@ class Echo(DataModule):
         delay: int = 3,
         steps: int = 15,
         stateful: bool = True,
+        fresh: bool = False,
         name: str = "echo",
         **shared: Any,
     ) -> None:
@@ -188,6 +196,7 @@ class Echo(DataModule):
                 f"data.delay={delay} steps"
             )
         self.length, self.delay, self.steps, self.stateful = length, delay, steps, stateful
+        self.fresh = fresh
 
     def setup(self, stage: str | None = None) -> None:
         self.train, self.validation, self.test = (self._draw(stream) for stream in range(3))
@@ -208,18 +217,31 @@ class Echo(DataModule):
 
         return {"echo of zero": echo_of_zero, "majority": majority}
 
+    def training_loader(self, seed: int, chunk: int = 1, rank: int = 0, world_size: int = 1) -> Loader:
+        loader = super().training_loader(seed, chunk, rank, world_size)
+        return FreshLoader(loader, lambda epoch: self._draw(FIRST_FRESH + epoch)) if self.fresh else loader
+
     def plots(self, model: Any, folder: Path) -> list[Path]:
-        """The beginning of the validation series, its echo and what the model says."""
-        from pipeline.data.teaching.plots import series_echo
+        """The beginning of the validation series, its echo, what the model says, and what its units hold meanwhile."""
+        from pipeline.data.teaching.plots import memory, series_echo
 
         assert isinstance(self.validation, Streams)
-        x, y = self.validation.x[:1, : self.steps * 4], self.validation.y[:1, : self.steps * 4]
+        x, y = self.validation.x[:1, :SHOWN], self.validation.y[:1, :SHOWN]
         assert isinstance(x, Tensor)
         with torch.no_grad():
             p = model.objective.probabilities(model(x.to(model.device)))[0, :, 1].cpu()
         known = slice(self.delay, None)
         path = folder / "echo.png"
-        return [series_echo(x[0, known, 0].numpy(), y[0, known].numpy(), p[known].numpy(), path, self.delay)]
+        made = [series_echo(x[0, known, 0].numpy(), y[0, known].numpy(), p[known].numpy(), path, self.delay)]
+        if hasattr(model, "hidden_states"):
+            series = self.validation.x[:1, :MEASURED]
+            assert isinstance(series, Tensor)
+            with torch.no_grad():
+                states = model.hidden_states(series.to(model.device))[0].cpu()
+            made.append(
+                memory(series[0, :, 0].numpy(), states.numpy(), self.delay, folder / "memory.png", SHOWN)
+            )
+        return made
 
     def _draw(self, stream: int) -> Streams:
         source = np.random.default_rng([self.seed, stream])
@@ -228,6 +250,34 @@ class Echo(DataModule):
         y = torch.full_like(rows, -1.0)
         y[:, self.delay :] = rows[:, : rows.shape[1] - self.delay]
         return Streams(rows[:, :, None], y, self.steps)
+
+
+class FreshLoader(Loader):
+    """A loader whose samples are drawn anew for each epoch, from the epoch's number alone: resuming is exact.
+
+    Args:
+        loader: The loader of the first epoch.
+        draw: Function from the number of a later epoch (from 1) to its samples.
+    """
+
+    def __init__(self, loader: Loader, draw: Callable[[int], Streams]) -> None:
+        super().__init__(
+            loader.split,
+            loader.batch_size,
+            shuffle=loader.shuffle,
+            seed=loader.seed,
+            chunk=loader.chunk,
+            rank=loader.rank,
+            world_size=loader.world_size,
+            augment=loader.augment,
+        )
+        self._first, self._draw, self._drawn = loader.split, draw, 0
+
+    def __iter__(self) -> Iterator[Chunk]:
+        if self._epoch != self._drawn:
+            self.split = self._draw(self._epoch) if self._epoch else self._first
+            self._drawn = self._epoch
+        yield from super().__iter__()
 
 
 class Word(DataModule):
