@@ -20,7 +20,7 @@ from pipeline.config import config_directory
 from pipeline.config.loading import compose, loader
 from pipeline.data.core.splits import Batch, Rows
 from pipeline.data.images.published import Images
-from pipeline.evaluation.outputs import loader_of, metric_of, outputs_on
+from pipeline.evaluation.outputs import loader_of, outputs_on
 from pipeline.ladder import improve as task
 from pipeline.ladder.registering import alias_of
 from pipeline.ladder.report import conclusion, in_words
@@ -29,6 +29,7 @@ from pipeline.runs.finished import data_of, find_run, load_predictor, open_store
 from pipeline.runs.result import RunResult
 from pipeline.tracking.queries import Store
 from pipeline.training import building
+from pipeline.training.judging import metric_of
 
 pytestmark = pytest.mark.usefixtures("no_study_plots")
 

@@ -17,7 +17,6 @@ from pipeline.errors import Diverged, UserError
 from pipeline.evaluation.outputs import (
     Outputs,
     loader_of,
-    metric_of,
     outputs_on,
     paired_values,
     result_directory,
@@ -37,6 +36,7 @@ from pipeline.runs.recording import AnyRun, NoRun, git_state, open_run, recorded
 from pipeline.runs.result import RunResult
 from pipeline.runs.settings import OF_A_LADDER
 from pipeline.tracking.mlflow_inside import shown_as_tables
+from pipeline.training.judging import metric_of
 
 if TYPE_CHECKING:
     from pipeline.data.core.module import DataModule
