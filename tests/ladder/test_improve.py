@@ -68,7 +68,7 @@ def climbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[task.Climb, Path,
             events.append("the test split is read")
             return super().take(rows)
 
-    plain_setup, plain_read = Images.setup, task._read_test
+    plain_setup, plain_read = Images.setup, task.read_test
 
     def setup(self: Images, stage: str | None = None) -> None:
         plain_setup(self, stage)
@@ -82,7 +82,7 @@ def climbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[task.Climb, Path,
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(building, "_prepared", {})
         patch.setattr(Images, "setup", setup)
-        patch.setattr(task, "_read_test", read_test)
+        patch.setattr(task, "read_test", read_test)
         cfg = compose(
             [
                 "task=improve",
@@ -230,7 +230,7 @@ def test_what_a_step_showed_is_said() -> None:
     climb.chosen, lucky = baseline, rung("small", np.arange(200) % 10 == 0)
     lucky.judged[1] = True
     assert not judge(climb, lucky, 0.0125)
-    assert lucky.showed.startswith("does not beat the baseline")
+    assert lucky.showed.startswith("cannot be told apart from the baseline")
 
 
 def test_a_smaller_error_is_a_gain() -> None:

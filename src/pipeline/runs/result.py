@@ -46,6 +46,7 @@ class RunResult:
         verdicts: What is said of the model and each baseline: ``verdict`` (``beats``, ``is worse than``, ``cannot be
             told apart from``, or empty with the reason in ``why``), ``against``, ``split``, ``metric``, ``gain`` and
             the ends ``low`` and ``high`` of its interval (see :class:`pipeline.runs.verdicts.Verdict`).
+        unfinished: In words, why the model may not have learnt all that it can; empty where it stopped improving.
         nested: One entry a fit, where the run was made of several (folds, seeds, variants).
     """
 
@@ -65,6 +66,7 @@ class RunResult:
     notes: list[str] = field(default_factory=list)
     guesses: list[dict[str, Any]] = field(default_factory=list)
     verdicts: list[dict[str, Any]] = field(default_factory=list)
+    unfinished: str = ""
     nested: list[dict[str, Any]] = field(default_factory=list)
     schema_version: int = SCHEMA_VERSION
 

@@ -113,7 +113,8 @@ def train_one(cfg: DictConfig, hooks: Hooks, directory: Path) -> RunResult:
         go = _fit_and_test if trains_here(model) else fit_and_test_own
         result = go(plan, hooks, directory, data, model, tracked, state if resuming else None, started)
         result.notes += notes or how_it_ended(asked, plan, data, result)
-        result.verdicts = unless_unfinished(result.verdicts, unfinished(asked, plan, data, result))
+        result.unfinished = unfinished(asked, plan, data, result)
+        result.verdicts = unless_unfinished(result.verdicts, result.unfinished)
     tracked.finish("FINISHED")
     if hooks.parent is None:
         tracked.wait(hooks.wait)
