@@ -11,9 +11,9 @@ from sklearn.metrics import get_scorer_names
 
 from pipeline.config.loading import compose
 from pipeline.errors import UserError
-from pipeline.evaluation.outputs import metric_of
 from pipeline.metrics import REGISTRY, direction, find, headline, in_order, in_words, judged_by, unit_of
 from pipeline.runs.finished import data_of
+from pipeline.training.judging import metric_of
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from pipeline.config import config_directory
 from pipeline.config.loading import compose, loader
 from pipeline.data.core.splits import Batch, Rows
 from pipeline.data.images.published import Images
-from pipeline.evaluation.outputs import loader_of, metric_of, outputs_on
+from pipeline.evaluation.outputs import loader_of, outputs_on
 from pipeline.ladder import improve as task
 from pipeline.ladder.registering import alias_of
 from pipeline.ladder.report import conclusion, in_words
@@ -29,6 +29,7 @@ from pipeline.runs.finished import data_of, find_run, load_predictor, open_store
 from pipeline.runs.result import RunResult
 from pipeline.tracking.queries import Store
 from pipeline.training import building
+from pipeline.training.judging import metric_of
 
 pytestmark = pytest.mark.usefixtures("no_study_plots")
 
@@ -67,7 +68,7 @@ def climbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[task.Climb, Path,
             events.append("the test split is read")
             return super().take(rows)
 
-    plain_setup, plain_read = Images.setup, task._read_test
+    plain_setup, plain_read = Images.setup, task.read_test
 
     def setup(self: Images, stage: str | None = None) -> None:
         plain_setup(self, stage)
@@ -81,7 +82,7 @@ def climbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[task.Climb, Path,
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(building, "_prepared", {})
         patch.setattr(Images, "setup", setup)
-        patch.setattr(task, "_read_test", read_test)
+        patch.setattr(task, "read_test", read_test)
         cfg = compose(
             [
                 "task=improve",
@@ -229,7 +230,7 @@ def test_what_a_step_showed_is_said() -> None:
     climb.chosen, lucky = baseline, rung("small", np.arange(200) % 10 == 0)
     lucky.judged[1] = True
     assert not judge(climb, lucky, 0.0125)
-    assert lucky.showed.startswith("does not beat the baseline")
+    assert lucky.showed.startswith("cannot be told apart from the baseline")
 
 
 def test_a_smaller_error_is_a_gain() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from pipeline.data.core.splits import Rows
 from pipeline.errors import UserError
 from pipeline.evaluation.statistics import Interval, PairedTest, bootstrap_mean, compare_hits, compare_values
 from pipeline.models.base import BaseModule
+from pipeline.training.judging import judged_of, known_of, values_of
 
 if TYPE_CHECKING:
     from pipeline.data.core.module import DataModule
@@ -51,11 +51,7 @@ class Outputs:
 
     def known(self) -> tuple[Tensor, Tensor]:
         """Logits and targets of the predictions that can be judged, a row each."""
-        return (
-            self.model.objective.known(self.logits, self.targets)
-            if self.spec.per_step
-            else (self.logits, self.targets)
-        )
+        return known_of(self.model, self.logits, self.targets)
 
     def probabilities(self) -> np.ndarray:
         """Probabilities, (predictions, classes)."""
@@ -74,23 +70,11 @@ class Outputs:
 
     def values(self) -> tuple[str, np.ndarray]:
         """Name of the metric that single samples are judged by, ``accuracy`` (0 or 1) or ``mae``, and its values."""
-        logits, targets = self.known()
-        if self.spec.task == "regression":
-            error = (logits.reshape(len(targets), -1) - targets.reshape(len(targets), -1)).abs().mean(1)
-            return "mae", error.double().numpy()
-        return "accuracy", (self.decided() == self.labels())
+        return values_of(self.model, self.logits, self.targets)
 
     def judged(self) -> tuple[str, np.ndarray]:
         """Name of the metric that runs are compared by, and its value for each prediction: their mean is reported."""
-        metric = metric_of(self.spec)
-        logits, targets = self.known()
-        if metric == "bits_per_char":
-            nats = torch.nn.functional.cross_entropy(logits.double(), targets, reduction="none")
-            return metric, (nats / math.log(2)).numpy()
-        if self.spec.top_k:
-            hits = logits.topk(min(self.spec.top_k, self.spec.outputs)).indices == targets[:, None]
-            return metric, hits.any(1).numpy()
-        return self.values()
+        return judged_of(self.model, self.logits, self.targets)
 
     def interval(self) -> tuple[str, Interval]:
         """The metric of :meth:`judged` with its 95 % bootstrap interval."""
@@ -100,18 +84,6 @@ class Outputs:
     def subset(self, rows: Tensor) -> Outputs:
         """The answers for some of the samples."""
         return Outputs(self.model, self.logits[rows], self.targets[rows])
-
-
-def metric_of(spec: Spec) -> str:
-    """What models of a task are compared by: a metric that is a mean over predictions.
-
-    ``mae`` for numbers, ``bits_per_char`` for texts, ``hit_rate_at_K`` where K are recommended, else ``accuracy``.
-    """
-    if spec.task == "regression":
-        return "mae"
-    if spec.task == "multiclass" and spec.per_step:
-        return "bits_per_char"
-    return f"hit_rate_at_{spec.top_k}" if spec.task == "multiclass" and spec.top_k else "accuracy"
 
 
 def paired_values(a: np.ndarray, b: np.ndarray) -> PairedTest:

@@ -8,39 +8,32 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from pipeline.data.tables.table import TableData
 from pipeline.errors import Diverged, UserError
 from pipeline.evaluation.outputs import (
-    Outputs,
-    loader_of,
-    metric_of,
-    outputs_on,
-    paired_values,
     result_directory,
     test_split,
 )
-from pipeline.evaluation.statistics import bootstrap_mean
 from pipeline.ladder.bagging import in_full
 from pipeline.ladder.blending import add_blend, seconds_of_blend
 from pipeline.ladder.budget import Budget
+from pipeline.ladder.choosing import choose
 from pipeline.ladder.pace import epochs_within, seconds_for
 from pipeline.ladder.registering import register
 from pipeline.ladder.rungs import Climb, Rung, judge
+from pipeline.ladder.testing import answers_of, read_test
 from pipeline.models.settled import Settled
 from pipeline.runs.finished import data_of
 from pipeline.runs.hooks import Hooks
-from pipeline.runs.recording import AnyRun, NoRun, git_state, open_run, recorded, reopen_run
+from pipeline.runs.recording import AnyRun, NoRun, git_state, open_run, recorded
 from pipeline.runs.result import RunResult
 from pipeline.runs.settings import OF_A_LADDER
 from pipeline.tracking.mlflow_inside import shown_as_tables
-
-if TYPE_CHECKING:
-    from pipeline.data.core.module import DataModule
-    from pipeline.data.core.splits import Rows
+from pipeline.training.judging import metric_of
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +66,7 @@ def improve(cfg: DictConfig, typed: Sequence[str] = ()) -> Climb:
         climb = _climbed(cfg, ladder, typed, directory, parent, budget)
         if climb.chosen.result is not None:
             _retrain(cfg, climb, directory, parent, budget)
-        tested = _read_test(climb, parent)
+        tested = read_test(climb, parent)
         climb.registered = register(cfg, climb, tested)
         climb.seconds = time.time() - began
         for path in write_report(climb, cfg, directory):
@@ -155,6 +148,7 @@ def _climbed(
         log.info("%s: %s", name, rung.showed)
     if ladder.get("blend"):
         add_blend(climb, directory / "blend", parent, budget)
+    choose(climb, str(cfg.task.get("prefer") or "best"), 0.05 / climb.tried)
     return climb
 
 
@@ -226,18 +220,11 @@ def _trained(rung: Rung, parent: AnyRun, settled: Settled | None = None) -> RunR
     return train(rung.cfg, _hooks(rung, parent, settled))
 
 
-def _answers(rung: Rung, data: DataModule, split: Rows) -> Outputs:
-    from pipeline.models.saved import load
-
-    assert rung.cfg is not None
-    return outputs_on(load(rung.directory / "model").module, loader_of(data, split), rung.cfg)
-
-
 def _validate(rung: Rung) -> None:
     assert rung.cfg is not None
     data = data_of(rung.cfg)
     assert data.validation is not None
-    rung.judged = _answers(rung, data, data.validation).judged()[1]
+    rung.judged = answers_of(rung, data, data.validation).judged()[1]
     rung.validation = float(rung.judged.mean())
 
 
@@ -349,63 +336,9 @@ def _kept_length(chosen: Rung) -> list[str]:
     return []
 
 
-def _read_test(climb: Climb, parent: AnyRun) -> Outputs | None:
-    """Look at the test split once, for every rung; the choice is made by then.
-
-    Returns:
-        The answers of the model that goes into service, None where none does.
-    """
-    baseline = climb.rungs[0]
-    assert baseline.cfg is not None
-    data = data_of(baseline.cfg)
-    split = test_split(data, f"data={data.name}")
-    predictors = {name: of(data.train, split, data.spec) for name, of in data.baselines().items()}
-    baseline.metrics = predictors.pop(climb.baseline)
-    climb.others = {name: found[climb.metric] for name, found in predictors.items() if climb.metric in found}
-    below = data.baseline_values(split).numpy()
-    baseline.test = bootstrap_mean(below)
-    first: Outputs | None = None
-    for rung in [*climb.rungs[1:], *climb.final]:
-        if rung.result is None or rung.cfg is None:
-            continue
-        data = data_of(rung.cfg)
-        split = test_split(data, f"data={data.name}")
-        answers = _answers(rung, data, split)
-        values = answers.judged()[1]
-        rung.metrics, rung.test = answers.metrics(), bootstrap_mean(values)
-        if rung in climb.final:
-            # The baseline has had the validation data, too.
-            rung.gain = paired_values(data.baseline_values(split).numpy(), values)
-            first = first or answers
-        else:
-            rung.gain, below = paired_values(below, values), values
-    # A blend that was chosen is the model that goes into service, in the same directory.
-    for rung in {rung.directory: rung for rung in [*climb.rungs, *climb.final]}.values():
-        # What was left out has no run.
-        if rung.cfg is not None:
-            _note_test(rung, parent)
-    return first
-
-
-def _note_test(rung: Rung, parent: AnyRun) -> None:
-    """Add a rung's test figures to its own run, which has ended, and to its ``result.json``."""
-    if rung.cfg is None:
-        # Left out for want of time: there is no run.
-        return
-    metrics = {f"test/{name}": value for name, value in rung.metrics.items()}
-    if rung.result is not None:
-        rung.result.metrics |= metrics
-        rung.result.write()
-    if isinstance(parent, NoRun) or not metrics:
-        return
-    run = reopen_run(rung.cfg, rung.directory, {"showed": rung.showed} if rung.showed else {})
-    run.log_metrics(metrics)
-    run.finish("FINISHED")
-
-
 def _record(climb: Climb, cfg: DictConfig, directory: Path, parent: AnyRun) -> None:
     """Record the ladder as a whole: metrics and a table in the tracking store, ``result.json`` on disk."""
-    from pipeline.ladder.report import COLUMNS, entries, rows
+    from pipeline.ladder.report import columns, entries, rows
 
     shown = climb.final[0] if climb.final else climb.chosen
     baseline = climb.rungs[0]
@@ -420,8 +353,9 @@ def _record(climb: Climb, cfg: DictConfig, directory: Path, parent: AnyRun) -> N
             f"test/{climb.metric}_high": shown.test.high,
         }
     parent.log_metrics({**metrics, "seconds/total": climb.seconds})
-    parent.log_text(json.dumps({"columns": list(COLUMNS), "data": rows(climb)}), "ladder.json")
-    parent.set_tags({"chosen": climb.chosen.name, **shown_as_tables("ladder.json")})
+    parent.log_text(json.dumps({"columns": columns(climb), "data": rows(climb)}), "ladder.json")
+    simplest = {"simplest_within_noise": climb.simplest.name} if climb.simplest else {}
+    parent.set_tags({"chosen": climb.chosen.name, **simplest, **shown_as_tables("ladder.json")})
     described = next((rung.result for rung in (shown, *climb.rungs[1:]) if rung.result), None)
     RunResult(
         directory=directory,

@@ -12,8 +12,9 @@ from omegaconf import DictConfig
 
 from pipeline.evaluation.outputs import paired_values
 from pipeline.evaluation.statistics import Interval, PairedTest
-from pipeline.metrics import difference_in_words, higher_is_better
+from pipeline.metrics import difference_in_words, higher_is_better, unit_of
 from pipeline.runs.result import RunResult
+from pipeline.training.gains import Sampled, gain_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,6 +44,9 @@ class Rung:
         metrics: Every metric on the test split by plain name, once that was read.
         test: Judged metric on the test split with its interval, likewise.
         gain: Paired test on the test split against the rung below; of a last training, against the baseline.
+        over_simple: Paired test on the test split against the best simple model of the ladder.
+        milliseconds: Time that its model takes to predict 1,000 rows, in milliseconds; NaN where it was not measured.
+        bytes: Size of its saved model on disk.
         made_of: Models that a blend is made of, in words; empty for every other rung.
     """
 
@@ -58,12 +62,25 @@ class Rung:
     metrics: dict[str, float] = field(default_factory=dict)
     test: Interval | None = None
     gain: PairedTest | None = None
+    over_simple: PairedTest | None = None
+    milliseconds: float = math.nan
+    bytes: int = 0
     made_of: str = ""
 
     @property
     def parameters(self) -> int:
         """Trainable numbers; none for the baseline."""
         return 0 if self.result is None else int(self.result.model["parameters"])
+
+    @property
+    def fit_seconds(self) -> float:
+        """Seconds that the fit took, without a search for its settings; NaN where there was none."""
+        return math.nan if self.result is None else float(self.result.seconds.get("fit", math.nan))
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether its model is a linear one."""
+        return self.result is not None and str(self.result.model.get("class")) == "Linear"
 
 
 @dataclass
@@ -73,7 +90,7 @@ class Climb:
     Args:
         metric: Metric that everything is judged by: ``accuracy``, ``hit_rate_at_5``, ``mae`` or ``bits_per_char``.
         rungs: All rungs, the baseline first.
-        chosen: The winner on validation data.
+        chosen: The winner on validation data: the best rung, or the simplest within noise of it if that is preferred.
         baseline: Name of the baseline.
         tried: Number of fits that were looked at on validation data.
         final: The winner trained on training and validation data, once for each seed.
@@ -81,6 +98,8 @@ class Climb:
         others: Whatever else needs no training loop, on the test split: name → judged metric.
         registered: What became of the winner in the model registry, in words.
         seconds: Time that all of it took, in seconds.
+        best: The best rung on validation data; None where none beats the baseline.
+        simplest: The simplest rung that cannot be told apart from it on validation data; None likewise.
     """
 
     metric: str
@@ -93,6 +112,14 @@ class Climb:
     others: dict[str, float] = field(default_factory=dict)
     registered: str = ""
     seconds: float = 0.0
+    best: Rung | None = None
+    simplest: Rung | None = None
+
+    @property
+    def unit(self) -> str:
+        """Unit of the metric's figures; empty where they have none."""
+        data = next((rung.result.data for rung in self.rungs if rung.result is not None), {})
+        return unit_of(self.metric, str(data.get("unit") or ""))
 
     @property
     def higher(self) -> bool:
@@ -113,43 +140,91 @@ class Climb:
 def judge(climb: Climb, rung: Rung, level: float) -> bool:
     """Say what a fitted rung showed, and whether it is better than the best below it.
 
+    What is said of a rung is said at level 0.05. To be chosen over the baseline takes more, since every fit that was
+    looked at is one more chance to look better than the baseline by luck.
+
     Args:
         climb: The ladder so far.
         rung: The rung, with its validation figures.
-        level: Level of significance that the first model has to reach against the baseline: every fit that was looked
-            at is one more chance to look better than the baseline by luck.
+        level: Level of significance that the first model has to reach against the baseline.
     """
     below = climb.chosen
     test = paired_values(below.judged, rung.judged)
     better = climb.gain(test) > 0
-    against = f"{climb.metric} {rung.validation:.4f} against {below.validation:.4f}"
-    if below.result is not None:
-        if better:
-            rung.showed = f"better than {below.name} ({against}, {chance(test)})"
-        elif climb.gain(test) == 0 and rung.parameters < below.parameters:
-            better = True
-            rung.showed = f"as good as {below.name} ({against}) with fewer parameters"
+    said, why = standing(climb, test), compared(climb, below, rung, test)
+    name = below.name if below.result is not None else "the baseline"
+    rung.showed = f"{said} {name} ({why})"
+    if below.result is None:
+        if said == "better than":
+            rung.showed = f"beats the baseline by {amount(climb, test)} ({why})"
+        if better and test.p_value < level:
+            rung.showed += ": the inputs do predict the target"
         else:
-            kept = "the simpler one" if below.parameters < rung.parameters else below.name
-            rung.showed = f"not better than {below.name} ({against}, {chance(test)}): kept {kept}"
-    elif better and test.p_value < level:
-        rung.showed = f"beats the baseline by {amount(climb, test)} ({against}, {chance(test)}): " + (
-            "the inputs do predict the target"
+            better = False
+            rung.showed += (
+                f": kept the baseline, which {climb.tried} fits are given the chance to beat, so that p below "
+                f"{level:.2g} is asked for"
+                if said == "better than"
+                else ": kept the baseline"
+            )
+    elif better:
+        rung.showed += (
+            "" if said == "better than" else "; chosen all the same, as its figure is the better one"
         )
+    elif climb.gain(test) == 0 and rung.parameters < below.parameters:
+        better = True
+        rung.showed += "; chosen instead, with fewer parameters"
     else:
-        better = False
+        rung.showed += f": kept {below.name}"
+        rung.showed += ", the simpler one" if 0 < below.parameters < rung.parameters else ""
+    assert rung.result is not None
+    if rung.result.unfinished and said != "better than":
         rung.showed = (
-            f"does not beat the baseline ({against}, {chance(test)}; expected below {level:.2g}, since "
-            f"{climb.tried} fits are given the chance): kept the baseline"
+            f"no verdict ({why}): {rung.result.unfinished}; {'chosen so far' if better else f'kept {name}'}"
         )
     if found := overfitting(rung, climb.metric):
         rung.showed += f"; {found}"
     return better
 
 
+def standing(climb: Climb, test: PairedTest) -> str:
+    """How the second of two that were tested stands to the first, at level 0.05."""
+    if not test.significant():
+        return "cannot be told apart from"
+    return "better than" if climb.gain(test) > 0 else "worse than"
+
+
+def compared(climb: Climb, below: Rung, rung: Rung, test: PairedTest) -> str:
+    """The validation figures of two rungs with the 95 % interval of the gain of the second one, in words.
+
+    The interval of hits is Bonett and Price's (:func:`pipeline.training.gains.gain_of`), which agrees with McNemar's
+    test where few samples tell the two apart; that of errors is the bootstrap's.
+    """
+    low, high = test.difference.low, test.difference.high
+    if rung.judged.dtype == bool:
+        # As of these two models: what other training samples would bring is no part of it.
+        found = gain_of(Sampled(rung.judged.astype(float) - below.judged), train_samples=10**12)
+        low, high = found.low, found.high
+    low, high = (low, high) if climb.higher else (-high, -low)
+    unit = f" {climb.unit}" if climb.unit else ""
+    return (
+        f"{climb.metric} {rung.validation:.4f} against {below.validation:.4f}{unit}, 95 % interval of the gain "
+        f"{low:+.4f} to {high:+.4f}, {chance(test)}"
+    )
+
+
+def simple_one(climb: Climb) -> Rung | None:
+    """The best of the linear rungs on validation data, without any the first that was fitted."""
+    fitted = [rung for rung in climb.rungs if rung.result is not None]
+    linear = [rung for rung in fitted if rung.is_linear] or fitted[:1]
+    best = max if climb.higher else min
+    return best(linear, key=lambda rung: rung.validation) if linear else None
+
+
 def amount(climb: Climb, test: PairedTest) -> str:
     """A gain in words: points for shares, the metric's own unit for the rest."""
-    return difference_in_words(climb.metric, climb.gain(test))
+    words = difference_in_words(climb.metric, climb.gain(test))
+    return words if words.endswith("points") or not climb.unit else f"{words} {climb.unit}"
 
 
 def chance(test: PairedTest) -> str:

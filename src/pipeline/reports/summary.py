@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.metrics import higher_is_better, in_order, judged_by, with_slash, without_deviations
+from pipeline.metrics import in_order, with_slash, without_deviations
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -130,7 +130,9 @@ def metric_table(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]
     for name in in_order(names):
         own = [_with_deviation(metrics, f"{split}/{name}") for split in splits]
         others = [_number(_baseline(values, name, splits)) for values in baselines.values()]
-        rows.append([_words(name), *own, *others])
+        # A metric that is undefined, as R² is of a single sample, is not shown.
+        if any(own):
+            rows.append([_words(name), *own, *others])
     return columns, rows
 
 
@@ -143,34 +145,23 @@ def baselines_of(result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 
 def verdict(result: Mapping[str, Any]) -> list[str]:
-    """In plain words, whether the model beats each baseline; empty with nothing to compare.
-
-    The metric is the one that a model is judged by, of those that both have; on the test split, else on validation,
-    else on training. NaN beats nothing.
-    """
-    metrics = result.get("metrics") or {}
-    baselines = baselines_of(result).items()
-    variants = [fit["variant"] for fit in result.get("nested") or [] if fit.get("variant")]
-    lines = []
-    for variant in dict.fromkeys(variants) or [""]:
-        # Variants of an experiment are to be told apart: the mean over them says nothing.
-        start = f"{variant}/" if variant else ""
-        own = {name.removeprefix(start): value for name, value in metrics.items() if name.startswith(start)}
-        shown = f"{variant}: " if variant else ""
-        lines += [shown + line for name, values in baselines for line in _verdict(own, _words(name), values)]
-    return lines
+    """In plain words, what a run's ``verdicts`` say of the model and each baseline; empty with nothing to compare."""
+    return [_verdict(entry) for entry in result.get("verdicts") or ()]
 
 
-def _verdict(metrics: Mapping[str, Any], name: str, values: Mapping[str, Any]) -> list[str]:
-    for split in ("test", "val", "train"):
-        metric = judged_by(_names(metrics, split) & _names(values, split))
-        if metric is not None:
-            model, other = metrics[f"{split}/{metric}"], values[f"{split}/{metric}"]
-            compared = f"{SPLITS[split]} {_words(metric)} {_number(model)} against {_number(other)}"
-            if beats(metric, model, other):
-                return [f"The model beats the {name}: {compared}."]
-            return [f"THE MODEL DOES NOT BEAT the {name}: {compared}."]
-    return []
+def _verdict(entry: Mapping[str, Any]) -> str:
+    model, other = _number(entry["model"]), _number(entry["baseline"])
+    compared = f"{SPLITS[entry['split']]} {_words(entry['metric'])} {model} against {other}"
+    name = f"the {_words(entry['against'])} baseline"
+    start = f"{entry['variant']}: " if entry.get("variant") else ""
+    if not entry["verdict"]:
+        return f"{start}NO VERDICT against {name}: {compared}; {entry['why']}."
+    low, high = (_number(end, sign="+") for end in (entry["low"], entry["high"]))
+    interval = f"gain {_number(entry['gain'], sign='+')}, {entry['confidence']:.0%} interval {low} to {high}"
+    said = f"model {entry['verdict']}"
+    if entry["verdict"] == "beats":
+        return f"{start}The {said} {name}: {compared} ({interval})."
+    return f"{start}THE {said.upper()} {name}: {compared} ({interval})."
 
 
 def _names(metrics: Mapping[str, Any], split: str) -> set[str]:
@@ -185,15 +176,8 @@ def _baseline(values: Mapping[str, Any], metric: str, splits: list[str]) -> floa
 
 
 def _with_deviation(metrics: Mapping[str, Any], name: str) -> str:
-    deviation = metrics.get(f"{name}_std")
-    return _number(metrics.get(name)) + (f" ± {_number(deviation)}" if deviation is not None else "")
-
-
-def beats(metric: str, model: float | None, baseline: float) -> bool:
-    """Whether the model's value is better than the baseline's; equal or NaN is not."""
-    if model is None or math.isnan(model):
-        return False
-    return model > baseline if higher_is_better(metric) else model < baseline
+    value, deviation = _number(metrics.get(name)), _number(metrics.get(f"{name}_std"))
+    return f"{value} ± {deviation}" if value and deviation else value
 
 
 def _print_table(
@@ -225,9 +209,16 @@ def _print_table(
         table.add_column(column, justify="left" if column == "metric" else "right", style=style)
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    judged = [Text(line, style="bold red" if "NOT" in line else "green") for line in words]
+    judged = [Text(line, style=_style(line)) for line in words]
     parts[-1:-1] = [Text(), table, Text(), *judged, Text()] if rows else [Text()]
     console.print(Panel(Group(*parts), title=Text(title, style="bold"), expand=False, padding=(0, 1)))
+
+
+def _style(line: str) -> str:
+    """Green for what beats a baseline, red for what is worse, yellow where nothing can be told."""
+    if "The model beats" in line:
+        return "green"
+    return "bold red" if "THE MODEL IS WORSE" in line else "bold yellow"
 
 
 def _data_words(data: Mapping[str, Any]) -> str:
@@ -266,9 +257,8 @@ def _words(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _number(value: float | None) -> str:
-    if value is None:
+def _number(value: float | None, sign: str = "") -> str:
+    """A figure to four digits; nothing for what is undefined."""
+    if value is None or math.isnan(value):
         return ""
-    if math.isnan(value):
-        return "NaN"
-    return f"{value:.4f}" if 1e-3 <= abs(value) < 1e4 or value == 0 else f"{value:.4g}"
+    return f"{value:{sign}.4f}" if 1e-3 <= abs(value) < 1e4 or value == 0 else f"{value:{sign}.4g}"

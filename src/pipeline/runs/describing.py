@@ -8,17 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.runs.environment import environment
 from pipeline.runs.recording import AnyRun, is_main_process
-from pipeline.runs.result import RunResult
+from pipeline.runs.result import RunResult, defined
 
 if TYPE_CHECKING:
     from pipeline.data.core.module import DataModule
 
 
 def final_metrics(result: RunResult) -> dict[str, float]:
-    """What is recorded of a run as a whole: its curves end with the last epoch, ``best/…`` is of the chosen one."""
+    """What is recorded of a run as a whole: its curves end with the last epoch, ``best/…`` is of the chosen one.
+
+    What is undefined is left out.
+    """
     return {
         f"best/{name}" if name.startswith("val/") else name: value
-        for name, value in result.metrics.items()
+        for name, value in defined(result.metrics).items()
         if not name.startswith("train/")
     }
 

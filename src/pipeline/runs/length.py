@@ -1,13 +1,17 @@
-"""How long a fit is where nobody said so: as many steps as suit the number of samples, and how they ended."""
+"""How long a fit is where nobody said so: as many steps as suit the number of samples; and how a fit ended."""
 
 from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from pipeline.errors import UserError
+from pipeline.metrics import higher_is_better, judged_by
 from pipeline.runs.plan import RunPlan
 from pipeline.runs.result import RunResult
 
@@ -21,6 +25,9 @@ _STEPS, _SAMPLES = 2500, 1000
 _MOST_EPOCHS = 300
 _PATIENCE, _LEAST_PATIENCE = 0.35, 10
 """Share of the epochs, and epochs at least, without an improvement after which the fit stops."""
+_LAST, _LEAST_POINTS, _NOISE, _OF_ALL = 0.25, 4, 2.0, 0.03
+"""Share of the epochs that are the end of a fit, the least number of epochs whose noise can be told, how many times its
+noise an improvement must be, and which share of the whole fit's improvement."""
 
 
 def long_enough(plan: RunPlan, data: DataModule) -> tuple[RunPlan, list[str]]:
@@ -108,3 +115,60 @@ def how_it_ended(asked: RunPlan, plan: RunPlan, data: DataModule, result: RunRes
     return [
         f"still improving after {trained * steps:,} steps: trainer.max_epochs={2 * trained} lets it go on"
     ]
+
+
+def unfinished(asked: RunPlan, plan: RunPlan, data: DataModule, result: RunResult) -> str:
+    """Why a fit may not have learnt all that it can, in words; empty where it stopped improving.
+
+    Args:
+        asked: The plan before :func:`long_enough`.
+        plan: The plan after it.
+        data: The data.
+        result: What the fit came to.
+    """
+    trained = max((len(points) for points in result.history.values()), default=0)
+    if not asked.train or not trained or str(plan.model.get("solver")) == "exact":
+        return ""
+    goes_on = f"trainer.max_epochs={2 * trained} goes on"
+    if any(note.startswith("its time ran out") for note in result.notes):
+        return "its time ran out before it had stopped improving, so no verdict on this kind of model"
+    if plan.fit.scheduler and asked.fit.trainer.get("max_epochs") == "auto":
+        return ""
+    if still_improving(result.history):
+        return f"it was still improving when it ended, so no verdict on this kind of model: {goes_on}"
+    return ""
+
+
+def still_improving(history: Mapping[str, Sequence[tuple[int, float]]]) -> bool:
+    """Whether a fit's validation figures (without any, its training figures) were still getting better at the end.
+
+    They are if those of the last quarter of the epochs are on average better than the best one before, by more than
+    twice the noise of such a mean and by more than 3 % of what the whole fit brought. The noise is that of the second
+    differences of the curve, in which a steady trend is not seen. Of fewer than four epochs, the last one has to be
+    the best.
+
+    Args:
+        history: Metrics by epoch: ``val/accuracy`` → (epoch, value) pairs.
+    """
+    for split in ("val", "train"):
+        names = {name.partition("/")[2] for name in history if name.startswith(f"{split}/")}
+        if not names:
+            continue
+        watched = {judged_by(names), *names.intersection({"loss"})} - {None}
+        return any(_improving(f"{split}/{name}", history) for name in watched)
+    return False
+
+
+def _improving(name: str, history: Mapping[str, Sequence[tuple[int, float]]]) -> bool:
+    values = np.array([value for _, value in history[name]], dtype=np.float64)
+    if not higher_is_better(name):
+        values = -values
+    if len(values) < 2 or not np.isfinite(values).all():
+        return False
+    if len(values) < _LEAST_POINTS:
+        return bool(values[-1] > values[:-1].max())
+    last = math.ceil(_LAST * len(values))
+    before = values[:-last].max()
+    noise = float(np.sqrt(np.square(np.diff(values, 2)).mean() / 6))
+    step = float(values[-last:].mean() - before)
+    return step > _NOISE * noise / math.sqrt(last) and step > _OF_ALL * float(values.max() - values[0])

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 
 
+def defined(metrics: dict[str, float]) -> dict[str, float]:
+    """The metrics without those that are undefined (NaN), as R² is for a single sample."""
+    return {name: value for name, value in metrics.items() if value == value}
+
+
 @dataclass
 class RunResult:
     """The outcome of one run.
@@ -38,6 +43,10 @@ class RunResult:
         notes: Sentences for the reader.
         guesses: What the data left open and how it was decided: ``what``, the ``key`` that decides otherwise and
             its ``effect``, whether a wrong guess would be ``costly``, and the ``columns`` that it is about.
+        verdicts: What is said of the model and each baseline: ``verdict`` (``beats``, ``is worse than``, ``cannot be
+            told apart from``, or empty with the reason in ``why``), ``against``, ``split``, ``metric``, ``gain`` and
+            the ends ``low`` and ``high`` of its interval (see :class:`pipeline.runs.verdicts.Verdict`).
+        unfinished: In words, why the model may not have learnt all that it can; empty where it stopped improving.
         nested: One entry a fit, where the run was made of several (folds, seeds, variants).
     """
 
@@ -56,12 +65,18 @@ class RunResult:
     history: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     guesses: list[dict[str, Any]] = field(default_factory=list)
+    verdicts: list[dict[str, Any]] = field(default_factory=list)
+    unfinished: str = ""
     nested: list[dict[str, Any]] = field(default_factory=list)
     schema_version: int = SCHEMA_VERSION
 
     def write(self) -> Path:
-        """Write ``result.json`` (whole or not at all) and give its path. NaN and infinity become null."""
+        """Write ``result.json`` (whole or not at all) and give its path.
+
+        A metric that is undefined (NaN) is left out; any other NaN and infinity become null.
+        """
         values = asdict(self)
+        values["metrics"] = defined(self.metrics)
         values["directory"] = str(self.directory)
         return write_json(self.directory / "result.json", values)
 

@@ -21,6 +21,7 @@ from pipeline.runs.hooks import Hooks
 from pipeline.runs.recording import NoRun, git_state, is_main_process, open_run, recorded
 from pipeline.runs.result import RunResult
 from pipeline.runs.state import RunState, process_start, read
+from pipeline.runs.verdicts import verdicts_of_fits
 
 log = logging.getLogger(__name__)
 
@@ -231,8 +232,19 @@ def summed_up(cfg: DictConfig, fits: list[Part], results: list[RunResult], direc
             for part, result in zip(fits, results, strict=True)
         ],
     )
+    total.verdicts = _verdicts(fits, results, total.baseline)
     total.notes += _successes(cfg, fits, results)
     return total
+
+
+def _verdicts(fits: list[Part], results: list[RunResult], baseline: dict[str, Any]) -> list[dict[str, Any]]:
+    """What the fits say of the model, or of each variant."""
+    found = []
+    for variant in dict.fromkeys(part.variant for part in fits):
+        own = [(part, result) for part, result in zip(fits, results, strict=True) if part.variant == variant]
+        shared = not any("data.fold" in part.overrides for part, _ in own)
+        found += verdicts_of_fits([result for _, result in own], baseline, shared, variant)
+    return found
 
 
 def means(rows: list[dict[str, float]]) -> dict[str, float]:
@@ -241,11 +253,13 @@ def means(rows: list[dict[str, float]]) -> dict[str, float]:
     for name in rows[0]:
         values = [row[name] for row in rows if name in row]
         if len(values) == len(rows):
-            result[name] = statistics.fmean(values)
-            if len(values) > 1 and not name.startswith("baseline"):
-                # What is undefined in one fit (R² of a single sample) is undefined here: stdev would raise on it.
-                defined = all(map(math.isfinite, values))
-                result[f"{name}_std"] = statistics.stdev(values) if defined else math.nan
+            if math.isnan(mean := statistics.fmean(values)):
+                # What is undefined in one fit is undefined here.
+                continue
+            result[name] = mean
+            # An infinite loss has no deviation: stdev would raise on it.
+            if len(values) > 1 and not name.startswith("baseline") and all(map(math.isfinite, values)):
+                result[f"{name}_std"] = statistics.stdev(values)
     return result
 
 

@@ -21,7 +21,7 @@ from pipeline.runs.describing import (
 )
 from pipeline.runs.hooks import Hooks
 from pipeline.runs.keeping import keep
-from pipeline.runs.length import how_it_ended, long_enough
+from pipeline.runs.length import how_it_ended, long_enough, unfinished
 from pipeline.runs.own_loop import fit_and_test_own, trains_here
 from pipeline.runs.plan import RunPlan, plan_of
 from pipeline.runs.recording import (
@@ -33,6 +33,7 @@ from pipeline.runs.recording import (
 )
 from pipeline.runs.result import RunResult
 from pipeline.runs.state import RunState, process_start, read
+from pipeline.runs.verdicts import unless_unfinished, verdicts_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -111,7 +112,11 @@ def train_one(cfg: DictConfig, hooks: Hooks, directory: Path) -> RunResult:
     with recorded(tracked), state.ended_by():
         go = _fit_and_test if trains_here(model) else fit_and_test_own
         result = go(plan, hooks, directory, data, model, tracked, state if resuming else None, started)
-        result.notes += notes or (how_it_ended(asked, plan, data, result) if in_steps(model) else [])
+        result.notes += notes
+        if in_steps(model):
+            result.notes += [] if notes else how_it_ended(asked, plan, data, result)
+            result.unfinished = unfinished(asked, plan, data, result)
+            result.verdicts = unless_unfinished(result.verdicts, result.unfinished)
     tracked.finish("FINISHED")
     if hooks.parent is None:
         tracked.wait(hooks.wait)
@@ -223,14 +228,15 @@ def _fit_and_test(
         _note_fit(fit, result)
     result.seconds |= {"startup": (fit.started or time.time()) - started, "fit": fit.seconds, "test": 0.0}
     tested = plan.test and hooks.test
-    answers = None
+    answers = validated = None
     if is_main_process():
-        _settle(fit, wanted(data, plan.fit.metric), hooks, result)
+        validated = _settle(fit, wanted(data, plan.fit.metric), hooks, result)
     if tested and data.test is not None and is_main_process():
         answers = _test(fit, data.test, result)
     if is_main_process():
         if hooks.baseline:
             _baseline(data, result, tested=tested)
+            result.verdicts = verdicts_of(data, model, result, answers, validated)
         tracked.log_metrics(final_metrics(result))
         if hooks.reports:
             _report(fit, result, tracked, answers)
@@ -268,8 +274,11 @@ def _note_at_once(fitted: Fitted, result: RunResult) -> None:
         log.info("%s: %s", result.model["class"], fitted.note)
 
 
-def _settle(fit: Fit, asked: Wanted, hooks: Hooks, result: RunResult) -> None:
-    """Read off validation data how sure the model is; its figures there are those of the model as it was trained."""
+def _settle(fit: Fit, asked: Wanted, hooks: Hooks, result: RunResult) -> tuple[Tensor, Tensor] | None:
+    """Read off validation data how sure the model is; its figures there are those of the model as it was trained.
+
+    Gives logits and targets of the validation split, None where nothing is held out.
+    """
     from pipeline.training.scoring import scores
     from pipeline.training.sureness import settle
 
@@ -278,13 +287,14 @@ def _settle(fit: Fit, asked: Wanted, hooks: Hooks, result: RunResult) -> None:
     held_out = (
         None if data.train_on_all or fit.plan.trainer.get("limit_test_batches") == 0 else data.validation
     )
+    answers = _answers(fit, held_out) if held_out and (hooks.baseline or asked.needs_validation) else None
     if hooks.settled is not None:
         model.settle(hooks.settled)
     elif not asked.needs_validation:
         model.settle(asked.decision())
         result.notes += asked.said(model.spec.classes)
-    elif held_out:
-        logits, targets = _answers(fit, held_out)
+    elif answers is not None:
+        logits, targets = answers
         for name, value in scores(model, logits, targets).items():
             result.metrics.setdefault(f"val/{name}", value)
         found = settle(model, logits, targets, asked)
@@ -298,6 +308,7 @@ def _settle(fit: Fit, asked: Wanted, hooks: Hooks, result: RunResult) -> None:
         ]
     if sureness := model.settled.to_dict():
         result.model["sureness"] = sureness
+    return answers
 
 
 def _test(fit: Fit, split: Rows, result: RunResult) -> tuple[Tensor, Tensor]:

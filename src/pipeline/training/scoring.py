@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -76,12 +75,14 @@ def scores(model: BaseModule, logits: Tensor, targets: Tensor) -> dict[str, floa
 
 
 def of_numbers(said: Tensor, true: Tensor) -> dict[str, float]:
-    """R², the median absolute error and, where no true value is 0, the mean absolute error as a share of the truth."""
+    """R² where the true values differ, the median absolute error and, where no true value is 0, the mean absolute error
+    as a share of the truth."""
     values = true.reshape(len(true), -1).double()
     said = said.reshape(values.shape).double()
     spread = float((values - values.mean(0)).square().sum())
     error = said - values
-    result = {"r2": 1 - float(error.square().sum()) / spread if spread else math.nan}
+    # Of values that are all the same, one among them, R² is undefined.
+    result = {"r2": 1 - float(error.square().sum()) / spread} if spread else {}
     result["median_absolute_error"] = float(np.median(error.abs().numpy(), axis=0).mean())
     if bool((values != 0).all()):
         result["mape"] = float((error.abs() / values.abs()).mean())

@@ -62,6 +62,13 @@ def values(train: Rows, evaluate: Rows, spec: Spec) -> Tensor:
     return targets == int(counts.argmax())
 
 
+def values_of(baseline: Baseline, train: Rows, evaluate: Rows, spec: Spec) -> Tensor | None:
+    """What one of the baselines of this file scores on each prediction; None for those that are not of this file."""
+    if baseline is linear_regression and spec.task == "regression":
+        return _linear_errors(train, evaluate).abs().mean(1)
+    return values(train, evaluate, spec) if baseline in (mean, majority) else None
+
+
 def mean(train: Rows, evaluate: Rows, spec: Spec) -> dict[str, float]:
     """Always the mean of the training targets."""
     error = evaluate.y.double() - train.y.double().mean(0)
@@ -76,9 +83,7 @@ def mean(train: Rows, evaluate: Rows, spec: Spec) -> dict[str, float]:
 
 def linear_regression(train: Rows, evaluate: Rows, spec: Spec) -> dict[str, float]:
     """Ordinary least squares on the inputs as the model sees them."""
-    inputs, targets = _design(train), train.y.double().view(len(train), -1)
-    weights = torch.linalg.lstsq(inputs, targets, driver="gelsd").solution
-    error = _design(evaluate) @ weights - evaluate.y.double().view(len(evaluate), -1)
+    error = _linear_errors(train, evaluate)
     mse = float(error.square().mean())
     return {
         "mae": float(error.abs().mean()),
@@ -86,6 +91,12 @@ def linear_regression(train: Rows, evaluate: Rows, spec: Spec) -> dict[str, floa
         "rmse": math.sqrt(mse),
         "loss": mse / spec.target_std**2,
     }
+
+
+def _linear_errors(train: Rows, evaluate: Rows) -> Tensor:
+    inputs, targets = _design(train), train.y.double().view(len(train), -1)
+    weights: Tensor = torch.linalg.lstsq(inputs, targets, driver="gelsd").solution
+    return _design(evaluate) @ weights - evaluate.y.double().view(len(evaluate), -1)
 
 
 def _design(split: Rows) -> Tensor:

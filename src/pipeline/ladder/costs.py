@@ -1,0 +1,65 @@
+"""What a model takes in service: time for a thousand rows, and room on disk."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from pipeline.evaluation.outputs import loader_of
+from pipeline.training.module import batches_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pipeline.data.core.module import DataModule
+    from pipeline.models.base import BaseModule
+
+ROWS = 1000
+_REPETITIONS = 3
+
+
+def milliseconds_for_a_thousand(model: BaseModule, data: DataModule) -> float:
+    """Milliseconds that a model takes to predict 1,000 rows, on this machine's CPU; NaN where there are none.
+
+    The rows are training rows as its encoder gives them, in batches of a test's size; the quickest of three times
+    counts. Fewer rows than that are taken for as many as there are.
+
+    Args:
+        model: The trained model.
+        data: The data that it was trained on.
+    """
+    batches: list[Tensor] = []
+    rows = 0
+    for batch in loader_of(data, data.train):
+        for x, y in batches_of(batch):
+            # Of texts and series each step is a prediction.
+            rows += y.numel() if data.spec.per_step else len(y)
+            batches.append(x)
+        if rows >= ROWS:
+            break
+    if not rows:
+        return float("nan")
+    seconds = []
+    with torch.inference_mode():
+        for _ in range(1 + _REPETITIONS):
+            began = time.perf_counter()
+            for x in batches:
+                model(x)
+            seconds.append(time.perf_counter() - began)
+    # The first one warms up.
+    return 1000 * min(seconds[1:]) * ROWS / rows
+
+
+def bytes_on_disk(directory: Path) -> int:
+    """Size of a saved model's files, in bytes."""
+    return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
+
+
+def size_in_words(size: int) -> str:
+    """A size in bytes as one reads it: ``12 kB``, ``3.4 MB``."""
+    if size < 1000 * 1000:
+        return f"{max(1, round(size / 1000)):,} kB" if size else ""
+    return f"{size / 1e6:,.1f} MB"

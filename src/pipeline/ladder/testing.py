@@ -1,0 +1,96 @@
+"""The one look at the test split, for every rung of a ladder, when the choice is made."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pipeline.evaluation.outputs import Outputs, loader_of, outputs_on, paired_values, test_split
+from pipeline.evaluation.statistics import bootstrap_mean
+from pipeline.ladder.costs import bytes_on_disk, milliseconds_for_a_thousand
+from pipeline.ladder.rungs import Climb, Rung, simple_one
+from pipeline.runs.finished import data_of
+from pipeline.runs.recording import AnyRun, NoRun, reopen_run
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from pipeline.data.core.module import DataModule
+    from pipeline.data.core.splits import Rows
+    from pipeline.models.base import BaseModule
+
+    Values = NDArray[Any]
+
+
+def answers_of(rung: Rung, data: DataModule, split: Rows) -> Outputs:
+    """What a rung's saved model answers on a split."""
+    assert rung.cfg is not None
+    return outputs_on(_load(rung), loader_of(data, split), rung.cfg)
+
+
+def _load(rung: Rung) -> BaseModule:
+    from pipeline.models.saved import load
+
+    return load(rung.directory / "model").module
+
+
+def read_test(climb: Climb, parent: AnyRun) -> Outputs | None:
+    """Look at the test split once, for every rung; the choice is made by then.
+
+    Returns:
+        The answers of the model that goes into service, None where none does.
+    """
+    baseline = climb.rungs[0]
+    assert baseline.cfg is not None
+    data = data_of(baseline.cfg)
+    split = test_split(data, f"data={data.name}")
+    predictors = {name: of(data.train, split, data.spec) for name, of in data.baselines().items()}
+    baseline.metrics = predictors.pop(climb.baseline)
+    climb.others = {name: found[climb.metric] for name, found in predictors.items() if climb.metric in found}
+    below = data.baseline_values(split).numpy()
+    baseline.test = bootstrap_mean(below)
+    simple = simple_one(climb)
+    simple_values: Values | None = None
+    first: Outputs | None = None
+    for rung in [*climb.rungs[1:], *climb.final]:
+        if rung.result is None or rung.cfg is None:
+            continue
+        data = data_of(rung.cfg)
+        split = test_split(data, f"data={data.name}")
+        model = _load(rung)
+        answers = outputs_on(model, loader_of(data, split), rung.cfg)
+        values = answers.judged()[1]
+        rung.milliseconds = milliseconds_for_a_thousand(model, data)
+        rung.bytes = bytes_on_disk(rung.directory / "model")
+        rung.metrics, rung.test = answers.metrics(), bootstrap_mean(values)
+        if rung in climb.final:
+            # The baseline has had the validation data, too.
+            rung.gain = paired_values(data.baseline_values(split).numpy(), values)
+            first = first or answers
+        else:
+            rung.gain, below = paired_values(below, values), values
+        if rung is simple:
+            simple_values = values
+        elif simple_values is not None and len(simple_values) == len(values):
+            rung.over_simple = paired_values(simple_values, values)
+    # A blend that was chosen is the model that goes into service, in the same directory.
+    for rung in {rung.directory: rung for rung in [*climb.rungs, *climb.final]}.values():
+        # What was left out has no run.
+        if rung.cfg is not None:
+            _note_test(rung, parent)
+    return first
+
+
+def _note_test(rung: Rung, parent: AnyRun) -> None:
+    """Add a rung's test figures to its own run, which has ended, and to its ``result.json``."""
+    if rung.cfg is None:
+        # Left out for want of time: there is no run.
+        return
+    metrics = {f"test/{name}": value for name, value in rung.metrics.items()}
+    if rung.result is not None:
+        rung.result.metrics |= metrics
+        rung.result.write()
+    if isinstance(parent, NoRun) or not metrics:
+        return
+    run = reopen_run(rung.cfg, rung.directory, {"showed": rung.showed} if rung.showed else {})
+    run.log_metrics(metrics)
+    run.finish("FINISHED")
