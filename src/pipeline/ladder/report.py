@@ -133,12 +133,8 @@ def in_words(climb: Climb) -> list[str]:
     if climb.others:
         lines.append(_others(climb))
     sure = _sure(climb.final[0]) if climb.final else ""
-    said = [
-        conclusion(climb),
-        *filter(None, [simplest_words(climb)]),
-        *([f"How sure it is: {sure}."] if sure else []),
-        climb.registered,
-    ]
+    sure = f"How sure it is: {sure}." if sure else ""
+    said = [*filter(None, [conclusion(climb), simplest_words(climb), sure]), climb.registered]
     return [*lines, "", *said, f"time: {climb.seconds:.0f} s"]
 
 
@@ -157,8 +153,9 @@ def write_report(climb: Climb, cfg: DictConfig, directory: Path) -> list[Path]:
         page.text(said)
     page.image(picture, f"Test {climb.metric} of each step with its interval")
     names, table = columns(climb), [_html_row(climb, rung) for rung in [*climb.rungs, *climb.final]]
-    for shown in (_QUALITY, _COSTS):
-        page.table([names[i] for i in shown], [[row[i] for i in shown] for row in table])
+    page.table([names[i] for i in _QUALITY], [[row[i] for i in _QUALITY] for row in table])
+    # The baseline costs nothing.
+    page.table([names[i] for i in _COSTS], [[row[i] for i in _COSTS] for row in table[1:]])
     if climb.others:
         page.text(_others(climb))
     page.heading("What each step showed")
@@ -356,7 +353,7 @@ def _row(climb: Climb, rung: Rung) -> list[str]:
         gain,
         f"{climb.gain(rung.over_simple):+.4f}, {chance(rung.over_simple)}" if rung.over_simple else "",
         "" if math.isnan(rung.fit_seconds) else f"{rung.fit_seconds:.1f}",
-        "" if math.isnan(rung.milliseconds) else f"{rung.milliseconds:.3g}",
+        _milliseconds(rung),
         size_in_words(rung.bytes),
     ]
 
@@ -366,8 +363,13 @@ def _html_row(climb: Climb, rung: Rung) -> list[Any]:
     row: list[Any] = [cell.replace(" ", "\u00a0") for cell in _row(climb, rung)]
     row[1] = rung.parameters if rung.result is not None else ""
     row[6] = "" if math.isnan(rung.fit_seconds) else round(rung.fit_seconds, 1)
-    row[7] = "" if math.isnan(rung.milliseconds) else float(f"{rung.milliseconds:.3g}")
     return row
+
+
+def _milliseconds(rung: Rung) -> str:
+    if math.isnan(rung.milliseconds):
+        return ""
+    return f"{rung.milliseconds:.2f}" if rung.milliseconds < 10 else f"{rung.milliseconds:,.0f}"
 
 
 def _name(climb: Climb, rung: Rung) -> str:
