@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 _MEANING = {"majority": "always the most frequent class", "mean": "always the mean"}
 
 
+# A page has room for the figures in one table and for what they cost in another.
+_QUALITY, _COSTS = (0, 2, 3, 4, 5), (0, 1, 6, 7, 8)
+
+
 def columns(climb: Climb) -> list[str]:
     """Names of the table's columns, with the unit of the figures."""
     unit = f", {climb.unit}" if climb.unit and climb.unit != climb.metric else ""
@@ -98,8 +102,8 @@ def conclusion(climb: Climb) -> str:
         )
     return (
         f"Chosen: {climb.chosen.name}. {trained} The first beats the baseline by {amount(climb, test)} "
-        f"({chance(test)}). {simplest_words(climb)}"
-    ).strip()
+        f"({chance(test)})."
+    )
 
 
 def simplest_words(climb: Climb) -> str:
@@ -129,7 +133,8 @@ def in_words(climb: Climb) -> list[str]:
     if climb.others:
         lines.append(_others(climb))
     sure = _sure(climb.final[0]) if climb.final else ""
-    said = [conclusion(climb), *([f"How sure it is: {sure}."] if sure else []), climb.registered]
+    sure = f"How sure it is: {sure}." if sure else ""
+    said = [*filter(None, [conclusion(climb), simplest_words(climb), sure]), climb.registered]
     return [*lines, "", *said, f"time: {climb.seconds:.0f} s"]
 
 
@@ -144,8 +149,13 @@ def write_report(climb: Climb, cfg: DictConfig, directory: Path) -> list[Path]:
     )
     page.text(in_service(climb))
     page.text(conclusion(climb))
+    if said := simplest_words(climb):
+        page.text(said)
     page.image(picture, f"Test {climb.metric} of each step with its interval")
-    page.table(columns(climb), [_html_row(climb, rung) for rung in [*climb.rungs, *climb.final]])
+    names, table = columns(climb), [_html_row(climb, rung) for rung in [*climb.rungs, *climb.final]]
+    page.table([names[i] for i in _QUALITY], [[row[i] for i in _QUALITY] for row in table])
+    # The baseline costs nothing.
+    page.table([names[i] for i in _COSTS], [[row[i] for i in _COSTS] for row in table[1:]])
     if climb.others:
         page.text(_others(climb))
     page.heading("What each step showed")
@@ -195,7 +205,12 @@ def _says(metric: str, rung: Rung, unit: str) -> str:
 
 def _reading(climb: Climb) -> list[str]:
     better = "Higher" if climb.higher else "Lower"
+    meant = {
+        "mae": "mae is the mean absolute error: how far a prediction is off on average.",
+        "accuracy": "accuracy is the share of samples that are answered rightly.",
+    }.get(climb.metric)
     return [
+        *([meant] if meant else []),
         f"{better} {climb.metric} is better. Every step was judged by it on validation data; the test data was read "
         "once, for all steps at the same time, after the choice was final. Validation figures are a little too good, "
         "since the best epoch and settings were chosen by them; test figures are not.",
@@ -239,7 +254,10 @@ def draw(climb: Climb, path: Path) -> Path:
         axis.set_yticks(range(len(shown)), [_name(climb, rung) for rung in shown])
         axis.set_ylim(len(shown) - 0.5, -0.5)
         axis.grid(axis="y", visible=False)
-        axis.set_xlabel(f"{climb.metric} ({'higher' if climb.higher else 'lower'} is better)")
+        unit = f", {climb.unit}" if climb.unit else ""
+        axis.set_xlabel(
+            f"{climb.metric.replace('_', ' ')}{unit} ({'higher' if climb.higher else 'lower'} is better)"
+        )
         handles, labels = axis.get_legend_handles_labels()
         first = {label: handle for handle, label in zip(handles, labels, strict=True)}
         figure.legend(list(first.values()), list(first), loc="outside upper right", ncols=2)
@@ -335,7 +353,7 @@ def _row(climb: Climb, rung: Rung) -> list[str]:
         gain,
         f"{climb.gain(rung.over_simple):+.4f}, {chance(rung.over_simple)}" if rung.over_simple else "",
         "" if math.isnan(rung.fit_seconds) else f"{rung.fit_seconds:.1f}",
-        "" if math.isnan(rung.milliseconds) else f"{rung.milliseconds:.3g}",
+        _milliseconds(rung),
         size_in_words(rung.bytes),
     ]
 
@@ -345,8 +363,13 @@ def _html_row(climb: Climb, rung: Rung) -> list[Any]:
     row: list[Any] = [cell.replace(" ", "\u00a0") for cell in _row(climb, rung)]
     row[1] = rung.parameters if rung.result is not None else ""
     row[6] = "" if math.isnan(rung.fit_seconds) else round(rung.fit_seconds, 1)
-    row[7] = "" if math.isnan(rung.milliseconds) else float(f"{rung.milliseconds:.3g}")
     return row
+
+
+def _milliseconds(rung: Rung) -> str:
+    if math.isnan(rung.milliseconds):
+        return ""
+    return f"{rung.milliseconds:.2f}" if rung.milliseconds < 10 else f"{rung.milliseconds:,.0f}"
 
 
 def _name(climb: Climb, rung: Rung) -> str:
