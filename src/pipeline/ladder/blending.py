@@ -12,7 +12,7 @@ from pipeline.data.tables.table import TableData
 from pipeline.evaluation.outputs import Outputs, paired_values
 from pipeline.ladder.bagging import bagged, blended, folds_in
 from pipeline.ladder.budget import Budget
-from pipeline.ladder.rungs import Climb, Rung, chance
+from pipeline.ladder.rungs import Climb, Rung, chance, standing
 from pipeline.models.blend import Blend, as_logits
 from pipeline.runs.describing import describe
 from pipeline.runs.finished import data_of
@@ -83,7 +83,7 @@ def add_blend(climb: Climb, directory: Path, parent: AnyRun, budget: Budget) -> 
         over = paired_values(climb.chosen.judged, rung.judged)
         better = climb.gain(over) > 0 and over.p_value < 0.05 / climb.tried
         figures += f"; against the baseline on validation data {chance(over)}"
-    rung.showed = f"{rung.made_of}: {'better' if better else 'not better'} ({figures})"
+    rung.showed = f"{rung.made_of}: {standing(climb, test)} its best part alone ({figures})"
     rung.result = _recorded(rung, data, found.model, held_out, parent, time.time() - started, sure.notes)
     rung.seconds = time.time() - started
     climb.rungs.append(rung)
