@@ -169,6 +169,10 @@ def test_two_tables_never_meet_under_one_name() -> None:
     assert named("data.path=a/houses.csv", "data.target=price") == "houses_price"
     assert named("data.path=b/flats.v2.csv", "data.target=price") == "flats_v2_price"
     assert named("data.path=b/flats.csv", "data.target=price", "task.model_name=mine") == "mine"
+    # A name that says nothing gives way to the directory's, and a packed file is called as the one in it.
+    assert named("data.path=tables/flats/train.csv", "data.target=price") == "flats_price"
+    assert named("data.path=tables/houses/train.csv.gz", "data.target=price") == "houses_price"
+    assert named("data.path=b/houses.csv.gz", "data.target=price") == "houses_price"
     assert model_name(compose(["task=improve", "+ladder=digits"])) == "digits"
 
 
