@@ -110,3 +110,12 @@ def test_other_architectures_export_with_free_batch_and_steps(kind: str, tmp_pat
     assert task.largest_difference(model, answer, x) < 1e-5
     if kind != "cnn":
         assert task.largest_difference(model, answer, x[:, :4]) < 1e-5
+
+
+def test_it_says_how_the_file_is_opened(
+    tmp_path: Path, finished: dict[str, RunResult], command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "m.safetensors"
+    typed = ["task=export", "task.format=safetensors", f"task.run_id={finished['linear'].run_id}"]
+    task.run(command(*typed, f"task.output={path}"))
+    assert f"netron {path}" in capsys.readouterr().out

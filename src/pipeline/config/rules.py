@@ -314,6 +314,7 @@ RULES: dict[str, Rule] = {
     "callbacks.early_stopping.patience": Number(0, whole=True, null=True),
     "callbacks.early_stopping.min_delta": NOT_NEGATIVE,
     "callbacks.progress.refresh_seconds": POSITIVE,
+    "callbacks.progress.layers": Flag(),
     "checkpoint.monitor": Text("auto or a metric like val/loss", r"[\w./@-]+", null=True),
     "checkpoint.every_n_steps": COUNT_OR_NULL,
     "checkpoint.every_seconds": NOT_NEGATIVE,

@@ -6,6 +6,7 @@ import copy
 import json
 import logging
 import math
+import shlex
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -39,6 +40,9 @@ def run(cfg: DictConfig) -> None:
     path, difference, count = export(cfg)
     print(f"largest difference from the original over {count} real samples: {difference:.3g}")
     print(f"exported: {path}")
+    print(
+        f"see the network: pip install netron && netron {shlex.quote(str(path))}, or open the file at https://netron.app"
+    )
 
 
 def export(cfg: DictConfig) -> tuple[Path, float, int]:

@@ -22,6 +22,7 @@ from pipeline.training.building import monitored, optimisation
 from pipeline.training.checkpoints import Checkpoints, load_checkpoint
 from pipeline.training.memory import BatchParts, is_out_of_memory
 from pipeline.training.module import TrainingModule
+from pipeline.training.network_in_tensorboard import NetworkInTensorBoard
 from pipeline.training.plan import FitPlan, Node
 from pipeline.training.profiling import lightning_profiler, profiled
 from pipeline.training.progress import Progress
@@ -277,12 +278,16 @@ def _callbacks(plan: FitPlan, data: DataModule) -> list[Callback]:
                 callbacks.append(_early_stopping(plan, data, node))
         elif name == "progress":
             if node and plan.trainer.get("enable_progress_bar", True):
-                callbacks.append(Progress(float(node.get("refresh_seconds", 0.25))))
+                callbacks.append(
+                    Progress(float(node.get("refresh_seconds", 0.25)), layers=bool(node.get("layers")))
+                )
         elif node and "_target_" in node:
             callback = build(node, key=f"callbacks.{name}")
             if not isinstance(callback, Callback):
                 raise UserError(f"callbacks.{name}._target_={node['_target_']} is not a Lightning callback")
             callbacks.append(callback)
+    if plan.loggers.get("tensorboard"):
+        callbacks.append(NetworkInTensorBoard())
     return callbacks
 
 

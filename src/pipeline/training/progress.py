@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any
+from typing import Any, ClassVar
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import Checkpoint
 
 from pipeline.metrics import headline
+from pipeline.reports.layers import table_of
 from pipeline.training.module import TrainingModule
+from pipeline.training.network_in_tensorboard import first_samples
 
 
 class Progress(Checkpoint):
@@ -22,15 +25,35 @@ class Progress(Checkpoint):
     Args:
         refresh_seconds: Least time between two drawings, in seconds.
         interactive: Whether to draw a bar; None draws one where the standard error is a terminal.
+        layers: Whether the network's layers are shown before its first epoch.
     """
 
-    def __init__(self, refresh_seconds: float = 0.25, interactive: bool | None = None) -> None:
+    _layers_shown: ClassVar[str] = ""
+    """The last table of this process: the folds and seeds of an experiment have the same network."""
+
+    def __init__(
+        self, refresh_seconds: float = 0.25, interactive: bool | None = None, layers: bool = False
+    ) -> None:
         super().__init__()
+        self.layers = layers
         self.refresh_seconds = refresh_seconds
         self.interactive = sys.stderr.isatty() if interactive is None else interactive
         self._drawn_at = 0.0
         self._printed_at = 0.0
         self._width = 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # Where several processes hold parts of a network, one of them alone cannot run it.
+        if not self.layers or trainer.world_size > 1 or not isinstance(pl_module, TrainingModule):
+            return
+        x = first_samples(trainer)
+        if x is None:
+            return
+        with torch.autocast(pl_module.device.type, enabled=False):
+            table = table_of(pl_module.model, x.to(pl_module.device))
+        if table != Progress._layers_shown:
+            Progress._layers_shown = table
+            print(table, file=sys.stderr, flush=True)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._epoch_started = time.monotonic()
