@@ -19,7 +19,7 @@ from pipeline.config.loading import compose
 from pipeline.data.core.spec import Spec
 from pipeline.data.tables.table import TableData
 from pipeline.errors import UserError
-from pipeline.ladder.bagging import answers_of, folds_in, in_full, loss_of
+from pipeline.ladder.bagging import _of_a_fold, answers_of, folds_in, in_full, loss_of
 from pipeline.ladder.blending import add_blend
 from pipeline.ladder.budget import Budget
 from pipeline.ladder.naming import model_name
@@ -30,6 +30,7 @@ from pipeline.models.linear import Linear
 from pipeline.models.saved import load, save
 from pipeline.runs.finished import data_of
 from pipeline.runs.hooks import Hooks
+from pipeline.runs.plan import plan_of
 from pipeline.runs.recording import NoRun
 from pipeline.runs.result import RunResult
 from pipeline.runs.train import train
@@ -260,3 +261,13 @@ def test_what_the_time_does_not_allow_is_left_out_and_said(
     page = (tmp_path / "run/ladder.html").read_text()
     assert page.count("left out, since the time was over") >= 4
     assert "left out, since the time was over" in capsys.readouterr().out
+
+
+def test_a_network_has_fewer_epochs_where_a_fold_has_less_time(table: Path) -> None:
+    words = ["data=csv", f"data.path={table}", "data.target=price", "recipe=table", "trainer.max_epochs=60"]
+    network = plan_of(compose(words))
+    # Five sixths of the time that is taken to be easy, and so many epochs; with time enough, all of them.
+    assert _of_a_fold(network, 5, 10.0, 10.0).fit.trainer["max_epochs"] == 50
+    assert _of_a_fold(network, 5, 20.0, 10.0).fit.trainer["max_epochs"] == 60
+    boosting = plan_of(compose([*words[:3], "model=boosting"]))
+    assert _of_a_fold(boosting, 5, 1.0, 10.0).fit.trainer["max_epochs"] == "auto"

@@ -33,6 +33,10 @@ FOLDS = (8, 5, 3)
 """Folds to choose from, by the time that is left."""
 MOST_MEMBERS = 10
 _LEAST_TREES = 60
+_AROUND = 0.3
+"""Seconds around a fit."""
+_SHORTEST, _EASILY = 0.4, 1.2
+"""A network is shortened to this share at most; one that has so many times its usual time is not."""
 _ENOUGH_FOLDS = 5
 """With fewer folds, one model that has learnt from all rows is better than those that lack a third of them."""
 _ROWS = 4096
@@ -61,8 +65,10 @@ def folds_in(seconds: float, fits: Sequence[float]) -> int:
 def bagged(rungs: Sequence[Rung], data: TableData, folds: int, left: Callable[[], float]) -> list[Bag]:
     """Fit the model of each rung once without each fold, as long as there is time.
 
+    The quick ones come first: what they leave is the time of the slow ones, which can be shortened.
+
     Args:
-        rungs: The most promising first.
+        rungs: The rungs.
         data: The data; its training and validation rows are dealt out anew.
         folds: Number of folds.
         left: Seconds that are left.
@@ -72,7 +78,7 @@ def bagged(rungs: Sequence[Rung], data: TableData, folds: int, left: Callable[[]
     """
     found = []
     views = list(data.refolded(folds))
-    for rung in rungs:
+    for rung in sorted(rungs, key=seconds_of_fit):
         began = time.monotonic()
         bag = _bag(rung, views, left)
         if bag is None:
@@ -105,8 +111,33 @@ def _bag(rung: Rung, views: Sequence[tuple[DataModule, Tensor]], left: Callable[
     return Bag(rung, models, torch.cat(parts)[order])
 
 
+def seconds_of_fit(rung: Rung) -> float:
+    """What a fit of a rung's model took, and what is around it."""
+    assert rung.result is not None
+    return float(rung.result.seconds["fit"]) + _AROUND
+
+
+def least_seconds_of_fit(rung: Rung) -> float:
+    """What a fit of a rung's model takes at least: a network's may be shortened."""
+    assert rung.cfg is not None
+    return seconds_of_fit(rung) * (_SHORTEST if _shortenable(plan_of(rung.cfg)) else 1.0)
+
+
+def _shortenable(plan: RunPlan) -> bool:
+    """Whether the plan is of a model that is trained in steps, to the end of so many epochs."""
+    kind = str(plan.model["_target_"]).rpartition(".")[2]
+    at_once = kind in ("Forest", "Boosting") or plan.model.get("solver") == "exact"
+    return not at_once and isinstance(plan.fit.trainer.get("max_epochs"), int)
+
+
 def _of_a_fold(plan: RunPlan, folds: int, seconds: float, usual: float) -> RunPlan:
-    """The plan with a limit of time, where it would be near it, and with a forest's trees shared out to the folds."""
+    """The plan with a limit of time, where it would be near it, and with a forest's trees shared out to the folds.
+
+    A network has fewer epochs then, so that its schedule ends in time.
+    """
+    if _shortenable(plan) and seconds < _EASILY * usual:
+        epochs = max(1, int(plan.fit.trainer["max_epochs"] * seconds / (_EASILY * usual)))
+        plan = replace(plan, fit=replace(plan.fit, trainer={**plan.fit.trainer, "max_epochs": epochs}))
     if str(plan.model["_target_"]).endswith(".Forest"):
         trees = max(_LEAST_TREES, 2 * int(plan.model["n_estimators"]) // folds)
         plan = replace(plan, model={**plan.model, "n_estimators": trees})

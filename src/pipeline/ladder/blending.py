@@ -10,7 +10,7 @@ import torch
 
 from pipeline.data.tables.table import TableData
 from pipeline.evaluation.outputs import Outputs, paired_values
-from pipeline.ladder.bagging import bagged, blended, folds_in
+from pipeline.ladder.bagging import bagged, blended, folds_in, least_seconds_of_fit, seconds_of_fit
 from pipeline.ladder.budget import Budget
 from pipeline.ladder.rungs import Climb, Rung, chance, standing
 from pipeline.models.blend import Blend, as_logits
@@ -45,9 +45,11 @@ def add_blend(climb: Climb, directory: Path, parent: AnyRun, budget: Budget) -> 
     if not isinstance(data, TableData) or not data.can_be_refolded:
         return
     folds = 0
-    while candidates and not (folds := folds_in(budget.left(), [_seconds(rung) for rung in candidates])):
+    while candidates and not (
+        folds := folds_in(budget.left(), [least_seconds_of_fit(rung) for rung in candidates])
+    ):
         # The slowest one goes.
-        candidates.remove(max(candidates, key=_seconds))
+        candidates.remove(max(candidates, key=least_seconds_of_fit))
     bags = bagged(candidates, data, folds, budget.left) if candidates else []
     if not bags:
         log.info("No blend: the time does not allow to fit any model to several parts of the data")
@@ -94,7 +96,7 @@ def add_blend(climb: Climb, directory: Path, parent: AnyRun, budget: Budget) -> 
 
 def seconds_of_blend(climb: Climb) -> list[float]:
     """What a fit of each model of a blend takes, as far as is known."""
-    return [_seconds(rung) for rung in _candidates(climb)]
+    return [seconds_of_fit(rung) for rung in _candidates(climb)]
 
 
 def _candidates(climb: Climb) -> list[Rung]:
@@ -106,11 +108,6 @@ def _candidates(climb: Climb) -> list[Rung]:
         assert rung.cfg is not None
         kinds.setdefault(str(rung.cfg.model.get("_target_")), rung)
     return list(kinds.values())
-
-
-def _seconds(rung: Rung) -> float:
-    assert rung.result is not None
-    return float(rung.result.seconds["fit"]) + 0.3
 
 
 def _recorded(
