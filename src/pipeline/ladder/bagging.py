@@ -137,14 +137,11 @@ def _of_a_fold(plan: RunPlan, folds: int, seconds: float, usual: float) -> RunPl
     """
     if _shortenable(plan) and seconds < _EASILY * usual:
         epochs = max(1, int(plan.fit.trainer["max_epochs"] * seconds / (_EASILY * usual)))
-        plan = replace(plan, fit=replace(plan.fit, trainer={**plan.fit.trainer, "max_epochs": epochs}))
+        plan = plan.changed(trainer={"max_epochs": epochs})
     if str(plan.model["_target_"]).endswith(".Forest"):
         trees = max(_LEAST_TREES, 2 * int(plan.model["n_estimators"]) // folds)
         plan = replace(plan, model={**plan.model, "n_estimators": trees})
-    if seconds > 4 * usual:
-        return plan
-    trainer = {**plan.fit.trainer, "max_time": in_full(seconds)}
-    return replace(plan, fit=replace(plan.fit, trainer=trainer))
+    return plan if seconds > 4 * usual else plan.changed(trainer={"max_time": in_full(seconds)})
 
 
 def _fixed(plan: RunPlan, bag: Bag) -> RunPlan | None:

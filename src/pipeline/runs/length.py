@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -52,7 +51,7 @@ def long_enough(plan: RunPlan, data: DataModule) -> tuple[RunPlan, list[str]]:
         "(data.stand_in_steps=null or trainer.max_epochs=N for another length)"
     )
     log.warning("%s: %s", data.used, note)
-    return _with(plan, trainer={"max_epochs": wanted}), [note]
+    return plan.changed(trainer={"max_epochs": wanted}), [note]
 
 
 def steps_of_an_epoch(plan: RunPlan, data: DataModule) -> int:
@@ -78,18 +77,26 @@ def steps_that_suit(samples: int) -> int:
 def _suited(plan: RunPlan, data: DataModule) -> RunPlan:
     steps = steps_of_an_epoch(plan, data)
     epochs = min(_MOST_EPOCHS, math.ceil(steps_that_suit(len(data.train)) / steps))
-    plan = _with(plan, trainer={"max_epochs": epochs})
+    plan = plan.changed(trainer={"max_epochs": epochs})
     stopping = dict(plan.fit.callbacks.get("early_stopping") or {})
     watched = plan.fit.checkpoint.monitor is not None and data.validation is not None and len(data.validation)
     if stopping.get("patience") is None and watched:
         stopping["patience"] = max(_LEAST_PATIENCE, math.ceil(_PATIENCE * epochs))
-        plan = _with(plan, callbacks={"early_stopping": stopping})
+        plan = plan.changed(callbacks={"early_stopping": stopping})
     return plan
 
 
-def _with(plan: RunPlan, **changed: dict[str, Any]) -> RunPlan:
-    nodes: dict[str, Any] = {name: {**getattr(plan.fit, name), **values} for name, values in changed.items()}
-    return replace(plan, fit=replace(plan.fit, **nodes))
+def _epochs_trained(result: RunResult) -> int:
+    return max((len(points) for points in result.history.values()), default=0)
+
+
+def _ran_out(asked: RunPlan, plan: RunPlan, result: RunResult) -> bool:
+    """Whether the time of a fit of a length that nobody gave was over before it stopped improving."""
+    best, trained = result.best_epoch, _epochs_trained(result)
+    if asked.fit.trainer.get("max_epochs") != "auto" or not best or not trained:
+        return False
+    patience = (plan.fit.callbacks.get("early_stopping") or {}).get("patience") or math.inf
+    return trained < int(plan.fit.trainer["max_epochs"]) and trained - best < patience
 
 
 def how_it_ended(asked: RunPlan, plan: RunPlan, data: DataModule, result: RunResult) -> list[str]:
@@ -101,12 +108,11 @@ def how_it_ended(asked: RunPlan, plan: RunPlan, data: DataModule, result: RunRes
         data: The data.
         result: What the fit came to.
     """
-    best, trained = result.best_epoch, max((len(points) for points in result.history.values()), default=0)
+    best, trained = result.best_epoch, _epochs_trained(result)
     if asked.fit.trainer.get("max_epochs") != "auto" or not asked.train or not best or not trained:
         return []
     epochs, steps = int(plan.fit.trainer["max_epochs"]), steps_of_an_epoch(plan, data)
-    patience = (plan.fit.callbacks.get("early_stopping") or {}).get("patience") or math.inf
-    if trained < epochs and trained - best < patience:
+    if _ran_out(asked, plan, result):
         return [f"its time ran out after {trained * steps:,} steps (epoch {trained} of {epochs})"]
     if best < trained:
         return [f"stopped improving after {best * steps:,} steps (epoch {best} of {trained})"]
@@ -117,20 +123,19 @@ def how_it_ended(asked: RunPlan, plan: RunPlan, data: DataModule, result: RunRes
     ]
 
 
-def unfinished(asked: RunPlan, plan: RunPlan, data: DataModule, result: RunResult) -> str:
+def unfinished(asked: RunPlan, plan: RunPlan, result: RunResult) -> str:
     """Why a fit may not have learnt all that it can, in words; empty where it stopped improving.
 
     Args:
         asked: The plan before :func:`long_enough`.
         plan: The plan after it.
-        data: The data.
         result: What the fit came to.
     """
-    trained = max((len(points) for points in result.history.values()), default=0)
-    if not asked.train or not trained or str(plan.model.get("solver")) == "exact":
+    trained = _epochs_trained(result)
+    if not asked.train or not trained:
         return ""
     goes_on = f"trainer.max_epochs={2 * trained} goes on"
-    if any(note.startswith("its time ran out") for note in result.notes):
+    if _ran_out(asked, plan, result):
         return "its time ran out before it had stopped improving, so no verdict on this kind of model"
     if plan.fit.scheduler and asked.fit.trainer.get("max_epochs") == "auto":
         return ""

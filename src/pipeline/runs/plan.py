@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -38,6 +38,13 @@ class RunPlan:
     def seed(self) -> int:
         """Seed of the run."""
         return self.fit.seed
+
+    def changed(self, **nodes: dict[str, Any]) -> RunPlan:
+        """The plan with some settings of the fit changed: ``changed(trainer={"max_epochs": 3})``."""
+        merged: dict[str, Any] = {
+            name: {**getattr(self.fit, name), **settings} for name, settings in nodes.items()
+        }
+        return replace(self, fit=replace(self.fit, **merged))
 
 
 def plan_of(cfg: DictConfig) -> RunPlan:

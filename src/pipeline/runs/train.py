@@ -115,7 +115,7 @@ def train_one(cfg: DictConfig, hooks: Hooks, directory: Path) -> RunResult:
         result.notes += notes
         if in_steps(model):
             result.notes += [] if notes else how_it_ended(asked, plan, data, result)
-            result.unfinished = unfinished(asked, plan, data, result)
+            result.unfinished = unfinished(asked, plan, result)
             result.verdicts = unless_unfinished(result.verdicts, result.unfinished)
     tracked.finish("FINISHED")
     if hooks.parent is None:
