@@ -174,6 +174,8 @@ def test_a_test_directory_of_its_own_and_folds(tmp_path: Path) -> None:
     assert [len(split or ()) for split in held] == [10] * 4
     assert all(split is not None and split.y.sum() == 5 for split in held)
     (test / "bird").mkdir()
+    assert len(load(root, tmp_path, test_path=test).test or ()) == 6
+    Image.new("RGB", (9, 9)).save(test / "bird" / "0.png")
     with pytest.raises(UserError, match="bird"):
         load(root, tmp_path, test_path=test)
 
@@ -240,5 +242,5 @@ def test_damaged_images_are_read_or_skipped(
         content[place % len(content)] = value
     (tmp_path / f"damaged.{suffix}").write_bytes(content[: int(len(content) * cut)])
     data = ImageFolder(path=tmp_path, data_dir=tmp_path, max_unreadable=1.0, image_size=8)
-    arrays, unreadable = data._decode(tmp_path, [(tmp_path / f"damaged.{suffix}", 0)])
+    arrays, unreadable = data._decode(tmp_path, [tmp_path / f"damaged.{suffix}"])
     assert len(arrays["images"]) + len(unreadable) == 1

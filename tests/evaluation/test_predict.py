@@ -19,7 +19,8 @@ from pipeline.data.core.encoder import VectorEncoder
 from pipeline.data.core.spec import Spec
 from pipeline.data.encoders import restored
 from pipeline.data.images.decoding import read_image
-from pipeline.data.images.folder import ImageFolder, image_files
+from pipeline.data.images.folder import ImageFolder
+from pipeline.data.images.layouts import image_files
 from pipeline.data.tables.table import TableData
 from pipeline.data.text.encoders import BagEncoder
 from pipeline.data.text.files import TextTable

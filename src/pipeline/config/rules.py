@@ -242,6 +242,7 @@ RULES: dict[str, Rule] = {
     "data.path": PATH_OR_NULL,
     "data.test_path": PATH_OR_NULL,
     "data.target": COLUMN,
+    "data.image": COLUMN,
     "data.split_column": COLUMN,
     "data.samples": COUNT_OR_NULL,
     "data.streams": COUNT_OR_NULL,

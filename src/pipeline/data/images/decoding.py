@@ -50,6 +50,27 @@ def read_images(
         return images, list(pool.map(decode, range(len(files))))
 
 
+def sizes_of(files: Sequence[Path]) -> tuple[np.ndarray, bool]:
+    """Width and height of image files by their headers, (files, 2), and whether any of them has colours.
+
+    Files that cannot be read are left out.
+    """
+    from PIL import Image
+
+    sizes, colour = [], False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for path in files:
+            try:
+                with Image.open(path, formats=FORMATS) as image:
+                    sizes.append(image.size)
+                    colour = colour or not image.mode.startswith(("1", "L", "I", "F"))
+            except Exception:
+                # Decoders raise all kinds of things; what cannot be read is named elsewhere.
+                continue
+    return np.array(sizes, dtype=np.int64).reshape(-1, 2), colour
+
+
 def read_image(path: Path, shape: Sequence[int], resize: bool = True) -> np.ndarray:
     """One image file as (channels, height, width).
 

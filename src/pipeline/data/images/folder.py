@@ -1,13 +1,10 @@
-"""A person's own images: one folder a class."""
+"""A person's own images: a folder a class, a table of paths and labels, an archive, or arrays."""
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,26 +18,39 @@ from pipeline.data.core.module import DataModule
 from pipeline.data.core.spec import Spec
 from pipeline.data.core.splits import Rows
 from pipeline.data.core.splitting import drawn_but_the_first
-from pipeline.data.images.decoding import SUFFIXES, read_images
+from pipeline.data.images.arrays import read_arrays
+from pipeline.data.images.decoding import read_images, sizes_of
 from pipeline.data.images.encoders import ResizingImageEncoder
+from pipeline.data.images.layouts import TEST, VALIDATION, Listing, content_digest, listing, unpacked
+from pipeline.data.images.tabled import is_table, table_listing
 from pipeline.errors import UserError
 
 log = logging.getLogger(__name__)
 
+_LOOKED_AT = 200
+"""Files whose size is looked at, to say what is lost on the way to the size that is learnt from."""
+
 
 class ImageFolder(DataModule):
-    """Images in one folder a class, of any size and mode, resized to one size.
+    """Labelled images of any size and mode, resized to one size.
 
-    Unreadable images are named and skipped, up to a limit. Prepared images are cached by the files' content.
+    They lie in one folder a class, in folders of parts (``train/CLASS``, ``val/CLASS``, ``test/CLASS``, in any of the
+    usual spellings), in a zip or tar archive of these, are named by a table with a column of paths and one of labels,
+    or stand in a ``.npz`` file (see :func:`read_arrays`). Hidden files are left out. Unreadable images are named and
+    skipped, up to a limit. Prepared images are cached by the files' content.
 
     Args:
         name: Name of the data set, shown and tagged.
-        path: Directory with a folder a class.
-        test_path: Directory of the same layout for the test; without one, a share of the images is held out.
+        path: Directory, table (.csv, .tsv, .parquet) or archive (.zip, .tar, .tar.gz, …).
+        test_path: Directory, table or archive for the test; without one, and without a test part, a share of the images
+            is held out.
+        image: Column of paths of a table; None finds it.
+        target: Column of labels of a table; None finds it.
+        split_column: Column of a table that says train, validation or test; None finds it.
         image_size: Height and width that images are resized to, or one number for both.
         channels: 3 for colour, 1 for grey.
         max_unreadable: Share of the images that may be unreadable.
-        test_fraction: Share of the images for the test, where there is no ``test_path``.
+        test_fraction: Share of the images for the test, where nothing says which are.
         **shared: Settings that every data set takes, see :class:`DataModule`.
     """
 
@@ -51,6 +61,9 @@ class ImageFolder(DataModule):
         name: str = "image_folder",
         path: str | Path | None = None,
         test_path: str | Path | None = None,
+        image: str | None = None,
+        target: str | None = None,
+        split_column: str | None = None,
         image_size: int | Sequence[int] = 32,
         channels: int = 3,
         max_unreadable: float = 0.05,
@@ -59,38 +72,43 @@ class ImageFolder(DataModule):
     ) -> None:
         super().__init__(name=name, **shared)
         if path is None:
-            raise UserError(f"data={name} needs a directory with one folder a class: data.path=DIRECTORY")
+            raise UserError(
+                f"data={name} needs a directory with one folder a class: data.path=DIRECTORY (or a table of paths and "
+                "labels, or an archive)"
+            )
         size = [image_size, image_size] if isinstance(image_size, int) else [int(side) for side in image_size]
         if len(size) != 2 or not all(1 <= side <= 4096 for side in size):
             raise UserError(f"data.image_size={image_size}; expected one or two whole numbers from 1 to 4096")
         if channels not in (1, 3):
             raise UserError(f"data.channels={channels}; expected 3 (colour) or 1 (grey)")
         self.path, self.test_path = Path(path), None if test_path is None else Path(test_path)
+        self.columns = {"image": image, "target": target, "split": split_column}
         self.shape = [channels, *size]
         self.max_unreadable, self.test_fraction = max_unreadable, test_fraction
         self.source = str(path)
 
     def setup(self, stage: str | None = None) -> None:
-        classes = class_folders(self.path)
-        x, y = self._read(self.path, classes)
-        pool, test = np.arange(len(y)), np.arange(0)
-        if self.test_path is None:
-            test = drawn_but_the_first(len(y), self.test_fraction, self.seed, y.numpy())
-            pool = np.setdiff1d(pool, test)
-        train, validation = self._split(y[pool], pool)
+        x, labels, parts = self._arrays() if self.path.suffix == ".npz" else self._read(self._listing())
+        test = np.flatnonzero(parts == TEST)
+        known = np.flatnonzero(parts != TEST)
+        classes = self._classes(labels[known], labels[test])
+        number = {name: place for place, name in enumerate(classes)}
+        targets = torch.tensor([number[name] for name in labels])
+        if not len(test) and self.test_fraction:
+            drawn = drawn_but_the_first(len(known), self.test_fraction, self.seed, targets[known].numpy())
+            test, known = known[drawn], np.delete(known, drawn)
+        train, validation = self._split(targets[known], known, parts[known] == VALIDATION)
         if self.train_on_all:
-            train = pool
-        everything = Rows(x, y)
+            train = known
+        binary = len(classes) == 2
+        everything = Rows(x, targets.float() if binary else targets)
         training = everything.subset(torch.from_numpy(train))
         if len(torch.unique(training.y)) < 2:
             raise UserError(f"{self.path}: the training images are all of one class: nothing to learn")
         self.validation = everything.subset(torch.from_numpy(validation)) if len(validation) else None
         self.test = everything.subset(torch.from_numpy(test)) if len(test) else None
-        if self.test_path is not None:
-            self.test = Rows(*self._read(self.test_path, classes))
         assert isinstance(training.x, Tensor)
         self.encoder = ResizingImageEncoder.fit(training.x)
-        binary = len(classes) == 2
         self.spec = Spec(
             task="binary" if binary else "multiclass",
             input="image",
@@ -104,50 +122,124 @@ class ImageFolder(DataModule):
         )
         self.train = self.oversampled(training)
 
-    def _split(self, labels: Tensor, pool: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _arrays(self) -> tuple[Tensor, np.ndarray, np.ndarray]:
+        """The images of a ``.npz`` file, and of another for the test."""
+        x, labels, parts = read_arrays(self.path, self.shape)
+        if self.test_path is not None:
+            test_x, test_labels, _ = read_arrays(self.test_path, self.shape)
+            known = parts != TEST
+            x = np.concatenate([x[known], test_x])
+            parts = np.concatenate([parts[known], np.full(len(test_x), TEST, dtype=object)])
+            labels = np.concatenate([labels[known], test_labels])
+        return torch.from_numpy(x), labels, parts
+
+    def _listing(self) -> Listing:
+        """Every image that there is, those of ``test_path`` as the test."""
+        found = self._listing_of(self.path)
+        if self.test_path is not None:
+            other = self._listing_of(self.test_path)
+            if TEST in found.parts:
+                found.notes.append(f"{self.path}: its test part is left out: data.test_path is the test")
+            known = found.chosen([part != TEST for part in found.parts])
+            # Where it is laid out in parts, its test part is meant.
+            other = other.chosen([part == TEST for part in other.parts]) if TEST in other.parts else other
+            found = Listing(
+                known.root,
+                known.files + other.files,
+                known.labels + other.labels,
+                known.parts + [TEST] * len(other.files),
+                known.notes + other.notes,
+            )
+        for note in found.notes:
+            log.info("%s", note)
+        return found
+
+    def _listing_of(self, path: Path) -> Listing:
+        path = unpacked(path, self.data_dir)
+        if (
+            not is_table(path)
+            and path.is_dir()
+            and (tables := sorted(path.glob("*.csv")))
+            and len(tables) == 1
+        ):
+            # A table beside the images of an archive, or of a folder without folders of classes.
+            folders = [entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
+            path = tables[0] if len(folders) < 2 else path
+        return table_listing(path, **self.columns) if is_table(path) else listing(path)
+
+    def _classes(self, known: np.ndarray, tested: np.ndarray) -> list[str]:
+        classes = sorted(set(known.tolist()))
+        if strange := sorted(set(tested.tolist()) - set(classes)):
+            where = self.test_path or self.path
+            raise UserError(
+                f"{where}: the test has classes that {self.path} lacks: {', '.join(strange[:10])}"
+            )
+        return classes
+
+    def _split(self, labels: Tensor, pool: np.ndarray, held_out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if self.folds:
             train, validation = self.split_rows(labels.long(), stratify=True)
             return pool[train.numpy()], pool[validation.numpy()]
+        if held_out.any():
+            return pool[~held_out], pool[held_out]
         chosen = drawn_but_the_first(len(labels), self.validation_fraction, self.seed + 1, labels.numpy())
         return np.delete(pool, chosen), pool[chosen]
 
-    def _read(self, root: Path, classes: list[str]) -> tuple[Tensor, Tensor]:
-        """All images of a directory (samples, channels, height, width) and their labels."""
-        if unknown := [name for name in class_folders(root) if name not in classes]:
-            raise UserError(
-                f"{root} has folders for classes that {self.path} lacks: {', '.join(unknown[:10])}"
-            )
-        files = [(path, label) for label, name in enumerate(classes) for path in image_files(root, name)]
-        if not files:
-            raise UserError(f"{root}: no images in its folders (looked for {', '.join(sorted(SUFFIXES))})")
+    def _read(self, found: Listing) -> tuple[Tensor, np.ndarray, np.ndarray]:
+        """All readable images (samples, channels, height, width), their labels and their parts."""
+        files = found.files
         check_memory(
             # They are in memory twice while they are prepared.
             2 * len(files) * math.prod(self.shape),
             f"{len(files):,} images of {'×'.join(map(str, self.shape))}",
             "lower data.image_size",
         )
-        key = content_digest(root, [path for path, _ in files], [self.shape, classes])
-        arrays, unreadable = cached(self.data_dir, f"image_folder-{key}", lambda: self._decode(root, files))
+        key = content_digest(found.root, files, self.shape)
+        arrays, unreadable = cached(self.data_dir, f"images-{key}", lambda: self._decode(found.root, files))
         if unreadable:
-            self._name_unreadable(root, unreadable, len(files))
-        labels = torch.from_numpy(arrays["labels"])
-        return torch.from_numpy(arrays["images"]), labels.float() if len(classes) == 2 else labels
+            self._name_unreadable(found.root, unreadable, len(files))
+        self._say_what_is_lost(files)
+        good = arrays["readable"]
+        labels, parts = np.asarray(found.labels, dtype=object), np.asarray(found.parts, dtype=object)
+        if gone := sorted(set(labels.tolist()) - set(labels[good].tolist())):
+            log.warning(
+                "%s: no image of %s can be read: no such class is learnt", found.root, ", ".join(gone)
+            )
+        return torch.from_numpy(arrays["images"]), labels[good], parts[good]
 
-    def _decode(
-        self, root: Path, files: list[tuple[Path, int]]
-    ) -> tuple[dict[str, np.ndarray], list[list[str]]]:
-        images, reasons = read_images([path for path, _ in files], self.shape)
+    def _decode(self, root: Path, files: Sequence[Path]) -> tuple[dict[str, np.ndarray], list[list[str]]]:
+        images, reasons = read_images(files, self.shape)
         good = np.array([not reason for reason in reasons])
-        labels = np.array([label for _, label in files], dtype=np.int64)
         unreadable = [
-            [str(path.relative_to(root)), reason]
-            for (path, _), reason in zip(files, reasons, strict=True)
+            [str(path.relative_to(root) if path.is_relative_to(root) else path), reason]
+            for path, reason in zip(files, reasons, strict=True)
             if reason
         ]
         # Raised before anything is cached: above the limit nothing is worth it.
         if len(unreadable) > self.max_unreadable * len(files):
             self._name_unreadable(root, unreadable, len(files))
-        return {"images": images if good.all() else images[good], "labels": labels[good]}, unreadable
+        return {"images": images if good.all() else images[good], "readable": good}, unreadable
+
+    def _say_what_is_lost(self, files: Sequence[Path]) -> None:
+        """Say what the files hold that the size that is learnt from does not."""
+        channels, height, width = self.shape
+        sizes, colour = sizes_of(files[:: max(1, len(files) // _LOOKED_AT)])
+        if not len(sizes):
+            return
+        pixels = np.median(sizes.prod(1))
+        middle = sizes[np.argsort(sizes.prod(1))[len(sizes) // 2]]
+        if height * width < pixels / 4:
+            log.info(
+                "%s: the images, of %d×%d pixels as a rule, are learnt from at %d×%d, %.2g %% of their pixels "
+                "(data.image_size=… takes more; it costs time with the square of it)",
+                self.path,
+                *middle,
+                width,
+                height,
+                100 * height * width / pixels,
+            )
+        if channels == 1 and colour:
+            log.info("%s: the images have colours, which data.channels=1 leaves out", self.path)
 
     def _name_unreadable(self, root: Path, unreadable: list[list[str]], total: int) -> None:
         named = "; ".join(f"{path} ({reason})" for path, reason in unreadable[:10])
@@ -156,64 +248,3 @@ class ImageFolder(DataModule):
         if len(unreadable) > self.max_unreadable * total:
             raise UserError(f"{text}. That is more than data.max_unreadable={self.max_unreadable:g} of them")
         log.warning("%s. They are skipped", text)
-
-
-def class_folders(root: Path) -> list[str]:
-    """The names of the class folders, in order.
-
-    Raises:
-        UserError: There is no such directory, or fewer than two folders in it.
-    """
-    if not root.is_dir():
-        raise UserError(f"{root}: there is no such directory; expected one folder a class in it")
-    names = sorted(
-        entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")
-    )
-    if len(names) < 2:
-        raise UserError(f"{root} has {len(names)} folders; expected one folder a class, two at least")
-    return names
-
-
-def image_files(root: Path, name: str) -> list[Path]:
-    """The image files of one class, in order.
-
-    Raises:
-        UserError: A link leads out of the directory.
-    """
-    found = []
-    inside = root.resolve()
-    folder = root / name
-    _refuse_leaving(folder, inside)
-    for parent, folders, files in os.walk(folder):
-        folders.sort()
-        for entry in (*folders, *files):
-            path = Path(parent) / entry
-            if path.is_symlink():
-                _refuse_leaving(path, inside)
-        found += [Path(parent) / file for file in sorted(files) if Path(file).suffix.lower() in SUFFIXES]
-    return found
-
-
-def _refuse_leaving(path: Path, inside: Path) -> None:
-    if path.is_symlink() and not path.resolve().is_relative_to(inside):
-        raise UserError(f"{path} is a link out of {inside}; copy what it leads to into the directory")
-
-
-def content_digest(root: Path, files: Sequence[Path], settings: Any) -> str:
-    """A hash of the files' names and contents and of the settings that shape what is made from them."""
-    state = hashlib.blake2b(repr(settings).encode(), digest_size=12)
-
-    def one(path: Path) -> bytes:
-        own = hashlib.blake2b(str(path.relative_to(root)).encode() + b"\0", digest_size=16)
-        try:
-            with path.open("rb") as file:
-                while block := file.read(1 << 20):
-                    own.update(block)
-        except OSError as error:
-            own.update(str(error).encode())
-        return own.digest()
-
-    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
-        for part in pool.map(one, files):
-            state.update(part)
-    return state.hexdigest()
