@@ -193,6 +193,30 @@ class Texts:
         return simple and (self.most is None or len(value) <= self.most)
 
 
+@dataclass(frozen=True)
+class Layers:
+    """A number of layers, or the layers themselves: names, and names with their arguments."""
+
+    def expected(self) -> str:
+        return "a whole number of at least 1, or null, or a list of layers like [{linear: 20}, relu]"
+
+    def holds(self, value: Any) -> bool:
+        if isinstance(value, list):
+            return all(isinstance(layer, str | dict) and layer for layer in value)
+        return value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 1)
+
+
+@dataclass(frozen=True)
+class WordOrNode(Word):
+    """One of a few words, or a class with its settings."""
+
+    def expected(self) -> str:
+        return super().expected() + ", or a mapping with _target_"
+
+    def holds(self, value: Any) -> bool:
+        return super().holds(value) or (isinstance(value, dict) and "_target_" in value)
+
+
 POSITIVE = Number(0, above=True)
 NOT_NEGATIVE = Number(0)
 FRACTION = Number(0, 1)
@@ -253,7 +277,8 @@ RULES: dict[str, Rule] = {
     "data.steps": COUNT_OR_NULL,
     "model.hidden_units": Number(1, whole=True, many=True, null=True),
     "model.channels": Number(1, whole=True, many=True),
-    "model.layers": COUNT_OR_NULL,
+    "model.layers": Layers(),
+    "model.loss": WordOrNode(("auto", "squared", "absolute", "huber", "focal", "judged")),
     "model.embedding": COUNT_OR_NULL,
     "model.kernel_size": Number(1, whole=True, many=True),
     "model.*dropout": BELOW_ONE,

@@ -221,7 +221,7 @@ def _calibrated(outputs: Outputs, own: DataModule, predictor: Predictor, cfg: Di
     from pipeline.evaluation.statistics import calibration_error
     from pipeline.training.sureness import fit_temperature
 
-    if outputs.spec.task == "regression" or predictor.module.objective.loss_name == "squared":
+    if outputs.spec.task == "regression" or predictor.module.objective.gives_probabilities:
         raise UserError("task.calibrate=true is for models that give probabilities of classes")
     if own.validation is None or len(own.validation) == 0:
         raise UserError("task.calibrate=true needs validation data, but this run held none out")

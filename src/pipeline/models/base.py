@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import chain
 from typing import Any, cast
 
@@ -32,7 +32,7 @@ class BaseModule(nn.Module):
 
     Args:
         spec: Description of the data (or the dictionary of it that saved models hold).
-        loss: Name of the loss, see :class:`Objective`.
+        loss: Name of the loss, or its class as a mapping with ``_target_``, see :class:`Objective`.
         l1: Weight of the sum of absolute weights in the training loss.
         l2: Weight of the sum of squared weights in the training loss.
         initializer: ``default`` (PyTorch's own), ``he_normal``, ``he_uniform``, ``glorot_normal``,
@@ -66,7 +66,7 @@ class BaseModule(nn.Module):
     def __init__(
         self,
         spec: Spec | dict[str, Any],
-        loss: str = "auto",
+        loss: str | Mapping[str, Any] = "auto",
         l1: float = 0.0,
         l2: float = 0.0,
         initializer: str = "default",

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pipeline.config.nearest import suggest
 from pipeline.data.core.spec import Spec
+from pipeline.errors import UserError
+from pipeline.models.losses import LossOfClass
 from pipeline.models.settled import Settled
+
+LOSSES = ("auto", "squared", "absolute", "huber", "focal", "judged")
 
 
 class Objective:
@@ -19,21 +25,37 @@ class Objective:
         spec: The task, the classes' weights and the scale of a regression target.
         loss: Name of the loss: ``auto`` (cross-entropy, or squared error for regression), ``squared``, ``absolute``,
             ``huber``, ``focal`` (Lin et al. 2017, gamma 2), or ``judged``: what such models are compared by, the
-            absolute error of numbers and the cross-entropy of classes.
+            absolute error of numbers and the cross-entropy of classes. Or a loss of torch.nn as a mapping with
+            ``_target_``, see :class:`pipeline.models.losses.LossOfClass`.
         l1: Weight of the sum of absolute weights that is added to the training loss.
         l2: Weight of the sum of squared weights that is added to the training loss.
 
     Attributes:
         settled: How sure the model is, settled after its fit; the loss knows nothing of it.
+
+    Raises:
+        UserError: There is no such loss, or it does not fit the task.
     """
 
-    def __init__(self, spec: Spec, loss: str = "auto", l1: float = 0.0, l2: float = 0.0) -> None:
+    def __init__(
+        self, spec: Spec, loss: str | Mapping[str, Any] = "auto", l1: float = 0.0, l2: float = 0.0
+    ) -> None:
+        self._own = LossOfClass(loss, spec) if isinstance(loss, Mapping) else None
+        if isinstance(loss, Mapping):
+            loss = str(loss["_target_"])
+        elif loss not in LOSSES:
+            raise UserError(f"model.loss={loss}: there is no such loss. {suggest(loss, LOSSES)}")
         if loss == "judged":
             loss = "absolute" if spec.task == "regression" else "auto"
         self.spec, self.loss_name, self.l1, self.l2 = spec, loss, l1, l2
         self.settled = Settled()
         self._costs: Tensor | None = None
         self._weights: Tensor | None = None
+
+    @property
+    def gives_probabilities(self) -> bool:
+        """Whether outputs of classes are probabilities as they stand, since the loss held them against 0 and 1."""
+        return self.loss_name == "squared" or (self._own is not None and self._own.elementwise)
 
     def settle(self, settled: Settled) -> None:
         """Read outputs in this way from now on."""
@@ -56,6 +78,8 @@ class Objective:
         elif logits.dim() == 3:
             y = y.repeat_interleave(logits.shape[1], 0)
             logits = logits.flatten(0, 1)
+        if self._own is not None:
+            return self._own(logits, y)
         if self.spec.task == "multiclass":
             weights = self._class_weights(logits.device)
             if self.loss_name == "squared":
@@ -115,13 +139,13 @@ class Objective:
         logits = self.cooled(logits)
         if self.spec.task == "binary":
             logits = logits.reshape(*logits.shape[: 2 if self.spec.per_step else 1])
-            p = logits.clamp(0, 1) if self.loss_name == "squared" else logits.sigmoid()
+            p = logits.clamp(0, 1) if self.gives_probabilities else logits.sigmoid()
             return torch.stack([1 - p, p], dim=-1)
         return logits.softmax(-1)
 
     def threshold(self) -> float:
         """The logit above which a binary task says yes."""
-        return self.settled.threshold if self.loss_name == "squared" else self.settled.logit
+        return self.settled.threshold if self.gives_probabilities else self.settled.logit
 
     def decided(self, logits: Tensor) -> Tensor:
         """The class that is predicted for each sample (or step): a number from 0."""

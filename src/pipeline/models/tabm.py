@@ -119,9 +119,9 @@ class TabM(BaseModule):
         """The members' answers as one: the logits of their mean probabilities, or the mean of their numbers."""
         if logits.dim() == 2:
             return logits
-        if self.spec.task == "multiclass" and self.objective.loss_name != "squared":
+        if self.spec.task == "multiclass" and not self.objective.gives_probabilities:
             return logits.log_softmax(-1).logsumexp(1) - math.log(self.members)
-        if self.spec.task == "binary" and self.objective.loss_name != "squared":
+        if self.spec.task == "binary" and not self.objective.gives_probabilities:
             yes, no = nn.functional.logsigmoid(logits), nn.functional.logsigmoid(-logits)
             return yes.logsumexp(1) - no.logsumexp(1)
         return logits.mean(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
@@ -93,7 +94,9 @@ def build_model(settings: Node, data: DataModule, plan: FitPlan) -> BaseModule |
     target = resolve(own["_target_"], "model._target_")
     if isinstance(target, type) and issubclass(target, BaseModule):
         learnt = target.from_data(data.train, data.encoder, own)
-        return build(own, key="model", spec=data.spec.to_dict(), **learnt)
+        # A loss by its class is built by the model, whose description of itself holds plain values.
+        given = {"loss": own.pop("loss")} if isinstance(own.get("loss"), Mapping) else {}
+        return build(own, key="model", spec=data.spec.to_dict(), **given, **learnt)
     takes = inspect.signature(target).parameters
     shared = {name: own.pop(name) for name in SHARED if name in own and name not in takes}
     if library_of(target) is None:

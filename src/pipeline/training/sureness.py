@@ -130,7 +130,7 @@ def settle(model: BaseModule, logits: Tensor, targets: Tensor, asked: Wanted) ->
     logits, targets = model.objective.known(logits, targets) if spec.per_step else (logits, targets)
     labels = targets.reshape(-1).long().numpy()
     temperature, threshold, notes = 1.0, 0.5, []
-    if asked.calibrate and model.objective.loss_name != "squared":
+    if asked.calibrate and not model.objective.gives_probabilities:
         temperature, said = _temperature(logits.double().numpy(), labels)
         notes.append(said)
     if asked.metric is not None:
