@@ -71,12 +71,8 @@ test-next:  ## the quick tests in .venv-next, with the newest pre-releases of wh
 test-faults: $(STAMP)  ## the long form of the fault tests, with a table of what was survived
 	OMP_NUM_THREADS=$(TEST_THREADS) $(BIN)/python -m pytest -n $(TEST_WORKERS) -m faults --long --timeout 900 $(ARGS)
 
-ui: $(STAMP)  ## the MLflow UI on the tracking store (MLFLOW_TRACKING_URI, else experiments/mlflow.db)
-	@store="$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/experiments/mlflow.db}"; \
-	case "$$store" in http*) echo "The runs are on a server: open $$(sed -E 's#//[^@/]*@#//#' <<< "$$store")"; exit 0;; esac; \
-	echo "http://127.0.0.1:$(PORT)"; \
-	MLFLOW_BACKEND_STORE_URI="$$store" MLFLOW_DEFAULT_ARTIFACT_ROOT="$(CURDIR)/experiments/artifacts" \
-		exec $(BIN)/mlflow ui --host 127.0.0.1 --port $(PORT) $(ARGS)
+ui: $(STAMP)  ## MLflow's pages on the tracking store, opened where runs are compared (MLFLOW_TRACKING_URI, else experiments/mlflow.db)
+	$(BIN)/python -m pipeline task=ui task.port=$(PORT) $(ARGS)
 
 bench: $(STAMP)  ## speed against a hand-written loop
 	$(BIN)/python -m benchmarks $(ARGS)

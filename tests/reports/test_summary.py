@@ -167,32 +167,35 @@ def test_the_command_opens_the_store_that_the_run_is_in(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    program, *rest = shlex.split(opening_command("sqlite:///experiments/mlflow.db", Path("experiments")))
-    assert Path(program).name == "mlflow"
-    assert rest == ["ui", "--backend-store-uri", "sqlite:///experiments/mlflow.db"]
-    elsewhere = shlex.split(opening_command(None, Path("/somewhere/with a blank")))
-    assert elsewhere[1:] == ["ui", "--backend-store-uri", "sqlite:////somewhere/with a blank/mlflow.db"]
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    default = opening_command(f"sqlite:///{tmp_path}/experiments/mlflow.db", Path("experiments"), "mine")
+    assert shlex.split(default)[1:] == ["-m", "pipeline", "task=ui", "task.experiment=mine"]
+    elsewhere = shlex.split(opening_command("sqlite:///other.db", Path("/somewhere/with a blank")))
+    assert elsewhere[4:] == [
+        "paths.experiments_dir=/somewhere/with a blank",
+        f"logger.tracking_uri=sqlite:///{tmp_path}/other.db",
+    ]
 
 
-def test_without_an_activated_environment_the_command_names_its_own_mlflow(
+def test_without_an_activated_environment_the_command_names_its_own_python(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / ".venv/bin").mkdir(parents=True)
-    (tmp_path / ".venv/bin/mlflow").touch(mode=0o755)
+    (tmp_path / ".venv/bin/python").touch(mode=0o755)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "executable", str(tmp_path / ".venv/bin/python"))
     monkeypatch.setenv("PATH", "/usr/bin")
-    assert opening_command(None, tmp_path / "e").startswith(".venv/bin/mlflow ui ")
+    assert opening_command(None, Path("experiments")).startswith(".venv/bin/python -m pipeline task=ui")
     monkeypatch.setenv("PATH", str(tmp_path / ".venv/bin"))
-    assert opening_command(None, tmp_path / "e").startswith("mlflow ui ")
+    assert opening_command(None, Path("experiments")).startswith("python -m pipeline task=ui")
 
 
-def test_a_server_is_opened_by_its_address_and_a_password_stays_out() -> None:
+def test_a_server_is_opened_by_its_address_and_a_password_stays_out(monkeypatch: pytest.MonkeyPatch) -> None:
     assert opening_command("http://localhost:5000", Path("e")) == "http://localhost:5000"
     assert opening_command("https://me:hunter2@host/x", Path("e")) == "https://me:***@host/x"
-    database = opening_command("postgresql+psycopg://me:hunter2@host/runs", Path("e"))
-    assert database.endswith('ui --backend-store-uri "$MLFLOW_TRACKING_URI"')
-    assert "hunter2" not in database
+    secret = "postgresql+psycopg://me:hunter2@host/runs"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", secret)
+    assert opening_command(secret, Path("experiments")).endswith("-m pipeline task=ui")
 
 
 def test_the_directory_is_named_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils import mlflow_tags, validation
 
 from pipeline.tracking import mlflow_inside as inside
+from pipeline.tracking import views
 from pipeline.tracking.store import as_default, open_client
 
 
@@ -111,6 +112,30 @@ def test_the_pages_know_the_kind_of_an_experiment() -> None:
     texts = [path.read_text(encoding="utf-8", errors="replace") for path in pages.glob("*.js")]
     for word in (name, value):
         assert any(word in text for text in texts), broken(word, "is in none of the pages")
+
+
+def test_the_pages_open_a_view_by_its_key(store: tuple[str, str]) -> None:
+    """Every word of a saved view is one that the pages read, and a store takes the longest."""
+    state = views.view("val/accuracy", "max", ["model.dropout"], ["val/loss", "test/accuracy"], "study")
+    cards = state["compareRunCharts"]
+    words = {
+        inside.SHARED_VIEW,
+        "viewStateShareKey",
+        "compareRunsMode",
+        *state,
+        *(key for card in cards for key in card),
+    }
+    words |= {f'"{card["type"]}"' for card in cards} | {
+        f'"{state["runsHiddenMode"]}"',
+        f'"{state["lifecycleFilter"]}"',
+    }
+    pages = Path(mlflow.__file__).parent / "server/js/build/static/js"
+    text = "".join(path.read_text(encoding="utf-8", errors="replace") for path in pages.glob("*.js"))
+    for word in sorted(words):
+        assert word in text, broken(word, "is in none of the pages")
+    limit = validation.MAX_EXPERIMENT_TAG_VAL_LENGTH
+    assert limit >= inside.LONGEST_VIEW, broken("MAX_EXPERIMENT_TAG_VAL_LENGTH", f"is {limit}")
+    open_client(store[0]).set_experiment_tag("0", inside.SHARED_VIEW + "x", "y" * inside.LONGEST_VIEW)
 
 
 @pytest.mark.parametrize("before", [None, "http://example.org"])

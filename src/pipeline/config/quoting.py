@@ -9,7 +9,7 @@ from typing import Any
 
 PLAIN = re.compile(
     r"(?P<sign>\+{0,2})(?P<key>data\.(?:path|test_path|target|split_column|text|delimiter|decimal|sheet|drop|keep|"
-    r"categorical|numeric|test_from)|task\.(?:input|output|run_dir|prompt)|paths\.\w+|ckpt_path)=(?P<value>.+)",
+    r"categorical|numeric|test_from)|task\.(?:input|output|run_dir|prompt|experiment|where)|paths\.\w+|logger\.tracking_uri|ckpt_path)=(?P<value>.+)",
     re.DOTALL,
 )
 """Keys whose values are paths, names or texts, which may hold anything."""

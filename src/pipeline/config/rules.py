@@ -360,6 +360,8 @@ RULES: dict[str, Rule] = {
     "task.output": PATH_OR_NULL,
     "task.run_dir": PATH_OR_NULL,
     "task.sweep": Text("the name of a search space in conf/sweep", r"[\w\-]+", null=True),
+    "task.experiment": Text("the name of an experiment", r".+", null=True),
+    "task.port": Number(1, 65535, whole=True),
     "task.runs": Texts("two run ids, like [A,B]", least=2, most=2),
     "task.explain": Flag(),
     "task.calibrate": Flag(),

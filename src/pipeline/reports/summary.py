@@ -43,39 +43,39 @@ def print_summary(result: Mapping[str, Any], ui: str | None = None, console: Con
         console.print(line, markup=False, soft_wrap=True)
 
 
-def opening_command(tracking_uri: str | None, experiments_dir: Path) -> str:
-    """What to type, or which address to open, to see runs in MLflow's own pages.
+def opening_command(tracking_uri: str | None, experiments_dir: Path, experiment: str | None = None) -> str:
+    """What to type, or which address to open, to see runs side by side in MLflow's own pages.
 
     Args:
         tracking_uri: Address of the store that has the runs, None for the default store.
         experiments_dir: Directory of the default store.
+        experiment: Name of the experiment to open.
 
     Returns:
         A server's own address; for a database or a folder a command that shows it. Passwords are left out.
     """
     from pipeline.config.masking import holds_secret, mask
     from pipeline.tracking import absolute_uri
-    from pipeline.tracking.addresses import sqlite_path
 
     uri = absolute_uri(tracking_uri, experiments_dir)
     if uri.startswith(("http://", "https://", "databricks")):
         return mask(uri)
-    if holds_secret(uri):
-        # Only the environment can have named it.
-        store = '"$MLFLOW_TRACKING_URI"'
-    else:
-        file = sqlite_path(uri)
-        store = shlex.quote(uri if file is None else f"sqlite:///{_from_here(file)}")
-    return f"{_mlflow()} ui --backend-store-uri {store}"
+    words = [_python(), "-m", "pipeline", "task=ui"]
+    if experiment is not None:
+        words.append(f"task.experiment={experiment}")
+    if experiments_dir.absolute() != Path("experiments").absolute():
+        words.append(f"paths.experiments_dir={_from_here(experiments_dir.absolute())}")
+    # One with a password can only have been named by the environment, which names it to the command too.
+    if uri != absolute_uri(None, experiments_dir) and not holds_secret(uri):
+        words.append(f"logger.tracking_uri={uri}")
+    return shlex.join(words)
 
 
-def _mlflow() -> str:
-    """How to call this environment's `mlflow` from here."""
-    beside = Path(sys.executable).with_name("mlflow")
-    found = shutil.which("mlflow")
-    if found and Path(found) == beside:
-        return "mlflow"
-    return shlex.quote(str(_from_here(beside))) if beside.exists() else "mlflow"
+def _python() -> str:
+    """How to call this environment's Python from here."""
+    own = Path(sys.executable)
+    found = shutil.which("python")
+    return "python" if found and Path(found) == own else str(_from_here(own))
 
 
 def _from_here(path: Path) -> Path:

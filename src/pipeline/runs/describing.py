@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.errors import UserError
 from pipeline.runs.environment import environment
 from pipeline.runs.recording import AnyRun, is_main_process
 from pipeline.runs.result import RunResult, defined
+from pipeline.tracking.views import objective_tags
 
 if TYPE_CHECKING:
     from pipeline.data.core.module import DataModule
+    from pipeline.training.plan import FitPlan
 
 
 def final_metrics(result: RunResult) -> dict[str, float]:
@@ -33,8 +37,14 @@ def resumed_epoch(checkpoint: Path) -> int:
     return int(load_checkpoint(checkpoint)["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
 
 
-def record_data(data: DataModule, model: Any, tracked: AnyRun) -> None:
+def record_data(data: DataModule, model: Any, tracked: AnyRun, plan: FitPlan) -> None:
     """Record what the run is about in the tracking store."""
+    from pipeline.training.building import judged_by
+
+    if data.known_spec is not None:
+        # A model that trains itself may be judged by a metric that only its author knows.
+        with suppress(UserError):
+            tracked.set_tags(objective_tags(*judged_by(plan, data.known_spec, plan.metric)))
     tracked.set_tags({"data.requested": data.requested, "data.used": data.used, "model": class_of(model)})
     if not tracked.key:
         return

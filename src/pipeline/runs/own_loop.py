@@ -56,7 +56,7 @@ def fit_and_test_own(
     from pipeline.training.fit import start_from
     from pipeline.training.own_loop import prepare_own_fit, run_own_fit, test_own
 
-    record_data(data, module, tracked)
+    record_data(data, module, tracked, plan.fit)
     if plan.start_from:
         start_from(module, plan.start_from)
 

@@ -16,8 +16,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from pipeline.errors import Interrupted
 from pipeline.runs.hooks import Hooks
-from pipeline.runs.settings import NOT_RECORDED, settings_of
+from pipeline.runs.settings import NOT_COMPARED, NOT_RECORDED, settings_of
 from pipeline.tracking import Run
+from pipeline.tracking.views import UNCOMPARED_TAG
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ def open_run(cfg: DictConfig, directory: Path, hooks: Hooks, name: str, resume: 
         "mlflow.source.git.commit": commit or "",
         "git.dirty": str(dirty).lower(),
         **{f"tag.{word}": "true" for word in cfg.get("tags") or []},
+        UNCOMPARED_TAG: " ".join(NOT_COMPARED),
         **{f"dvc.{name}": value for name, value in dvc_experiment().items()},
         **hooks.tags,
     }

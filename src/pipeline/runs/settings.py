@@ -65,6 +65,13 @@ NOT_HANDED_ON = (*NOT_RECORDED, "resume")
 NOT_OF_A_STUDY = keys("where", "command", "shown", "named", "after", "saving", "machine")
 """What may change while a study goes on: its trials stay comparable. Bits need not be the same on another machine."""
 
+NOT_COMPARED = (
+    *keys("command", "named", "where", "shown", "saving", "machine", "after"),
+    "variants",
+    "train",
+)
+"""What does not tell one run from another where runs are listed."""
+
 NOT_OF_AN_EXPERIMENT = sections("where", "command")
 """What the winner of a sweep is written down without, as an experiment that anyone runs in places of their own."""
 

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from pipeline.errors import UserError
 from pipeline.metrics import headline
+from pipeline.runs import naming
 from pipeline.runs.environment import environment
 from pipeline.runs.hooks import Hooks
 from pipeline.runs.recording import NoRun, git_state, is_main_process, open_run, recorded
@@ -120,7 +121,8 @@ def train_many(
     directory.mkdir(parents=True, exist_ok=True)
     state = RunState(directory)
     resuming = cfg.resume is not None and bool(read(directory))
-    parent = open_run(cfg, directory, hooks, str(cfg.name), resume=resuming)
+    name = naming.run_name(cfg, naming.typed_words())
+    parent = open_run(cfg, directory, hooks, name, resume=resuming)
     state.begin(cfg)
     results: list[RunResult] = []
     with recorded(parent), state.ended_by():
@@ -134,7 +136,7 @@ def train_many(
                 parent=parent if not isinstance(parent, NoRun) else None,
                 directory=directory / part.name,
                 started=None,
-                tags={**hooks.tags, "mlflow.runName": f"{cfg.name}-{part.name}", "fit": part.name},
+                tags={**hooks.tags, "mlflow.runName": f"{name}-{part.name}", "fit": part.name},
                 reports=hooks.reports and len(fits) <= 12,
             )
             result = _finished(directory / part.name) if resuming else None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from pipeline.errors import Diverged, Interrupted, UserError
+from pipeline.runs import naming
 from pipeline.runs.describing import (
     class_of,
     describe,
@@ -137,7 +138,7 @@ def in_steps(model: BaseModule | Any) -> bool:
 
 def run_name(cfg: DictConfig, hooks: Hooks) -> str:
     """The name of the run in the tracking store."""
-    return hooks.tags.get("mlflow.runName") or f"{cfg.name}-seed{cfg.seed}"
+    return hooks.tags.get("mlflow.runName") or naming.run_name(cfg, naming.typed_words())
 
 
 def _prepared(plan: RunPlan, hooks: Hooks) -> tuple[DataModule, BaseModule | Any]:
@@ -179,7 +180,7 @@ def _fit_and_test(
     from pipeline.training.fit import prepare_fit, run_fit, start_from
     from pipeline.training.sureness import wanted
 
-    record_data(data, model, tracked)
+    record_data(data, model, tracked, plan.fit)
     if plan.start_from:
         start_from(model, plan.start_from)
 

@@ -28,6 +28,7 @@ class Context:
         parent: Tracking run to nest under.
         tags: Tags of the trial's tracking run.
         max_parameters: Largest number of parameters; a model with more is refused (`TooLarge`).
+        settings: What tells the trial from the others, in few words.
     """
 
     number: int
@@ -37,6 +38,7 @@ class Context:
     parent: Reference | None = None
     tags: dict[str, str] = field(default_factory=dict)
     max_parameters: int | None = None
+    settings: str = ""
 
 
 @dataclass

@@ -48,7 +48,7 @@ def train_trial(config: DictConfig, context: Context) -> Outcome:
         on_fold=on_fold,
         on_model=on_model,
         parent=context.parent,
-        tags={**context.tags, "mlflow.runName": f"trial-{context.number}"},
+        tags={**context.tags, "mlflow.runName": f"trial-{context.number} {context.settings}".strip()},
         reports=False,
     )
     try:

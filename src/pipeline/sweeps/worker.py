@@ -28,6 +28,7 @@ from pipeline.config.hydra_inside import outcome
 from pipeline.config.masking import mask
 from pipeline.errors import Diverged, Interrupted
 from pipeline.process_life import answer, interrupt, run_process
+from pipeline.runs.naming import differences
 from pipeline.sweeps.algorithms import WILCOXON, build_pruner, build_sampler
 from pipeline.sweeps.composing import Composer
 from pipeline.sweeps.optuna_inside import filter_study, forget_known_trials, suggest
@@ -251,6 +252,7 @@ class Worker:
             parent=Reference(self._plan.parent[0], Path(self._plan.parent[1])) if self._plan.parent else None,
             tags={"sweep.study": self._plan.study_name, "sweep.trial": str(trial.number)},
             max_parameters=self._plan.max_parameters,
+            settings=differences(overrides),
         )
 
         def task(job: DictConfig) -> Outcome:

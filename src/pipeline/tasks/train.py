@@ -23,7 +23,7 @@ def run(cfg: DictConfig) -> None:
 
         tracked = cfg.logger.get("mlflow")
         experiments = Path(cfg.paths.experiments_dir)
-        ui = opening_command(cfg.logger.tracking_uri, experiments) if tracked else None
+        ui = opening_command(cfg.logger.tracking_uri, experiments, str(cfg.name)) if tracked else None
         if result.nested:
             from pipeline.runs.several import table_text
 

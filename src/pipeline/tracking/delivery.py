@@ -5,6 +5,7 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from pipeline.tracking.mlflow_inside import (
     dataset_source,
 )
 from pipeline.tracking.store import KEY_TAG, artifact_location, open_client
+from pipeline.tracking.views import STUDY_TAG, save_view
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -276,6 +278,23 @@ class Delivery:
         if record["error"]:
             self._client.set_tag(self._run_id, "error", record["error"])
         self._client.set_terminated(self._run_id, record["status"], record["time"])
+        if self.start["parent"] is None:
+            self._save_views()
+
+    def _save_views(self) -> None:
+        """Have the experiment's page show its runs as they are now."""
+        from mlflow.exceptions import MlflowException
+
+        experiment_id = self._experiment_id(self.start["experiment"])
+        try:
+            save_view(self._client, experiment_id)
+            if study := self.start["tags"].get(STUDY_TAG):
+                save_view(self._client, experiment_id, study)
+        except MlflowException as error:
+            if error.error_code not in _REFUSED:
+                raise
+            # A page that looks otherwise is no reason to keep a run from its end.
+            print(f"{self.directory}: the view was not saved: {mask(str(error))}", file=sys.stderr)
 
     def _remove_copy(self, record: Record) -> None:
         for name in ("file", "bundle"):
@@ -309,17 +328,34 @@ class Delivery:
         self._succeeded()
 
     def _create_run(self, experiment_id: str) -> str:
-        tags = {**self.start["tags"], KEY_TAG: self.start["key"]}
+        # MLflow writes the name there, which may have got a number.
+        tags = {name: value for name, value in self.start["tags"].items() if name != "mlflow.runName"}
+        tags[KEY_TAG] = self.start["key"]
         parent = self.start["parent"]
         if parent and (parent_id := self._parent_run_id(experiment_id, parent)):
             tags["mlflow.parentRunId"] = parent_id
         try:
-            run = self._client.create_run(experiment_id, self.start["time"], tags, self.start["name"])
+            with journal.locked(self.experiments_dir / registry.FOLDER / "names.lock"):
+                name = self.start["tags"].get("mlflow.runName", self.start["name"])
+                name = self._free_name(experiment_id, name)
+                run = self._client.create_run(experiment_id, self.start["time"], tags, name)
         except Exception:
             # The answer may be lost while the run was made, or is still being made.
             self.cursor.unsure = True
             raise
         return str(run.info.run_id)
+
+    def _free_name(self, experiment_id: str, name: str) -> str:
+        """The name of a new run, with a number behind it where the experiment has a run of that name."""
+
+        def taken(condition: str) -> set[str]:
+            runs = self._client.search_runs([experiment_id], f"attributes.run_name {condition}")
+            return {str(run.info.run_name) for run in runs}
+
+        if "'" in name or name not in taken(f"= '{name}'"):
+            return name
+        others = taken(f"LIKE '{name} (%'")
+        return next(other for number in count(2) if (other := f"{name} ({number})") not in others)
 
     def _find_run(self, experiment_id: str, key: str) -> str | None:
         found = self._client.search_runs(

@@ -7,6 +7,7 @@ to all of it, and fails by name where a version changes something.
 from __future__ import annotations
 
 import json
+from urllib.parse import urlencode
 
 # A store refuses longer ones, and the whole batch with them: they are cut while they are recorded.
 MAX_KEY = 250
@@ -18,6 +19,31 @@ PARAMS_OR_TAGS_AT_ONCE = 100
 
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 """Without these an experiment's page opens on traces of language models instead of on runs."""
+
+SHARED_VIEW = "mlflow.sharedViewState."
+"""An experiment's tag of this name and a key holds the state of its page, which opens with the key in its address."""
+
+LONGEST_VIEW = 5000
+"""Of an experiment's tag, some databases hold so many characters."""
+
+
+def view_address(experiment_id: str, key: str | None, charts: bool = False) -> str:
+    """The part of an address, behind the server's, that opens an experiment's page as a saved view says.
+
+    Args:
+        experiment_id: MLflow's id of the experiment.
+        key: Key of the view; None for the page as MLflow opens it.
+        charts: Whether the page shows charts instead of the table.
+    """
+    asked = {"viewStateShareKey": key, "compareRunsMode": "CHART" if charts else None}
+    query = urlencode({name: value for name, value in asked.items() if value})
+    return f"/#/experiments/{experiment_id}/runs" + (f"?{query}" if query else "")
+
+
+def view_column(kind: str, name: str) -> str:
+    """How a saved view names a column: of the ``attributes``, ``params``, ``metrics`` or ``tags``."""
+    return f"{kind}.`{name}`"
+
 
 DATASET_CONTEXT = "mlflow.data.context"
 """The tag that says what a data set was used for. `mlflow.log_input` writes it, into a run of its own process alone."""

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pipeline.config.masking import mask
 from pipeline.errors import UserError
 from pipeline.tracking.addresses import absolute_uri, sqlite_path
+from pipeline.tracking.mlflow_inside import view_address
 from pipeline.tracking.store import KEY_TAG, as_default, open_client
+from pipeline.tracking.views import save_view
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -137,6 +139,28 @@ class Store:
         """The runs nested directly under a run, oldest first."""
         parent = self._find(run).info.run_id
         return self.runs(f"tags.mlflow.parentRunId = '{parent}'")[::-1]
+
+    @property
+    def shown_uri(self) -> str:
+        """Address of the store without its password."""
+        return mask(self.uri)
+
+    def views(self) -> dict[str, str]:
+        """By the name of each experiment that has runs, the address (behind the server's) that compares them.
+
+        The view is made anew as the runs are now; that of the newest runs comes first.
+        """
+        found: list[tuple[int, str, str]] = []
+        for experiment in self._asked(self._client.search_experiments):
+            newest = self._asked(
+                lambda one: self._client.search_runs([one], order_by=["start_time DESC"], max_results=1),
+                experiment.experiment_id,
+            )
+            if newest:
+                key = self._asked(save_view, self._client, experiment.experiment_id)
+                address = view_address(experiment.experiment_id, key)
+                found.append((newest[0].info.start_time, str(experiment.name), address))
+        return {name: address for _, name, address in sorted(found, reverse=True)}
 
     def set_tags(self, run: str, tags: Mapping[str, Any]) -> None:
         """Set tags of a run that has ended (one that is being recorded has `Run.set_tags`)."""

@@ -13,7 +13,7 @@ from pipeline import metrics
 from pipeline.config import build, resolve
 from pipeline.config.checks import without_left_overs
 from pipeline.data.core.module import READING, DataModule
-from pipeline.data.core.spec import asks_for_spec
+from pipeline.data.core.spec import Spec, asks_for_spec
 from pipeline.data.foreign import LightningData
 from pipeline.errors import UserError
 from pipeline.models.base import SHARED, BaseModule
@@ -154,19 +154,26 @@ def monitored(plan: FitPlan, data: DataModule) -> tuple[str | None, str]:
     Raises:
         UserError: The metric is unknown, and ``objective.direction`` does not say which way it is better.
     """
-    metric, mode = data.spec.monitor
     asked = plan.checkpoint.monitor if plan.checkpoint.monitor != "auto" else plan.metric
     if asked is None:
-        return None, mode
-    if asked != "auto":
-        metric = asked
-        if plan.direction == "auto":
-            mode = metrics.direction(metric)
-        else:
-            mode = "max" if plan.direction == "maximize" else "min"
+        return None, data.spec.monitor[1]
+    metric, mode = judged_by(plan, data.spec, asked)
     if data.validation is None and metric.startswith("val/"):
         return None, mode
     return metric, mode
+
+
+def judged_by(plan: FitPlan, spec: Spec, asked: str = "auto") -> tuple[str, str]:
+    """A metric and whether ``max`` or ``min`` of it is better: the one that is asked for, else what the data calls for.
+
+    Raises:
+        UserError: The metric is unknown, and ``objective.direction`` does not say which way it is better.
+    """
+    if asked == "auto":
+        return spec.monitor
+    if plan.direction == "auto":
+        return asked, metrics.direction(asked)
+    return asked, "max" if plan.direction == "maximize" else "min"
 
 
 def parameters(model: torch.nn.Module) -> int:
