@@ -27,7 +27,10 @@ CFG = OmegaConf.create({"name": "digits_mlp"})
             "path=houses.csv target=price",
         ),
         ("+experiment=digits_mlp data.seed=2 seed=1", "data.seed=2 seed=1"),
-        ("+experiment=x optimizer.lr=0.1 scheduler.lr=0.2", "optimizer.lr=0.1 scheduler.lr=0.2"),
+        (
+            "+experiment=x scheduler.lr=0.2 trainer.max_epochs=3 optimizer.lr=0.1",
+            "optimizer.lr=0.1 scheduler.lr=0.2 max_epochs=3",
+        ),
         ("+experiment=digits_mlp optimizer.lr=0.00012345678", "lr=0.0001235"),
         ("+experiment=x +model.extra='a b' ~callbacks.early test=false name=n", "extra=a b"),
     ],

@@ -24,6 +24,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 NOT_RUN = {
     "make run": "installs; its target is looked up below",
     "make test": "is what runs this test",
+    "python -m pipeline task=ui": "serves until Ctrl-C; tests/tasks/test_ui.py looks at what it prints",
     "make ui": "starts a server; its target is looked up below",
     "MLFLOW_TRACKING_URI=sqlite:///experiments/mlflow.db mlflow models serve -m models:/digits@champion "
     "--env-manager local --port 5001": "tests/scenarios/test_serving.py starts it",

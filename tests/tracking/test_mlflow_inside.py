@@ -121,6 +121,7 @@ def test_the_pages_open_a_view_by_its_key(store: tuple[str, str]) -> None:
     words = {
         inside.SHARED_VIEW,
         "viewStateShareKey",
+        "workflowType",
         "compareRunsMode",
         *state,
         *(key for card in cards for key in card),

@@ -52,6 +52,8 @@ def differences(words: Sequence[str], with_groups: bool = True) -> str:
         if key.startswith("~") or not _is_told(key) or (key in ("data", "model") and not with_groups):
             continue
         told[key] = shortened(value)
+    # What says most comes first: a list shows the beginning of a name.
+    told = dict(sorted(told.items(), key=lambda item: _place(item[0])))
     last = [key.rpartition(".")[2] for key in told]
     shown: list[str] = []
     for (key, value), name in zip(told.items(), last, strict=True):
@@ -80,6 +82,12 @@ def _is_told(key: str) -> bool:
     parts = key.split(".")
     kinds = [ABOUT[name] for end in range(len(parts), 0, -1) if (name := ".".join(parts[:end])) in ABOUT]
     return bool(kinds) and kinds[0] in _SAID and key not in _UNTOLD
+
+
+def _place(key: str) -> int:
+    order = ("data", "model", "optimizer", "scheduler")
+    section = key.partition(".")[0]
+    return order.index(section) if section in order else len(order) + (section in ("trainer", "callbacks"))
 
 
 def _asks_for_experiment(words: Sequence[str]) -> bool:

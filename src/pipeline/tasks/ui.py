@@ -46,15 +46,15 @@ def addresses(store: Store, server: str, experiment: str | None) -> list[str]:
         UserError: There is no such experiment.
     """
     views = store.views()
-    if experiment is not None and experiment not in views:
+    known = {view.experiment for view in views}
+    if experiment is not None and experiment not in known:
         raise UserError(
-            f"task.experiment={experiment}: no run was recorded in it. {suggest(experiment, views)}"
+            f"task.experiment={experiment}: no run was recorded in it. {suggest(experiment, known)}"
         )
-    return [
-        f"{name}: {server.rstrip('/')}{address}"
-        for name, address in views.items()
-        if experiment in (None, name)
-    ] or [f"No run yet: {server}"]
+    shown = [view for view in views if experiment in (None, view.experiment)]
+    return [f"{view.title}: {server.rstrip('/')}{view.address}" for view in shown] or [
+        f"No run yet: {server}"
+    ]
 
 
 def _check_port(port: int) -> None:

@@ -35,9 +35,13 @@ def view_address(experiment_id: str, key: str | None, charts: bool = False) -> s
         key: Key of the view; None for the page as MLflow opens it.
         charts: Whether the page shows charts instead of the table.
     """
-    asked = {"viewStateShareKey": key, "compareRunsMode": "CHART" if charts else None}
-    query = urlencode({name: value for name, value in asked.items() if value})
-    return f"/#/experiments/{experiment_id}/runs" + (f"?{query}" if query else "")
+    # Its pages open on what is for language models otherwise.
+    asked = {"workflowType": "machine_learning"}
+    if key is not None:
+        asked["viewStateShareKey"] = key
+    if charts:
+        asked["compareRunsMode"] = "CHART"
+    return f"/#/experiments/{experiment_id}/runs?{urlencode(asked)}"
 
 
 def view_column(kind: str, name: str) -> str:

@@ -15,7 +15,7 @@ from pipeline.errors import UserError
 from pipeline.tracking.addresses import absolute_uri, sqlite_path
 from pipeline.tracking.mlflow_inside import view_address
 from pipeline.tracking.store import KEY_TAG, as_default, open_client
-from pipeline.tracking.views import save_view
+from pipeline.tracking.views import save_view, studies
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -78,6 +78,21 @@ class Version:
     aliases: list[str]
     description: str
     tags: dict[str, str]
+
+
+@dataclass(frozen=True)
+class View:
+    """A page of MLflow on which runs are compared.
+
+    Args:
+        experiment: Name of the experiment.
+        title: What it shows.
+        address: Its address behind the server's.
+    """
+
+    experiment: str
+    title: str
+    address: str
 
 
 class Store:
@@ -145,22 +160,31 @@ class Store:
         """Address of the store without its password."""
         return mask(self.uri)
 
-    def views(self) -> dict[str, str]:
-        """By the name of each experiment that has runs, the address (behind the server's) that compares them.
+    def views(self) -> list[View]:
+        """The pages on which runs are compared: those of the newest runs first, each experiment before its sweeps.
 
-        The view is made anew as the runs are now; that of the newest runs comes first.
+        What they show is made anew as the runs are now.
         """
-        found: list[tuple[int, str, str]] = []
+        found: list[tuple[int, list[View]]] = []
         for experiment in self._asked(self._client.search_experiments):
-            newest = self._asked(
-                lambda one: self._client.search_runs([one], order_by=["start_time DESC"], max_results=1),
-                experiment.experiment_id,
-            )
-            if newest:
-                key = self._asked(save_view, self._client, experiment.experiment_id)
-                address = view_address(experiment.experiment_id, key)
-                found.append((newest[0].info.start_time, str(experiment.name), address))
-        return {name: address for _, name, address in sorted(found, reverse=True)}
+            name, number = str(experiment.name), str(experiment.experiment_id)
+            newest = self._newest(number)
+            if newest is None:
+                continue
+            key = self._asked(save_view, self._client, number)
+            pages = [View(name, name, view_address(number, key))]
+            pages += [
+                View(name, f"{name}, {study}", view_address(number, study, charts=True))
+                for study in studies(experiment.tags)
+            ]
+            found.append((newest, pages))
+        return [page for _, pages in sorted(found, key=lambda pair: -pair[0]) for page in pages]
+
+    def _newest(self, experiment_id: str) -> int | None:
+        """When the newest run of an experiment began, in milliseconds since 1970; None where it has none."""
+        order = ["start_time DESC"]
+        runs = self._asked(lambda: self._client.search_runs([experiment_id], order_by=order, max_results=1))
+        return int(runs[0].info.start_time) if runs else None
 
     def set_tags(self, run: str, tags: Mapping[str, Any]) -> None:
         """Set tags of a run that has ended (one that is being recorded has `Run.set_tags`)."""

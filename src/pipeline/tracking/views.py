@@ -18,6 +18,8 @@ OBJECTIVE_TAG, MODE_TAG = "objective", "objective.mode"
 UNCOMPARED_TAG = "pipeline.uncompared"
 STUDY_TAG = "sweep.study"
 
+_SWEEP = "sweep-"
+
 SETTINGS_SHOWN = 8
 """Largest number of settings that a view has a column for."""
 _RUNS_READ = 500
@@ -36,7 +38,13 @@ def objective_tags(metric: str, mode: str) -> dict[str, str]:
 
 def sweep_key(study: str) -> str:
     """Key of the view of a sweep's trials."""
-    return "sweep-" + "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in study)
+    return _SWEEP + "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in study)
+
+
+def studies(tags: Mapping[str, str]) -> list[str]:
+    """The keys of the sweeps' views among the tags of an experiment."""
+    start = SHARED_VIEW + _SWEEP
+    return [name.removeprefix(SHARED_VIEW) for name in sorted(tags) if name.startswith(start)]
 
 
 def recorded_name(metric: str) -> str:
