@@ -128,7 +128,8 @@ def view(
         "compareRunSections": [
             {"uuid": "compared", "name": "Compared", "display": True, "isReordered": False}
         ],
-        "isAccordionReordered": False,
+        # Sections are sorted by name otherwise, and this one is to be the first.
+        "isAccordionReordered": True,
     }
 
 
