@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UserError
@@ -53,6 +55,7 @@ def run_once(hydra: Hydra, name: str, cfg: DictConfig, task: Callable[[DictConfi
 
     cfg.hydra.mode = RunMode.RUN
     _take_up(cfg)
+    _can_be_written(Path(str(cfg.hydra.run.dir)))
     configure_log(cfg.hydra.hydra_logging, cfg.hydra.verbose)
     callbacks = Callbacks(cfg)
     callbacks.on_run_start(config=cfg, config_name=name)
@@ -70,16 +73,34 @@ def run_once(hydra: Hydra, name: str, cfg: DictConfig, task: Callable[[DictConfi
     return outcome(job)
 
 
+def _can_be_written(directory: Path) -> None:
+    """Make a directory for what a command leaves behind.
+
+    Raises:
+        UserError: It cannot be made, or not be written to.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"{directory} cannot be written to ({error.strerror or error}): what a run leaves behind lies there; "
+            "set paths.experiments_dir=DIRECTORY to one that can"
+        ) from None
+
+
 def _take_up(cfg: DictConfig) -> None:
     """With ``resume``, have the run go on in the directory that it has, where Hydra's files stay as they were."""
     if cfg.get("resume") is None:
         return
-    from pipeline.runs.state import find_resumable
+    from pipeline.runs.state import find_resumable, read
 
     directory = find_resumable(cfg)
     if directory is not None:
         cfg.hydra.run.dir = str(directory)
-        cfg.hydra.output_subdir = None
+        if read(directory).get("status") != "finished":
+            cfg.hydra.output_subdir = None
 
 
 def run_many(hydra: Hydra, name: str, cfg: DictConfig) -> int:
@@ -91,6 +112,7 @@ def run_many(hydra: Hydra, name: str, cfg: DictConfig) -> int:
     from pipeline.config.hydra_inside import Callbacks
     from pipeline.tasks import run_task
 
+    _can_be_written(Path(str(cfg.hydra.sweep.dir)))
     configure_log(cfg.hydra.hydra_logging, cfg.hydra.verbose)
     callbacks = Callbacks(cfg)
     callbacks.on_multirun_start(config=cfg, config_name=name)

@@ -247,6 +247,20 @@ def higher_is_better(name: str) -> bool:
     return direction(name) == "max"
 
 
+def contradiction(name: str, direction: str) -> str:
+    """A word of warning where a direction goes against what a metric means; empty elsewhere.
+
+    Args:
+        name: Name of the metric.
+        direction: ``maximize`` or ``minimize``.
+    """
+    way = _direction(name)
+    if way is None or direction.startswith(way):
+        return ""
+    more = "more" if way == "max" else "less"
+    return f"{direction} is asked for, but {more} of {name} is better: the worst is looked for"
+
+
 def in_order(names: Iterable[str]) -> list[str]:
     """The names as a table shows them: the loss, what a model is judged by, the rest, at the end what is not known."""
     return sorted(names, key=lambda name: (_place(name), name))

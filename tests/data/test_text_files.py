@@ -28,6 +28,7 @@ from pipeline.data.text.imdb import Imdb
 from pipeline.data.text.reuters import Reuters, story_text
 from pipeline.data.text.words import tokenise, tokenise_fast
 from pipeline.errors import UserError
+from pipeline.evaluation.inputs import chunks
 
 REVIEWS = {"pos": ["a good film", "good fun"], "neg": ["a bad film", "bad, sad"]}
 
@@ -129,6 +130,29 @@ def test_the_most_frequent_words_are_those_a_counter_finds(tmp_path: Path) -> No
     assert data.encoder.words == expected  # type: ignore[attr-defined]
     multi_hot = [[float(word in tokenise(text)) for word in expected] for text in texts]
     assert inputs(data.train).tolist() == multi_hot
+
+
+def test_the_texts_of_several_columns_are_joined(tmp_path: Path) -> None:
+    rows = [("good", "film"), ("bad", None), ("good", "plot"), ("dull", "plot")] * 10
+    frame = pd.DataFrame(rows, columns=["title", "body"]).assign(label=["p", "n", "p", "n"] * 10)
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    frame.to_json(tmp_path / "t.jsonl", orient="records", lines=True)
+    data = TextTable(
+        str(tmp_path / "t.csv"),
+        text=["title", "body"],
+        validation_fraction=0,
+        test_fraction=0,
+        data_dir=tmp_path,
+    )
+    data.setup()
+    x = data.train.take(torch.arange(40))[0]
+    encoder = restored(data.encoder.to_state())
+    assert torch.equal(encoder.encode(["good film", "bad", "good plot", "dull plot"] * 10), x)
+    for name in ("t.csv", "t.jsonl"):
+        (some,) = chunks(str(tmp_path / name), encoder, 100)
+        assert torch.equal(encoder.encode(some.raw), x), name
+    with pytest.raises(UserError, match="lacks the column 'body'"):
+        encoder.encode(frame[["title", "label"]])
 
 
 def test_a_folder_a_class_is_read_with_its_own_test_folder_if_there_is_one(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
+from pipeline.config.quoting import understood
 from pipeline.errors import UserError
 from pipeline.sweeps.space import SearchSpace, as_override, describe, grid, jobs, own_settings, read_space
 
@@ -109,6 +110,24 @@ def test_grid_is_every_combination_and_leaves_the_end_of_a_range_out() -> None:
     assert grid(found) == [{"a": a, "b": b, "c": c} for a in "xy" for b in (1, 2, 3) for c in (0.0, 0.25)]
     with pytest.raises(UserError, match="discrete"):
         grid(read_space({"a": "interval(0.0,1.0)"}, []))
+
+
+@pytest.mark.parametrize(
+    ("choices", "meant"),
+    [
+        ("choice(null,1.0)", [None, 1.0]),
+        ("choice([64,32],[16])", [[64, 32], [16]]),
+        ("choice(null,{a: {b: 2.0}})", [None, {"a": {"b": 2.0}}]),
+        ("choice(',',';')", [",", ";"]),
+        ("choice('a b',c)", ["a b", "c"]),
+    ],
+)
+def test_choices_of_any_kind_are_tried_by_both_sweepers(choices: str, meant: list[object]) -> None:
+    (word,) = understood([f"data.costs={choices}"])
+    space = read_space({"k": choices}, [])
+    tried = [as_override("k", choice) for choice in space.distributions["k"].choices]  # type: ignore[attr-defined]
+    for words in (tried, [f"k={job['data.costs']}" for job in jobs([word])]):
+        assert [OverridesParser.create().parse_override(one).value() for one in words] == meant
 
 
 def test_jobs_of_a_multirun_are_hydras() -> None:

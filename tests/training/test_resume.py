@@ -133,6 +133,26 @@ def test_a_resumed_run_is_the_uninterrupted_one(
     assert find_resumable(resumed) is None
 
 
+def test_a_finished_run_goes_on_for_more_epochs_as_if_it_had_known(tmp_path: Path) -> None:
+    whole = run(tmp_path / "whole", settings(tmp_path))
+    directory = tmp_path / "runs/short"
+    run(directory, settings(tmp_path, "trainer.max_epochs=2"))
+    longer = settings(tmp_path, "resume=short")
+    assert find_resumable(longer) == directory
+    found = run(directory, longer)
+    assert_same(found, whole)
+    assert any("went on after 2 epochs" in note for note in found.notes)
+    with pytest.raises(UserError, match=r"after 4 epochs; .* trainer.max_epochs=8; .*ckpt_path="):
+        find_resumable(settings(tmp_path, "resume=short"))
+
+
+def test_a_schedule_that_was_laid_out_does_not_go_on(tmp_path: Path) -> None:
+    cosine = "scheduler=cosine"
+    run(tmp_path / "runs/short", settings(tmp_path, cosine, "trainer.max_epochs=2"))
+    with pytest.raises(UserError, match=r"laid out for 2 epochs.*ckpt_path="):
+        find_resumable(settings(tmp_path, cosine, "resume=short"))
+
+
 def test_the_best_weights_survive_a_cut_before_they_were_due_on_disk(
     tmp_path: Path, cut_at: Callable[..., None]
 ) -> None:

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from pipeline.config import template
+from pipeline.config.allowing import working_directory
 from pipeline.config.checks import check, check_overrides
 from pipeline.config.hydra_inside import HydraLoader, create_config_search_path, set_version_base
 from pipeline.config.nearest import suggest
@@ -48,6 +49,9 @@ _LENGTHS = frozenset(
     )
 )
 """Settings that say how long a training is."""
+
+_PATHS = ("data.path", "data.test_path", "task.input", "task.output", "task.run_dir", "ckpt_path")
+"""Settings that are paths, beside those of ``paths``."""
 
 _RECIPES = {"csv": "table"}
 """What data of one's own is trained by where nothing says how, by data set."""
@@ -284,6 +288,12 @@ def _settle(cfg: DictConfig) -> None:
             value = OmegaConf.select(cfg, f"paths.{key}", throw_on_missing=False)
             if isinstance(value, str) and value:
                 cfg.paths[key] = str(Path(value).expanduser().absolute())
+        if OmegaConf.select(cfg, "hydra.job.chdir"):
+            # The job works in its own directory; what was typed is meant from where it was typed.
+            for key in _PATHS:
+                value = OmegaConf.select(cfg, key, throw_on_missing=False)
+                if isinstance(value, str) and value not in ("", "-") and "://" not in value:
+                    OmegaConf.update(cfg, key, str(working_directory() / Path(value).expanduser()))
 
 
 def _keep_typed_length(cfg: DictConfig, overrides: Sequence[str]) -> None:

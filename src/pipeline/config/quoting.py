@@ -16,6 +16,7 @@ PLAIN = re.compile(
 _FUNCTIONS = re.compile(
     r"(?:choice|range|interval|glob|sort|shuffle|tag|extend_list|str|int|float|bool|json_str)\("
 )
+_CHOICE = re.compile(r"(?P<key>[^=]+)=\s*choice\((?P<choices>.*)\)\s*", re.DOTALL)
 _SIMPLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _WORDS = re.compile(r"true|false|null|nan|inf", re.IGNORECASE)
 
@@ -30,6 +31,7 @@ def understood(words: Sequence[str]) -> list[str]:
 
 
 def _understood(word: str) -> str:
+    word = listed_choices(word)
     parts = PLAIN.fullmatch(word)
     if parts is None:
         return word
@@ -48,6 +50,31 @@ def _understood(word: str) -> str:
     if meant is not None and not meant.is_sweep_override() and meant.value() == value:
         return word
     return before + quoted(value)
+
+
+def listed_choices(word: str) -> str:
+    """``key=choice(null,1.0)`` as ``key=null,1.0``, which means the same: Hydra's function takes no null.
+
+    Args:
+        word: An override; what Hydra reads as it is stays.
+    """
+    choices = _CHOICE.fullmatch(word)
+    if choices is None or _parsed(word) is not None:
+        return word
+    plain = f"{choices['key']}={choices['choices']}"
+    meant = _parsed(plain)
+    return plain if meant is not None and meant.is_choice_sweep() else word
+
+
+def typed_again(text: str) -> str:
+    """A choice as it stands in an override: in quotation marks where it would not be read as one value.
+
+    Example:
+        >>> typed_again("adam"), typed_again(";")
+        ('adam', '";"')
+    """
+    meant = _parsed(f"x={text}")
+    return quoted(text) if meant is None or meant.is_sweep_override() else text
 
 
 def _is_one(value: str) -> bool:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from pipeline.config.omegaconf_inside import register_resolver, resolver_names
 from pipeline.errors import UserError
@@ -44,6 +45,7 @@ def register() -> None:
     # Cached with the configuration: one value for all who ask, another one for the next run.
     register_resolver("unique", lambda: secrets.token_hex(3), use_cache=True)
     register_resolver("run_dir", _run_directory)
+    register_resolver("params", _parameter)
     # What follows from the data stays as it is written until the data is there: Spec.filled_in puts the number in.
     register_resolver("spec", lambda name: f"${{spec:{name}}}")
 
@@ -77,6 +79,20 @@ def _environment(name: str, default: Any = ...) -> Any:
     if default is ...:
         raise UserError(f"the environment variable {name} is not set")
     return default
+
+
+def _parameter(name: str) -> Any:
+    """A value of the params.yaml beside the command: DVC puts words into a stage's command, but no lists."""
+    from pipeline.config.allowing import working_directory
+
+    file = working_directory() / "params.yaml"
+    try:
+        found = OmegaConf.select(OmegaConf.load(file), name)
+    except (OSError, OmegaConfBaseException) as error:
+        raise UserError(f"${{params:{name}}}: {file} cannot be read: {error}") from None
+    if found is None:
+        raise UserError(f"${{params:{name}}}: {file} has no {name}")
+    return found
 
 
 def _switched_off(name: str) -> Any:

@@ -23,6 +23,7 @@ from pipeline.data.tables.formats import FORMATS, TableFormat, encoding_of, text
 from pipeline.data.tables.frames import with_numbers
 from pipeline.data.tables.packed import opened_text, suffix_of
 from pipeline.data.tables.sheets import read_sheet
+from pipeline.data.text.encoders import joined_texts, named
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
@@ -175,7 +176,11 @@ def _json_lines(source: _Source, form: str) -> Iterator[Samples]:
 
 def _json_value(value: Any, number: int, source: _Source) -> Any:
     if source.kind == "text" and isinstance(value, dict) and not source.beside:
-        value = value.get(source.encoder.signature()["column"], value.get("text"))
+        columns = named(getattr(source.encoder, "column", "text"))
+        if len(columns) > 1 and set(columns) <= set(value):
+            value = joined_texts([value[name] for name in columns])
+        else:
+            value = value.get(columns[0] if len(columns) == 1 else "text", value.get("text"))
     wanted: tuple[type, ...] = {"text": (str,), "columns": (dict,), "tensor": (list,)}[source.kind]
     if not isinstance(value, (dict,) if source.beside else wanted):
         names = {
@@ -214,8 +219,9 @@ def _csv(source: _Source, form: str) -> Iterator[Samples]:
 def _columns(encoder: Encoder) -> list[str]:
     """Names of columns that the model knows."""
     signature = encoder.signature()
-    own = [signature["column"]] if "column" in signature else []
-    return [*own, *(column["name"] for column in signature.get("columns", ()))]
+    if "column" in signature and "columns" not in signature:
+        return [signature["column"]]
+    return [column["name"] for column in signature.get("columns", ())]
 
 
 def _sheet(source: _Source, form: str) -> Iterator[Samples]:

@@ -50,8 +50,10 @@ class Recurrent(BaseModule):
         if cell not in CELLS:
             raise UserError(f"unknown model.cell {cell!r}; expected one of {sorted(CELLS)}")
         if self.spec.input in ("vector", "bag"):
+            # A text has an order, as long as it is not made a bag of words.
+            way = "set data.input=tokens" if self.spec.input == "bag" else "use model=mlp"
             raise UserError(
-                f"model={cell} needs sequences or images, but this data gives {self.spec.input}; use model=mlp"
+                f"model={cell} needs sequences or images, but this data gives {self.spec.input}; {way}"
             )
         if bidirectional and self.spec.per_step:
             self._refuse_the_future()

@@ -53,8 +53,19 @@ def is_main_process() -> bool:
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
-def open_run(cfg: DictConfig, directory: Path, hooks: Hooks, name: str, resume: bool = False) -> AnyRun:
-    """Start recording the run in ``directory``, if the configuration asks for it."""
+def open_run(
+    cfg: DictConfig, directory: Path, hooks: Hooks, name: str, resume: bool = False, longer: bool = False
+) -> AnyRun:
+    """Start recording the run in ``directory``, if the configuration asks for it.
+
+    Args:
+        cfg: The configuration.
+        directory: Directory of the run.
+        hooks: What the caller adds.
+        name: Name of the run.
+        resume: Whether it goes on.
+        longer: Whether it was finished, and goes on for more epochs than it was recorded with.
+    """
     if not cfg.logger.get("mlflow") or not is_main_process():
         return NoRun()
     commit, dirty = git_state()
@@ -80,8 +91,12 @@ def open_run(cfg: DictConfig, directory: Path, hooks: Hooks, name: str, resume: 
         tags={key: value for key, value in tags.items() if value},
         resume=resume,
     )
+    if longer:
+        # MLflow lets no parameter change: the configuration that it is repeated from does.
+        run.set_tags({"trainer.max_epochs": cfg.trainer.max_epochs})
     if not resume:
         run.log_params(settings_of(cfg, NOT_RECORDED))
+    if not resume or longer:
         run.log_text(OmegaConf.to_yaml(cfg, resolve=True), "config.yaml")
     return run
 
@@ -185,7 +200,7 @@ def class_signature(
 
     if inputs["type"] == "tensor":
         columns = [signatures.tensor(inputs["dtype"], inputs["shape"])]
-    elif inputs["type"] == "text":
+    elif inputs["type"] == "text" and "columns" not in inputs:
         columns = [signatures.column("string")]
     else:
         columns = [

@@ -29,7 +29,13 @@ class RunState:
 
     def begin(self, cfg: DictConfig) -> None:
         """Note that a process takes the run up."""
-        self._write("running", fingerprint=fingerprint(cfg), experiment=str(cfg.name), started=time.time())
+        self._write(
+            "running",
+            fingerprint=fingerprint(cfg),
+            experiment=str(cfg.name),
+            started=time.time(),
+            max_epochs=OmegaConf.select(cfg, "trainer.max_epochs"),
+        )
 
     @contextmanager
     def ended_by(self) -> Iterator[None]:
@@ -83,6 +89,8 @@ def find_resumable(cfg: DictConfig) -> Path | None:
     serves for the first start and for every restart. The processes that a data-parallel launch starts are told their
     directory: for them it is None too.
 
+    A finished run goes on where ``trainer.max_epochs`` asks for more than it was trained for.
+
     Raises:
         UserError: There is no run of that id, it is finished, or it still runs.
     """
@@ -111,14 +119,35 @@ def find_resumable(cfg: DictConfig) -> Path | None:
         )
     state = read(directory)
     if state.get("status") == "finished":
-        raise UserError(
-            f"resume={cfg.resume}: the run in {directory} is finished; there is nothing left to do"
-        )
+        _check_longer(cfg, directory, state)
     if _alive(state):
         raise UserError(
             f"resume={cfg.resume}: the run in {directory} is still running as process {state['pid']}"
         )
     return directory
+
+
+def _check_longer(cfg: DictConfig, directory: Path, state: dict[str, Any]) -> None:
+    """Refuse to go on with a finished run, unless it is to be trained for more epochs and can be."""
+    before, wanted = state.get("max_epochs"), OmegaConf.select(cfg, "trainer.max_epochs")
+    checkpoint = RunState(directory).checkpoint()
+    finished = f"resume={cfg.resume}: the run in {directory} is finished"
+    weights = (
+        ""
+        if checkpoint is None
+        else f"; a run of its own that begins with its weights: ckpt_path={checkpoint} instead of resume"
+    )
+    if checkpoint is None or not isinstance(before, int):
+        raise UserError(f"{finished}; there is nothing left to do{weights}")
+    if not isinstance(wanted, int) or 0 <= wanted <= before:
+        more = f"trainer.max_epochs={before + max(1, before)}"
+        raise UserError(f"{finished} after {before} epochs; more of them goes on: {more}{weights}")
+    laid_out = OmegaConf.to_container(cfg.scheduler) if cfg.scheduler else {}
+    if isinstance(laid_out, dict) and "auto" in laid_out.values():
+        raise UserError(
+            f"{finished}, and its scheduler was laid out for {before} epochs: it cannot go on as if it had known"
+            f"{weights}"
+        )
 
 
 def _runs(directory: Path) -> Iterator[Path]:

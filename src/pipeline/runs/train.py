@@ -95,7 +95,8 @@ def train_one(cfg: DictConfig, hooks: Hooks, directory: Path) -> RunResult:
     plan = plan_of(cfg)
     directory.mkdir(parents=True, exist_ok=True)
     state = RunState(directory)
-    resuming = plan.resumes and bool(read(directory))
+    before = read(directory) if plan.resumes else {}
+    resuming, longer = bool(before), before.get("status") == "finished"
     name = run_name(cfg, hooks)
     try:
         data, model = _prepared(plan, hooks)
@@ -108,12 +109,17 @@ def train_one(cfg: DictConfig, hooks: Hooks, directory: Path) -> RunResult:
             raise
     asked = plan
     plan, notes = long_enough(plan, data)
-    tracked = open_run(cfg, directory, hooks, name, resume=resuming)
+    tracked = open_run(cfg, directory, hooks, name, resume=resuming, longer=longer)
     state.begin(cfg)
     with recorded(tracked), state.ended_by():
         go = _fit_and_test if trains_here(model) else fit_and_test_own
         result = go(plan, hooks, directory, data, model, tracked, state if resuming else None, started)
         result.notes += notes
+        if longer:
+            epochs = before.get("max_epochs")
+            result.notes.append(
+                f"went on after {epochs} epochs, whose model was tested on the test split too"
+            )
         if in_steps(model):
             result.notes += [] if notes else how_it_ended(asked, plan, data, result)
             result.unfinished = unfinished(asked, plan, result)

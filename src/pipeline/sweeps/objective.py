@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from pipeline import metrics as registry
 from pipeline.config.together import OF_TEST
 from pipeline.errors import UserError
+
+log = logging.getLogger(__name__)
 
 _DIRECTIONS = ("minimize", "maximize")
 # What a trial knows beside the metrics of its epochs; worth trading off against those.
@@ -39,7 +42,13 @@ def read_objectives(config: DictConfig, metrics: Any, direction: Any) -> tuple[l
             " name the metrics in hydra.sweeper.metrics=[val/accuracy,parameters]."
         )
     names = [_of_data(config) if name == "auto" else name for name in names]
-    return names, given or [_way(config, name) for name in names]
+    directions = given or [_way(config, name) for name in names]
+    for name, way in zip(names, directions, strict=True):
+        if warning := registry.contradiction(name, way):
+            log.warning(
+                "%s=%s: %s", "hydra.sweeper.direction" if given else "objective.direction", way, warning
+            )
+    return names, directions
 
 
 def _strings(value: Any) -> list[str]:

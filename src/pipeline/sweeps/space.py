@@ -22,6 +22,7 @@ from optuna.distributions import (
     json_to_distribution,
 )
 
+from pipeline.config.quoting import listed_choices, typed_again
 from pipeline.errors import UserError
 from pipeline.sweeps.optuna_inside import contains
 
@@ -107,11 +108,16 @@ def parse(arguments: Sequence[str], loader: ConfigLoader | None = None) -> list[
     found = []
     for argument in arguments:
         try:
-            found += parser.parse_overrides([argument])
+            found += parser.parse_overrides([listed_choices(argument)])
         except HydraException as error:
             reason = str(error.__cause__ or error).splitlines()[0]
             raise UserError(f"{argument}: cannot be read as an override of Hydra: {reason}") from error
     return found
+
+
+def _typed_value(value: Any) -> str:
+    # What stood in quotation marks in a function has lost them.
+    return typed_again(value) if isinstance(value, str) else str(value)
 
 
 def _typed(value: Any) -> str:
@@ -162,7 +168,7 @@ def _encode(choice: Any) -> Value:
     """A choice as Optuna can store it: numbers and truth values as they are, the rest as it is typed."""
     if choice is None or isinstance(choice, bool | int | float):
         return choice
-    return Transformer.str(choice)
+    return typed_again(choice) if isinstance(choice, str) else Transformer.str(choice)
 
 
 def as_override(key: str, value: Value) -> str:
@@ -285,5 +291,9 @@ def jobs(arguments: Sequence[str], loader: ConfigLoader | None = None) -> list[d
                 " hydra/sweeper=optuna draws from intervals."
             )
         key = override.get_key_element()
-        rows = [{**row, key: value} for row in rows for value in override.sweep_string_iterator()]
+        rows = [
+            {**row, key: value}
+            for row in rows
+            for value in map(_typed_value, override.sweep_string_iterator())
+        ]
     return rows

@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline.files import write_text
 from pipeline.tracking import journal
+from pipeline.tracking.moved import found_again
 from pipeline.tracking.process import Owner, is_alive, is_hidden
 
 FOLDER = ".tracking"
@@ -76,7 +77,7 @@ def find_directory(experiments_dir: Path, run: str) -> Path | None:
         None where no such run was started in this experiments directory or its directory is gone.
     """
     for record in reversed(list(known_runs(experiments_dir))):
-        directory = Path(record["directory"])
+        directory = found_again(Path(record["directory"]), experiments_dir)
         if directory.is_dir() and run in (
             record["key"],
             journal.Cursor.load(tracking_folder(directory)).run_id,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.tracking.addresses import sqlite_path
 from pipeline.tracking.journal import locked
+from pipeline.tracking.moved import adopt
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -35,6 +36,7 @@ def open_client(uri: str) -> "MlflowClient":
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
     # The tables of a new store are made on first use: two processes must not both be first.
     with locked(path.with_name(f".{path.name}.lock")):
+        adopt(path)
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         client.search_experiments(max_results=1)
     return client

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import logging
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -21,6 +22,8 @@ from pipeline.models.foreign import Foreign
 from pipeline.training.libraries import library_of
 from pipeline.training.plan import FitPlan, Node
 from pipeline.training.step import Optimisation
+
+log = logging.getLogger(__name__)
 
 _FUSED = ("torch.optim.Adam", "torch.optim.AdamW")
 """Optimisers whose step is one kernel where that exists: a fifth of the step of a small MLP is saved."""
@@ -158,6 +161,8 @@ def monitored(plan: FitPlan, data: DataModule) -> tuple[str | None, str]:
     if asked is None:
         return None, data.spec.monitor[1]
     metric, mode = judged_by(plan, data.spec, asked)
+    if plan.direction != "auto" and (warning := metrics.contradiction(metric, plan.direction)):
+        log.warning("objective.direction=%s: %s", plan.direction, warning)
     if data.validation is None and metric.startswith("val/"):
         return None, mode
     return metric, mode

@@ -38,13 +38,29 @@ def cached(
         return found
     from filelock import FileLock
 
-    entry.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(str(entry) + ".lock"):
+    lock = FileLock(str(entry) + ".lock")
+    try:
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError as error:
+        log.warning(
+            "%s cannot be written to (%s): what is prepared is not kept",
+            entry.parent,
+            error.strerror or error,
+        )
+        return _arrays(*build())
+    try:
         if (found := _read(entry)) is not None:
             return found
         arrays, value = build()
         _write(entry, arrays, value)
-        return {key: np.asarray(array) for key, array in arrays.items()}, value
+        return _arrays(arrays, value)
+    finally:
+        lock.release()
+
+
+def _arrays(arrays: Arrays, value: Any) -> tuple[dict[str, np.ndarray], Any]:
+    return {key: np.asarray(array) for key, array in arrays.items()}, value
 
 
 def _read(entry: Path) -> tuple[dict[str, np.ndarray], Any] | None:

@@ -6,7 +6,7 @@ Training, prediction, tests on other data and the writer of memory-mapped tables
 from __future__ import annotations
 
 import json as plain_json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -119,7 +119,7 @@ def read_batches(path: Path, how: TableFormat) -> Iterator[pa.Table]:
 
 
 def read_rows(
-    path: Path, columns: Mapping[str, str], how: TableFormat | None = None
+    path: Path, columns: Sequence[tuple[str, str]], how: TableFormat | None = None
 ) -> Iterator[tuple[Any, ...]]:
     """Some columns of a table as they are written, a row at a time; None where a value is missing.
 
@@ -128,7 +128,7 @@ def read_rows(
 
     Args:
         path: The file.
-        columns: Names of the columns by the setting that named each.
+        columns: The setting that named each column, and its name.
         how: How the file is written.
 
     Raises:
@@ -148,7 +148,7 @@ def read_rows(
             batches = parquet_batches(path) if kind == "parquet" else [read_sheet(path, how, kind)]
             for batch in batches:
                 _require(batch.column_names, columns, path)
-                yield from zip(*(batch.column(name).to_pylist() for name in columns.values()), strict=True)
+                yield from zip(*(batch.column(name).to_pylist() for _, name in columns), strict=True)
             return
         encoding = encoding_of(path, how)
         with opened_text(path, encoding) as text:
@@ -158,7 +158,7 @@ def read_rows(
                     if not isinstance(row, dict):
                         raise UserError(f"{path}, line {number} is no object with the columns' names")
                     seen |= dict.fromkeys(row)
-                    yield tuple(row.get(name) for name in columns.values())
+                    yield tuple(row.get(name) for _, name in columns)
                 if seen:
                     _require(list(seen), columns, path)
                 return
@@ -166,7 +166,7 @@ def read_rows(
                 text, str(path), how, kind, as_text=True, header=how.header is not False
             ):
                 _require(batch.column_names, columns, path)
-                yield from zip(*(batch.column(name).to_pylist() for name in columns.values()), strict=True)
+                yield from zip(*(batch.column(name).to_pylist() for _, name in columns), strict=True)
     except UnicodeError:
         name = "UTF-8" if encoding == "utf-8-sig" else encoding
         raise UserError(wrong_encoding(path, name, "it")) from None
@@ -174,8 +174,8 @@ def read_rows(
         raise UserError(f"{path} cannot be read as a table: {in_short(error)}") from None
 
 
-def _require(names: Sequence[str], wanted: Mapping[str, str], path: Path) -> None:
-    for key, name in wanted.items():
+def _require(names: Sequence[str], wanted: Sequence[tuple[str, str]], path: Path) -> None:
+    for key, name in wanted:
         if name not in names:
             raise UserError(f"{path} has no column {name!r}; it has {list(names)}: set {key} to one of them")
 

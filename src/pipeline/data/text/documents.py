@@ -45,8 +45,8 @@ class Documents(DataModule):
 
     stand_ins = tuple(STAND_INS)
 
-    column = "text"
-    """Name of the column of texts, where they come from a table."""
+    column: str | list[str] = "text"
+    """Name of the column of texts, or of several whose texts are joined, where they come from a table."""
 
     format = TableFormat()
     """How the files of texts are written."""

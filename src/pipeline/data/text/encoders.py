@@ -25,12 +25,13 @@ class TextEncoder(Encoder):
     """What encoders of text share: the raw input is strings, alone or as a column of a table.
 
     Args:
-        column: Name of the column of texts that training read; ``text`` is understood as well.
+        column: Name of the column of texts that training read, or of several whose texts are joined; ``text`` is
+            understood as well.
         written: How the training file is written (arguments of :class:`TableFormat` that differ from the defaults):
             files to predict are read in the same way.
     """
 
-    def __init__(self, column: str = "text", written: dict[str, Any] | None = None) -> None:
+    def __init__(self, column: str | list[str] = "text", written: dict[str, Any] | None = None) -> None:
         self.column, self.written = column, TableFormat(**(written or {}))
 
     def example(self) -> pd.DataFrame:
@@ -53,7 +54,11 @@ class TextEncoder(Encoder):
         return {"written": written} if written else {}
 
     def signature(self) -> dict[str, Any]:
-        return {"type": "text", "column": self.column}
+        if isinstance(self.column, str):
+            return {"type": "text", "column": self.column}
+        # A table with these columns is understood, and a text that is joined already.
+        columns = [{"name": name, "dtype": "string", "required": False} for name in (*self.column, "text")]
+        return {"type": "text", "column": "text", "columns": columns}
 
 
 class BagEncoder(TextEncoder):
@@ -72,7 +77,7 @@ class BagEncoder(TextEncoder):
         self,
         words: list[str],
         ngrams: int = 1,
-        column: str = "text",
+        column: str | list[str] = "text",
         written: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(column, written)
@@ -111,7 +116,7 @@ class TokensEncoder(TextEncoder):
         words: list[str],
         max_length: int | None = None,
         keep: str = "last",
-        column: str = "text",
+        column: str | list[str] = "text",
         written: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(column, written)
@@ -190,23 +195,39 @@ class CharacterEncoder(TextEncoder):
         return pd.DataFrame({"text": ["One morning", "The door"]})
 
 
-def strings(raw: Any, column: str = "text") -> list[str]:
-    """The texts of a batch of raw input: a list, array or column of strings, or a table.
+def named(column: str | list[str]) -> list[str]:
+    """The names of one or several columns."""
+    return [column] if isinstance(column, str) else column
+
+
+def joined_texts(texts: Sequence[Any]) -> str:
+    """The texts of several columns of a row as one; what is missing counts for nothing."""
+    return " ".join(text for text in texts if isinstance(text, str) and text)
+
+
+def strings(raw: Any, column: str | list[str] = "text") -> list[str]:
+    """The texts of a batch of raw input: a list, array or column of strings, rows by column, or a table.
 
     Args:
         raw: The input.
-        column: Name of a table's column of texts; one that is named ``text`` or is the only one is taken as well.
+        column: Name of a table's column of texts, or of several; one that is named ``text`` or is the only one is taken
+            as well.
 
     Raises:
         UserError: The input is something else; a single string is refused too, since a batch holds several.
     """
     if hasattr(raw, "columns"):
         names = list(raw.columns)
+        wanted = named(column)
+        if set(wanted) <= set(names) and len(wanted) > 1:
+            return [joined_texts(row) for row in zip(*(raw[name] for name in wanted), strict=True)]
         found = next(
-            (name for name in (column, "text") if name in names), names[0] if len(names) == 1 else None
+            (name for name in (*wanted[: len(wanted) == 1], "text") if name in names),
+            names[0] if len(names) == len(wanted) == 1 else None,
         )
         if found is None:
-            raise UserError(f"the input lacks the column {column!r}; it has {names}")
+            lacks = ", ".join(repr(name) for name in wanted if name not in names)
+            raise UserError(f"the input lacks the column {lacks}; it has {names}")
         raw = raw[found]
     if isinstance(raw, (str, bytes)) or not hasattr(raw, "__iter__"):
         raise UserError(f"got a single {type(raw).__name__}, expected a list of texts; pass [text]")

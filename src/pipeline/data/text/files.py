@@ -11,6 +11,7 @@ from pipeline.data.tables.files import read_rows
 from pipeline.data.tables.formats import TableFormat
 from pipeline.data.text.corpus import TEST, TRAIN, Corpus, Document
 from pipeline.data.text.documents import Documents
+from pipeline.data.text.encoders import joined_texts, named
 from pipeline.data.text.reading import content_of, read_text
 from pipeline.errors import UserError
 
@@ -61,7 +62,7 @@ class TextTable(Documents):
 
     Args:
         path: File of the table; its name tells its form (``.csv``, ``.tsv``, ``.parquet``, ``.jsonl`` …).
-        text: Name of the column of texts.
+        text: Name of the column of texts; of several columns the texts are joined, in this order.
         target: Name of the column of classes.
         test_path: Another file of the same form to test on; without one a share of the rows is held out.
         format: Form of the file where its name does not tell it.
@@ -74,7 +75,7 @@ class TextTable(Documents):
     def __init__(
         self,
         path: str,
-        text: str = "text",
+        text: str | list[str] = "text",
         target: str = "label",
         test_path: str | None = None,
         name: str = "text_csv",
@@ -85,8 +86,8 @@ class TextTable(Documents):
         **settings: Any,
     ) -> None:
         super().__init__(name=name, **{"target_name": target, **settings})
-        self.column = text
-        self.path, self.text, self.target = Path(path).expanduser(), text, target
+        self.column = text if isinstance(text, str) else list(text)
+        self.path, self.text, self.target = Path(path).expanduser(), self.column, target
         self.test_path = Path(test_path).expanduser() if test_path else None
         self.format = TableFormat(format, delimiter, encoding, sheet=sheet)
 
@@ -106,12 +107,12 @@ class TextTable(Documents):
 
     def _documents(self, path: Path, part: int) -> Iterator[Document]:
         rows = labelled = 0
-        columns = {"data.text": self.text, "data.target": self.target}
-        for text, label in read_rows(path, columns, self.format):
+        columns = [("data.text", name) for name in named(self.text)] + [("data.target", self.target)]
+        for *texts, label in read_rows(path, columns, self.format):
             rows += 1
             if label is not None and label == label:
                 labelled += 1
-                yield Document(text if isinstance(text, str) else "", str(label), part)
+                yield Document(joined_texts(texts), str(label), part)
         if not rows:
             raise UserError(f"{path} holds a header but no rows")
         if not labelled:
