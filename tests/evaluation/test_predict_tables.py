@@ -437,6 +437,7 @@ def tables(draw: st.DrawFn) -> Written:
     return Written(text.getvalue().encode(encoding), delimiter, encoding, tuple(names), tuple(chosen))
 
 
+@pytest.mark.timeout(3600)
 def test_generated_tables_give_the_same_answers_row_by_row_from_every_format(
     tmp_path: Path, long_form: bool
 ) -> None:

@@ -55,6 +55,10 @@ class Recurrent(BaseModule):
             raise UserError(
                 f"model={cell} needs sequences or images, but this data gives {self.spec.input}; {way}"
             )
+        if self.spec.unordered:
+            raise UserError(
+                f"model={cell} reads words in their order, but this data gives none; set data.input=tokens"
+            )
         if bidirectional and self.spec.per_step:
             self._refuse_the_future()
         self.pack, self.bidirectional = pack, bidirectional

@@ -80,7 +80,9 @@ def fit_at_once(fit: Fit) -> Fitted:
             found = learn_by_hand(fit, model, stop)
         else:
             assert isinstance(model, Linear)
-            found = solve(model, train, held_out, stop)
+            # Of ids the encoder hands on no more than which words there are.
+            weights = getattr(data.encoder, "weights", None) if getattr(data.encoder, "wide", False) else None
+            found = solve(model, train, held_out, stop, weights)
     seconds = time.perf_counter() - began
     history = found.history
     if held_out is not None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from pipeline.data.core.splits import Rows
+from pipeline.data.core.splits import RaggedRows, Rows
 from pipeline.errors import UserError
 from pipeline.models.layers import Standardised
 from pipeline.models.linear import Linear
@@ -21,9 +22,13 @@ _WORSE = 2
 """So many weaker penalties in a row that are worse on validation data, and the search ends."""
 _MAX_ITERATIONS = 2000
 _ROWS = 8192
+_WORDS = 2
+"""Ids that are no words of the vocabulary: padding, and what is not known."""
 
 
-def solve(model: Linear, train: Rows, held_out: Rows | None, stop: Stop) -> Grown:
+def solve(
+    model: Linear, train: Rows, held_out: Rows | None, stop: Stop, scale: Sequence[float] | None = None
+) -> Grown:
     """Give ``model`` the weights of the minimum.
 
     Args:
@@ -31,6 +36,7 @@ def solve(model: Linear, train: Rows, held_out: Rows | None, stop: Stop) -> Grow
         train: The training split.
         held_out: The validation split, which chooses the penalty where ``alpha`` is ``auto``.
         stop: Asked between two penalties.
+        scale: What stands for each word that occurs in a text, where the input is ids; None is 1.
 
     Raises:
         UserError: A setting does not fit, or the data is a sequence.
@@ -45,6 +51,9 @@ def solve(model: Linear, train: Rows, held_out: Rows | None, stop: Stop) -> Grow
             "model.solver=exact is for one target a sample; leave it out for model.solver=gradient"
         )
     x, y = _inputs(model, train), _targets(train)
+    factors = np.ones(x.shape[1]) if scale is None else np.concatenate([np.zeros(_WORDS), scale])
+    if scale is not None:
+        x = x.multiply(factors).tocsr()
     weights = np.asarray(spec.class_weights)[y.astype(int)] if spec.class_weights else None
     alphas: tuple[float, ...] = (1.0,) if held_out is None else ALPHAS
     if model.alpha != "auto":
@@ -52,7 +61,7 @@ def solve(model: Linear, train: Rows, held_out: Rows | None, stop: Stop) -> Grow
     best, chosen, worse, solver = math.inf, alphas[0], 0, None
     for alpha in alphas:
         solver = _solved(solver, x, y, weights, alpha, model)
-        _give(model, solver)
+        _give(model, solver, factors)
         loss = 0.0 if held_out is None else _loss(model, held_out)
         if solver is not None and (loss < best or alpha == alphas[0]):
             best, chosen, worse = loss, alpha, 0
@@ -69,6 +78,13 @@ def _inputs(model: Linear, split: Rows) -> Any:
     """What the weights are multiplied by, (samples, inputs); sparse for bags of words."""
     from scipy import sparse
 
+    if model.of_words:
+        assert isinstance(split, RaggedRows)
+        ids = (np.ones(len(split.tokens)), split.tokens.numpy(), split.indptr.numpy())
+        found = sparse.csr_matrix(ids, shape=(len(split), model.spec.vocabulary))
+        # Words that occur several times count as often.
+        found.sum_duplicates()
+        return found
     parts = []
     for rows in torch.arange(len(split)).split(_ROWS):
         part = model.normalised(split.take(rows)[0]).flatten(1).double().numpy()
@@ -99,10 +115,16 @@ def _solved(before: Any, x: Any, y: np.ndarray, weights: Any, alpha: float, mode
     return solver.fit(x, y, sample_weight=weights)
 
 
-def _give(model: Linear, solver: Any) -> None:
-    """The solution's weights, for the model's own outputs."""
-    spec, layer = model.spec, model.output
-    weight = np.zeros((spec.outputs, layer.in_features))
+def _give(model: Linear, solver: Any, factors: np.ndarray) -> None:
+    """The solution's weights, for the model's own outputs.
+
+    Args:
+        model: The model.
+        solver: The solution.
+        factors: What each input was multiplied by.
+    """
+    spec = model.spec
+    weight = np.zeros((spec.outputs, len(factors)))
     bias = np.zeros(spec.outputs)
     if spec.task == "multiclass":
         present = solver.classes_.astype(int)
@@ -116,11 +138,17 @@ def _give(model: Linear, solver: Any) -> None:
             weight[present], bias[present] = solver.coef_, solver.intercept_
     else:
         weight[0], bias[0] = solver.coef_.reshape(-1), float(np.asarray(solver.intercept_).reshape(-1)[0])
-        if isinstance(layer, Standardised):
-            weight, bias = weight / layer.std, (bias - layer.mean) / layer.std
+        if not model.of_words and isinstance(model.output, Standardised):
+            weight, bias = weight / model.output.std, (bias - model.output.mean) / model.output.std
+    weight = weight * factors
     with torch.no_grad():
-        layer.weight.copy_(torch.from_numpy(weight))
-        layer.bias.copy_(torch.from_numpy(bias))
+        if model.of_words:
+            model.words.weight.copy_(torch.from_numpy(weight.T))
+            model.words.weight[0] = 0.0
+            model.bias.copy_(torch.from_numpy(bias))
+        else:
+            model.output.weight.copy_(torch.from_numpy(weight))
+            model.output.bias.copy_(torch.from_numpy(bias))
 
 
 def _loss(model: Linear, split: Rows) -> float:

@@ -53,6 +53,7 @@ class Spec:
             nothing.
         target_mean: Mean of a regression target over the training split, where models work with a standardised one.
         target_std: Its standard deviation, likewise; the loss is in its units, metrics and outputs are not.
+        unordered: Whether the order of a sample's tokens says nothing: each is in it once (``tokens`` only).
     """
 
     task: Task
@@ -71,6 +72,7 @@ class Spec:
     top_k: int = 0
     target_mean: float = 0.0
     target_std: float = 1.0
+    unordered: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, for checkpoints and saved models."""

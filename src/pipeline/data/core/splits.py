@@ -89,10 +89,14 @@ class SparseRows(Rows):
         indices: Column numbers of all samples, one after the other.
         columns: Width of the expanded rows.
         y: Targets.
+        weights: What stands in a row for each column of its set, (columns,); None is 1 everywhere.
     """
 
-    def __init__(self, indptr: Tensor, indices: Tensor, columns: int, y: Tensor) -> None:
+    def __init__(
+        self, indptr: Tensor, indices: Tensor, columns: int, y: Tensor, weights: Tensor | None = None
+    ) -> None:
         self.indptr, self.indices, self.columns, self.y = indptr, indices, columns, y
+        self.weights = weights
 
     @classmethod
     def from_sets(cls, sets: list[Any], columns: int, y: Tensor) -> SparseRows:
@@ -106,17 +110,20 @@ class SparseRows(Rows):
     def _inputs(self, rows: Tensor) -> Tensor:
         row_of_value, values = gather_ragged(self.indptr, self.indices, rows)
         x = torch.zeros(len(rows), self.columns, device=self.indices.device)
-        x[row_of_value, values.long()] = 1.0
+        x[row_of_value, values.long()] = 1.0 if self.weights is None else self.weights[values.long()]
         return x
 
     def subset(self, rows: Tensor) -> SparseRows:
         _, values = gather_ragged(self.indptr, self.indices, rows)
         lengths = self.indptr[rows + 1] - self.indptr[rows]
         indptr = torch.cat([torch.zeros(1, dtype=lengths.dtype), lengths.cumsum(0)])
-        return SparseRows(indptr, values, self.columns, self.y[rows])
+        return SparseRows(indptr, values, self.columns, self.y[rows], self.weights)
 
     def to(self, device: torch.device) -> SparseRows:
-        return SparseRows(self.indptr.to(device), self.indices.to(device), self.columns, self.y.to(device))
+        weights = None if self.weights is None else self.weights.to(device)
+        return SparseRows(
+            self.indptr.to(device), self.indices.to(device), self.columns, self.y.to(device), weights
+        )
 
     @property
     def nbytes(self) -> int:

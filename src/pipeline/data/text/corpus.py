@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +12,8 @@ import numpy as np
 from pipeline.errors import UserError
 
 TRAIN, TEST = 0, 1
+LOOKED_AT = 1000
+"""Texts that decide whether their words stand between blanks."""
 
 
 class Document(NamedTuple):
@@ -34,6 +37,8 @@ class Corpus:
         parts: ``TRAIN`` or ``TEST`` for each text, (texts,).
         words: The words by number.
         classes: The class names by number.
+        characters: Whether the characters of scripts without blanks count as words, see
+            :func:`~pipeline.data.text.words.spaced`.
     """
 
     tokens: np.ndarray
@@ -44,18 +49,23 @@ class Corpus:
     parts: np.ndarray
     words: list[str]
     classes: list[str]
+    characters: bool = False
 
     def __len__(self) -> int:
         return len(self.labels)
 
     @classmethod
-    def build(cls, documents: Iterable[Document], ngrams: int = 1) -> Corpus:
+    def build(cls, documents: Iterable[Document], words: str = "auto") -> Corpus:
         """Tokenise documents in one pass that keeps no text.
+
+        Args:
+            documents: The texts.
+            words: What a word is: ``blanks``, ``characters`` or ``auto``, see :class:`Documents`.
 
         Raises:
             UserError: There are no documents, or all have the same label.
         """
-        from pipeline.data.text.words import number_words
+        from pipeline.data.text.words import needs_characters, number_words
 
         labels: list[str] = []
         parts: list[int] = []
@@ -66,13 +76,16 @@ class Corpus:
                 parts.append(document.part)
                 yield document.text
 
-        tokens, starts, words = number_words(texts(), ngrams)
+        stream = texts()
+        first = list(islice(stream, LOOKED_AT))
+        characters = words == "characters" or (words == "auto" and needs_characters(first))
+        tokens, starts, known = number_words(chain(first, stream), characters)
         classes = sorted(set(labels))
         if len(classes) < 2:
             found = f"only the class {classes[0]!r}" if classes else "no text"
             raise UserError(f"the data holds {found}; classification needs texts of two classes at least")
         numbers = {label: number for number, label in enumerate(classes)}
-        members, member_starts = different_words(tokens, starts, len(words))
+        members, member_starts = different_words(tokens, starts, len(known))
         return cls(
             tokens,
             starts,
@@ -80,8 +93,9 @@ class Corpus:
             member_starts,
             np.array([numbers[label] for label in labels], dtype=np.int64),
             np.array(parts, dtype=np.uint8),
-            words,
+            known,
             classes,
+            characters,
         )
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -91,7 +105,7 @@ class Corpus:
 
     def names(self) -> dict[str, Any]:
         """The rest, as JSON values."""
-        return {"words": self.words, "classes": self.classes}
+        return {"words": self.words, "classes": self.classes, "characters": self.characters}
 
     def counts(self, rows: np.ndarray) -> np.ndarray:
         """How often each word occurs in the texts ``rows``."""

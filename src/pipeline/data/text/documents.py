@@ -17,14 +17,22 @@ from pipeline.data.core.splits import RaggedRows, Rows, SparseRows
 from pipeline.data.core.splitting import drawn
 from pipeline.data.sources.finding import DataUnavailable
 from pipeline.data.tables.formats import TableFormat
+from pipeline.data.tables.guesses import Guess, say
 from pipeline.data.text.corpus import TEST, TRAIN, Corpus
 from pipeline.data.text.encoders import UNKNOWN, BagEncoder, TokensEncoder
 from pipeline.data.text.generated import generated_reviews
+from pipeline.data.text.runs import Runs, log_count_ratios
 from pipeline.errors import UserError
 
 STAND_INS: dict[str, Callable[[], Corpus]] = {"generated_reviews": lambda: Corpus.build(generated_reviews())}
 
-LAYOUT = 1
+WIDE = 20_000
+"""Size of the vocabulary from which on a bag is handed on as the numbers of its words instead of a row of 0 and 1."""
+
+COVERED = 0.6
+"""Share of the words of texts that were not learnt from below which it is said that few of them are known."""
+
+LAYOUT = 2
 """Version of the cached arrays, for :class:`Corpus` and the tokeniser: entries of another one are left alone."""
 
 
@@ -35,7 +43,11 @@ class Documents(DataModule):
         name: Name of the data set.
         input: ``bag`` (which of the vocabulary's words occur: multi-hot) or ``tokens`` (word ids in order).
         vocabulary_size: Number of words in the vocabulary: the most frequent ones of the training split.
-        ngrams: Longest run of words that counts as a word (``bag`` only; 2 takes several times the memory).
+        ngrams: Longest run of words that counts as a word (``bag`` only), at least 2 where characters are words.
+        weights: ``none``, or ``nb``: a word counts by how much it speaks for a class in the training texts (log-count
+            ratios, Wang & Manning 2012; ``bag`` only).
+        words: What a word is: ``blanks`` (what stands between blanks and punctuation), ``characters`` (in scripts that
+            are written without blanks each character) or ``auto`` (characters where the texts need it).
         max_length: Number of words kept of each text, None for all (``tokens`` only).
         keep: Which words of a longer text are kept: the ``first`` or the ``last``.
         test_fraction: Share of the texts that becomes the test split, where the data set has none of its own.
@@ -57,6 +69,8 @@ class Documents(DataModule):
         input: str = "bag",
         vocabulary_size: int = 10_000,
         ngrams: int = 1,
+        weights: str = "none",
+        words: str = "auto",
         max_length: int | None = 256,
         keep: str = "last",
         test_fraction: float = 0.2,
@@ -64,14 +78,23 @@ class Documents(DataModule):
         **shared: Any,
     ) -> None:
         super().__init__(name=name, **shared)
-        for key, value, allowed in (("input", input, ("bag", "tokens")), ("keep", keep, ("first", "last"))):
+        for key, value, allowed in (
+            ("input", input, ("bag", "tokens")),
+            ("keep", keep, ("first", "last")),
+            ("weights", weights, ("none", "nb")),
+            ("words", words, ("auto", "blanks", "characters")),
+        ):
             if value not in allowed:
-                raise UserError(f"data.{key}={value!r}; expected {allowed[0]} or {allowed[1]}")
+                raise UserError(f"data.{key}={value!r}; expected {', '.join(allowed[:-1])} or {allowed[-1]}")
+        if weights != "none" and input == "tokens":
+            raise UserError(f"data.weights={weights} needs data.input=bag: it is about which words occur")
         if ngrams > 1 and input == "tokens":
             raise UserError(f"data.ngrams={ngrams} needs data.input=bag: runs of words have no order")
         self.input, self.vocabulary_size, self.ngrams = input, vocabulary_size, ngrams
         self.max_length, self.keep = max_length, keep
         self.test_fraction, self.target_name = test_fraction, target_name
+        self.weights, self.split = weights, words
+        self.guesses: list[Guess] = []
         self._corpus: Corpus | None = None
         self._built_for: tuple[Any, ...] | None = None
 
@@ -112,40 +135,91 @@ class Documents(DataModule):
         """
         arrays, names = cached(
             self.data_dir,
-            f"text-{key}-{LAYOUT}-{self.ngrams}",
+            f"text-{key}-{LAYOUT}-{self.split}",
             lambda: ((corpus := build()).arrays(), corpus.names()),
         )
         return Corpus(**{**arrays, **names})
 
     def _build(self, corpus: Corpus) -> None:
         rows, held_out, test = self._split(corpus)
-        vocabulary = self._vocabulary(corpus, rows)
-        words = [corpus.words[i] for i in vocabulary]
+        ngrams = 1 if self.input == "tokens" else max(2, self.ngrams) if corpus.characters else self.ngrams
+        runs = self._vocabulary(corpus, rows, ngrams)
+        self._say_how_words_are_found(corpus, runs, rows, held_out)
+        written, weights = self.format.differences(), None
+        if self.weights == "nb":
+            starts, values = runs.bags(corpus, rows)
+            weights = log_count_ratios(starts, values, len(runs.words), corpus.labels[rows])
         self.encoder = (
-            BagEncoder(words, self.ngrams, self.column, self.format.differences())
+            BagEncoder(
+                runs.words,
+                ngrams,
+                self.column,
+                written,
+                None if weights is None else weights.tolist(),
+                corpus.characters,
+                self._wide(runs),
+            )
             if self.input == "bag"
-            else TokensEncoder(words, self.max_length, self.keep, self.column, self.format.differences())
+            else TokensEncoder(
+                runs.words, self.max_length, self.keep, self.column, written, corpus.characters
+            )
         )
         train, self.validation, self.test = (
-            self._rows(corpus, vocabulary, part) if len(part) else None for part in (rows, held_out, test)
+            self._rows(corpus, runs, part, weights) if len(part) else None for part in (rows, held_out, test)
         )
         assert train is not None
-        self.spec = self._spec(corpus.classes, len(words), train.y)
+        self.spec = self._spec(corpus.classes, runs, train.y)
         self.train = self.oversampled(train)
 
-    def _rows(self, corpus: Corpus, vocabulary: np.ndarray, rows: np.ndarray) -> Rows:
+    def _wide(self, runs: Runs) -> bool:
+        return self.input == "bag" and len(runs.words) > WIDE
+
+    def _rows(self, corpus: Corpus, runs: Runs, rows: np.ndarray, weights: np.ndarray | None) -> Rows:
         """The texts ``rows`` as the model's input."""
         y = torch.from_numpy(corpus.labels[rows])
         y = y.float() if len(corpus.classes) == 2 else y
         if self.input == "bag":
-            columns = np.full(len(corpus.words), -1, dtype=np.int32)
-            columns[vocabulary] = np.arange(len(vocabulary))
-            starts, values = corpus.bags(rows, columns)
-            return SparseRows(torch.from_numpy(starts), torch.from_numpy(values), len(vocabulary), y)
-        ids = np.full(len(corpus.words), UNKNOWN, dtype=np.int32)
-        ids[vocabulary] = np.arange(len(vocabulary)) + UNKNOWN + 1
+            starts, values = runs.bags(corpus, rows)
+            if self._wide(runs):
+                return RaggedRows(torch.from_numpy(starts), torch.from_numpy(values + (UNKNOWN + 1)), y)
+            scale = None if weights is None else torch.from_numpy(weights)
+            return SparseRows(torch.from_numpy(starts), torch.from_numpy(values), len(runs.words), y, scale)
+        ids = np.where(runs.singles < 0, UNKNOWN, runs.singles + UNKNOWN + 1).astype(np.int32)
         starts, values = corpus.sequences(rows, ids, self.max_length, self.keep)
         return RaggedRows(torch.from_numpy(starts), torch.from_numpy(values), y)
+
+    def _say_how_words_are_found(
+        self, corpus: Corpus, runs: Runs, rows: np.ndarray, held_out: np.ndarray
+    ) -> None:
+        """What was guessed of the words, and whether those of training are found in other texts."""
+        self.guesses = []
+        if corpus.characters and self.split == "auto":
+            what = "the texts are written without blanks: each of their characters counts as a word"
+            what += ", and each two beside each other" if self.input == "bag" else ""
+            self.guesses.append(Guess(what, "data.words=blanks", effect="takes what stands between blanks"))
+        counts = corpus.counts(held_out) if len(held_out) else np.zeros(0)
+        known = counts[runs.singles >= 0].sum() / counts.sum() if counts.sum() else 1.0
+        if known < COVERED:
+            more = (
+                f"data.vocabulary_size={2 * self.vocabulary_size}"
+                if len(runs.words) == self.vocabulary_size
+                else ""
+            )
+            key = "data.words=characters" if not corpus.characters and self._unblanked(corpus) else more
+            self.guesses.append(
+                Guess(
+                    f"single words cover the texts badly: {known:.0%} of the words of the validation texts are known",
+                    key,
+                    costly=True,
+                    effect="" if key else "other texts of the same kind would help, or more of them",
+                )
+            )
+        say(self.guesses, self.source)
+
+    def _unblanked(self, corpus: Corpus) -> bool:
+        from pipeline.data.text.words import needs_characters
+
+        return needs_characters(corpus.words)
 
     def _split(self, corpus: Corpus) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Numbers of the texts for training, validation and test."""
@@ -159,25 +233,25 @@ class Documents(DataModule):
         )
         return learn if self.train_on_all else learn[rows], learn[held_out], test
 
-    def _vocabulary(self, corpus: Corpus, rows: np.ndarray) -> np.ndarray:
-        from pipeline.data.text.words import vocabulary
-
-        chosen = vocabulary(corpus.words, corpus.counts(rows), self.vocabulary_size)
-        if not len(chosen):
+    def _vocabulary(self, corpus: Corpus, rows: np.ndarray, ngrams: int) -> Runs:
+        chosen = Runs.chosen(corpus, rows, ngrams, self.vocabulary_size)
+        if not chosen.words:
             raise UserError(
                 f"the {len(rows)} training texts of {self.name} hold no word; is the right column or file named?"
             )
         return chosen
 
-    def _spec(self, classes: list[str], words: int, y: Tensor) -> Spec:
-        binary = len(classes) == 2
+    def _spec(self, classes: list[str], runs: Runs, y: Tensor) -> Spec:
+        binary, words = len(classes) == 2, len(runs.words)
+        bag = self.input == "bag" and not self._wide(runs)
         return Spec(
             task="binary" if binary else "multiclass",
-            input="bag" if self.input == "bag" else "tokens",
-            input_shape=(words,) if self.input == "bag" else (0,),
+            input="bag" if bag else "tokens",
+            input_shape=(words,) if bag else (0,),
             outputs=1 if binary else len(classes),
             classes=tuple(classes),
             target_name=self.target_name,
-            vocabulary=0 if self.input == "bag" else words + UNKNOWN + 1,
+            vocabulary=0 if bag else words + UNKNOWN + 1,
+            unordered=self._wide(runs),
             class_weights=self.class_weights(y, len(classes)),
         )

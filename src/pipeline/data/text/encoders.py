@@ -29,10 +29,24 @@ class TextEncoder(Encoder):
             understood as well.
         written: How the training file is written (arguments of :class:`TableFormat` that differ from the defaults):
             files to predict are read in the same way.
+        characters: Whether each character of a script that is written without blanks is a word.
     """
 
-    def __init__(self, column: str | list[str] = "text", written: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        column: str | list[str] = "text",
+        written: dict[str, Any] | None = None,
+        characters: bool = False,
+    ) -> None:
         self.column, self.written = column, TableFormat(**(written or {}))
+        self.by_characters = characters
+
+    def _texts(self, raw: Any) -> list[str]:
+        """The texts of a batch of raw input, with blanks between their words."""
+        from pipeline.data.text.words import spaced
+
+        texts = strings(raw, self.column)
+        return list(map(spaced, texts)) if self.by_characters else texts
 
     def example(self) -> pd.DataFrame:
         import pandas as pd
@@ -49,9 +63,10 @@ class TextEncoder(Encoder):
         return [read_text(path, self.written.encoding) for path in paths]
 
     def _written(self) -> dict[str, Any]:
-        """How the training file is written, for the saved state; nothing where it is as usual."""
+        """How the training file is written and what a word is, for the saved state; nothing where it is as usual."""
         written = self.written.differences()
-        return {"written": written} if written else {}
+        state: dict[str, Any] = {"written": written} if written else {}
+        return state | ({"characters": True} if self.by_characters else {})
 
     def signature(self) -> dict[str, Any]:
         if isinstance(self.column, str):
@@ -62,13 +77,18 @@ class TextEncoder(Encoder):
 
 
 class BagEncoder(TextEncoder):
-    """Which words of a vocabulary occur in a text: 0 or 1 for each (float32).
+    """Which words of a vocabulary occur in a text: 0 or 1 for each (float32), or the ids of those that do.
 
     Args:
         words: The vocabulary, in the order of the columns. Other words count for nothing.
         ngrams: Longest run of words that the vocabulary may hold.
         column: Name of the column of texts, see :class:`TextEncoder`.
         written: How the training file is written, see :class:`TextEncoder`.
+        weights: What stands for each word that occurs, in the place of 1; where ids are given, the model's own weights
+            hold it.
+        characters: Whether characters are words, see :class:`TextEncoder`.
+        wide: Whether a text becomes the ids of its words, ascending, instead of a row as wide as the vocabulary: 0 is
+            padding at the end, the vocabulary's first word has id 2.
     """
 
     kind = "bag_of_words"
@@ -79,23 +99,34 @@ class BagEncoder(TextEncoder):
         ngrams: int = 1,
         column: str | list[str] = "text",
         written: dict[str, Any] | None = None,
+        weights: list[float] | None = None,
+        characters: bool = False,
+        wide: bool = False,
     ) -> None:
-        super().__init__(column, written)
+        super().__init__(column, written, characters)
         self.words, self.ngrams = list(words), ngrams
+        self.weights, self.wide = weights, wide
         self._columns = {word: column for column, word in enumerate(self.words)}
 
     def encode(self, raw: Any) -> torch.Tensor:
         from pipeline.data.text.words import tokenise
 
-        texts = strings(raw, self.column)
-        x = torch.zeros(len(texts), len(self.words))
-        for row, text in enumerate(texts):
-            columns = {self._columns[word] for word in tokenise(text, self.ngrams) if word in self._columns}
-            x[row, list(columns)] = 1.0
+        found = [
+            sorted({self._columns[word] for word in tokenise(text, self.ngrams) if word in self._columns})
+            for text in self._texts(raw)
+        ]
+        if self.wide:
+            return padded([[column + UNKNOWN + 1 for column in row] for row in found])
+        x = torch.zeros(len(found), len(self.words))
+        weights = None if self.weights is None else torch.tensor(self.weights)
+        for row, columns in enumerate(found):
+            x[row, columns] = 1.0 if weights is None else weights[columns]
         return x
 
     def state(self) -> dict[str, Any]:
-        return {"words": self.words, "ngrams": self.ngrams, "column": self.column, **self._written()}
+        state = {"words": self.words, "ngrams": self.ngrams, "column": self.column, **self._written()}
+        state |= {} if self.weights is None else {"weights": self.weights}
+        return state | ({"wide": True} if self.wide else {})
 
 
 class TokensEncoder(TextEncoder):
@@ -107,6 +138,7 @@ class TokensEncoder(TextEncoder):
         keep: Which words are kept of a longer text: the ``first`` or the ``last``.
         column: Name of the column of texts, see :class:`TextEncoder`.
         written: How the training file is written, see :class:`TextEncoder`.
+        characters: Whether characters are words, see :class:`TextEncoder`.
     """
 
     kind = "tokens"
@@ -118,17 +150,16 @@ class TokensEncoder(TextEncoder):
         keep: str = "last",
         column: str | list[str] = "text",
         written: dict[str, Any] | None = None,
+        characters: bool = False,
     ) -> None:
-        super().__init__(column, written)
+        super().__init__(column, written, characters)
         self.words, self.max_length, self.keep = list(words), max_length, keep
         self._ids = {word: number for number, word in enumerate(self.words, start=UNKNOWN + 1)}
 
     def encode(self, raw: Any) -> torch.Tensor:
         from pipeline.data.text.words import tokenise
 
-        rows = [
-            [self._ids.get(word, UNKNOWN) for word in tokenise(text)] for text in strings(raw, self.column)
-        ]
+        rows = [[self._ids.get(word, UNKNOWN) for word in tokenise(text)] for text in self._texts(raw)]
         return padded([self._cut(row) for row in rows])
 
     def _cut(self, row: list[int]) -> list[int]:

@@ -39,24 +39,24 @@ class Imdb(Documents):
         def check(path: Path) -> None:
             # An archive that no checksum vouches for is checked by reading it: its words are then kept, since
             # reading it takes as long as tokenising it.
-            just_read[path] = tokenised(path, self.ngrams)
+            just_read[path] = tokenised(path, self.split)
 
         source = replace(catalogue.IMDB, check=check)
         path = sources.locate(source, self.data_dir, sources.search_path(), download)
         self.source = str(path)
         return self.cached(
             f"imdb-{sources.digest(path)[:16]}",
-            lambda: just_read.pop(path, None) or tokenised(path, self.ngrams),
+            lambda: just_read.pop(path, None) or tokenised(path, self.split),
         )
 
 
-def tokenised(path: Path, ngrams: int) -> Corpus:
+def tokenised(path: Path, words: str = "auto") -> Corpus:
     """Read and tokenise the archive in one pass.
 
     Raises:
         Damaged: The archive is not whole.
     """
-    corpus = Corpus.build(reviews(path), ngrams)
+    corpus = Corpus.build(reviews(path), words)
     found = Counter(zip(corpus.labels.tolist(), corpus.parts.tolist(), strict=True))
     for folder, (label, part) in FOLDERS.items():
         if (count := found[corpus.classes.index(label), part]) != REVIEWS:

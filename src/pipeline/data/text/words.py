@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from array import array
 from collections import Counter
@@ -14,6 +15,32 @@ from torchtext.vocab import Vocab
 Tokenise = Callable[[str], list[str]]
 
 _basic_english: Tokenise = get_tokenizer("basic_english")
+
+
+_UNBLANKED = re.compile(
+    # Thai and Lao, Burmese, Khmer, Japanese, Chinese, and the punctuation that stands between those.
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3001-\u3003\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
+    "\uff01-\uff0f\uff1a-\uff20\U00020000-\U0003ffff]"
+)
+"""Characters of scripts that are written without blanks."""
+_MOSTLY = 0.3
+
+
+def spaced(text: str) -> str:
+    """A text with a blank on both sides of each character of a script that is written without them.
+
+    Words of other scripts stay as they are.
+    """
+    return _UNBLANKED.sub(r" \g<0> ", text)
+
+
+def needs_characters(texts: Iterable[str]) -> bool:
+    """Whether a good part of some texts is written without blanks."""
+    found = total = 0
+    for text in texts:
+        found += len(_UNBLANKED.findall(text))
+        total += sum(map(len, text.split()))
+    return found > _MOSTLY * total
 
 
 def tokenise(text: str, ngrams: int = 1) -> list[str]:
@@ -47,23 +74,22 @@ class WordNumbers(dict[str, bytes]):
         return number
 
 
-def number_words(texts: Iterable[str], ngrams: int = 1) -> tuple[np.ndarray, np.ndarray, list[str]]:
+def number_words(texts: Iterable[str], characters: bool = False) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Tokenise texts once, keeping numbers instead of words.
 
     Args:
         texts: Texts, read one after the other; none is kept.
-        ngrams: Longest run of words that counts as a word, see :func:`tokenise`.
+        characters: Whether the characters of scripts without blanks are words, see :func:`spaced`.
 
     Returns:
         Word numbers of all texts one after the other (int32), where each text begins in them (texts + 1, int64),
         and the words by number.
     """
-    split: Tokenise = tokenise_fast if ngrams == 1 else lambda text: tokenise(text, ngrams)
     # Joining bytes is faster than putting one int after the other into an array.
     numbers, values, starts = WordNumbers(), bytearray(), array("q", [0])
     number = numbers.__getitem__
     for text in texts:
-        values += b"".join(map(number, split(text)))
+        values += b"".join(map(number, tokenise_fast(spaced(text) if characters else text)))
         starts.append(len(values) // 4)
     return np.frombuffer(values, dtype=np.int32), np.frombuffer(starts, dtype=np.int64), list(numbers)
 
