@@ -161,7 +161,7 @@ def monitored(plan: FitPlan, data: DataModule) -> tuple[str | None, str]:
     if asked is None:
         return None, data.spec.monitor[1]
     metric, mode = judged_by(plan, data.spec, asked)
-    if plan.direction != "auto" and (warning := metrics.contradiction(metric, plan.direction)):
+    if "auto" not in (asked, plan.direction) and (warning := metrics.contradiction(metric, plan.direction)):
         log.warning("objective.direction=%s: %s", plan.direction, warning)
     if data.validation is None and metric.startswith("val/"):
         return None, mode

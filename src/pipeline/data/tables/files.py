@@ -6,7 +6,7 @@ Training, prediction, tests on other data and the writer of memory-mapped tables
 from __future__ import annotations
 
 import json as plain_json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -119,7 +119,7 @@ def read_batches(path: Path, how: TableFormat) -> Iterator[pa.Table]:
 
 
 def read_rows(
-    path: Path, columns: Sequence[tuple[str, str]], how: TableFormat | None = None
+    path: Path, columns: Mapping[str, str] | Sequence[tuple[str, str]], how: TableFormat | None = None
 ) -> Iterator[tuple[Any, ...]]:
     """Some columns of a table as they are written, a row at a time; None where a value is missing.
 
@@ -128,7 +128,7 @@ def read_rows(
 
     Args:
         path: The file.
-        columns: The setting that named each column, and its name.
+        columns: The setting that named each column, and its name; a setting may name several.
         how: How the file is written.
 
     Raises:
@@ -137,6 +137,7 @@ def read_rows(
     import pyarrow as pa
 
     how = how or TableFormat()
+    columns = list(columns.items()) if isinstance(columns, Mapping) else columns
     if not path.is_file():
         raise UserError(f"no file at {path}; set data.path to a .csv, .tsv, .parquet or .jsonl file")
     if not path.stat().st_size:
