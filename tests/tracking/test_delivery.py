@@ -123,6 +123,25 @@ def test_a_resumed_run_replaces_what_was_not_delivered(
     assert client.get_run(run.run_id).data.metrics["test/accuracy"] == 0.75
 
 
+def test_a_resumed_run_keeps_its_points_within_epochs(
+    start_run: Start, deliver: Deliver, client: Any
+) -> None:
+    run = start_run()
+    for step in range(10, 60, 10):
+        run.log_metrics({"step/loss": float(step)}, step, of_epochs=False)
+    run.log_metrics({"val/loss": 1.0}, 1)
+    resumed = start_run(resume=True)
+    # The checkpoint is from the second epoch, after 35 steps: what was recorded until there is not recorded again.
+    resumed.rewind(1, 35)
+    for step in (40, 50, 60):
+        resumed.log_metrics({"step/loss": step + 0.5}, step, of_epochs=False)
+    resumed.finish()
+    deliver(resumed)
+    expected = [(10, 10.0), (20, 20.0), (30, 30.0), (40, 40.5), (50, 50.5), (60, 60.5)]
+    assert points(client, run, "step/loss") == expected
+    assert points(client, run, "val/loss") == [(1, 1.0)]
+
+
 def test_a_resumed_run_leaves_delivered_steps_alone(start_run: Start, deliver: Deliver, client: Any) -> None:
     run = start_run()
     for epoch in range(3):

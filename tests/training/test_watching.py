@@ -35,7 +35,7 @@ def test_samples_are_written_every_so_often_and_at_the_end(
     run(tmp_path, "callbacks.samples.every_n_steps=16", "callbacks.samples.length=20")
     text = (tmp_path / "run" / "written.txt").read_text(encoding="utf-8")
     heads = [line for line in text.splitlines() if line.startswith("--- step")]
-    assert heads == ["--- step 16 ---", "--- step 32 ---", "--- step 40 ---"]
+    assert heads == ["--- step 0 ---", "--- step 16 ---", "--- step 32 ---", "--- step 40 ---"]
     assert text.strip() in capsys.readouterr().err.replace("---\n\n", "---\n").replace("\n\n---", "\n---")
 
 

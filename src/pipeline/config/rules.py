@@ -326,6 +326,7 @@ RULES: dict[str, Rule] = {
     "trainer.gradient_clip_val": Number(0, null=True),
     "trainer.gradient_clip_algorithm": Word(("norm", "value"), null=True),
     "trainer.steps_per_call": Number(1, whole=True, words=("auto",)),
+    "trainer.record_every_n_steps": Number(1, whole=True, null=True, words=("auto",)),
     "trainer.threads": Number(1, 1024, whole=True, words=("auto",)),
     "trainer.auto_batch_size": Flag(),
     "trainer.on_divergence": Word(("stop", "lower_lr")),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from torch import Tensor, nn
 
@@ -13,6 +13,7 @@ from pipeline.errors import UserError
 from pipeline.models.base import BaseModule
 from pipeline.models.layers import BatchNorm1d, output_layer, widths
 from pipeline.models.layers import activation as make_activation
+from pipeline.settings import Number
 
 
 class MLP(BaseModule):
@@ -34,7 +35,7 @@ class MLP(BaseModule):
         self,
         spec: Spec | dict[str, Any],
         hidden_units: int | Sequence[int] = (64, 64),
-        layers: int | None = None,
+        layers: Annotated[int | None, Number(1, whole=True, null=True)] = None,
         dropout: float = 0.0,
         activation: str = "relu",
         batch_norm: bool = False,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from pipeline.data.core.spec import Spec
 from pipeline.errors import UserError
 from pipeline.models.base import BaseModule, State
 from pipeline.models.layers import output_layer
+from pipeline.settings import Number
 
 CELLS: dict[str, Callable[..., nn.RNNBase]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 
@@ -39,7 +40,7 @@ class Recurrent(BaseModule):
         spec: Spec | dict[str, Any],
         cell: str = "lstm",
         hidden_units: int = 128,
-        layers: int = 1,
+        layers: Annotated[int, Number(1, whole=True)] = 1,
         embedding: int | None = None,
         dropout: float = 0.0,
         pack: bool = False,

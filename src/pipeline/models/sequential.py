@@ -53,6 +53,10 @@ class Sequential(BaseModule):
         **shared: Any,
     ) -> None:
         super().__init__(spec, **shared)
+        if not isinstance(layers, list | tuple):
+            raise UserError(
+                f"model.layers={layers}: model=sequential takes a list of layers, like [{{linear: 20}}, relu]"
+            )
         if self.spec.input == "tokens" or self.spec.per_step or 0 in self.spec.input_shape:
             raise UserError(
                 f"model=sequential needs samples of a fixed size, but this data gives sequences ({self.spec.input}); "

@@ -20,6 +20,14 @@ if TYPE_CHECKING:
 
     from pipeline.drawing import Array
 
+_STEP_TITLES = {
+    "loss": "training loss",
+    "accuracy": "training accuracy",
+    "mae": "training error (mean, absolute)",
+    "lr": "learning rate",
+    "grad_norm": "gradient norm, before clipping",
+}
+
 
 def learning_curves(
     history: Mapping[str, Curve], best_epoch: int | None, path: Path, title: str = ""
@@ -105,6 +113,27 @@ def _mark_best(axis: Axes, curve: Curve, best_epoch: int) -> None:
     last = max((epoch for epoch, _ in curve), default=best_epoch)
     if last > best_epoch:
         axis.axvspan(best_epoch, last, color="#f1ece6", zorder=0, linewidth=0)
+
+
+def step_curves(points: Mapping[str, Curve], path: Path) -> Path:
+    """What was recorded within epochs, a panel each: loss, accuracy or error, learning rate, gradient norm.
+
+    Args:
+        points: Pairs of optimiser step and value by name, ``step/loss`` …
+        path: The file to write.
+    """
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(10.4, 2.9 * math.ceil(len(points) / 2)), layout="constrained")
+        for number, (name, curve) in enumerate(points.items()):
+            axis = figure.add_subplot(math.ceil(len(points) / 2), 2, number + 1)
+            steps, values = columns(curve)
+            axis.plot(
+                steps, values, color=TRAIN, linewidth=1.2, marker="o", markersize=3 if len(curve) <= 40 else 0
+            )
+            title = name.removeprefix("step/")
+            axis.set(title=_STEP_TITLES.get(title, title), xlabel="optimiser step")
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+        return save(figure, path)
 
 
 def comparison_curves(

@@ -30,11 +30,13 @@ def final_metrics(result: RunResult) -> dict[str, float]:
     }
 
 
-def resumed_epoch(checkpoint: Path) -> int:
-    """The last epoch (from 1) whose metrics were recorded before ``checkpoint`` was written."""
+def resumed_at(checkpoint: Path) -> tuple[int, int]:
+    """The last epoch (from 1) whose metrics were recorded before ``checkpoint`` was written, and its optimiser step."""
     from pipeline.training.checkpoints import load_checkpoint
 
-    return int(load_checkpoint(checkpoint)["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
+    state = load_checkpoint(checkpoint)
+    epoch = state["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+    return int(epoch), int(state["global_step"])
 
 
 def record_data(data: DataModule, model: Any, tracked: AnyRun, plan: FitPlan) -> None:
@@ -83,11 +85,17 @@ def guesses_of(data: DataModule) -> list[dict[str, Any]]:
 
 def keep_partial_plots(fit: Any, directory: Path, tracked: AnyRun) -> None:
     """Draw and record the learning curves of a fit that was cut off."""
-    from pipeline.reports.curves import learning_curves
+    from pipeline.reports.curves import learning_curves, step_curves
 
-    if fit.recorder.history and is_main_process():
+    if not is_main_process():
+        return
+    if fit.recorder.history:
         path = directory / "plots" / "learning_curves.png"
         tracked.log_artifact(learning_curves(fit.recorder.history, None, path), "plots")
+    curve = getattr(fit.module, "curve", None)
+    if curve is not None and curve.points:
+        path = directory / "plots" / "training_steps.png"
+        tracked.log_artifact(step_curves(curve.points, path), "plots")
 
 
 def class_of(model: Any) -> str:

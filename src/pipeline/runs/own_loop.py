@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import Interrupted, UserError
 from pipeline.metrics import with_slash
-from pipeline.runs.describing import describe, final_metrics, keep_partial_plots, record_data, resumed_epoch
+from pipeline.runs.describing import describe, final_metrics, keep_partial_plots, record_data, resumed_at
 from pipeline.runs.hooks import Hooks
 from pipeline.runs.plan import RunPlan
 from pipeline.runs.recording import AnyRun, git_state, is_main_process
@@ -61,7 +61,7 @@ def fit_and_test_own(
         start_from(module, plan.start_from)
 
     def on_step(step: int, values: dict[str, float]) -> None:
-        tracked.log_metrics(values, step=step)
+        tracked.log_metrics(values, step=step, of_epochs=False)
 
     def on_epoch(epoch: int, values: dict[str, float]) -> None:
         # What has a curve over steps keeps it: one name has one scale.
@@ -88,7 +88,7 @@ def fit_and_test_own(
     if plan.train:
         checkpoint = resumed.checkpoint() if resumed else None
         if resumed is not None:
-            tracked.rewind(resumed_epoch(checkpoint) if checkpoint else 0)
+            tracked.rewind(*(resumed_at(checkpoint) if checkpoint else (0, 0)))
         try:
             run_own_fit(fit, checkpoint)
         except Interrupted:

@@ -35,6 +35,8 @@ def plots_of_run(
     made: list[Path] = []
     if any(name.startswith(("train/", "val/")) for name in result.history):
         made.append(curves.learning_curves(result.history, result.best_epoch, folder / "learning_curves.png"))
+    if len(next(iter(result.steps.values()), ())) > 1:
+        made.append(curves.step_curves(result.steps, folder / "training_steps.png"))
     made += _weights(model, folder)
     if answers is not None:
         made += _of_test(data, model, *answers, folder)

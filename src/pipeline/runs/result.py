@@ -40,6 +40,7 @@ class RunResult:
         git_commit: Commit of the working tree, null outside one.
         best_epoch: Number (from 1) of the epoch whose weights were tested, null where the last one's were.
         history: Every epoch's metrics, as (epoch, value) pairs by name.
+        steps: Points within epochs, as (optimiser step, value) pairs by name: ``step/loss``, ``step/grad_norm`` …
         notes: Sentences for the reader.
         guesses: What the data left open and how it was decided: ``what``, the ``key`` that decides otherwise and
             its ``effect``, whether a wrong guess would be ``costly``, and the ``columns`` that it is about.
@@ -68,6 +69,7 @@ class RunResult:
     verdicts: list[dict[str, Any]] = field(default_factory=list)
     unfinished: str = ""
     nested: list[dict[str, Any]] = field(default_factory=list)
+    steps: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
     def write(self) -> Path:

@@ -28,7 +28,9 @@ ABOUT: dict[str, Kind] = {
     # Where things lie and are recorded.
     **dict.fromkeys(("paths", "logger", "data.data_dir"), "where"),
     # What a person sees meanwhile.
-    **dict.fromkeys(("callbacks.progress", "trainer.enable_progress_bar"), "shown"),
+    **dict.fromkeys(
+        ("callbacks.progress", "trainer.enable_progress_bar", "trainer.record_every_n_steps"), "shown"
+    ),
     # How much is lost when the process is killed.
     **dict.fromkeys(("checkpoint.every_n_steps", "checkpoint.every_seconds"), "saving"),
     # Which hardware computes, and how it is made use of.

@@ -18,7 +18,7 @@ from pipeline.runs.describing import (
     guesses_of,
     keep_partial_plots,
     record_data,
-    resumed_epoch,
+    resumed_at,
 )
 from pipeline.runs.hooks import Hooks
 from pipeline.runs.keeping import keep
@@ -195,8 +195,11 @@ def _fit_and_test(
         if hooks.on_epoch:
             hooks.on_epoch(epoch, metrics)
 
+    def on_step(step: int, values: dict[str, float]) -> None:
+        tracked.log_metrics(values, step=step, of_epochs=False)
+
     def on_rewind(checkpoint: Path) -> None:
-        tracked.rewind(resumed_epoch(checkpoint))
+        tracked.rewind(*resumed_at(checkpoint))
 
     fit = prepare_fit(
         plan.fit,
@@ -205,6 +208,7 @@ def _fit_and_test(
         directory,
         compiled=bool(plan.model.get("compile")),
         on_epoch=on_epoch,
+        on_step=on_step,
         on_rewind=on_rewind,
     )
     result = RunResult(
@@ -226,7 +230,7 @@ def _fit_and_test(
     elif plan.train:
         checkpoint = resumed.checkpoint() if resumed else None
         if resumed is not None:
-            tracked.rewind(resumed_epoch(checkpoint) if checkpoint else 0)
+            tracked.rewind(*(resumed_at(checkpoint) if checkpoint else (0, 0)))
         try:
             run_fit(fit, checkpoint)
         except (Interrupted, Diverged):
@@ -260,6 +264,7 @@ def _note_fit(fit: Fit, result: RunResult) -> None:
     fit.checkpoints.restore_best(fit.module)
     recorder = fit.recorder
     result.history = recorder.history
+    result.steps = fit.module.curve.points if fit.module.curve is not None else {}
     result.samples_per_second = recorder.samples / recorder.seconds if recorder.seconds else 0.0
     best = fit.checkpoints.best_epoch
     result.best_epoch = None if best is None or fit.checkpoints.monitor is None else best + 1

@@ -79,7 +79,8 @@ class Backlog:
             step = entry.record.get("step")
             if entry.record["t"] != "metrics" or entry.end <= self._cursor.sending or step is None:
                 continue
-            if record["t"] == "rewind" and step > record["step"]:
+            last = record.get("optimiser_step" if entry.record.get("by") == "step" else "step")
+            if record["t"] == "rewind" and last is not None and step > last:
                 entry.record["v"].clear()
             self._waiting.update({(name, step): entry for name in entry.record["v"]})
 

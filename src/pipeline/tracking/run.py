@@ -132,7 +132,12 @@ class Run:
         return journal.Cursor.load(registry.tracking_folder(self.directory)).run_id or self.key
 
     def log_metrics(
-        self, metrics: Mapping[str, float], step: int | None = None, timestamp: int | None = None
+        self,
+        metrics: Mapping[str, float],
+        step: int | None = None,
+        timestamp: int | None = None,
+        *,
+        of_epochs: bool = True,
     ) -> None:
         """Record values, NaN and infinities included.
 
@@ -140,9 +145,11 @@ class Run:
             metrics: Values by name.
             step: Epoch or step that they belong to; None for values that stand for the whole run.
             timestamp: Time in milliseconds since 1970; None for now.
+            of_epochs: Whether `step` counts epochs, as a run's curves do, or optimiser steps.
         """
         values = {clean_name(name): journal.encode_value(value) for name, value in metrics.items()}
-        self._writer.append({"t": "metrics", "time": timestamp or _now(), "step": step, "v": values})
+        record = {"t": "metrics", "time": timestamp or _now(), "step": step, "v": values}
+        self._writer.append(record if of_epochs else {**record, "by": "step"})
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Record settings: nested ones as `optimizer.lr`, long values cut to MLflow's 6000 characters."""
@@ -261,7 +268,7 @@ class Run:
             }
         )
 
-    def rewind(self, step: int) -> None:
+    def rewind(self, step: int, optimiser_step: int | None = None) -> None:
         """Say that training went back to a checkpoint and runs again what came after it.
 
         Each `(metric, step)` then counts once: records of later steps that were not delivered yet are
@@ -269,9 +276,10 @@ class Run:
         same again). Metrics recorded without a step are simply updated.
 
         Args:
-            step: Last step that the checkpoint holds, in the unit that `log_metrics` is given.
+            step: Last epoch that the checkpoint holds.
+            optimiser_step: Last optimiser step that it holds; None leaves what was recorded by such steps as it is.
         """
-        self._writer.append({"t": "rewind", "step": step})
+        self._writer.append({"t": "rewind", "step": step, "optimiser_step": optimiser_step})
 
     def finish(self, status: Status = "FINISHED", error: str | None = None) -> None:
         """Record how the run ended, on disk for certain, without waiting for the delivery. Works once.

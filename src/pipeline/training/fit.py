@@ -29,6 +29,7 @@ from pipeline.training.progress import Progress
 from pipeline.training.recorder import Recorder
 from pipeline.training.scoring import needs_every_output
 from pipeline.training.signals import Signals
+from pipeline.training.step_curve import StepCurve
 from pipeline.training.trainer import Threads, build_trainer, steps_per_call
 
 log = logging.getLogger(__name__)
@@ -78,6 +79,7 @@ def prepare_fit(
     *,
     compiled: bool = False,
     on_epoch: Callable[[int, dict[str, float]], None] | None = None,
+    on_step: Callable[[int, dict[str, float]], None] | None = None,
     on_rewind: Callable[[Path], None] | None = None,
 ) -> Fit:
     """The trainer and its callbacks for one fit.
@@ -89,6 +91,7 @@ def prepare_fit(
         directory: Directory of the run.
         compiled: Whether the model's forward pass is compiled for the training.
         on_epoch: Function called after every epoch with its number (from 1) and its metrics.
+        on_step: Function called at every point within epochs with the optimiser step (from 1) and its values.
         on_rewind: Function called with the checkpoint that the fit goes back to.
 
     Raises:
@@ -124,7 +127,9 @@ def prepare_fit(
     how = optimisation(plan)
     asked = any(map(needs_every_output, (metric, plan.metric, how.monitor)))
     in_full = asked and not model.spec.per_step
-    module = TrainingModule(model, replace(how, accumulate=min(how.accumulate, batches)), compiled, in_full)
+    curve = _curve(settings.get("record_every_n_steps"), trainer, on_step)
+    how = replace(how, accumulate=min(how.accumulate, batches))
+    module = TrainingModule(model, how, compiled, in_full, curve)
     chunk = steps_per_call(settings, model, plan.checkpoint.every_n_steps)
     return Fit(plan, data, module, trainer, recorder, checkpoints, chunk, on_rewind)
 
@@ -289,6 +294,22 @@ def _callbacks(plan: FitPlan, data: DataModule) -> list[Callback]:
     if plan.loggers.get("tensorboard"):
         callbacks.append(NetworkInTensorBoard())
     return callbacks
+
+
+def _curve(
+    every: int | str | None, trainer: pl.Trainer, on_step: Callable[[int, dict[str, float]], None] | None
+) -> StepCurve | None:
+    """Points of the curves within epochs, which Lightning's own loggers get too."""
+    if every is None:
+        return None
+
+    def on_point(step: int, values: dict[str, float]) -> None:
+        for logger in trainer.loggers:
+            logger.log_metrics(values, step=step)
+        if on_step is not None:
+            on_step(step, values)
+
+    return StepCurve(every, on_point)
 
 
 def _loggers(settings: Node, directory: Path) -> Any:

@@ -15,6 +15,7 @@ from typing import Any, cast
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.strategies import FSDPStrategy
 from torch import Tensor
 
 from pipeline.data.core.loader import Loader
@@ -34,6 +35,7 @@ from pipeline.training.lightning_inside import (
 from pipeline.training.randomness import random_state, set_random_state
 from pipeline.training.scoring import scores
 from pipeline.training.step import Loop, Machine, Optimisation, after_step, learning_rate, train_on
+from pipeline.training.step_curve import StepCurve
 
 
 class TrainingModule(QuickAttributes, pl.LightningModule):
@@ -46,6 +48,7 @@ class TrainingModule(QuickAttributes, pl.LightningModule):
         plan: Plan of its training; None for a module that only tests.
         compiled: Whether the forward pass of the training is compiled by ``torch.compile``.
         in_full: Whether each validation computes the metrics that need every output at once.
+        curve: Points of the curves within epochs, None where none are kept.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class TrainingModule(QuickAttributes, pl.LightningModule):
         plan: Optimisation | None = None,
         compiled: bool = False,
         in_full: bool = False,
+        curve: StepCurve | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(model.hyperparameters)
@@ -62,6 +66,7 @@ class TrainingModule(QuickAttributes, pl.LightningModule):
         forward = cast(Any, torch.compile(model)) if compiled else model
         # In a list: a module in an attribute would be a part of this one, with its weights a second time.
         self._plan, self._forward = plan, [forward]
+        self.curve = curve
         self.loop = self._new_loop()
         self.machine: Machine | None = None
         self.epoch_metrics: dict[str, float] = {}
@@ -177,6 +182,21 @@ class TrainingModule(QuickAttributes, pl.LightningModule):
             self._take_up_gradients(self._resumed.get("gradients") or {}, self._resumed.get("waiting", 0))
             if (loader := self._loader()) is not None:
                 loader.go_to(self.trainer.current_epoch, loop.batches_done)
+        self._begin_curve()
+
+    def _begin_curve(self) -> None:
+        """Only now is it known how many steps there will be."""
+        loop, trainer = self.loop, self.trainer
+        # The first of several processes records, with the loss of its own share of the samples.
+        loop.curve = self.curve if trainer.is_global_zero else None
+        if self.curve is None:
+            return
+        per_epoch = -(-loop.batches // loop.plan.accumulate)
+        lengths = [trainer.max_steps if trainer.max_steps != -1 else None]
+        lengths.append(per_epoch * trainer.max_epochs if trainer.max_epochs not in (None, -1) else None)
+        self.curve.begin(loop.step, min((n for n in lengths if n is not None), default=None), per_epoch)
+        if self._resumed is not None and (state := self._resumed.get("curve")):
+            self.curve.load(state)
 
     def _machine(self) -> Machine:
         """How this trainer's strategy, precision and hardware make a step."""
@@ -200,6 +220,8 @@ class TrainingModule(QuickAttributes, pl.LightningModule):
             schedule=cast(Any, self.lr_schedulers()).step if each_step else None,
             on_host=self.device.type == "cpu",
             autocast=trainer.precision in ("bf16-mixed", "16-mixed"),
+            whole_gradient=not isinstance(trainer.strategy, FSDPStrategy),
+            scale=getattr(getattr(trainer.precision_plugin, "scaler", None), "get_scale", None),
         )
 
     def _take_up_gradients(self, gradients: dict[str, Tensor], waiting: int) -> None:
@@ -225,6 +247,8 @@ class TrainingModule(QuickAttributes, pl.LightningModule):
         loop = self.loop
         loop.sums.reset()
         loop.batches_done, loop.state, loop.epoch = 0, None, self.trainer.current_epoch
+        if loop.curve is not None:
+            loop.curve.epoch_begins(loop.step)
         if (loader := self._loader()) is not None:
             loader.go_to(self.trainer.current_epoch)
         elif self._resumed is not None:
@@ -256,6 +280,8 @@ class TrainingModule(QuickAttributes, pl.LightningModule):
     def on_train_epoch_end(self) -> None:
         loop, plan = self.loop, self.loop.plan
         loop.losses.check()
+        if loop.curve is not None:
+            loop.curve.epoch_ends(loop.sums)
         if self.trainer.world_size > 1:
             loop.sums.reduce(self.trainer.strategy)
         self._log_metrics("train", loop.sums)
@@ -362,6 +388,7 @@ class TrainingModule(QuickAttributes, pl.LightningModule):
             "state": None if finished else moved(loop.state, torch.device("cpu")),
             "waiting": loop.waiting,
             "gradients": gradients,
+            **({} if loop.curve is None else {"curve": loop.curve.dump()}),
             "random": random_state(),
         }
 

@@ -41,6 +41,7 @@ class Progress(Checkpoint):
         self._drawn_at = 0.0
         self._printed_at = 0.0
         self._width = 0
+        self._tenth = 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # Where several processes hold parts of a network, one of them alone cannot run it.
@@ -62,6 +63,8 @@ class Progress(Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         now = time.monotonic()
+        if isinstance(pl_module, TrainingModule) and now - self._printed_at >= self.refresh_seconds:
+            self._print_tenth(trainer, pl_module)
         if not self.interactive or now - self._drawn_at < self.refresh_seconds or not trainer.is_global_zero:
             return
         self._drawn_at = now
@@ -95,6 +98,19 @@ class Progress(Checkpoint):
             file=sys.stderr,
             flush=True,
         )
+
+    def _print_tenth(self, trainer: pl.Trainer, module: TrainingModule) -> None:
+        """A line for every tenth of the fit, where epochs are too few to show how it goes."""
+        curve = module.curve
+        if curve is None or curve.last is None or not curve.points or not trainer.is_global_zero:
+            return
+        tenth = 10 * trainer.global_step // curve.last
+        if tenth <= self._tenth or curve.epochs > 5 or tenth >= 10:
+            return
+        self._tenth, self._printed_at = tenth, time.monotonic()
+        shown = [f"{name} {points[-1][1]:.4g}" for name, points in curve.points.items()]
+        self._draw("")
+        print(f"step {trainer.global_step:,}/{curve.last:,}  {'  '.join(shown)}", file=sys.stderr, flush=True)
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException

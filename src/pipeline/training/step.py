@@ -15,6 +15,7 @@ from pipeline.errors import Diverged
 from pipeline.models.base import BaseModule, State
 from pipeline.training.carried import detached, joined, of_samples
 from pipeline.training.divergence import LossWatch, diverged
+from pipeline.training.step_curve import StepCurve, gradient_norm
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,8 @@ class Machine:
         schedule: Function that moves a schedule that moves every step, None where there is none.
         on_host: Whether the model is on the processor, where reading a loss costs nothing.
         autocast: Whether arithmetic is in mixed precision.
+        whole_gradient: Whether this process holds the gradient of every weight.
+        scale: Function that says what gradients are multiplied with (in half precision), None where they are not.
     """
 
     optimizer: Any
@@ -61,6 +64,8 @@ class Machine:
     schedule: Callable[[], None] | None
     on_host: bool
     autocast: bool
+    whole_gradient: bool = True
+    scale: Callable[[], float] | None = None
 
 
 @dataclass
@@ -80,6 +85,7 @@ class Loop:
         pieces: Number of parts in which a batch goes through the model where it is too large for memory as a whole.
         step: Optimiser steps that were made.
         epoch: Number of the running epoch, from 0.
+        curve: Points of the curves within epochs, None where none are kept.
     """
 
     model: BaseModule
@@ -94,6 +100,7 @@ class Loop:
     pieces: int = 1
     step: int = 0
     epoch: int = 0
+    curve: StepCurve | None = None
 
 
 def train_on(loop: Loop, machine: Machine, x: Tensor, y: Tensor) -> None:
@@ -138,11 +145,17 @@ def train_on(loop: Loop, machine: Machine, x: Tensor, y: Tensor) -> None:
     loop.batches_done += 1
     if loop.waiting < plan.accumulate and loop.batches_done != loop.batches:
         return
+    curve = loop.curve if loop.curve is not None and loop.step + 1 >= loop.curve.next else None
+    norm = None
+    if curve is not None and machine.whole_gradient:
+        norm = gradient_norm(model.parameters(), 1.0 if machine.scale is None else machine.scale())
     if machine.clip is not None:
         machine.clip()
     machine.optimizer.step()
     loop.waiting = 0
     loop.step += 1
+    if curve is not None:
+        curve.note(loop.step, loop.sums, learning_rate(machine.optimizer), norm)
     if machine.counted is None:
         machine.optimizer.zero_grad()
     else:

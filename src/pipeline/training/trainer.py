@@ -21,7 +21,7 @@ from pipeline.training.lightning_inside import QuickTrainer
 OURS = ("steps_per_call", "accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm")
 """Settings that the training step itself takes, since it optimises manually."""
 
-FIT_ONLY = ("auto_batch_size", "on_divergence", "threads", "_target_")
+FIT_ONLY = ("auto_batch_size", "on_divergence", "threads", "record_every_n_steps", "_target_")
 """Settings of a fit that Lightning's Trainer knows nothing of."""
 _ONE_THREAD_OPERATIONS = 200_000_000
 _COUNTS_BATCHES = ("limit_train_batches", "overfit_batches", "fast_dev_run", "val_check_interval")

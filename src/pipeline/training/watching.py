@@ -25,7 +25,8 @@ class Samples(pl.Callback):
     """Prints and keeps a text that the model writes, every so often.
 
     Args:
-        every_n_steps: Number of optimiser steps between two texts; a last one is written at the end.
+        every_n_steps: Number of optimiser steps between two texts; one is written before the first step, and a last one
+            at the end.
         length: Number of characters in each text.
         prompt: Text that the model reads first; an empty one begins with a character drawn at random.
         temperature: Temperature, see :func:`pipeline.models.generation.generate`.
@@ -49,6 +50,8 @@ class Samples(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._next = (trainer.global_step // self.every_n_steps + 1) * self.every_n_steps
+        if trainer.global_step == 0:
+            self._write(trainer, pl_module)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
