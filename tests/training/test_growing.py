@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +22,21 @@ from pipeline.runs.finished import data_of
 from pipeline.runs.hooks import Hooks
 from pipeline.runs.result import RunResult
 from pipeline.runs.train import train
-from pipeline.training import growing, joining
+from pipeline.training import catboosting, growing, grown, joining
 from pipeline.training.stopping import Stop
 
 SMALL = {
     "forest": ["model.n_estimators=20"],
     "boosting": ["model.n_estimators=60", "model.early_stopping_rounds=20"],
+    "catboost": ["model.n_estimators=60", "model.early_stopping_rounds=20", "model.learning_rate=0.2"],
 }
+WITHOUT_CATBOOST = pytest.mark.skipif(find_spec("catboost") is None, reason="catboost is not installed")
 MODELS = [
     pytest.param("forest", []),
     pytest.param("boosting", ["model.library=lightgbm"]),
+    pytest.param("boosting", ["model.library=lightgbm", "model.extra_trees=true"]),
     pytest.param("boosting", ["model.library=scikit-learn"]),
+    pytest.param("catboost", [], marks=WITHOUT_CATBOOST),
 ]
 
 
@@ -147,6 +152,34 @@ def test_boosted_trees_answer_as_scikit_learns_own(
         assert np.allclose(found, boosters[0].predict_proba(held), atol=1e-5)
 
 
+@WITHOUT_CATBOOST
+@pytest.mark.parametrize("target", ["value", "kind", "class"])
+def test_symmetric_trees_answer_as_catboosts_own(
+    tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch, target: str
+) -> None:
+    boosters = []
+    own = catboosting.described
+    monkeypatch.setattr(catboosting, "described", lambda booster: boosters.append(booster) or own(booster))
+    result, kept, data = trained(tmp_path, table, "catboost", target)
+    held, _, inputs = arrays(data, kept, "test")
+    raw = boosters[0].predict(held, prediction_type="RawFormulaVal")
+    with torch.inference_mode():
+        found = kept(inputs).numpy()
+    assert np.allclose(found, raw.reshape(found.shape), rtol=1e-4, atol=1e-5)
+    assert len(kept.root) == boosters[0].tree_count_ == result.best_epoch
+
+
+def test_a_library_that_is_not_there_is_named(
+    tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catboosting, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"needs the package catboost: pip install .*\[catboost\]"):
+        trained(tmp_path, table, "catboost", "kind")
+    more = ["model.library=scikit-learn", "model.extra_trees=true"]
+    with pytest.raises(UserError, match=r"model\.extra_trees=true: LightGBM alone"):
+        trained(tmp_path, table, "boosting", "kind", *more)
+
+
 def test_thresholds_decide_for_every_float32_as_they_did_in_float64() -> None:
     generator = np.random.default_rng(0)
     thresholds = np.concatenate(
@@ -202,13 +235,13 @@ def test_validation_stops_the_growth_and_the_best_number_is_kept(tmp_path: Path,
     losses = dict(result.history["val/loss"])
     assert result.metrics["val/loss"] == pytest.approx(losses[result.best_epoch], rel=1e-4)
     assert min(losses.values()) == pytest.approx(losses[result.best_epoch], rel=1e-4)
-    assert len(losses) <= growing.POINTS + 3
+    assert len(losses) <= grown.POINTS + 3
 
 
 @pytest.mark.parametrize(("model", "more"), MODELS)
 def test_what_runs_out_of_time_says_so(tmp_path: Path, table: Path, model: str, more: list[str]) -> None:
     more = [*more, "trainer.max_time=00:00:00:01", "model.n_estimators=100000"]
-    more += ["model.early_stopping_rounds=100000"] if model == "boosting" else []
+    more += ["model.early_stopping_rounds=100000"] if model != "forest" else []
     result, kept, _ = trained(tmp_path, table, model, "kind", *more)
     assert any("its time ran out after" in note for note in result.notes)
     assert 1 <= len(kept.root) < 100_000 and result.seconds["fit"] < 30
@@ -232,7 +265,7 @@ def test_a_signal_ends_the_growth(tmp_path: Path, table: Path, monkeypatch: pyte
     assert raised.value.exit_code == 143 and len(seen) == 1
 
 
-@pytest.mark.parametrize("model", ["forest", "boosting"])
+@pytest.mark.parametrize("model", ["forest", "boosting", pytest.param("catboost", marks=WITHOUT_CATBOOST)])
 def test_files_and_exports_answer_as_the_run_was_tested(
     tmp_path: Path,
     table: Path,

@@ -195,6 +195,8 @@ class Boosting(Trees):
         subsample: Share of the training samples that each tree sees.
         colsample_bytree: Share of the columns that each tree sees.
         reg_lambda: Weight of the sum of squared leaf values that is added to the loss.
+        extra_trees: Whether each column's threshold is drawn at random instead of searched, as in a forest of
+            extremely randomised trees: a tree is worse, and their sum less alike. LightGBM alone does it.
         early_stopping_rounds: Number of trees without a better validation loss after which the growth stops.
         library: ``lightgbm``, ``scikit-learn``, or ``auto`` for the first that is installed.
         loss: For numbers ``auto`` (squared error), ``absolute`` or ``huber``; for classes ``auto`` (cross-entropy).
@@ -210,6 +212,7 @@ class Boosting(Trees):
         subsample: Annotated[float, Number(0, 1, above=True)] = 0.8,
         colsample_bytree: Annotated[float, Number(0, 1, above=True)] = 0.8,
         reg_lambda: Annotated[float, Number(0)] = 1.0,
+        extra_trees: bool = False,
         early_stopping_rounds: Annotated[int, Number(1, whole=True)] = 100,
         library: Annotated[str, Word(("auto", "lightgbm", "scikit-learn"))] = "auto",
         loss: str = "auto",
@@ -218,4 +221,35 @@ class Boosting(Trees):
         self.n_estimators, self.learning_rate, self.num_leaves = n_estimators, learning_rate, num_leaves
         self.min_child_samples, self.subsample = min_child_samples, subsample
         self.colsample_bytree, self.reg_lambda = colsample_bytree, reg_lambda
+        self.extra_trees = extra_trees
         self.early_stopping_rounds, self.library = early_stopping_rounds, library
+
+
+class CatBoost(Trees):
+    """Ordered boosting of symmetric trees (Prokhorenkova et al. 2018): all nodes of a level compare the same column.
+
+    Grown by CatBoost, an extra. Such trees are hard to fit to noise, so that its defaults do well on small tables.
+
+    Args:
+        spec: Description of the data.
+        n_estimators: Most trees; validation data stops the growth earlier.
+        learning_rate: Share of each tree's values that is added.
+        depth: Comparisons from the root to a leaf.
+        l2_leaf_reg: Weight of the sum of squared leaf values that is added to the loss.
+        early_stopping_rounds: Number of trees without a better validation loss after which the growth stops.
+        loss: For numbers ``auto`` (squared error) or ``absolute``; for classes ``auto`` (cross-entropy).
+    """
+
+    def __init__(
+        self,
+        spec: Spec | dict[str, Any],
+        n_estimators: Annotated[int, Number(1, whole=True)] = 3000,
+        learning_rate: Annotated[float, Number(0, 1, above=True)] = 0.05,
+        depth: Annotated[int, Number(1, 12, whole=True)] = 6,
+        l2_leaf_reg: Annotated[float, Number(0)] = 3.0,
+        early_stopping_rounds: Annotated[int, Number(1, whole=True)] = 100,
+        loss: str = "auto",
+    ) -> None:
+        super().__init__(spec, loss)
+        self.n_estimators, self.learning_rate, self.depth_of_trees = n_estimators, learning_rate, depth
+        self.l2_leaf_reg, self.early_stopping_rounds = l2_leaf_reg, early_stopping_rounds

@@ -13,7 +13,7 @@ from pipeline.errors import Diverged, UserError
 from pipeline.models.by_hand.neurons import Neuron
 from pipeline.models.by_hand.twins import ByHand, RNNByHand
 from pipeline.training.fit import Fit
-from pipeline.training.growing import Grown
+from pipeline.training.grown import Grown
 from pipeline.training.module import batches_of
 from pipeline.training.plan import Node
 from pipeline.training.stopping import Stop

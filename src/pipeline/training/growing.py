@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any
 
@@ -15,16 +15,16 @@ from torch import Tensor
 from pipeline.data.core.encoder import Encoder
 from pipeline.data.core.splits import Rows
 from pipeline.errors import UserError
-from pipeline.models.trees import Boosting, Ensemble, Forest, Trees
+from pipeline.models.trees import Boosting, CatBoost, Ensemble, Forest, Trees
 from pipeline.training.boosting_inside import histogram_trees
+from pipeline.training.catboosting import grow_by_catboost
+from pipeline.training.grown import Grown, Table, said, thinned
 from pipeline.training.joining import Part, joined, part
 from pipeline.training.recorder import History
 from pipeline.training.stopping import Stop
 
 log = logging.getLogger(__name__)
 
-POINTS = 200
-"""Most points of a curve that is recorded."""
 MOST_NODES = 10_000_000
 AT_ONCE = 25
 """Trees of a forest that are grown before it is looked whether the time is over."""
@@ -32,38 +32,6 @@ _ROWS = 65_536
 _ONE_THREAD_CELLS = 500_000
 _PRIOR = 10.0
 """Training samples that a category's mean target is mixed with: rare categories stay near the overall mean."""
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows as trees take them.
-
-    Args:
-        x: (rows, columns), float32.
-        y: (rows,), class numbers, or numbers in the target's unit.
-        weights: (rows,), None for equal ones.
-    """
-
-    x: np.ndarray
-    y: np.ndarray
-    weights: np.ndarray | None = None
-
-
-@dataclass(frozen=True)
-class Grown:
-    """What a growth came to.
-
-    Args:
-        rounds: Number of trees (for each class) that were kept.
-        note: Why there are not more.
-        history: Metrics by number of trees.
-        facts: What the result says of the model beside its settings.
-    """
-
-    rounds: int
-    note: str
-    history: History = field(default_factory=dict)
-    facts: dict[str, Any] = field(default_factory=dict)
 
 
 def grow(
@@ -89,6 +57,8 @@ def grow(
     grower: Any = grow_forest
     if isinstance(model, Boosting):
         grower = grow_by_lightgbm if _by_lightgbm(model) else grow_by_histograms
+    elif isinstance(model, CatBoost):
+        grower = grow_by_catboost
     ensemble: Ensemble
     found: Grown
     ensemble, found = grower(model, *tables, seed, workers, stop)
@@ -148,9 +118,11 @@ def _check_loss(model: Trees) -> None:
 
 
 def _by_lightgbm(model: Boosting) -> bool:
+    found = model.library != "scikit-learn" and _has_lightgbm()
+    if model.extra_trees and not found:
+        raise UserError("model.extra_trees=true: LightGBM alone draws thresholds at random; leave it out")
     if model.library == "scikit-learn":
         return False
-    found = _has_lightgbm()
     if model.library == "lightgbm" and not found:
         raise UserError(
             "model.library=lightgbm is not there: pip install lightgbm, or model.library=scikit-learn"
@@ -242,6 +214,7 @@ def grow_by_lightgbm(
         "subsample_freq": 1,
         "colsample_bytree": model.colsample_bytree,
         "reg_lambda": model.reg_lambda,
+        "extra_trees": model.extra_trees,
         # Threads that wait for each other after every column cost more than they save on small data.
         "num_threads": workers if train.x.size > _ONE_THREAD_CELLS else 1,
         "seed": seed,
@@ -278,7 +251,7 @@ def grow_by_lightgbm(
     parts = [_of_lightgbm(tree["tree_structure"]) for tree in described]
     output = torch.arange(len(parts)) % classes
     ensemble = joined([one for one, _ in parts], output, torch.zeros(classes), max(deep for _, deep in parts))
-    return ensemble, Grown(best, _said(model, grown, best, stop), _thinned(history, best))
+    return ensemble, Grown(best, said(model, grown, best, stop), thinned(history, best))
 
 
 def grow_by_histograms(
@@ -331,7 +304,7 @@ def grow_by_histograms(
         else {}
     )
     ensemble = joined(parts, output, torch.from_numpy(start), depth)
-    return ensemble, Grown(best, _said(model, grown, best, stop), _thinned(history, best))
+    return ensemble, Grown(best, said(model, grown, best, stop), thinned(history, best))
 
 
 def _least(model: Boosting, samples: int) -> int:
@@ -339,14 +312,6 @@ def _least(model: Boosting, samples: int) -> int:
     if model.min_child_samples != "auto":
         return int(model.min_child_samples)
     return int(np.clip(samples // 100, 3, 20))
-
-
-def _said(model: Boosting, grown: int, best: int, stop: Stop) -> str:
-    if stop.out_of_time:
-        return f"still improving when its time ran out after {grown} trees"
-    if best < grown or grown < model.n_estimators:
-        return f"stopped improving after {best} trees"
-    return f"still improving after {grown} trees: more by model.n_estimators"
 
 
 def _best(seen: dict[str, dict[str, list[float]]], metric: str) -> int:
@@ -366,17 +331,6 @@ def _history(model: Boosting, seen: dict[str, dict[str, list[float]]], metrics: 
         for name, points in named.items():
             history[f"{split}/{name}"] = [(number, value) for number, value in enumerate(points, 1)]
     return history
-
-
-def _thinned(history: History, best: int) -> History:
-    """At most :data:`POINTS` points of each curve, the best round among them."""
-    thinned = {}
-    for name, points in history.items():
-        step = -(-len(points) // POINTS)
-        thinned[name] = [
-            point for point in points if point[0] % step == 0 or point[0] in (1, best, len(points))
-        ]
-    return thinned
 
 
 def _of_lightgbm(structure: dict[str, Any]) -> tuple[Part, int]:

@@ -13,7 +13,7 @@ from pipeline.data.core.splits import RaggedRows, Rows
 from pipeline.errors import UserError
 from pipeline.models.layers import Standardised
 from pipeline.models.linear import Linear
-from pipeline.training.growing import Grown
+from pipeline.training.grown import Grown
 from pipeline.training.stopping import Stop
 
 ALPHAS = tuple(10.0**power for power in range(4, -3, -1))
