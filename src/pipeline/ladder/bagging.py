@@ -7,10 +7,12 @@ validation split, and each model is stopped by rows of its own.
 from __future__ import annotations
 
 import logging
+import math
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +21,13 @@ from torch import Tensor
 
 from pipeline.data.core.module import DataModule
 from pipeline.data.tables.table import TableData
-from pipeline.errors import Diverged
+from pipeline.errors import Diverged, UserError
 from pipeline.ladder.rungs import Rung
 from pipeline.models.base import BaseModule
 from pipeline.models.blend import Blend, greedy_weights
+from pipeline.models.settled import Settled
 from pipeline.models.trees import Trees
+from pipeline.runs import beside
 from pipeline.runs.alone import fit_alone
 from pipeline.runs.plan import RunPlan, plan_of
 
@@ -31,12 +35,18 @@ log = logging.getLogger(__name__)
 
 FOLDS = (8, 5, 3)
 """Folds to choose from, by the time that is left."""
-MOST_MEMBERS = 10
+MOST_MEMBERS = 25
 _LEAST_TREES = 60
 _AROUND = 0.3
 """Seconds around a fit."""
+_BESIDE = 1.3
+"""How many times as long a fit takes beside others, each on a core of its own."""
+_MANY_ROWS = 20_000
+"""Rows from which on a fit of trees has kept every core busy already."""
 _SHORTEST, _EASILY = 0.4, 1.2
 """A network is shortened to this share at most; one that has so many times its usual time is not."""
+_WITH_ROOM = 1.25
+"""So many times what it is expected to take, something is begun that need not be."""
 _ENOUGH_FOLDS = 5
 """With fewer folds, one model that has learnt from all rows is better than those that lack a third of them."""
 _ROWS = 4096
@@ -48,27 +58,43 @@ class Bag:
 
     Args:
         rung: The rung.
-        models: One for each fold.
+        models: One for each fold; of a model that was fitted once, that one.
         answers: Probabilities or numbers for each row by the model that has not seen it, (rows, classes or 1).
+        seconds: Time that the fits took.
+        folded: Whether there is a model for each fold: of one that was fitted once, training rows have no answers.
     """
 
     rung: Rung
     models: list[BaseModule]
     answers: Tensor
+    seconds: float = 0.0
+    folded: bool = True
 
 
-def folds_in(seconds: float, fits: Sequence[float]) -> int:
-    """How many folds the time allows for fits that took so many seconds each; 0 where not even the fewest fit in."""
-    return next((folds for folds in FOLDS if folds * sum(fits) <= seconds), 0)
+def folds_in(seconds: float, of_folds: Callable[[int], float]) -> int:
+    """How many folds the time allows; 0 where not even the fewest fit in.
+
+    Args:
+        seconds: The time.
+        of_folds: Seconds that so many folds take.
+    """
+    return next((folds for folds in FOLDS if of_folds(folds) <= seconds), 0)
 
 
-def bagged(rungs: Sequence[Rung], data: TableData, folds: int, left: Callable[[], float]) -> list[Bag]:
-    """Fit the model of each rung once without each fold, as long as there is time.
+def bagged(
+    rungs: Sequence[Rung],
+    variants: Sequence[tuple[Rung, Rung]],
+    data: TableData,
+    folds: int,
+    left: Callable[[], float],
+) -> list[Bag]:
+    """Fit the model of each rung once without each fold, as long as there is time, then variants of them.
 
     The quick ones come first: what they leave is the time of the slow ones, which can be shortened.
 
     Args:
         rungs: The rungs.
+        variants: Other settings of a rung's model: the rung, and what would be one.
         data: The data; its training and validation rows are dealt out anew.
         folds: Number of folds.
         left: Seconds that are left.
@@ -76,39 +102,88 @@ def bagged(rungs: Sequence[Rung], data: TableData, folds: int, left: Callable[[]
     Returns:
         Those that have a model for each fold.
     """
-    found = []
+    found: list[Bag] = []
     views = list(data.refolded(folds))
-    for rung in sorted(rungs, key=seconds_of_fit):
-        began = time.monotonic()
+
+    def fit(rung: Rung) -> Bag | None:
         bag = _bag(rung, views, left)
         if bag is None:
-            log.info("%s was not fitted to each of %d folds: its time ran out", rung.name, folds)
-            continue
-        log.info("%s: fitted to %d folds in %.0f s", rung.name, folds, time.monotonic() - began)
-        found.append(bag)
+            log.info("%s was not fitted to each of %d folds", rung.name, folds)
+        else:
+            log.info("%s: fitted to %d folds in %.0f s", rung.name, folds, bag.seconds)
+            found.append(bag)
+        return bag
+
+    for rung in sorted(rungs, key=seconds_of_fit):
+        fit(rung)
+    for of, variant in variants:
+        like = next((bag for bag in found if bag.rung is of), None)
+        if like is not None and left() > _WITH_ROOM * like.seconds:
+            fit(variant)
     return found
+
+
+def bagged_again(bag: Bag, data: TableData, folds: int, left: Callable[[], float], seed: int) -> bool:
+    """Fit a bag's model to other folds as well, where there is time, and note the mean of both answers.
+
+    Args:
+        bag: The bag.
+        data: The data.
+        folds: Number of folds.
+        left: Seconds that are left.
+        seed: By which the folds are drawn.
+
+    Returns:
+        Whether it was done.
+    """
+    if left() < _WITH_ROOM * bag.seconds:
+        return False
+    more = _bag(bag.rung, list(data.refolded(folds, seed)), left)
+    if more is None:
+        return False
+    rounds = len(bag.models) // folds
+    bag.answers = (bag.answers * rounds + more.answers) / (rounds + 1)
+    bag.models += more.models
+    return True
+
+
+def fitted_once(rung: Rung, data: TableData, model: BaseModule) -> Bag:
+    """A rung's own model, which answers for the validation rows alone.
+
+    Args:
+        rung: The rung.
+        data: The data.
+        model: Its model.
+    """
+    # Its probabilities as they were learnt: the blend's own are settled later.
+    model.settle(Settled())
+    said = answers_of(model, data.validation)
+    nothing = torch.full((len(data.train), said.shape[1]), torch.nan, dtype=said.dtype)
+    return Bag(rung, [model], torch.cat([nothing, said]), folded=False)
 
 
 def _bag(rung: Rung, views: Sequence[tuple[DataModule, Tensor]], left: Callable[[], float]) -> Bag | None:
     assert rung.cfg is not None and rung.result is not None
-    plan, models, rows, parts = plan_of(rung.cfg), [], [], []
-    for number, (view, held_out) in enumerate(views):
-        each = left() / (len(views) - number)
+    began, usual = time.monotonic(), float(rung.result.seconds["fit"])
+    plan, workers = plan_of(rung.cfg), beside.at_once()
+
+    def job(number: int, view: DataModule) -> BaseModule:
+        # Of those that are still to come, so many are fitted at the same time.
+        each = left() / math.ceil((len(views) - number) / workers)
         if each < 1:
-            return None
+            raise beside.Lost("its time ran out")
         with tempfile.TemporaryDirectory() as folder:
-            try:
-                model = fit_alone(
-                    _of_a_fold(plan, len(views), each, rung.result.seconds["fit"]), view, Path(folder)
-                )
-            except Diverged as error:
-                log.warning("%s diverged on a fold and is left out: %s", rung.name, error)
-                return None
-        models.append(model)
-        rows.append(held_out)
-        parts.append(answers_of(model, view.validation))
-    order = torch.cat(rows).argsort()
-    return Bag(rung, models, torch.cat(parts)[order])
+            return fit_alone(_of_a_fold(plan, len(views), each, usual), view, Path(folder))
+
+    jobs = [partial(job, number, view) for number, (view, _) in enumerate(views)]
+    try:
+        models = beside.fitted_beside(jobs, views[0][0].encoder, workers)
+    except (Diverged, beside.Lost, UserError) as error:
+        log.warning("%s is left out of the blend: %s", rung.name, error)
+        return None
+    parts = [answers_of(model, view.validation) for model, (view, _) in zip(models, views, strict=True)]
+    order = torch.cat([held_out for _, held_out in views]).argsort()
+    return Bag(rung, models, torch.cat(parts)[order], time.monotonic() - began)
 
 
 def seconds_of_fit(rung: Rung) -> float:
@@ -117,17 +192,43 @@ def seconds_of_fit(rung: Rung) -> float:
     return float(rung.result.seconds["fit"]) + _AROUND
 
 
-def least_seconds_of_fit(rung: Rung) -> float:
-    """What a fit of a rung's model takes at least: a network's may be shortened."""
-    assert rung.cfg is not None
-    return seconds_of_fit(rung) * (_SHORTEST if _shortenable(plan_of(rung.cfg)) else 1.0)
+def seconds_of_folds(rung: Rung, folds: int, least: bool = False) -> float:
+    """What fits of a rung's model to so many folds are expected to take.
+
+    Args:
+        rung: The rung.
+        folds: Number of folds.
+        least: Whether a network may be shortened.
+    """
+    assert rung.cfg is not None and rung.result is not None
+    plan, seconds = plan_of(rung.cfg), seconds_of_fit(rung)
+    kind = kind_of(plan)
+    if kind == "Forest":
+        # Its trees are shared out to the folds, and every core grew them before.
+        return folds * seconds * _trees_of_a_fold(plan, folds) / int(plan.model["n_estimators"])
+    if least and _shortenable(plan):
+        seconds *= _SHORTEST
+    busy = kind in GROWN and int(rung.result.data.get("train") or 0) > _MANY_ROWS
+    workers = beside.at_once()
+    return folds * seconds * (1.0 if busy or workers == 1 else _BESIDE / workers)
+
+
+GROWN = ("Forest", "Boosting", "CatBoost")
+
+
+def kind_of(plan: RunPlan) -> str:
+    """The plain name of a plan's class of models."""
+    return str(plan.model["_target_"]).rpartition(".")[2]
 
 
 def _shortenable(plan: RunPlan) -> bool:
     """Whether the plan is of a model that is trained in steps, to the end of so many epochs."""
-    kind = str(plan.model["_target_"]).rpartition(".")[2]
-    at_once = kind in ("Forest", "Boosting") or plan.model.get("solver") == "exact"
+    at_once = kind_of(plan) in GROWN or plan.model.get("solver") == "exact"
     return not at_once and isinstance(plan.fit.trainer.get("max_epochs"), int)
+
+
+def _trees_of_a_fold(plan: RunPlan, folds: int) -> int:
+    return max(_LEAST_TREES, 2 * int(plan.model["n_estimators"]) // folds)
 
 
 def _of_a_fold(plan: RunPlan, folds: int, seconds: float, usual: float) -> RunPlan:
@@ -138,22 +239,22 @@ def _of_a_fold(plan: RunPlan, folds: int, seconds: float, usual: float) -> RunPl
     if _shortenable(plan) and seconds < _EASILY * usual:
         epochs = max(1, int(plan.fit.trainer["max_epochs"] * seconds / (_EASILY * usual)))
         plan = plan.changed(trainer={"max_epochs": epochs})
-    if str(plan.model["_target_"]).endswith(".Forest"):
-        trees = max(_LEAST_TREES, 2 * int(plan.model["n_estimators"]) // folds)
-        plan = replace(plan, model={**plan.model, "n_estimators": trees})
+    if kind_of(plan) == "Forest":
+        plan = replace(plan, model={**plan.model, "n_estimators": _trees_of_a_fold(plan, folds)})
     return plan if seconds > 4 * usual else plan.changed(trainer={"max_time": in_full(seconds)})
 
 
 def _fixed(plan: RunPlan, bag: Bag) -> RunPlan | None:
     """The plan of a fit to all rows at once, where nothing is held out to stop it; None for models that need that."""
     assert bag.rung.result is not None
-    kind = str(plan.model["_target_"]).rpartition(".")[2]
+    kind = kind_of(plan)
     settings: dict[str, Any] = {}
     if kind == "Linear" and plan.model.get("solver") == "exact":
         settings = {"alpha": bag.rung.result.model["alpha"]}
-    elif kind == "Boosting" and len(bag.models) < _ENOUGH_FOLDS:
+    elif kind in ("Boosting", "CatBoost") and len(bag.models) < _ENOUGH_FOLDS:
         # As many trees as the folds' own, and more, since more rows bear more.
-        rounds = [len(model.root) / model.spec.outputs for model in bag.models if isinstance(model, Trees)]
+        each = [model for model in bag.models if isinstance(model, Trees)]
+        rounds = [len(model.root) / (model.spec.outputs if len(model.output) else 1) for model in each]
         grown = len(bag.models) / (len(bag.models) - 1)
         settings = {"n_estimators": max(1, round(grown * sum(rounds) / len(rounds)))}
     elif kind != "Forest":
@@ -164,7 +265,7 @@ def _fixed(plan: RunPlan, bag: Bag) -> RunPlan | None:
 def _final(bag: Bag, data: TableData, left: Callable[[], float]) -> list[BaseModule]:
     """The models that answer for a bag: those of its folds, or one that has learnt from all rows."""
     assert bag.rung.cfg is not None and bag.rung.result is not None
-    plan = _fixed(plan_of(bag.rung.cfg), bag)
+    plan = _fixed(plan_of(bag.rung.cfg), bag) if bag.folded else None
     if plan is None or left() < 2 * float(bag.rung.result.seconds["fit"]):
         return bag.models
     with tempfile.TemporaryDirectory() as folder:
@@ -202,21 +303,35 @@ def loss_of(data: DataModule, targets: Tensor) -> Callable[[Tensor], float]:
     return log_loss
 
 
+def weights_of(bags: Sequence[Bag], data: TableData) -> list[int]:
+    """How many parts of a blend each bag is, by rows that its models have not seen."""
+    rows = _rows_of(bags, data)
+    loss = loss_of(data, data.pooled_targets[rows])
+    return greedy_weights([bag.answers[rows] for bag in bags], loss, MOST_MEMBERS)
+
+
+def _rows_of(bags: Sequence[Bag], data: TableData) -> slice:
+    """The rows that every model has an answer for: where one was fitted once, the validation rows alone."""
+    return slice(0 if all(bag.folded for bag in bags) else len(data.train), None)
+
+
 @dataclass(eq=False)
 class Blended:
     """Several bags as one model.
 
     Args:
         model: Weighted mean of their models.
-        answers: Its answers for the rows that each model has not seen, (rows, classes or 1).
+        answers: Its answers for rows that its models have not seen, (rows, classes or 1).
         parts: How many parts of it each rung has.
         best: The bag that is best alone.
+        rows: Which rows these are, of training and validation rows.
     """
 
     model: Blend
     answers: Tensor
     parts: dict[str, int]
     best: Bag
+    rows: slice
 
 
 def blended(bags: Sequence[Bag], data: TableData, left: Callable[[], float]) -> Blended:
@@ -227,13 +342,13 @@ def blended(bags: Sequence[Bag], data: TableData, left: Callable[[], float]) -> 
         data: The data.
         left: Seconds that are left.
     """
-    loss = loss_of(data, data.pooled_targets)
-    weights = greedy_weights([bag.answers for bag in bags], loss, MOST_MEMBERS)
+    rows, weights = _rows_of(bags, data), weights_of(bags, data)
+    loss = loss_of(data, data.pooled_targets[rows])
     taken = [(bag, weight) for bag, weight in zip(bags, weights, strict=True) if weight]
     final = [(_final(bag, data, left), weight) for bag, weight in taken]
     models = [model for some, _ in final for model in some]
     shares = [weight / len(some) for some, weight in final for _ in some]
-    answers = torch.stack([bag.answers * weight for bag, weight in taken]).sum(0) / sum(weights)
-    best = min(bags, key=lambda bag: loss(bag.answers))
+    answers = torch.stack([bag.answers[rows] * weight for bag, weight in taken]).sum(0) / sum(weights)
+    best = min(bags, key=lambda bag: loss(bag.answers[rows]))
     parts = {bag.rung.name: weight for bag, weight in taken}
-    return Blended(Blend.of(models, shares), answers, parts, best)
+    return Blended(Blend.of(models, shares), answers, parts, best, rows)

@@ -4,15 +4,31 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from pipeline.data.tables.table import TableData
 from pipeline.evaluation.outputs import Outputs, paired_values
-from pipeline.ladder.bagging import bagged, blended, folds_in, least_seconds_of_fit, seconds_of_fit
+from pipeline.ladder.bagging import (
+    FOLDS,
+    Bag,
+    bagged,
+    bagged_again,
+    blended,
+    fitted_once,
+    folds_in,
+    seconds_of_fit,
+    seconds_of_folds,
+    weights_of,
+)
 from pipeline.ladder.budget import Budget
 from pipeline.ladder.rungs import Climb, Rung, chance, standing
+from pipeline.ladder.testing import load_model
 from pipeline.models.blend import Blend, as_logits
 from pipeline.runs.describing import describe
 from pipeline.runs.finished import data_of
@@ -24,8 +40,19 @@ from pipeline.training.sureness import settle, wanted
 
 log = logging.getLogger(__name__)
 
+_LEAST_ROWS = 200
+"""Validation rows by which weights may be chosen where a model was fitted once."""
+_ROUNDS = 3
+"""Times at most that rows are dealt out to folds."""
 
-def add_blend(climb: Climb, directory: Path, parent: AnyRun, budget: Budget) -> None:
+
+def add_blend(
+    climb: Climb,
+    directory: Path,
+    parent: AnyRun,
+    budget: Budget,
+    variants: Mapping[str, Mapping[str, Any]] | None = None,
+) -> None:
     """Add the blend to a ladder's rungs, and choose it where it is better than the best of its parts alone.
 
     Both are compared on every row that is not of the test, by models that have not seen it. Where the data cannot be
@@ -36,6 +63,7 @@ def add_blend(climb: Climb, directory: Path, parent: AnyRun, budget: Budget) -> 
         directory: Directory of the blend's run.
         parent: The ladder's run.
         budget: The time that is left.
+        variants: Other settings by name: ``{rung: NAME, overrides: [...]}``.
     """
     started = time.time()
     candidates = _candidates(climb)
@@ -44,16 +72,17 @@ def add_blend(climb: Climb, directory: Path, parent: AnyRun, budget: Budget) -> 
     data = data_of(candidates[0].cfg)
     if not isinstance(data, TableData) or not data.can_be_refolded:
         return
-    folds = 0
-    while candidates and not (
-        folds := folds_in(budget.left(), [least_seconds_of_fit(rung) for rung in candidates])
-    ):
-        # The slowest one goes.
-        candidates.remove(max(candidates, key=least_seconds_of_fit))
-    bags = bagged(candidates, data, folds, budget.left) if candidates else []
+    candidates, once = _folded(candidates, budget)
+    folds = folds_in(budget.left(), partial(_seconds, candidates, least=True)) if candidates else 0
+    more = [pair for pair in _variants(candidates, variants or {}) if pair[0] in candidates]
+    bags = bagged(candidates, more, data, folds, budget.left) if candidates else []
+    if bags and len(data.validation or ()) >= _LEAST_ROWS:
+        bags += [fitted_once(rung, data, load_model(rung)) for rung in once]
     if not bags:
         log.info("No blend: the time does not allow to fit any model to several parts of the data")
         return
+    if budget.limited:
+        _use_the_rest(bags, data, folds, budget)
     found = blended(bags, data, budget.left)
     best, total = found.best.rung, sum(found.parts.values())
     rung = Rung("blend", directory, list(best.overrides), cfg=best.cfg)
@@ -62,8 +91,8 @@ def add_blend(climb: Climb, directory: Path, parent: AnyRun, budget: Budget) -> 
         for name, weight in sorted(found.parts.items(), key=lambda part: -part[1])
     )
     alone, together = (
-        Outputs(found.model, as_logits(answers, data.spec), data.pooled_targets)
-        for answers in (found.best.answers, found.answers)
+        Outputs(found.model, as_logits(answers, data.spec), data.pooled_targets[found.rows])
+        for answers in (found.best.answers[found.rows], found.answers)
     )
     assert data.validation is not None and best.cfg is not None
     # Each row's answer is of models that have not seen it: all of them tell how sure the blend is.
@@ -71,13 +100,14 @@ def add_blend(climb: Climb, directory: Path, parent: AnyRun, budget: Budget) -> 
         found.model, together.logits, together.targets, wanted(data, str(best.cfg.objective.metric))
     )
     found.model.settle(sure.settled)
-    held_out = together.subset(torch.arange(len(data.train), len(data.pooled_targets)))
+    held_out = together.subset(torch.arange(len(together.targets))[-len(data.validation) :])
     rung.judged = held_out.judged()[1]
     rung.validation = float(rung.judged.mean())
     test = paired_values(alone.judged()[1], together.judged()[1])
     figures = (
         f"{climb.metric} {together.judged()[1].mean():.4f} against {alone.judged()[1].mean():.4f} for {best.name} "
-        f"alone, over all rows, each by models that have not seen it ({folds} folds, {chance(test)})"
+        f"alone, over {'all' if found.rows.start == 0 else 'the validation'} rows, each by models that have not "
+        f"seen it ({folds} folds, {chance(test)})"
     )
     better = len(found.parts) > 1 and climb.gain(test) > 0
     if climb.chosen.result is None:
@@ -94,9 +124,48 @@ def add_blend(climb: Climb, directory: Path, parent: AnyRun, budget: Budget) -> 
     log.info("blend: %s", rung.showed)
 
 
-def seconds_of_blend(climb: Climb) -> list[float]:
-    """What a fit of each model of a blend takes, as far as is known."""
-    return [seconds_of_fit(rung) for rung in _candidates(climb)]
+def _folded(candidates: list[Rung], budget: Budget) -> tuple[list[Rung], list[Rung]]:
+    """The rungs whose models the time allows to be fitted to folds, and the slower ones, which stay as they are."""
+    some, once = list(candidates), []
+    while some and not folds_in(budget.left(), partial(_seconds, some, least=True)):
+        slowest = max(some, key=seconds_of_fit)
+        some.remove(slowest)
+        once.append(slowest)
+    return some, once
+
+
+def _seconds(rungs: Sequence[Rung], folds: int, least: bool = False) -> float:
+    return sum(seconds_of_folds(rung, folds, least) for rung in rungs)
+
+
+def _variants(
+    candidates: Sequence[Rung], variants: Mapping[str, Mapping[str, Any]]
+) -> list[tuple[Rung, Rung]]:
+    """Each rung with what would be one by other settings of its model."""
+    from pipeline.config.loading import compose, user_directory
+
+    found = []
+    for name, variant in variants.items():
+        rung = next((rung for rung in candidates if rung.name == variant["rung"]), None)
+        if rung is not None:
+            words = [*rung.overrides, *variant["overrides"]]
+            cfg = compose(words, config_dir=user_directory())
+            found.append((rung, replace(rung, name=name, overrides=words, cfg=cfg)))
+    return found
+
+
+def _use_the_rest(bags: Sequence[Bag], data: TableData, folds: int, budget: Budget) -> None:
+    """Fit what is in the blend to other folds as well, while there is time: the mean of more models is steadier."""
+    chosen = [bag for bag, weight in zip(bags, weights_of(bags, data), strict=True) if weight and bag.folded]
+    for again in range(1, _ROUNDS):
+        for bag in chosen:
+            if bagged_again(bag, data, folds, budget.left, data.seed + again):
+                log.info("%s: fitted to %d other folds", bag.rung.name, folds)
+
+
+def seconds_of_blend(climb: Climb) -> float:
+    """What a blend of the rungs is expected to take."""
+    return _seconds(_candidates(climb), FOLDS[0])
 
 
 def _candidates(climb: Climb) -> list[Rung]:

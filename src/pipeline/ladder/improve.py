@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,16 @@ def _ladder(cfg: DictConfig, typed: Sequence[str]) -> dict[str, Any]:
     return dict(values)
 
 
+def _there(ladder: Mapping[str, Any]) -> dict[str, Any]:
+    """The rungs without those that need a package which is not installed."""
+    missing = {
+        name: package for name, package in (ladder.get("needs") or {}).items() if not find_spec(package)
+    }
+    for name, package in missing.items():
+        log.info("%s is left out, since %s is not installed", name, package)
+    return {name: words for name, words in ladder["rungs"].items() if name not in missing}
+
+
 def _places(cfg: DictConfig) -> list[str]:
     """Overrides by which every rung finds its data where the command does, and is recorded beside the others."""
     places = [f"paths.data_dir={cfg.paths.data_dir}", f"paths.experiments_dir={cfg.paths.experiments_dir}"]
@@ -115,7 +126,7 @@ def _climbed(
     budget: Budget,
 ) -> Climb:
     """Climb every rung, judged on validation data alone."""
-    steps = {**ladder["rungs"], "tuned": ladder["tuned"]}
+    steps = {**_there(ladder), "tuned": ladder["tuned"]}
     after = [*typed, *_places(cfg)]
     first = _composed([*ladder["base"], *next(iter(steps.values())), *after])
     climb = _baseline(first, directory / "baseline", parent)
@@ -131,10 +142,11 @@ def _climbed(
                 continue
             rung.overrides, sweep = list(leader.overrides), ladder["sweep"][leader.name]
         climb.rungs.append(rung)
-        blended = seconds_of_blend(climb) if sweep and ladder.get("blend") else None
-        seconds = seconds_for(number, budget.left(), blended) if budget.limited else None
+        blend = seconds_of_blend(climb) if sweep and ladder.get("blend") else None
+        after_it = len(steps) - 1 - number
+        seconds = seconds_for(after_it, budget.left(), blend) if budget.limited else None
         if seconds is not None and seconds < _LEAST_SECONDS:
-            rung.showed = f"left out, since the time {'goes to the blend' if blended else 'was over'}"
+            rung.showed = f"left out, since the time {'goes to the blend' if blend else 'was over'}"
             log.info("%s: %s", name, rung.showed)
             continue
         try:
@@ -147,7 +159,7 @@ def _climbed(
         rung.seconds = time.time() - started
         log.info("%s: %s", name, rung.showed)
     if ladder.get("blend"):
-        add_blend(climb, directory / "blend", parent, budget)
+        add_blend(climb, directory / "blend", parent, budget, ladder.get("variants"))
     choose(climb, str(cfg.task.get("prefer") or "best"), 0.05 / climb.tried)
     return climb
 
@@ -327,7 +339,7 @@ def _kept_length(chosen: Rung) -> list[str]:
     """What validation data decided of a model that is fitted at once: it is kept where nothing is held out any more."""
     assert chosen.cfg is not None and chosen.result is not None
     target = str(chosen.cfg.model.get("_target_"))
-    if target.endswith(".Boosting"):
+    if target.endswith((".Boosting", ".CatBoost")):
         return [f"model.n_estimators={chosen.result.best_epoch}"]
     if target.endswith(".Linear") and chosen.cfg.model.get("solver") == "exact":
         return [f"model.alpha={chosen.result.model['alpha']}"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
 
 import torch
 from omegaconf import DictConfig
@@ -18,28 +17,26 @@ from pipeline.training.at_once import fits_at_once
 from pipeline.training.building import build_model
 from pipeline.training.trainer import Threads
 
-_SHARES = (0.15, 0.1, 0.15, 0.25, 0.3)
-"""Of the time that is left, what each rung may take: the first ones are the quick ones."""
-_FOLDS = 5
-"""A blend has the time for so many folds before settings are searched: it gains more."""
+_SHARE, _OF_THE_LAST, _OF_A_SEARCH = 0.15, 0.25, 0.3
+"""Of the time that is left, what a rung may take, the last before a search, and the search: the first are the quick."""
 _LEAST_SEARCH = 15.0
 _WARM, _TIMED = 3, 12
 _OF_THE_TIME = 0.8
 """What the steps may take of the time; the rest goes into validation, checkpoints and the start of the fit."""
 
 
-def seconds_for(number: int, left: float, blended: Sequence[float] | None) -> float:
+def seconds_for(after: int, left: float, blend: float | None) -> float:
     """What a rung may take of the time that is left; 0 leaves it out.
 
     Args:
-        number: Place of the rung, from 0.
+        after: Number of rungs that come after it, a blend not counted; the last one searches settings.
         left: Seconds that are left.
-        blended: Of a search before a blend, the time that each of the blend's models took to fit; None elsewhere.
+        blend: Of a search before a blend, the time that the blend takes, which gains more; None elsewhere.
     """
-    seconds = left * _SHARES[min(number, len(_SHARES) - 1)]
-    if blended is None:
+    seconds = left * {0: _OF_A_SEARCH, 1: _OF_THE_LAST}.get(after, _SHARE)
+    if blend is None:
         return seconds
-    seconds = min(seconds, left - _FOLDS * sum(blended))
+    seconds = min(seconds, left - blend)
     return seconds if seconds >= _LEAST_SEARCH else 0.0
 
 

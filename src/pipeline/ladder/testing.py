@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 def answers_of(rung: Rung, data: DataModule, split: Rows) -> Outputs:
     """What a rung's saved model answers on a split."""
     assert rung.cfg is not None
-    return outputs_on(_load(rung), loader_of(data, split), rung.cfg)
+    return outputs_on(load_model(rung), loader_of(data, split), rung.cfg)
 
 
-def _load(rung: Rung) -> BaseModule:
+def load_model(rung: Rung) -> BaseModule:
+    """The model that a rung saved."""
     from pipeline.models.saved import load
 
     return load(rung.directory / "model").module
@@ -56,7 +57,7 @@ def read_test(climb: Climb, parent: AnyRun) -> Outputs | None:
             continue
         data = data_of(rung.cfg)
         split = test_split(data, f"data={data.name}")
-        model = _load(rung)
+        model = load_model(rung)
         answers = outputs_on(model, loader_of(data, split), rung.cfg)
         values = answers.judged()[1]
         rung.milliseconds = milliseconds_for_a_thousand(model, data)

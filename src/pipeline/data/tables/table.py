@@ -345,13 +345,14 @@ class TableData(DataModule):
         """Whether rows were dealt out at random, so that :meth:`refolded` may deal them out again."""
         return self.plan.way == "fraction" and self.balance != "oversample"
 
-    def refolded(self, folds: int) -> Iterator[tuple[DataModule, Tensor]]:
+    def refolded(self, folds: int, seed: int | None = None) -> Iterator[tuple[DataModule, Tensor]]:
         """This data with its training and validation rows dealt out anew, each of them held out once.
 
         The encoder stays the one of the training rows: what was fitted on different folds takes the same inputs.
 
         Args:
             folds: Number of folds.
+            seed: By which they are drawn; None is the data's own.
 
         Yields:
             The data with another part held out, and which of :attr:`pooled_targets` that is.
@@ -359,7 +360,9 @@ class TableData(DataModule):
         pool = self._pool()
         labels = pool.y.numpy() if self.spec.classes else None
         for fold in range(folds):
-            held_out = torch.from_numpy(fold_of(len(pool), folds, fold, self.seed, labels))
+            held_out = torch.from_numpy(
+                fold_of(len(pool), folds, fold, self.seed if seed is None else seed, labels)
+            )
             others = torch.ones(len(pool), dtype=torch.bool)
             others[held_out] = False
             view = copy.copy(self)
