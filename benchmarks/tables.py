@@ -7,7 +7,8 @@ there is not measured again; the table at the end has medians over the seeds.
 
 What can be measured: a model of ours (``default``, ``linear``, ``forest``, ``boosting``), ``improve-60`` (the ladder
 within 60 seconds), ``sklearn-linear``, ``sklearn-boosting``, ``sklearn-forest``, and ``autogluon-60`` where
-``--autogluon PYTHON`` names a Python that has it.
+``--python PYTHON`` names a Python that has it. ``--against autogluon --budget 60s`` measures what that comparison
+needs, see :mod:`benchmarks.against`.
 """
 
 from __future__ import annotations
@@ -48,19 +49,6 @@ OURS = {
 }
 REFERENCES = ("sklearn-linear", "sklearn-boosting", "sklearn-forest")
 
-AUTOGLUON = """
-import json, sys
-import pandas as pd
-from autogluon.tabular import TabularPredictor
-folder, target, seconds, kind, place = sys.argv[1:]
-train, test = (pd.read_csv(f"{folder}/{name}.csv") for name in ("train", "test"))
-metric = "mean_absolute_error" if kind == "number" else "log_loss"
-predictor = TabularPredictor(target, eval_metric=metric, path=place, verbosity=0).fit(
-    train, time_limit=float(seconds), presets="high_quality", num_cpus=2
-)
-print(json.dumps({name: abs(float(value)) for name, value in predictor.evaluate(test).items()}))
-"""
-
 
 def directory() -> Path:
     """Where the tables are."""
@@ -70,19 +58,21 @@ def directory() -> Path:
     raise SystemExit("no directory of PIPELINE_DATA_PATH has tables/")
 
 
-def measured(table: str, what: str, seed: int, autogluon: str | None) -> dict[str, float]:
-    """The test figures of one model on one table."""
+def measured(table: str, what: str, seed: int, autogluon: str | None) -> dict[str, Any]:
+    """The test figures of one model on one table, and the seconds of its command."""
     began = time.time()
     if what in REFERENCES:
         found = reference(table, what, seed)
     elif what.startswith("autogluon-"):
-        found = by_autogluon(table, what.partition("-")[2], str(autogluon))
+        from benchmarks.against import by_autogluon
+
+        found = by_autogluon(table, float(what.partition("-")[2]), str(autogluon))
     else:
         found = by_pipeline(table, what, seed)
-    return {**found, "seconds": time.time() - began}
+    return {"seconds": time.time() - began, **found}
 
 
-def by_pipeline(table: str, what: str, seed: int) -> dict[str, float]:
+def by_pipeline(table: str, what: str, seed: int) -> dict[str, Any]:
     """A whole command."""
     folder = directory() / table
     with tempfile.TemporaryDirectory() as place:
@@ -95,7 +85,13 @@ def by_pipeline(table: str, what: str, seed: int) -> dict[str, float]:
             words += ["task=improve", f"task.budget={what.partition('-')[2]}s", f"data.seed={seed}"]
         else:
             words += OURS[what]
+        began = time.time()
         command(words)
+        seconds = time.time() - began
+        if what.startswith("improve-"):
+            from benchmarks.against import losses_of
+
+            return {**losses_of(table, Path(place) / "run"), "seconds": seconds}
         result = json.loads((Path(place) / "run/result.json").read_text())
     metrics = result["metrics"]
     names = {"mae": "test/mae", "log_loss": "test/log_loss", "accuracy": "test/accuracy"}
@@ -111,20 +107,6 @@ def command(words: list[str]) -> None:
     done = subprocess.run([sys.executable, "-m", "pipeline", *words], capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{' '.join(words)}\n{done.stdout}{done.stderr}")
-
-
-def by_autogluon(table: str, seconds: str, python: str) -> dict[str, float]:
-    """AutoGluon with the same time, cores and metric."""
-    kind = "number" if table in NUMBERS else "class"
-    with tempfile.TemporaryDirectory() as place:
-        arguments = [str(directory() / table), TARGETS[table], seconds, kind, f"{place}/models"]
-        done = subprocess.run(
-            [python, "-c", AUTOGLUON, *arguments], capture_output=True, text=True, check=True
-        )
-    found: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
-    if kind == "number":
-        return {"mae": found["mean_absolute_error"]}
-    return {"log_loss": found["log_loss"], "accuracy": found["accuracy"]}
 
 
 def reference(table: str, what: str, seed: int) -> dict[str, float]:
@@ -206,28 +188,41 @@ def report(rows: list[dict[str, Any]], tables: list[str], whats: list[str]) -> s
 
 def main() -> None:
     """Measure what is missing and print the table."""
+    from benchmarks import against
+
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tables", description=__doc__)
     parser.add_argument("--only", nargs="+", default=list(TARGETS), choices=list(TARGETS), metavar="TABLE")
-    parser.add_argument("--what", nargs="+", default=[*REFERENCES, "default"], metavar="NAME")
+    parser.add_argument("--what", nargs="+", metavar="NAME", help="default: the references and default")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--against", choices=["autogluon"], help="compare a ladder with it, row by row")
+    parser.add_argument("--budget", default="60s", help="time for each side of --against: 60s, 3m")
     parser.add_argument("--file", type=Path, default=Path("tables.jsonl"), help="where figures are kept")
-    parser.add_argument("--autogluon", metavar="PYTHON", help="a Python that has autogluon.tabular")
+    parser.add_argument("--python", metavar="PYTHON", help="a Python that has autogluon.tabular")
     options = parser.parse_args()
+    whats = options.what or [*REFERENCES, "default"]
+    if options.against:
+        if not options.python:
+            raise SystemExit("--against autogluon needs --python: a Python that has autogluon.tabular")
+        seconds = against.seconds_of(options.budget)
+        whats = [*REFERENCES, f"improve-{seconds:g}", f"autogluon-{seconds:g}"]
     rows = (
         [json.loads(line) for line in options.file.read_text().splitlines()] if options.file.exists() else []
     )
     for table in options.only:
-        for what in options.what:
+        for what in whats:
             for seed in options.seeds if not what.startswith("autogluon") else options.seeds[:1]:
                 if any((row["table"], row["what"], row["seed"]) == (table, what, seed) for row in rows):
                     continue
                 row = {"table": table, "what": what, "seed": seed}
-                row |= measured(table, what, seed, options.autogluon)
+                row |= measured(table, what, seed, options.python)
                 rows.append(row)
                 with options.file.open("a") as file:
                     file.write(json.dumps(row) + "\n")
-                print(json.dumps(row), flush=True)
-    print(report(rows, options.only, options.what))
+                print(json.dumps({key: value for key, value in row.items() if key != "losses"}), flush=True)
+    if options.against:
+        print(against.report(rows, options.only, seconds))
+        return
+    print(report(rows, options.only, whats))
 
 
 if __name__ == "__main__":
