@@ -11,11 +11,13 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score, f1_score, log_loss
 from torch import Tensor
 
+from pipeline.data.core.encoder import VectorEncoder
 from pipeline.data.core.spec import Spec
 from pipeline.errors import UserError
 from pipeline.evaluation.statistics import calibration_error
 from pipeline.models.base import BaseModule
 from pipeline.models.linear import Linear
+from pipeline.models.saved import Predictor
 from pipeline.models.settled import Settled
 from pipeline.training.scoring import scores
 from pipeline.training.sureness import Wanted, cost_matrix, fit_temperature, least_cost_threshold, settle
@@ -89,6 +91,33 @@ def test_intervals_hold_as_often_as_they_say() -> None:
         model.settle(settle(model, said[:60, None], targets[:60], Wanted(interval=0.9)).settled)
         held.append(scores(model, said[60:, None], targets[60:])["coverage"])
     assert 0.87 < np.mean(held) < 0.93
+
+
+@pytest.mark.parametrize("rows", [100, 400])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_intervals_are_wide_where_errors_are_large(rows: int, sign: int) -> None:
+    draw = np.random.default_rng(rows)
+    held, equal, wider = [], [], 0
+    for _ in range(100):
+        said = draw.uniform(1, 10, size=rows + 1000)
+        # Errors of a tenth of the number, as those of prices are; and the same upside down.
+        true = said + 0.1 * said * draw.normal(size=len(said))
+        said, true = sign * said, sign * true
+        model = Linear(NUMBERS)
+        outputs, targets = torch.tensor(said)[:, None], torch.tensor(true)
+        found = settle(model, outputs[:rows], targets[:rows], Wanted(interval=0.9))
+        model.settle(found.settled)
+        frame = Predictor(model, VectorEncoder(["x"])).frame(outputs[rows:])
+        inside = ((frame["low"] <= true[rows:]) & (true[rows:] <= frame["high"])).to_numpy()
+        assert scores(model, outputs[rows:], targets[rows:])["coverage"] == pytest.approx(inside.mean())
+        large = np.abs(said[rows:]) > 7
+        held.append([inside.mean(), inside[large].mean(), inside[~large].mean()])
+        half = np.sort(np.abs(said - true)[:rows])[math.ceil(0.9 * (rows + 1)) - 1]
+        equal.append((np.abs(said - true)[rows:] <= half)[large].mean())
+        wider += f"wider where the prediction is {'larger' if sign > 0 else 'smaller'}" in found.notes[0]
+    # As often as they say, on the whole and for each third, where equally wide ones fail the large numbers.
+    assert all(0.87 < share < 0.93 for share in np.mean(held, 0))
+    assert np.mean(equal) < 0.85 and wider >= 95
 
 
 def test_the_half_width_is_the_residual_in_its_place_among_one_more() -> None:
@@ -175,6 +204,7 @@ def test_what_is_settled_survives_as_json() -> None:
         Settled(1.5, 0.3),
         Settled(0.7, costs=((0.0, 1.0), (2.0, 0.0))),
         Settled(level=0.9, half_width=2.5),
+        Settled(level=0.9, half_width=2.5, widths=((-1.0, 1.5), (4.0, 6.0))),
     ):
         assert Settled.from_dict(settled.to_dict()) == settled
     assert Settled.from_dict(None) == Settled() and Settled().to_dict() == {}

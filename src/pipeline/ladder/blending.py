@@ -22,7 +22,6 @@ from pipeline.ladder.bagging import (
     blended,
     fitted_once,
     folds_in,
-    seconds_of_fit,
     seconds_of_folds,
     weights_of,
 )
@@ -124,13 +123,13 @@ def add_blend(
     log.info("blend: %s", rung.showed)
 
 
-def _folded(candidates: list[Rung], budget: Budget) -> tuple[list[Rung], list[Rung]]:
-    """The rungs whose models the time allows to be fitted to folds, and the slower ones, which stay as they are."""
-    some, once = list(candidates), []
-    while some and not folds_in(budget.left(), partial(_seconds, some, least=True)):
-        slowest = max(some, key=seconds_of_fit)
-        some.remove(slowest)
-        once.append(slowest)
+def _folded(candidates: Sequence[Rung], budget: Budget) -> tuple[list[Rung], list[Rung]]:
+    """The rungs whose models the time allows to be fitted to folds, the best first, and those that stay as they are."""
+    some: list[Rung] = []
+    once: list[Rung] = []
+    for rung in candidates:
+        fits = folds_in(budget.left(), partial(_seconds, [*some, rung], least=True))
+        (some if fits else once).append(rung)
     return some, once
 
 

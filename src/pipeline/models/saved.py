@@ -183,8 +183,9 @@ class Predictor:
             values = logits.numpy()
             single = self.spec.outputs == 1 and values.ndim == 2
             numbers = {"prediction": values[:, 0] if single else list(values)}
-            if single and (half := self.module.settled.half_width) is not None:
+            if single and self.module.settled.half_width is not None:
                 middle = values[:, 0].astype(np.float64)
+                half = self.module.settled.half_widths(middle)
                 numbers |= {"low": middle - half, "high": middle + half}
             return pd.DataFrame(numbers)
         p = self.module.objective.probabilities(logits).numpy()

@@ -57,7 +57,7 @@ class Trees(BaseModule):
     Attributes:
         depth: Most comparisons from a root to a leaf; 0 before the fit.
         columns: (inputs, columns) what each input adds to a column that trees compare: 1 for a number, and for the
-            one-hot inputs of a category its rank.
+            one-hot inputs of a column of many categories the category's rank.
     """
 
     feature: Tensor
@@ -71,6 +71,9 @@ class Trees(BaseModule):
     steps: Tensor
 
     differentiable = False
+
+    one_hot_up_to = 0
+    """Categories of a column up to which each is a column that trees compare; more are one column in their order."""
 
     mean_of_probabilities = False
     """Whether leaves hold probabilities, whose mean is the answer, instead of logits, which are added up."""
@@ -202,6 +205,8 @@ class Boosting(Trees):
         loss: For numbers ``auto`` (squared error), ``absolute`` or ``huber``; for classes ``auto`` (cross-entropy).
     """
 
+    one_hot_up_to = 32
+
     def __init__(
         self,
         spec: Spec | dict[str, Any],
@@ -239,6 +244,8 @@ class CatBoost(Trees):
         early_stopping_rounds: Number of trees without a better validation loss after which the growth stops.
         loss: For numbers ``auto`` (squared error) or ``absolute``; for classes ``auto`` (cross-entropy).
     """
+
+    one_hot_up_to = 32
 
     def __init__(
         self,

@@ -72,10 +72,12 @@ def comparable(train: Rows, encoder: Encoder, model: Trees) -> Tensor:
 
     The one-hot inputs of a category become one column, in which the categories stand in the order of their mean target
     in training (of their frequency, where there are more than two classes): trees split it in the middle, where
-    one-hot inputs would take a split for each category.
+    one-hot inputs would take a split for each category. Boosted trees, which are many and small, do better with the
+    inputs as they are where there are few categories.
     """
     width = model.columns.shape[0]
-    blocks: list[range] = getattr(encoder, "blocks", list)()
+    every: list[range] = getattr(encoder, "blocks", list)()
+    blocks = [block for block in every if len(block) > model.one_hot_up_to]
     inside = {place for block in blocks for place in block}
     matrix = torch.zeros(width, width - len(inside) + len(blocks))
     for column, place in enumerate(place for place in range(width) if place not in inside):

@@ -57,9 +57,11 @@ def scores(model: BaseModule, logits: Tensor, targets: Tensor) -> dict[str, floa
     if spec.per_step:
         return result
     if spec.task == "regression":
-        if (half := model.settled.half_width) is not None:
-            distance = logits.reshape(-1).double() - targets.reshape(-1).double()
-            result["coverage"] = float((distance.abs() <= half).double().mean())
+        if model.settled.half_width is not None:
+            predicted = logits.reshape(-1).double()
+            half = torch.from_numpy(model.settled.half_widths(predicted.numpy()))
+            distance = (predicted - targets.reshape(-1).double()).abs()
+            result["coverage"] = float((distance <= half).double().mean())
         return result | of_numbers(logits, targets)
     labels = targets.reshape(-1).long()
     predicted = objective.decided(logits)

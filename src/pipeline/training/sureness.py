@@ -36,6 +36,9 @@ _SPREAD = 0.5
 """Of the logarithm of temperatures: 19 of 20 models are right between 0.4 and 2.7."""
 _CHANCE = 3.841
 """What twice the gain in log-likelihood stays below in 95 of 100 cases where the temperature is 1 (χ², one degree)."""
+_SURELY = 0.01
+"""Chance below which the size of residuals is taken to depend on the prediction (Spearman's rank correlation)."""
+_LEAST_SIZE = 0.2
 _BY_THRESHOLD = ("f1", "balanced_accuracy")
 
 
@@ -146,7 +149,12 @@ def settle(model: BaseModule, logits: Tensor, targets: Tensor, asked: Wanted) ->
 def interval_words(settled: Settled, unit: str, held: float | None = None) -> str:
     """The width of a model's intervals in words, with the share of test rows that they hold for."""
     assert settled.level is not None and settled.half_width is not None
-    words = f"{settled.level * 100:g} % intervals: ± {settled.half_width:.3g}{f' {unit}' if unit else ''}"
+    ends = sorted({f"{size:.3g}": size for _, size in settled.widths}.items(), key=lambda end: end[1])
+    wide = f"{ends[0][0]} to ± {ends[-1][0]}" if len(ends) > 1 else f"{settled.half_width:.3g}"
+    words = f"{settled.level * 100:g} % intervals: ± {wide}{f' {unit}' if unit else ''}"
+    if len(ends) > 1:
+        wider = "larger" if settled.widths[-1][1] > settled.widths[0][1] else "smaller"
+        words += f", wider where the prediction is {wider}"
     return words if held is None else f"{words}; hold for {100 * held:.1f} % of test rows"
 
 
@@ -228,10 +236,13 @@ def _temperature(logits: Array, labels: Array) -> tuple[float, str]:
 
 
 def _intervals(said: Tensor, true: Tensor, level: float | None, unit: str) -> Found:
-    """Split-conformal intervals (Lei et al. 2018, section 2.2): as wide as validation residuals are."""
+    """Split-conformal intervals (Lei et al. 2018): as wide as validation residuals are (section 2.2), or, where they
+    grow or shrink with the prediction, as these are there (section 5.2, residuals divided by their usual size).
+    """
     if level is None:
         return Found()
-    residuals = (said.reshape(-1).double() - true.reshape(-1).double()).abs().sort().values
+    predicted = said.reshape(-1).double().numpy()
+    residuals = np.abs(predicted - true.reshape(-1).double().numpy())
     # The new row's residual is as likely to be in any place among them: (n + 1) instead of n.
     place = math.ceil((len(residuals) + 1) * level - 1e-9)
     if place > len(residuals):
@@ -241,8 +252,43 @@ def _intervals(said: Tensor, true: Tensor, level: float | None, unit: str) -> Fo
                 f"no {level * 100:g} % intervals: {len(residuals)} validation rows are too few (at least {least})"
             ]
         )
-    settled = Settled(level=level, half_width=float(residuals[place - 1]))
+    settled = Settled(level=level, half_width=float(np.sort(residuals)[place - 1]))
+    sizes = usual_sizes(predicted, residuals)
+    if sizes is not None:
+        knots, usual = sizes
+        scale = float(np.sort(residuals / usual)[place - 1])
+        widths = tuple((number, scale * size) for number, size in knots)
+        settled = Settled(level=level, half_width=float(np.median(scale * usual)), widths=widths)
     return Found(settled, [interval_words(settled, unit)])
+
+
+def usual_sizes(predicted: Array, residuals: Array) -> tuple[list[tuple[float, float]], Array] | None:
+    """The size that a residual usually has, by the prediction; None where it does not surely depend on it.
+
+    A line through their sizes, never below a fifth of the mean, from one end of the predictions to the other.
+
+    Args:
+        predicted: Predicted numbers, (samples,).
+        residuals: Sizes of their errors, (samples,).
+
+    Returns:
+        Predictions with the size there, between which it lies on a line, and the size for each sample.
+    """
+    from scipy.stats import spearmanr
+
+    if len(residuals) < LEAST_SAMPLES or np.ptp(predicted) == 0 or np.ptp(residuals) == 0:
+        return None
+    if spearmanr(predicted, residuals).pvalue >= _SURELY:
+        return None
+    # A few large ones would turn the line.
+    clipped = np.minimum(residuals, np.quantile(residuals, 0.95))
+    slope, start = np.polyfit(predicted, clipped, 1)
+    least = _LEAST_SIZE * float(clipped.mean())
+    low, high = float(predicted.min()), float(predicted.max())
+    turn = (least - start) / slope if slope else math.nan
+    places = sorted({low, high, *([float(turn)] if low < turn < high else [])})
+    knots = [(number, max(float(start + slope * number), least)) for number in places]
+    return knots, np.interp(predicted, places, [size for _, size in knots])
 
 
 def _threshold(p: Array, labels: Array, metric: str, classes: Sequence[str]) -> tuple[float, str]:
