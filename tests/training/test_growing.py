@@ -225,6 +225,11 @@ def test_a_category_is_one_column_in_the_order_of_its_mean_target(tmp_path: Path
     # By the effects in frame(): a −3, b −2, c 0, d 1, e 2, f 3.
     assert sorted(ranks, key=ranks.__getitem__) == list("abcdef")
     assert kept.columns.shape == (len(names), 4)  # size, noise, "noise is missing", town
+    # Boosted trees have each category beside that.
+    _, boosted, _ = trained(tmp_path / "boosted", table, "boosting", "value")
+    block = data.encoder.blocks()[0]
+    assert torch.equal(boosted.columns[:, :4], kept.columns)
+    assert torch.equal(boosted.columns[:, 4:], torch.eye(len(names))[:, list(block)])
 
 
 def test_validation_stops_the_growth_and_the_best_number_is_kept(tmp_path: Path, table: Path) -> None:

@@ -73,7 +73,7 @@ class Trees(BaseModule):
     differentiable = False
 
     one_hot_up_to = 0
-    """Categories of a column up to which each is a column that trees compare; more are one column in their order."""
+    """Categories of a column up to which trees may compare each of them beside their order."""
 
     mean_of_probabilities = False
     """Whether leaves hold probabilities, whose mean is the answer, instead of logits, which are added up."""

@@ -26,6 +26,8 @@ from pipeline.training.stopping import Stop
 log = logging.getLogger(__name__)
 
 MOST_NODES = 10_000_000
+MOST_CELLS = 20_000_000
+"""Numbers that categories' own columns may come to."""
 AT_ONCE = 25
 """Trees of a forest that are grown before it is looked whether the time is over."""
 _ROWS = 65_536
@@ -72,12 +74,11 @@ def comparable(train: Rows, encoder: Encoder, model: Trees) -> Tensor:
 
     The one-hot inputs of a category become one column, in which the categories stand in the order of their mean target
     in training (of their frequency, where there are more than two classes): trees split it in the middle, where
-    one-hot inputs would take a split for each category. Boosted trees, which are many and small, do better with the
-    inputs as they are where there are few categories.
+    one-hot inputs would take a split for each category. Boosted trees are given the inputs as they are as well where
+    there are few categories, for what is special of one.
     """
     width = model.columns.shape[0]
-    every: list[range] = getattr(encoder, "blocks", list)()
-    blocks = [block for block in every if len(block) > model.one_hot_up_to]
+    blocks: list[range] = getattr(encoder, "blocks", list)()
     inside = {place for block in blocks for place in block}
     matrix = torch.zeros(width, width - len(inside) + len(blocks))
     for column, place in enumerate(place for place in range(width) if place not in inside):
@@ -96,7 +97,11 @@ def comparable(train: Rows, encoder: Encoder, model: Trees) -> Tensor:
     for number, block in enumerate(blocks):
         ranks = ordered[block.start : block.stop].argsort(stable=True).argsort()
         matrix[block.start : block.stop, width - len(inside) + number] = ranks.float()
-    return matrix
+    few = [place for block in blocks if len(block) <= model.one_hot_up_to for place in block]
+    if len(few) * len(train) > MOST_CELLS:
+        # They would take more memory than the table.
+        return matrix
+    return torch.cat([matrix, torch.eye(width)[:, few]], 1)
 
 
 def _table(split: Rows, columns: Tensor, model: Trees) -> Table:
