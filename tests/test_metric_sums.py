@@ -9,9 +9,9 @@ import pytest
 import torch
 from sklearn import metrics as sk
 
+from pipeline.data.core.measures import ranking
 from pipeline.data.core.spec import Spec
 from pipeline.data.core.sums import Sums
-from pipeline.training.scoring import ranking
 
 CLASSES = Spec("multiclass", "vector", (4,), 4, ("a", "b", "c", "d"), top_k=2)
 

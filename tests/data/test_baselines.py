@@ -7,7 +7,15 @@ import pytest
 import torch
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.linear_model import LinearRegression
-from sklearn.metrics import f1_score, mean_absolute_error, mean_squared_error
+from sklearn.metrics import (
+    balanced_accuracy_score,
+    f1_score,
+    mean_absolute_error,
+    mean_absolute_percentage_error,
+    mean_squared_error,
+    median_absolute_error,
+    r2_score,
+)
 
 from pipeline.data.core import baselines
 from pipeline.data.core.spec import Spec
@@ -24,7 +32,11 @@ def test_majority_is_the_most_frequent_class_of_training() -> None:
     assert found["accuracy"] == dummy.score(OTHER, test) == 0.25
     assert found["f1"] == pytest.approx(f1_score(test, dummy.predict(OTHER), average="macro"))
     p = (np.array([15, 5, 20, 0]) + 1) / 44
-    assert found["loss"] == pytest.approx(-np.log(p[test]).mean())
+    assert [found["loss"], found["log_loss"]] == pytest.approx([-np.log(p[test]).mean()] * 2)
+    assert found["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(test, dummy.predict(OTHER)))
+    # Whoever says the same of every row ranks none above another.
+    assert found["roc_auc"] == 0.5
+    assert found["average_precision"] == pytest.approx(np.mean([12 / 20, 5 / 20, 3 / 20]))
 
 
 def test_majority_of_yes_and_no() -> None:
@@ -41,6 +53,9 @@ def test_mean_is_that_of_training() -> None:
     assert found["mae"] == pytest.approx(mean_absolute_error(test, predicted))
     assert found["mse"] == pytest.approx(mean_squared_error(test, predicted))
     assert found["loss"] == pytest.approx(found["mse"] / 4)
+    assert found["r2"] == pytest.approx(r2_score(test, predicted))
+    assert found["median_absolute_error"] == pytest.approx(median_absolute_error(test, predicted))
+    assert found["mape"] == pytest.approx(mean_absolute_percentage_error(test, predicted))
 
 
 def test_linear_regression_is_least_squares() -> None:
@@ -49,4 +64,5 @@ def test_linear_regression_is_least_squares() -> None:
     found = baselines.linear_regression(Rows(X, train), Rows(OTHER, test), spec)
     predicted = LinearRegression().fit(X, train).predict(OTHER)
     assert found["mae"] == pytest.approx(mean_absolute_error(test, predicted), rel=1e-5)
+    assert found["r2"] == pytest.approx(r2_score(test, predicted), rel=1e-5)
     assert baselines.defaults(spec) == {"mean": baselines.mean}

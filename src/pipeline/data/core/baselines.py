@@ -12,6 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from pipeline.data.core.measures import balanced_accuracy, log_loss, of_numbers, ranking
 from pipeline.data.core.spec import Spec
 from pipeline.data.core.splits import Rows
 from pipeline.data.core.sums import macro_f1
@@ -40,9 +41,12 @@ def majority(train: Rows, evaluate: Rows, spec: Spec) -> dict[str, float]:
         "loss": loss,
         "f1": macro_f1(confusion),
     }
-    if spec.per_step and spec.task == "multiclass":
-        metrics["bits_per_char"] = loss / math.log(2)
-    return metrics
+    if spec.per_step:
+        return metrics | ({"bits_per_char": loss / math.log(2)} if spec.task == "multiclass" else {})
+    p = log_p.exp().expand(len(targets), classes)
+    metrics["log_loss"] = log_loss(p, targets)
+    metrics["balanced_accuracy"] = balanced_accuracy(torch.full_like(targets, predicted), targets)
+    return metrics | ranking(p, targets)
 
 
 def values(train: Rows, evaluate: Rows, spec: Spec) -> Tensor:
@@ -71,26 +75,26 @@ def values_of(baseline: Baseline, train: Rows, evaluate: Rows, spec: Spec) -> Te
 
 def mean(train: Rows, evaluate: Rows, spec: Spec) -> dict[str, float]:
     """Always the mean of the training targets."""
-    error = evaluate.y.double() - train.y.double().mean(0)
+    return _of_errors(train.y.double().mean(0) - evaluate.y.double(), evaluate, spec)
+
+
+def _of_errors(error: Tensor, evaluate: Rows, spec: Spec) -> dict[str, float]:
+    """Metrics of predicted numbers, from prediction minus truth."""
     mse = float(error.square().mean())
-    return {
+    found = {
         "mae": float(error.abs().mean()),
         "mse": mse,
         "rmse": math.sqrt(mse),
         "loss": mse / spec.target_std**2,
     }
+    if spec.per_step:
+        return found
+    return found | of_numbers(evaluate.y.double().reshape(error.shape) + error, evaluate.y)
 
 
 def linear_regression(train: Rows, evaluate: Rows, spec: Spec) -> dict[str, float]:
     """Ordinary least squares on the inputs as the model sees them."""
-    error = _linear_errors(train, evaluate)
-    mse = float(error.square().mean())
-    return {
-        "mae": float(error.abs().mean()),
-        "mse": mse,
-        "rmse": math.sqrt(mse),
-        "loss": mse / spec.target_std**2,
-    }
+    return _of_errors(_linear_errors(train, evaluate), evaluate, spec)
 
 
 def _linear_errors(train: Rows, evaluate: Rows) -> Tensor:
