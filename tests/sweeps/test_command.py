@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -277,12 +278,17 @@ import pytorch_lightning as pl
 
 
 class BlockOnce(pl.Callback):
-    # The first process that comes here says which it is, and waits to be killed; the others go on.
+    # Notes each epoch that begins. The first process that comes to the third says which it is, and waits to be killed;
+    # the others go on.
     def __init__(self, place):
         super().__init__()
         self.place = Path(place)
 
-    def on_train_epoch_end(self, trainer, pl_module):
+    def on_train_epoch_start(self, trainer, pl_module):
+        with self.place.with_name("epochs").open("a") as file:
+            file.write(f"{trainer.default_root_dir} {trainer.current_epoch}\\n")
+        if trainer.current_epoch != 2:
+            return
         draft = self.place.with_name(f"{self.place.name}-{os.getpid()}")
         draft.write_text(str(os.getpid()))
         try:
@@ -305,7 +311,8 @@ def test_killed_workers_leave_no_run_running_in_mlflow(tmp_path: Path, record_fa
     command = [sys.executable, "-m", "pipeline", "--allow", "blocking.BlockOnce", "-m", CLASSIFIER]
     settings = [
         "+sweep=linear",
-        "trainer.max_epochs=3",
+        "trainer.max_epochs=4",
+        "checkpoint.every_seconds=0",
         f"+callbacks.block={{_target_:blocking.BlockOnce,place:{tmp_path / 'victim'}}}",
         "hydra.sweeper.n_trials=3",
         "hydra.sweeper.n_jobs=2",
@@ -321,8 +328,12 @@ def test_killed_workers_leave_no_run_running_in_mlflow(tmp_path: Path, record_fa
     ]
     nested = [run for run in runs(tmp_path) if "mlflow.parentRunId" in run.data.tags]
     finished = [run.data.tags["sweep.trial"] for run in nested if run.info.status == "FINISHED"]
-    assert sorted(finished) == ["0", "1", "2"]
-    assert [run.info.status for run in nested].count("RUNNING") == 0
+    assert sorted(finished) == ["0", "1", "2"] and len(nested) == 3
+    # The killed trial went on from its last checkpoint: only the epoch that it was killed in began twice.
+    epochs = Counter((tmp_path / "epochs").read_text().split("\n")[:-1])
+    assert len(epochs) == 3 * 4 and sorted(epochs.values()) == [1] * 11 + [2]
+    assert epochs.most_common(1)[0][0].endswith(" 2")
+    assert all(list(trial.intermediate_values) == [0, 1, 2, 3] for trial in found)
     record_fault("worker of a tracked sweep killed while training", 1, 1, 3 - len(finished))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import optuna
@@ -20,6 +21,34 @@ def broken(name: str, what: str) -> str:
     return (
         f"Optuna {optuna.__version__}: {name} {what}. pipeline/sweeps/optuna_inside.py says what it is for."
     )
+
+
+def test_a_database_that_is_away_is_waited_for_in_every_way_that_a_study_asks_it(
+    storage: SweepStorage,
+) -> None:
+    """A study asks a cache, which asks the storage: everything that it calls there has to be listed."""
+    asked: set[str] = set()
+
+    class Noting(SweepStorage):
+        def __getattribute__(self, name: str) -> object:
+            found = super().__getattribute__(name)
+            if callable(found) and sys._getframe(1).f_code.co_filename.endswith("_cached_storage.py"):
+                asked.add(name)
+            return found
+
+    storage.__class__ = Noting
+    study = optuna.create_study(storage=storage, study_name="s")
+    assert optuna.load_study(study_name="s", storage=storage).study_name == "s"
+    storage.claim(1, 1)
+    trial = inside.trial_of(study, 1)
+    trial.suggest_float("x", 0, 1)
+    trial.report(1.0, 0)
+    trial.set_user_attr("a", 1)
+    assert len(study.get_trials()) == 1
+    assert {"_get_trials", "_set_trial_param", "get_trial"} <= asked, broken(
+        "_CachedStorage", "asks otherwise"
+    )
+    assert asked <= set(inside.CALLED), broken("_CachedStorage", f"also calls {asked - set(inside.CALLED)}")
 
 
 @pytest.fixture
@@ -93,9 +122,9 @@ def test_a_queued_trial_takes_the_values_that_are_fixed(storage: SweepStorage) -
     (queued,) = study.get_trials()
     assert queued.system_attrs.get(inside.FIXED) == {"x": 0.25}, broken(inside.FIXED, "has another name")
     study_id = storage.get_study_id_from_name(study.study_name)
-    storage.enqueue_up_to(study_id, 2, [{}, {inside.FIXED: {"x": 0.75}}])
-    asked = [study.ask() for _ in range(2)]
-    given = [inside.suggest(trial, "x", FloatDistribution(0, 1)) for trial in asked]
+    claims = [storage.claim(study_id, 2, lambda number: {inside.FIXED: {"x": 0.75}}) for _ in range(2)]
+    trials = [inside.trial_of(study, claim.trial_id) for claim in claims if claim is not None]
+    given = [inside.suggest(trial, "x", FloatDistribution(0, 1)) for trial in trials]
     assert given == [0.25, 0.75], broken("Trial._suggest", f"ignores {inside.FIXED}")
 
 
@@ -153,7 +182,7 @@ def test_a_study_looks_again_when_it_forgot_what_it_knew(storage: SweepStorage) 
     assert len(study._get_trials(use_cache=True)) == 1, broken(
         "Study._get_trials", "keeps nothing: nothing to forget"
     )
-    inside.forget_known_trials(study)
+    inside.trial_of(study, 1)
     assert len(study._get_trials(use_cache=True)) == 2, broken(
         "Study._thread_local.cached_all_trials", "is not it"
     )

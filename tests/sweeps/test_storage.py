@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+import sqlalchemy
 import toy_sweeps as toy
 from optuna.trial import TrialState
 
 from pipeline.errors import UserError
-from pipeline.sweeps.optuna_inside import FIXED
-from pipeline.sweeps.storage import (
-    COMPLETE_SETTINGS,
-    LostClaim,
-    SweepStorage,
-    open_storage,
-    refuse_written_password,
-    storage_url,
-)
+from pipeline.sweeps.addresses import refuse_written_password, storage_url
+from pipeline.sweeps.optuna_inside import FIXED, trial_of
+from pipeline.sweeps.rows import ATTEMPT, COMPLETE_SETTINGS, REPORTS
+from pipeline.sweeps.storage import LostClaim, SweepStorage, open_storage
 
 
 @pytest.fixture
@@ -41,9 +39,8 @@ def worker(url: str, total: int, taken: Any) -> None:
     """Opens the storage, queues, and runs trials to the end, writing as much as a real one does."""
     storage = open_storage(url)
     study = new_study(storage)
-    storage.enqueue_up_to(study._study_id, total)
     while (claim := storage.claim(study._study_id, total)) is not None:
-        trial = optuna.Trial(study, claim.trial_id)
+        trial = trial_of(study, claim.trial_id)
         x = trial.suggest_float("x", 0.0, 1.0)
         for step in range(3):
             trial.report(x, step)
@@ -69,27 +66,74 @@ def test_eight_processes_on_a_new_sqlite_file_run_each_trial_once(tmp_path: Path
     assert all(trial.state == TrialState.COMPLETE and len(trial.intermediate_values) == 3 for trial in trials)
 
 
-def test_queueing_again_adds_only_what_is_missing(storage: SweepStorage) -> None:
+def test_a_claim_makes_the_next_trial_until_the_study_has_its_total(storage: SweepStorage) -> None:
     study = new_study(storage)
-    assert storage.enqueue_up_to(study._study_id, 3, [{FIXED: {"x": 0.5}}]) == 3
-    assert storage.enqueue_up_to(study._study_id, 3) == 0
-    assert storage.enqueue_up_to(study._study_id, 5) == 2
-    assert [trial.system_attrs.get(FIXED) for trial in study.trials] == [{"x": 0.5}, None, None, None, None]
+    prepared = [{FIXED: {"x": 0.5}}, {}, {FIXED: {"x": 0.25}}]
+    claims = [storage.claim(study._study_id, 3, prepared.__getitem__) for _ in range(4)]
+    assert [claim and claim.number for claim in claims] == [0, 1, 2, None]
+    assert [trial.system_attrs.get(FIXED) for trial in study.trials] == [{"x": 0.5}, None, {"x": 0.25}]
+    assert claims[1] is not None
+    storage.give_back(claims[1])
+    again = [storage.claim(study._study_id, total) for total in (1, 3, 4, 4)]
+    assert [claim and claim.number for claim in again] == [None, 1, 3, None]
 
 
-def test_a_lower_total_leaves_later_trials_waiting(storage: SweepStorage) -> None:
+def test_a_study_is_looked_at_no_longer_for_its_total(storage: SweepStorage) -> None:
+    """What a look reads are the trials that are not done: two here, of ten thousand to come."""
     study = new_study(storage)
-    storage.enqueue_up_to(study._study_id, 4)
-    assert [claim.number for _ in range(2) if (claim := storage.claim(study._study_id, 2))] == [0, 1]
-    assert storage.claim(study._study_id, 2) is None
+    for _ in range(2):
+        storage.claim(study._study_id, 10_000)
+    assert len(storage.get_all_trials(study._study_id)) == 2
+
+
+class Answerless:
+    """Has the answer to each of the next transactions get lost on its way, once it was written."""
+
+    def __init__(self, storage: SweepStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.lost, transaction = 0, storage._transaction
+
+        @contextlib.contextmanager
+        def answerless() -> Iterator[Any]:
+            with transaction() as session:
+                yield session
+            if self.lost:
+                self.lost -= 1
+                raise sqlalchemy.exc.OperationalError("COMMIT", {}, ConnectionError("server closed"))
+
+        monkeypatch.setattr(storage, "_transaction", answerless)
+
+
+def test_what_was_written_though_the_answer_was_lost_is_not_written_twice(
+    storage: SweepStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, answerless = new_study(storage), Answerless(storage, monkeypatch)
+    answerless.lost = 2
+    claim = storage.claim(study._study_id, 5)
+    assert claim is not None and answerless.lost == 0
+    assert [trial.state for trial in study.trials] == [TrialState.RUNNING]
+    answerless.lost = 1
+    storage.finish(claim, TrialState.COMPLETE, [1.0], {"seconds": 2.0})
+    assert (study.trials[0].value, study.trials[0].user_attrs) == (1.0, {"seconds": 2.0})
+
+
+def test_a_server_that_stays_away_ends_it_after_the_grace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = open_storage(toy.url(tmp_path), grace=0.5)
+    study, answerless = new_study(storage), Answerless(storage, monkeypatch)
+    answerless.lost = 1000
+    began = time.monotonic()
+    with pytest.raises(sqlalchemy.exc.OperationalError):
+        storage.reclaim(study._study_id, retries=3)
+    # Tried after 0.1 and 0.3 s; 0.7 s would be past it.
+    assert 0.3 <= time.monotonic() - began < 5 and answerless.lost == 1000 - 3
 
 
 def test_an_interrupted_trial_waits_again_with_its_values_and_number(storage: SweepStorage) -> None:
     study = new_study(storage)
-    storage.enqueue_up_to(study._study_id, 2)
     claim = storage.claim(study._study_id, 2)
     assert claim is not None
-    trial = optuna.Trial(study, claim.trial_id)
+    trial = trial_of(study, claim.trial_id)
     x = trial.suggest_float("x", 0.0, 1.0)
     storage.set_trial_system_attr(claim.trial_id, COMPLETE_SETTINGS, trial.params)
     trial.report(1.0, 0)
@@ -99,12 +143,11 @@ def test_an_interrupted_trial_waits_again_with_its_values_and_number(storage: Sw
     again = storage.claim(study._study_id, 2)
     assert again is not None
     assert again.number == 0
-    assert optuna.Trial(study, again.trial_id).suggest_float("x", 0.0, 1.0) == x
+    assert trial_of(study, again.trial_id).suggest_float("x", 0.0, 1.0) == x
 
 
 def test_a_worker_that_lost_its_trial_cannot_write_to_it(storage: SweepStorage) -> None:
     study = new_study(storage)
-    storage.enqueue_up_to(study._study_id, 1)
     first = storage.claim(study._study_id, 1)
     assert first is not None
     storage.give_back(first)
@@ -121,7 +164,6 @@ def test_a_worker_that_lost_its_trial_cannot_write_to_it(storage: SweepStorage) 
 def test_a_trial_of_a_dead_process_is_queued_again_until_retries_are_used_up(tmp_path: Path) -> None:
     storage = open_storage(toy.url(tmp_path))
     study = new_study(storage)
-    storage.enqueue_up_to(study._study_id, 1)
     code = (
         "import sys, optuna; from pipeline.sweeps.storage import open_storage\n"
         "storage = open_storage(sys.argv[1]); print(storage.claim(1, 1).number)"
@@ -137,12 +179,32 @@ def test_a_trial_of_a_dead_process_is_queued_again_until_retries_are_used_up(tmp
     assert "vanished 2 times" in trial.user_attrs["reason"]
 
 
+def test_attempts_that_get_further_do_not_count_as_retries(
+    storage: SweepStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = new_study(storage)
+    monkeypatch.setattr("pipeline.sweeps.storage.process.is_alive", lambda owner: False)
+    lost = []
+    for until in (1, 2, 4, 4, 3, 5, 5, 5, 5):
+        claim = storage.claim(study._study_id, 1)
+        assert claim is not None
+        storage.set_trial_system_attr(claim.trial_id, ATTEMPT, "0")
+        trial = trial_of(study, claim.trial_id)
+        for step in range(until):
+            trial.report(float(step), step)
+        lost += storage.reclaim(study._study_id, retries=2)
+    assert [entry.times for entry in lost] == [0, 0, 0, 1, 2, 0, 1, 2, 3]
+    assert [entry.again for entry in lost] == [True] * 8 + [False]
+    assert storage.claim(study._study_id, 1) is None
+    reports = study.trials[0].system_attrs[REPORTS]
+    assert reports == {str(step): float(step) for step in range(5)}
+
+
 def test_a_silent_worker_of_another_machine_is_noticed_by_its_heartbeat(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     storage = open_storage(toy.url(tmp_path), grace=1.0)
     study = new_study(storage)
-    storage.enqueue_up_to(study._study_id, 1)
     elsewhere = {"host": "elsewhere", "pid": 1, "started": "1"}
     monkeypatch.setattr("pipeline.sweeps.storage.process.this_process", lambda: elsewhere)
     claim = storage.claim(study._study_id, 1)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import getpass
 import io
 import json
 import os
-import shutil
 import signal
-import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -18,10 +16,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import optuna
+import postgres
 import pytest
 import toy_sweeps as toy
 from omegaconf import OmegaConf
 from optuna.trial import TrialState
+from postgres import free_port, wait_for
 from rich.console import Console
 
 from pipeline.errors import Interrupted
@@ -105,12 +105,11 @@ def test_a_signal_stops_all_workers_and_the_trials_wait_again(
     monkeypatch.setenv("TOY_HOLD", "2")
     plan = toy.plan(tmp_path, n_trials=40, n_jobs=n_jobs, runner="toy_sweeps.held")
     process = start(plan, toy.url(tmp_path), "plan")
-    _wait_for(lambda: _states(toy.url(tmp_path)).count(TrialState.COMPLETE) >= 2)
+    wait_for(lambda: _states(toy.url(tmp_path)).count(TrialState.COMPLETE) >= 2)
     process.send_signal(number)
     assert process.wait(30) == {signal.SIGINT: 130, signal.SIGTERM: 143}[number]
     states = _states(toy.url(tmp_path))
-    assert len(states) == 40 and states.count(TrialState.COMPLETE) == 2
-    assert set(states) == {TrialState.COMPLETE, TrialState.WAITING}
+    assert states == [TrialState.COMPLETE] * 2 + [TrialState.WAITING] * n_jobs
     assert (tmp_path / "sweep" / "trials.yaml").exists()
 
 
@@ -120,10 +119,10 @@ def test_workers_end_with_the_process_that_started_them(
     monkeypatch.setenv("TOY_HOLD", "1")
     plan = toy.plan(tmp_path, n_trials=24, n_jobs=2, runner="toy_sweeps.held")
     process = start(plan, toy.url(tmp_path), "plan")
-    _wait_for(lambda: TrialState.COMPLETE in _states(toy.url(tmp_path)))
+    wait_for(lambda: TrialState.COMPLETE in _states(toy.url(tmp_path)))
     process.kill()
     process.wait()
-    _wait_for(lambda: TrialState.RUNNING not in _states(toy.url(tmp_path)))
+    wait_for(lambda: TrialState.RUNNING not in _states(toy.url(tmp_path)))
     assert TrialState.WAITING in _states(toy.url(tmp_path))
     finished = sweep(replace(plan, n_jobs=1, runner=toy.QUADRATIC), toy.url(tmp_path))
     assert_exact(finished.study, 24)
@@ -135,7 +134,7 @@ def test_a_killed_sweep_goes_on_with_the_trial_that_it_was_killed_in(
     monkeypatch.setenv("TOY_HOLD", "1")
     plan = toy.plan(tmp_path, n_trials=4, runner="toy_sweeps.held")
     process = start(plan, toy.url(tmp_path), "plan")
-    _wait_for(lambda: _reports(toy.url(tmp_path), 1) > 0)
+    wait_for(lambda: _reports(toy.url(tmp_path), 1) > 0)
     process.kill()
     process.wait()
     assert _states(toy.url(tmp_path))[1] == TrialState.RUNNING
@@ -146,8 +145,51 @@ def test_a_killed_sweep_goes_on_with_the_trial_that_it_was_killed_in(
     assert Path(finished.trials[1].user_attrs["directory"]).name == place
 
 
-def test_two_sweeps_on_postgresql_share_an_exact_total(tmp_path: Path, postgresql: str) -> None:
-    url = postgresql
+@pytest.fixture
+def postgresql() -> Iterator[postgres.Server]:
+    server = postgres.Server()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.mark.faults
+def test_a_database_that_is_away_for_a_while_ends_nothing(
+    tmp_path: Path, postgresql: postgres.Server, record_fault: FaultRecorder
+) -> None:
+    plan = toy.plan(tmp_path, n_trials=24, n_jobs=2, runner="toy_sweeps.slow")
+    process = start(plan, postgresql.url, "plan")
+    wait_for(lambda: _states(postgresql.url).count(TrialState.COMPLETE) >= 2)
+    postgresql.stop()
+    time.sleep(5)
+    postgresql.start()
+    # What ran meanwhile is not lost either: it waits for the database as well.
+    assert process.wait(120) == 0
+    study = optuna.load_study(study_name="toy", storage=open_storage(postgresql.url))
+    assert_exact(study, 24)
+    assert not list((tmp_path / "sweep").glob("*-attempt2"))
+    record_fault("sweep's database away for seconds", 1, 1, 0)
+
+
+def test_a_worker_has_two_connections_at_most(postgresql: postgres.Server) -> None:
+    storage = open_storage(postgresql.url)
+    study = optuna.create_study(storage=storage)
+    threads = [threading.Thread(target=study.get_trials) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with storage.engine.connect() as connection:
+        counted = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'sweep'"
+        assert 1 <= connection.exec_driver_sql(counted).scalar_one() <= 2
+        timeouts = connection.connection.dbapi_connection.info.get_parameters()  # type: ignore[union-attr]
+    assert (timeouts["connect_timeout"], timeouts["tcp_user_timeout"]) == ("10", "20000")
+
+
+def test_two_sweeps_on_postgresql_share_an_exact_total(tmp_path: Path, postgresql: postgres.Server) -> None:
+    url = postgresql.url
     directories = [str(tmp_path / f"sweep{i}") for i in (0, 1)]
     plans = [
         toy.plan(tmp_path, n_trials=12, directory=place, runner="toy_sweeps.slow") for place in directories
@@ -178,75 +220,11 @@ def _reports(url: str, number: int) -> int:
         return 0
 
 
-def _wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _postgres_binary(name: str) -> str | None:
-    found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
-    return str(found[-1]) if found else shutil.which(name)
-
-
-@pytest.fixture
-def postgresql(tmp_path: Path) -> Iterator[str]:
-    """The address of a new database on a server of its own; the server refuses to run as root."""
-    initdb, server = _postgres_binary("initdb"), _postgres_binary("postgres")
-    if initdb is None or server is None:
-        pytest.skip("PostgreSQL is not installed here (its server's binaries initdb and postgres)")
-    root = os.geteuid() == 0
-    user = "postgres" if root else getpass.getuser()
-    if root and subprocess.run(["id", user], capture_output=True).returncode:
-        pytest.skip("PostgreSQL does not run as root, and there is no user postgres")
-    # Not below tmp_path, which other users may not enter.
-    home = Path(f"/tmp/pipeline-postgres-{os.getpid()}-{time.time_ns()}")
-    home.mkdir()
-    if root:
-        shutil.chown(home, user)
-    as_user = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"] if root else []
-    data, port = home / "data", _free_port()
-    subprocess.run(
-        [*as_user, initdb, "-D", str(data), "-U", "sweep", "--auth=trust", "--no-sync"],
-        check=True,
-        capture_output=True,
-        cwd=home,
-    )
-    command = [server, "-D", str(data), "-p", str(port), "-h", "127.0.0.1", "-k", str(home), "-F"]
-    process = subprocess.Popen(
-        [*as_user, *command], cwd=home, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        _wait_for(lambda: _answers(port))
-        yield f"postgresql+psycopg://sweep@127.0.0.1:{port}/postgres"
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(30)
-        shutil.rmtree(home, ignore_errors=True)
-
-
-def _answers(port: int) -> bool:
-    import psycopg
-
-    try:
-        psycopg.connect(f"host=127.0.0.1 port={port} user=sweep dbname=postgres", connect_timeout=2).close()
-    except psycopg.OperationalError:
-        return False
-    return True
-
-
 def test_the_dashboard_reads_the_study(tmp_path: Path) -> None:
     pytest.importorskip("optuna_dashboard")
     plan = toy.plan(tmp_path, n_trials=3)
     finished = sweep(plan, toy.url(tmp_path))
-    port = _free_port()
+    port = free_port()
     process = subprocess.Popen(
         [sys.executable, "-c", DASHBOARD, toy.url(tmp_path), "--port", str(port)],
         stdout=subprocess.DEVNULL,
@@ -254,7 +232,7 @@ def test_the_dashboard_reads_the_study(tmp_path: Path) -> None:
     )
     try:
         address = f"http://127.0.0.1:{port}/api/studies"
-        _wait_for(lambda: bool(_get(address)))
+        wait_for(lambda: bool(_get(address)))
         summary = _get(address)["study_summaries"][0]
         detail = _get(f"{address}/{summary['study_id']}")
     finally:

@@ -105,7 +105,7 @@ def find_resumable(cfg: DictConfig) -> Path | None:
             if (state := read(directory)).get("fingerprint") == wanted
             and state.get("status") != "finished"
             and not _alive(state)
-            and _has_something(directory)
+            and saved_states(directory)
         ]
         return max(found)[1] if found else None
     from pipeline.tracking import find_directory
@@ -159,11 +159,10 @@ def _runs(directory: Path) -> Iterator[Path]:
             yield Path(place)
 
 
-def _has_something(directory: Path) -> bool:
-    """Whether there is anything to go on from: a saved state of the run, or of one of its fits."""
-    return any(
-        next(directory.glob(place), None) for place in ("checkpoints/last.ckpt", "*/checkpoints/last.ckpt")
-    )
+def saved_states(directory: Path) -> list[Path]:
+    """The last states to go on from: that of the run, or those of its fits."""
+    places = ("checkpoints/last.ckpt", "*/checkpoints/last.ckpt")
+    return [path for place in places for path in directory.glob(place)]
 
 
 def _alive(state: dict[str, Any]) -> bool:

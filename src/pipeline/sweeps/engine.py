@@ -28,7 +28,7 @@ from pipeline.sweeps.study import (
     DIRECTORY,
     Identity,
     best_trials,
-    enqueue,
+    first_trials,
     is_complete,
     open_study,
     trials_of,
@@ -104,9 +104,9 @@ def run_sweep(
     console = console or Console(stderr=False)
     storage = open_storage(url, plan.grace)
     study = open_study(storage, plan, identity)
-    plan = _in_its_directory(plan, study, keep_directory)
+    plan = replace(_in_its_directory(plan, study, keep_directory), first=first_trials(own or {}, seeds))
     Path(plan.directory).mkdir(parents=True, exist_ok=True)
-    _pick_up(storage, study, plan, own or {}, seeds)
+    _pick_up(storage, study, plan)
     parent = parent or NoParent()
     parent.start(plan, study)
     plan = replace(plan, parent=parent.reference)
@@ -134,21 +134,13 @@ def _in_its_directory(plan: Plan, study: optuna.Study, keep: bool) -> Plan:
     return replace(plan, directory=before) if before and not keep and Path(before).is_dir() else plan
 
 
-def _pick_up(
-    storage: SweepStorage,
-    study: optuna.Study,
-    plan: Plan,
-    own: Mapping[str, Value],
-    seeds: Sequence[Mapping[str, Value]],
-) -> None:
+def _pick_up(storage: SweepStorage, study: optuna.Study, plan: Plan) -> None:
     study_id = storage.get_study_id_from_name(study.study_name)
     report_lost(storage.reclaim(study_id, plan.retries))
     if plan.jobs is not None:
         # Before the first look at the trials: Optuna never looks again at one that it has seen finished.
         storage.requeue_failed(study_id)
-    before = trials_of(study, plan)
-    enqueue(storage, study, plan, own, seeds)
-    done = sum(trial.state.is_finished() for trial in before)
+    done = sum(trial.state.is_finished() for trial in trials_of(study, plan))
     if done:
         log.info("The study %s goes on: %d of %d trials are done", plan.study_name, done, plan.n_trials)
 

@@ -10,7 +10,7 @@ from typing import Any
 from optuna import Study, Trial
 from optuna.distributions import BaseDistribution
 from optuna.pruners import _filter_study
-from optuna.storages import RDBStorage
+from optuna.storages import BaseStorage, RDBStorage
 from optuna.storages._rdb import models as _models
 from optuna.trial import FrozenTrial
 from sqlalchemy import orm
@@ -21,6 +21,9 @@ models: Any = _models
 
 FIXED = "fixed_params"
 """The system attribute with values that a queued trial must take; `Study.enqueue_trial` writes it, with no total."""
+
+CALLED = (*sorted(BaseStorage.__abstractmethods__), "_get_trials", "_set_trial_param")
+"""Every way in which Optuna asks a storage. The last two are what its cache in front of a database calls."""
 
 
 def suggest(trial: Trial, name: str, distribution: BaseDistribution) -> Any:
@@ -38,9 +41,15 @@ def filter_study(study: Study, trial: FrozenTrial) -> Study:
     return _filter_study(study, trial)
 
 
-def forget_known_trials(study: Study) -> None:
-    """Have the next look read the storage: a study keeps the trials it knows until `ask`, which claims its own way."""
+def trial_of(study: Study, trial_id: int) -> Trial:
+    """A trial that was claimed, to run: what `ask` gives, which claims in its own way.
+
+    The study looks at the storage first. It keeps the trials that it knows until it is asked for one, and its cache
+    takes no value for a trial that it has not seen.
+    """
     study._thread_local.cached_all_trials = None
+    study.get_trials(deepcopy=False)
+    return Trial(study, trial_id)
 
 
 def write_value(storage: RDBStorage, session: orm.Session, trial: Any, objective: int, value: float) -> None:

@@ -41,6 +41,7 @@ class Plan:
         space: Varying keys as Optuna's JSON.
         fixed: Overrides that all trials share.
         jobs: Jobs of a plain multirun, by trial number: key to value as typed. None for an optimisation.
+        first: System attributes of the first trials, by number: the experiment's own settings and known-good ones.
         sampler, pruner: Class (`_target_`) and arguments of each.
         seed: Seed of the sampler.
         n_jobs: Number of worker processes on this machine.
@@ -65,6 +66,7 @@ class Plan:
     space: dict[str, str] = field(default_factory=dict)
     fixed: list[str] = field(default_factory=list)
     jobs: list[dict[str, str]] | None = None
+    first: list[dict[str, Any]] = field(default_factory=list)
     sampler: dict[str, Any] = field(default_factory=lambda: {"_target_": "optuna.samplers.TPESampler"})
     pruner: dict[str, Any] | None = None
     seed: int = 0

@@ -109,14 +109,13 @@ def over_seeds(plan: Plan, trials: Sequence[FrozenTrial]) -> list[dict[str, Any]
         standard deviation; null for one seed).
     """
     assert plan.jobs is not None
-    groups: dict[tuple[tuple[str, str], ...], list[FrozenTrial]] = {}
+    settings_of = [
+        tuple((key, value) for key, value in job.items() if plain_key(key) != "seed") for job in plan.jobs
+    ]
+    groups: dict[tuple[tuple[str, str], ...], list[FrozenTrial]] = {settings: [] for settings in settings_of}
     for trial in trials:
-        settings = tuple(
-            (key, value) for key, value in plan.jobs[trial.number].items() if plain_key(key) != "seed"
-        )
-        groups.setdefault(settings, [])
         if trial.state == TrialState.COMPLETE:
-            groups[settings].append(trial)
+            groups[settings_of[trial.number]].append(trial)
     return [{"settings": dict(settings), **_summary(plan, members)} for settings, members in groups.items()]
 
 

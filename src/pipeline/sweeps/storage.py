@@ -7,11 +7,11 @@ claim one waiting trial on SQLite, and a retry gets a number of its own. Here ev
 from __future__ import annotations
 
 import contextlib
-import json
 import socket
+import time
 import uuid
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -24,21 +24,30 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 from sqlalchemy import orm
 
-from pipeline.config.masking import holds_secret, mask
+from pipeline.config.masking import mask
 from pipeline.errors import UserError
-from pipeline.sweeps.optuna_inside import FIXED, models, write_value
+from pipeline.sweeps.addresses import BUSY_SECONDS, engine_arguments
+from pipeline.sweeps.optuna_inside import CALLED, models, write_value
+from pipeline.sweeps.patience import first_line, is_away, patient
+from pipeline.sweeps.rows import (
+    ATTEMPT,
+    CLAIM,
+    LOST,
+    REACHED,
+    REPORTS,
+    forget,
+    note_beat,
+    set_attr,
+    set_system_attr,
+    steps_reported,
+    system_attr,
+    to_waiting,
+)
 from pipeline.tracking import process
-
-CLAIM = "sweep:claim"
-LOST = "sweep:lost"
-COMPLETE_SETTINGS = "sweep:settings"
-# What a trial keeps when it is queued again.
-_KEPT = (FIXED, LOST, "sweep:origin", "sweep:job")
 
 HEARTBEAT_SECONDS = 5
 GRACE_SECONDS = 60
-# How long a process waits for SQLite's write lock: far longer than eight workers ever need.
-_BUSY_SECONDS = 120
+_AGAIN_SECONDS = 1.0
 
 
 class LostClaim(Exception):
@@ -60,9 +69,23 @@ class Claim:
     token: str
 
 
+@dataclass
+class _Asked:
+    """A claim that is asked for: its token, and whether it was asked for before, so that it may have been given."""
+
+    token: str
+    before: bool = False
+
+
 @dataclass(frozen=True)
 class Lost:
-    """A trial whose worker vanished: its number, how often that happened, and whether it will run again."""
+    """A trial whose worker vanished.
+
+    Args:
+        number: Number of the trial.
+        times: Number of times in a row that this happened without the trial having got further.
+        again: Whether it will run again.
+    """
 
     number: int
     times: int
@@ -82,7 +105,7 @@ class SweepStorage(RDBStorage):
         self._ready = False
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
-            super().__init__(url, engine_kwargs=_engine_arguments(url))
+            super().__init__(url, engine_kwargs=engine_arguments(url))
         self._ready = True
 
     # Optuna's constructor makes the engine and uses it at once, so SQLite's transactions are set right on assignment.
@@ -109,31 +132,36 @@ class SweepStorage(RDBStorage):
         with orm.Session(self.engine) as session, session.begin():
             yield session
 
-    def enqueue_up_to(self, study_id: int, total: int, prepared: Sequence[Mapping[str, Any]] = ()) -> int:
-        """Queue waiting trials until the study has `total`, however many processes do so at the same moment.
+    def claim(
+        self,
+        study_id: int,
+        total: int,
+        prepared: Callable[[int], Mapping[str, Any]] = lambda number: {},
+    ) -> Claim | None:
+        """Take the first waiting trial, or make the study's next one.
+
+        Trials are made when they are claimed, not queued before: each look at a study costs as much as it has trials
+        that are not done. Their numbers have no gap and none is given twice, since a study is locked while it gets one.
 
         Args:
             study_id: Optuna's id of the study.
             total: Number of trials that the study shall have in the end.
-            prepared: System attributes of the first trials, by number (fixed values, where they come from).
+            prepared: Function that gives a new trial's system attributes (fixed values, where they come from) by its
+                number.
 
         Returns:
-            Number of trials that this call added.
+            The claim; None where none waits and the study has all of its trials.
         """
-        with self._transaction() as session:
-            models.StudyModel.find_or_raise_by_id(study_id, session, for_update=True)
-            count: int = session.query(models.TrialModel).filter_by(study_id=study_id).count()
-            for number in range(count, total):
-                trial = models.TrialModel(study_id=study_id, number=number, state=TrialState.WAITING)
-                session.add(trial)
-                session.flush()
-                for key, value in (prepared[number] if number < len(prepared) else {}).items():
-                    _set_system_attr(session, trial.trial_id, key, value)
-            return max(total - count, 0)
+        return self._claim(study_id, total, prepared, _Asked(uuid.uuid4().hex))
 
-    def claim(self, study_id: int, total: int) -> Claim | None:
-        """Take the first waiting trial; None where none waits."""
+    @patient
+    def _claim(
+        self, study_id: int, total: int, prepared: Callable[[int], Mapping[str, Any]], asked: _Asked
+    ) -> Claim | None:
         with self._transaction() as session:
+            if asked.before and (found := _claimed(session, study_id, asked.token)):
+                return found
+            asked.before = True
             trial = (
                 session.query(models.TrialModel)
                 .filter_by(study_id=study_id, state=TrialState.WAITING)
@@ -142,15 +170,16 @@ class SweepStorage(RDBStorage):
                 .with_for_update(skip_locked=True)
                 .first()
             )
+            if trial is None and _next_number(session, study_id) < total:
+                trial = _new_trial(session, study_id, total, prepared)
             if trial is None:
                 return None
-            claim = Claim(trial.trial_id, trial.number, uuid.uuid4().hex)
             trial.state = TrialState.RUNNING
             trial.datetime_start = datetime.now()
-            owner = {"token": claim.token, "owner": process.this_process(), "host": socket.gethostname()}
-            _set_system_attr(session, trial.trial_id, CLAIM, owner)
-            _beat(session, trial.trial_id)
-            return claim
+            owner = {"token": asked.token, "owner": process.this_process(), "host": socket.gethostname()}
+            set_system_attr(session, trial.trial_id, CLAIM, owner)
+            note_beat(session, trial.trial_id)
+            return Claim(trial.trial_id, trial.number, asked.token)
 
     def beat(self, claim: Claim) -> bool:
         """Give a sign of life.
@@ -163,9 +192,10 @@ class SweepStorage(RDBStorage):
                 _owned(session, claim)
             except LostClaim:
                 return False
-            _beat(session, claim.trial_id)
+            note_beat(session, claim.trial_id)
             return True
 
+    @patient
     def finish(
         self,
         claim: Claim,
@@ -179,14 +209,19 @@ class SweepStorage(RDBStorage):
             LostClaim: The trial is no longer this worker's; nothing is written.
         """
         with self._transaction() as session:
+            found = models.TrialModel.find_or_raise_by_id(claim.trial_id, session, for_update=True)
+            if found.state == state and _token(session, claim) == claim.token:
+                # Written already, but the answer was lost.
+                return
             trial = _owned(session, claim)
             for key, value in (attributes or {}).items():
-                _set_attr(session, models.TrialUserAttributeModel, trial.trial_id, key, value)
+                set_attr(session, models.TrialUserAttributeModel, trial.trial_id, key, value)
             for objective, value in enumerate(values or ()):
                 write_value(self, session, trial, objective, value)
             trial.state = state
             trial.datetime_complete = datetime.now()
 
+    @patient
     def give_back(self, claim: Claim) -> None:
         """Queue an interrupted trial again, under its own number and with its own values.
 
@@ -194,10 +229,11 @@ class SweepStorage(RDBStorage):
             LostClaim: The trial is no longer this worker's.
         """
         with self._transaction() as session:
-            _to_waiting(session, _owned(session, claim))
+            to_waiting(session, _owned(session, claim))
 
+    @patient
     def reclaim(self, study_id: int, retries: int) -> list[Lost]:
-        """Find trials whose worker is gone; queue them again, or fail them after `retries` times.
+        """Find trials whose worker is gone; queue them again, or fail them after `retries` times without progress.
 
         A worker of this machine is gone when its process is; one of another machine when its signs of life stopped.
         """
@@ -212,7 +248,7 @@ class SweepStorage(RDBStorage):
             return [self._lose(session, trial, retries) for trial in running if self._is_gone(session, trial)]
 
     def _is_gone(self, session: orm.Session, trial: Any) -> bool:
-        claim = _system_attr(session, trial.trial_id, CLAIM)
+        claim = system_attr(session, trial.trial_id, CLAIM)
         if claim is not None and not process.is_alive(claim["owner"]):
             return True
         beat = session.query(models.TrialHeartbeatModel).filter_by(trial_id=trial.trial_id).one_or_none()
@@ -223,96 +259,89 @@ class SweepStorage(RDBStorage):
         return bool(now.replace(tzinfo=None) - beat.heartbeat > timedelta(seconds=self._grace))
 
     def _lose(self, session: orm.Session, trial: Any, retries: int) -> Lost:
-        times = int(_system_attr(session, trial.trial_id, LOST) or 0) + 1
-        _set_system_attr(session, trial.trial_id, LOST, times)
+        reached, before = (
+            steps_reported(session, trial.trial_id),
+            system_attr(session, trial.trial_id, REACHED),
+        )
+        progress = reached > int(before or 0)
+        times = 0 if progress else int(system_attr(session, trial.trial_id, LOST) or 0) + 1
+        set_system_attr(session, trial.trial_id, LOST, times)
+        if progress:
+            set_system_attr(session, trial.trial_id, REACHED, reached)
         if times <= retries:
-            _to_waiting(session, trial)
+            to_waiting(session, trial)
         else:
-            reason = f"its worker vanished {times} times (hydra.sweeper.retries={retries})"
-            _set_attr(session, models.TrialUserAttributeModel, trial.trial_id, "reason", reason)
+            reason = f"its worker vanished {times} times at the same place (hydra.sweeper.retries={retries})"
+            set_attr(session, models.TrialUserAttributeModel, trial.trial_id, "reason", reason)
             trial.state = TrialState.FAIL
             trial.datetime_complete = datetime.now()
         return Lost(trial.number, times, times <= retries)
 
+    @patient
     def requeue_failed(self, study_id: int) -> int:
-        """Queue all failed trials again, before any worker starts; gives their number."""
+        """Queue all failed trials again, from their beginning, before any worker starts; gives their number."""
         with self._transaction() as session:
             models.StudyModel.find_or_raise_by_id(study_id, session, for_update=True)
             failed = (
                 session.query(models.TrialModel).filter_by(study_id=study_id, state=TrialState.FAIL).all()
             )
             for trial in failed:
-                _to_waiting(session, trial)
+                forget(session, trial.trial_id, ATTEMPT, REPORTS, REACHED, LOST)
+                to_waiting(session, trial)
             return len(failed)
+
+
+for _name in CALLED:
+    setattr(SweepStorage, _name, patient(getattr(RDBStorage, _name)))
+
+
+def _claimed(session: orm.Session, study_id: int, token: str) -> Claim | None:
+    """What a claim has taken, though the answer was lost."""
+    running = session.query(models.TrialModel).filter_by(study_id=study_id, state=TrialState.RUNNING)
+    for trial in running:
+        if (system_attr(session, trial.trial_id, CLAIM) or {}).get("token") == token:
+            return Claim(trial.trial_id, trial.number, token)
+    return None
+
+
+def _next_number(session: orm.Session, study_id: int) -> int:
+    # By id: numbers are given in its order, and it has an index.
+    newest = (
+        session.query(models.TrialModel.number)
+        .filter_by(study_id=study_id)
+        .order_by(models.TrialModel.trial_id.desc())
+        .first()
+    )
+    return 0 if newest is None else int(newest[0]) + 1
+
+
+def _new_trial(
+    session: orm.Session, study_id: int, total: int, prepared: Callable[[int], Mapping[str, Any]]
+) -> Any:
+    """The study's next trial, None where it has its total: another process may have made the last one meanwhile."""
+    models.StudyModel.find_or_raise_by_id(study_id, session, for_update=True)
+    number = _next_number(session, study_id)
+    if number >= total:
+        return None
+    trial = models.TrialModel(study_id=study_id, number=number, state=TrialState.RUNNING)
+    session.add(trial)
+    session.flush()
+    for key, value in prepared(number).items():
+        set_system_attr(session, trial.trial_id, key, value)
+    return trial
 
 
 def _owned(session: orm.Session, claim: Claim) -> Any:
     trial = models.TrialModel.find_or_raise_by_id(claim.trial_id, session, for_update=True)
-    holder = _system_attr(session, claim.trial_id, CLAIM) or {}
-    if trial.state != TrialState.RUNNING or holder.get("token") != claim.token:
+    if trial.state != TrialState.RUNNING or _token(session, claim) != claim.token:
         raise LostClaim(f"trial {claim.number} was given to another worker")
     return trial
 
 
-def _to_waiting(session: orm.Session, trial: Any) -> None:
-    """Forget everything the attempt left but the values it was to run with."""
-    attributes = {
-        entry.key: json.loads(entry.value_json)
-        for entry in session.query(models.TrialSystemAttributeModel).filter_by(trial_id=trial.trial_id)
-    }
-    if COMPLETE_SETTINGS in attributes:
-        attributes[FIXED] = {**attributes.get(FIXED, {}), **attributes[COMPLETE_SETTINGS]}
-    for table in (
-        models.TrialParamModel,
-        models.TrialValueModel,
-        models.TrialIntermediateValueModel,
-        models.TrialUserAttributeModel,
-        models.TrialSystemAttributeModel,
-        models.TrialHeartbeatModel,
-    ):
-        session.query(table).filter_by(trial_id=trial.trial_id).delete(synchronize_session=False)
-    for key in _KEPT:
-        if key in attributes:
-            _set_system_attr(session, trial.trial_id, key, attributes[key])
-    trial.state = TrialState.WAITING
-    trial.datetime_start = None
-    trial.datetime_complete = None
-
-
-def _beat(session: orm.Session, trial_id: int) -> None:
-    now = session.execute(sqlalchemy.func.now()).scalar()
-    beat = session.query(models.TrialHeartbeatModel).filter_by(trial_id=trial_id).one_or_none()
-    if beat is None:
-        session.add(models.TrialHeartbeatModel(trial_id=trial_id, heartbeat=now))
-    else:
-        beat.heartbeat = now
-
-
-def _system_attr(session: orm.Session, trial_id: int, key: str) -> Any:
-    entry = (
-        session.query(models.TrialSystemAttributeModel).filter_by(trial_id=trial_id, key=key).one_or_none()
-    )
-    return None if entry is None else json.loads(entry.value_json)
-
-
-def _set_system_attr(session: orm.Session, trial_id: int, key: str, value: Any) -> None:
-    _set_attr(session, models.TrialSystemAttributeModel, trial_id, key, value)
-
-
-def _set_attr(session: orm.Session, table: Any, trial_id: int, key: str, value: Any) -> None:
-    entry = session.query(table).filter_by(trial_id=trial_id, key=key).one_or_none()
-    if entry is None:
-        session.add(table(trial_id=trial_id, key=key, value_json=json.dumps(value)))
-    else:
-        entry.value_json = json.dumps(value)
-    session.flush()
-
-
-def _engine_arguments(url: str) -> dict[str, Any]:
-    if url.startswith("sqlite"):
-        return {"connect_args": {"timeout": _BUSY_SECONDS}}
-    # A restarted server must not fail the first statement after it.
-    return {"pool_pre_ping": True}
+def _token(session: orm.Session, claim: Claim) -> str | None:
+    holder = system_attr(session, claim.trial_id, CLAIM) or {}
+    token: str | None = holder.get("token")
+    return token
 
 
 def _configure_sqlite(connection: Any, _: Any) -> None:
@@ -322,21 +351,30 @@ def _configure_sqlite(connection: Any, _: Any) -> None:
     connection.execute("PRAGMA synchronous=NORMAL")
 
 
-def open_storage(url: str, grace: float = GRACE_SECONDS) -> SweepStorage:
+def open_storage(url: str, grace: float = GRACE_SECONDS, waits: bool = False) -> SweepStorage:
     """Open a storage, making its tables where they are missing; safe for many processes at once.
+
+    Args:
+        url: Address of the storage.
+        grace: Seconds for which a server that is away is waited for, once it was there.
+        waits: Whether it is waited for from the first, as by a worker of a sweep that goes on.
 
     Raises:
         UserError: The address cannot be used; the message has the reason, and no password.
     """
-    try:
-        with _making_tables(url):
-            return SweepStorage(url, grace)
-    except (sqlalchemy.exc.SQLAlchemyError, ImportError, OSError, RuntimeError) as error:
-        reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-        raise UserError(
-            f"Cannot open the sweep's storage {mask(url)}: {mask(reason)}. Expected"
-            " sqlite:///FILE or postgresql+psycopg://USER@HOST/DATABASE (its password in PGPASSWORD or ~/.pgpass)."
-        ) from error
+    deadline = time.monotonic() + (grace if waits else 0)
+    while True:
+        try:
+            with _making_tables(url):
+                return SweepStorage(url, grace)
+        except (sqlalchemy.exc.SQLAlchemyError, ImportError, OSError, RuntimeError) as error:
+            if is_away(error) and time.monotonic() < deadline:
+                time.sleep(_AGAIN_SECONDS)
+                continue
+            raise UserError(
+                f"Cannot open the sweep's storage {mask(url)}: {first_line(error)}. Expected"
+                " sqlite:///FILE or postgresql+psycopg://USER@HOST/DATABASE (its password in PGPASSWORD or ~/.pgpass)."
+            ) from error
 
 
 @contextlib.contextmanager
@@ -345,54 +383,13 @@ def _making_tables(url: str) -> Iterator[None]:
     if url.startswith("sqlite"):
         path = Path(sqlalchemy.make_url(url).database or "")
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{path}.lock", timeout=_BUSY_SECONDS):
+        with FileLock(f"{path}.lock", timeout=BUSY_SECONDS):
             yield
     elif url.startswith("postgresql"):
-        engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
+        connecting = engine_arguments(url)["connect_args"]
+        engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool, connect_args=connecting)
         with engine.connect() as connection:
             connection.execute(sqlalchemy.text("SELECT pg_advisory_lock(742398)"))
             yield
     else:
         yield
-
-
-def storage_url(configured: str | None, experiments_dir: Path) -> str:
-    """The address to use: SQLite in the experiments directory unless another is configured.
-
-    Relative SQLite files become absolute, so that worker processes find the same file.
-    """
-    if configured is None:
-        return f"sqlite:///{(experiments_dir / 'optuna.db').absolute()}"
-    try:
-        url = sqlalchemy.make_url(configured)
-    except sqlalchemy.exc.ArgumentError as error:
-        raise UserError(
-            f"hydra.sweeper.storage={mask(configured)} is no address. Expected sqlite:///FILE or"
-            " postgresql+psycopg://USER@HOST/DATABASE."
-        ) from error
-    if url.drivername == "sqlite":
-        if not url.database or url.database == ":memory:":
-            raise UserError(
-                "hydra.sweeper.storage: a study in memory cannot be resumed or shared; name a file."
-            )
-        return f"sqlite:///{Path(url.database).absolute()}"
-    if url.drivername == "postgresql":
-        # SQLAlchemy's default driver is psycopg2, this project's psycopg 3.
-        url = url.set(drivername="postgresql+psycopg")
-    return url.render_as_string(hide_password=False)
-
-
-def refuse_written_password(raw: Any) -> None:
-    """Refuse a password typed into the configuration, which would land in files; the environment may give one.
-
-    Args:
-        raw: `hydra.sweeper.storage` as written, interpolations unresolved.
-
-    Raises:
-        UserError: The setting holds a password.
-    """
-    if isinstance(raw, str) and "${" not in raw and holds_secret(raw):
-        raise UserError(
-            f"hydra.sweeper.storage={mask(raw)} holds a password, and configurations are written to files."
-            " Leave it out and set PGPASSWORD, or name a variable: hydra.sweeper.storage='${oc.env:PIPELINE_STORAGE}'."
-        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -91,29 +91,20 @@ def _shown(part: str, key: str, values: Mapping[str, Any]) -> str:
     return str(value)
 
 
-def enqueue(
-    storage: SweepStorage,
-    study: optuna.Study,
-    plan: Plan,
-    own: Mapping[str, Value],
-    seeds: Sequence[Mapping[str, Value]],
-) -> int:
-    """Queue the trials that the study still lacks; gives the number that this call added."""
-    prepared = prepared_trials(plan, own, seeds)
-    return storage.enqueue_up_to(storage.get_study_id_from_name(study.study_name), plan.n_trials, prepared)
-
-
-def prepared_trials(
-    plan: Plan, own: Mapping[str, Value], seeds: Sequence[Mapping[str, Value]]
-) -> list[dict[str, Any]]:
-    """System attributes of the first trials: a multirun's jobs, a grid, or own settings and then known-good ones."""
-    if plan.jobs is not None:
-        return [{"sweep:job": job} for job in plan.jobs]
-    space = plan.search_space
-    if plan.sampler["_target_"] == GRID:
-        return [{FIXED: row, "sweep:origin": "grid"} for row in grid(space)]
+def first_trials(own: Mapping[str, Value], seeds: Sequence[Mapping[str, Value]]) -> list[dict[str, Any]]:
+    """System attributes of the first trials: those of own settings, and then of known-good ones."""
     first = [{FIXED: dict(own), "sweep:origin": OWN}] if own else []
     return [*first, *({FIXED: dict(seed), "sweep:origin": "seed_trials"} for seed in seeds)]
+
+
+def prepared(plan: Plan) -> Callable[[int], Mapping[str, Any]]:
+    """What a new trial begins with, by its number: a multirun's job, a point of the grid, or what `plan.first` has."""
+    known: Sequence[Mapping[str, Any]] = plan.first
+    if plan.jobs is not None:
+        known = [{"sweep:job": job} for job in plan.jobs]
+    elif plan.sampler["_target_"] == GRID:
+        known = [{FIXED: row, "sweep:origin": "grid"} for row in grid(plan.search_space)]
+    return lambda number: known[number] if number < len(known) else {}
 
 
 def read_seed_trials(configured: Any, space: SearchSpace) -> list[dict[str, Value]]:

@@ -18,17 +18,20 @@ from pipeline.sweeps.results import over_seeds
 from pipeline.sweeps.study import OWN, best_trials
 
 
-def counts(trials: Sequence[FrozenTrial]) -> dict[str, int]:
-    """How many trials are complete, pruned, rejected, failed, running and waiting."""
+def counts(plan: Plan, trials: Sequence[FrozenTrial]) -> dict[str, int]:
+    """How many trials of the total are complete, pruned, rejected, failed, running and waiting."""
     found = dict.fromkeys(("complete", "pruned", "rejected", "failed", "running", "waiting"), 0)
     for trial in trials:
         found[state_of(trial)] += 1
+    found["waiting"] += plan.n_trials - len(trials)
     return found
 
 
 def summary_metrics(study: optuna.Study, plan: Plan, trials: Sequence[FrozenTrial]) -> dict[str, float]:
     """What the parent run records: counts, hours saved, and the best values or a multirun's means."""
-    found: dict[str, float] = {f"trials/{name}": float(number) for name, number in counts(trials).items()}
+    found: dict[str, float] = {
+        f"trials/{name}": float(number) for name, number in counts(plan, trials).items()
+    }
     if plan.jobs is not None:
         groups = over_seeds(plan, trials)
         for position, group in enumerate(groups):
@@ -51,7 +54,7 @@ def summary_metrics(study: optuna.Study, plan: Plan, trials: Sequence[FrozenTria
 
 def print_summary(study: optuna.Study, plan: Plan, trials: Sequence[FrozenTrial], console: Console) -> None:
     """Print how the sweep ended: counts, the winner beside the baseline and the default settings, where things are."""
-    told = ", ".join(f"{number} {name}" for name, number in counts(trials).items() if number)
+    told = ", ".join(f"{number} {name}" for name, number in counts(plan, trials).items() if number)
     saved = hours_saved(trials) if plan.jobs is None else 0.0
     extra = f"; pruning saved about {duration(saved * 3600)} of computing" if saved else ""
     _say(console, f"Study {plan.study_name}: {told}{extra}")

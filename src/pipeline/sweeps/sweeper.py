@@ -20,19 +20,14 @@ from pipeline.config.checks import check_classes
 from pipeline.errors import UserError
 from pipeline.runs.settings import NOT_OF_A_STUDY, settings_of
 from pipeline.sweeps import algorithms, space, study
+from pipeline.sweeps.addresses import refuse_written_password, storage_url
 from pipeline.sweeps.composing import Composer, source_of
 from pipeline.sweeps.engine import Finished, run_sweep
 from pipeline.sweeps.objective import read_objectives
 from pipeline.sweeps.parent import NoParent, Parent
 from pipeline.sweeps.plan import Plan
 from pipeline.sweeps.running import read_search_space_function
-from pipeline.sweeps.storage import (
-    GRACE_SECONDS,
-    HEARTBEAT_SECONDS,
-    open_storage,
-    refuse_written_password,
-    storage_url,
-)
+from pipeline.sweeps.storage import GRACE_SECONDS, HEARTBEAT_SECONDS, open_storage
 from pipeline.sweeps.supervisor import visible_gpus
 from pipeline.sweeps.trials import JOB, TRIAL
 from pipeline.tracking import Reference
@@ -152,7 +147,8 @@ def multirun(config: DictConfig, context: HydraContext, arguments: Sequence[str]
             check_classes(job)
     now = study.identity(draft, experiment_of(composed[0], found.distributions))
     url = _url(config, composed[0])
-    name = settings.get("study_name") or _unfinished_name(url, f"multirun-{composed[0].name}-{_digest(now)}")
+    name = f"multirun-{composed[0].name}-{_digest(now)}"
+    name = settings.get("study_name") or _unfinished_name(url, name, len(jobs))
     return _run(config, context, _with(draft, study_name=name), now)
 
 
@@ -344,14 +340,14 @@ def _url(config: DictConfig, base: DictConfig) -> str:
     return storage_url(config.hydra.sweeper.get("storage"), Path(str(base.paths.experiments_dir)))
 
 
-def _unfinished_name(url: str, name: str) -> str:
+def _unfinished_name(url: str, name: str, jobs: int) -> str:
     """The name of this multirun's study that is not completed yet, or the next new one."""
     storage = open_storage(url)
     existing = {entry.study_name for entry in storage.get_all_studies()}
     candidate, number = name, 1
     while candidate in existing:
         trials = storage.get_all_trials(storage.get_study_id_from_name(candidate), deepcopy=False)
-        if any(trial.state != TrialState.COMPLETE for trial in trials):
+        if sum(trial.state == TrialState.COMPLETE for trial in trials) < jobs:
             return candidate
         number += 1
         candidate = f"{name}-{number}"

@@ -69,5 +69,9 @@ def run_job(config: DictConfig, context: Context) -> Outcome:
     from pipeline.runs.train import train
 
     config.trainer.enable_progress_bar = False
-    hooks = Hooks(parent=context.parent, tags=dict(context.tags))
+
+    def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
+        context.on_report(epoch - 1, metrics)
+
+    hooks = Hooks(on_epoch=on_epoch, parent=context.parent, tags=dict(context.tags))
     return as_outcome(train(config, hooks))

@@ -7,10 +7,8 @@ The sweep's own process is one where `n_jobs` is 1; otherwise this module is run
 from __future__ import annotations
 
 import contextlib
-import gc
 import logging
 import os
-import shutil
 import signal
 import sys
 import threading
@@ -22,39 +20,31 @@ from typing import Any
 import optuna
 from hydra.core.utils import JobRuntime
 from omegaconf import DictConfig, OmegaConf
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from pipeline.config.hydra_inside import outcome
-from pipeline.config.masking import mask
-from pipeline.errors import Diverged, Interrupted
+from pipeline.errors import Interrupted
 from pipeline.process_life import answer, interrupt, run_process
 from pipeline.runs.naming import differences
 from pipeline.sweeps.algorithms import WILCOXON, build_pruner, build_sampler
+from pipeline.sweeps.attempt import Attempt
 from pipeline.sweeps.composing import Composer
-from pipeline.sweeps.optuna_inside import filter_study, forget_known_trials, suggest
+from pipeline.sweeps.optuna_inside import suggest, trial_of
 from pipeline.sweeps.plan import Plan
+from pipeline.sweeps.rows import COMPLETE_SETTINGS, STEP
 from pipeline.sweeps.running import (
-    BadObjective,
     Context,
     Outcome,
     Pruned,
     Runner,
-    TooLarge,
     as_outcome,
-    fresh_subdirectory,
     load_function,
     objective_values,
     read_search_space_function,
 )
 from pipeline.sweeps.space import as_override
-from pipeline.sweeps.storage import (
-    COMPLETE_SETTINGS,
-    HEARTBEAT_SECONDS,
-    Claim,
-    LostClaim,
-    SweepStorage,
-    open_storage,
-)
+from pipeline.sweeps.storage import HEARTBEAT_SECONDS, Claim, LostClaim, SweepStorage, open_storage
+from pipeline.sweeps.study import prepared
 from pipeline.sweeps.trials import JOB, TRIAL
 from pipeline.tracking import Reference
 
@@ -63,6 +53,7 @@ log = logging.getLogger(__name__)
 # How often a worker with nothing to do looks whether a trial came back.
 _IDLE_SECONDS = 0.5
 _RECLAIM_SECONDS = 5.0
+_NOTE_SECONDS = 1.0
 
 
 class Pulse:
@@ -157,8 +148,9 @@ class Worker:
             sampler=self._sampler(0),
         )
         self._study_id = storage.get_study_id_from_name(plan.study_name)
+        self._prepared = prepared(plan)
         self._pulse = Pulse(storage, orphaned)
-        self._looked = 0.0
+        self._looked = self._noted = 0.0
 
     def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
         return build_sampler(self._plan.sampler, self._plan.seed, number)
@@ -176,7 +168,7 @@ class Worker:
             import pipeline.training.fit  # noqa: F401
         with self._pulse.running():
             while not self._is_over():
-                claim = self._storage.claim(self._study_id, self._plan.n_trials)
+                claim = self._storage.claim(self._study_id, self._plan.n_trials, self._prepared)
                 if claim is not None:
                     with self._pulse.of(claim):
                         self._run_trial(claim)
@@ -202,11 +194,10 @@ class Worker:
 
     def _run_trial(self, claim: Claim) -> None:
         started = time.monotonic()
-        attempt = _Attempt(self._plan, self._study, self._storage, claim, started)
+        attempt = Attempt(self._plan, self._study, self._storage, claim, started)
         try:
             self._study.sampler = self._sampler(claim.number)
-            forget_known_trials(self._study)
-            trial = attempt.trial = optuna.Trial(self._study, claim.trial_id)
+            trial = attempt.trial = trial_of(self._study, claim.trial_id)
             overrides = self._suggest(trial, claim)
             self._on_change()
             if self._plan.skip_duplicates and self._plan.jobs is None and attempt.copy_known_result(trial):
@@ -236,14 +227,17 @@ class Worker:
         self._storage.set_trial_system_attr(claim.trial_id, COMPLETE_SETTINGS, trial.params)
         return [as_override(key, value) for key, value in trial.params.items()]
 
-    def _train(self, trial: optuna.Trial, overrides: list[str], attempt: _Attempt) -> None:
+    def _train(self, trial: optuna.Trial, overrides: list[str], attempt: Attempt) -> None:
         config = self._composer.compose(overrides)
         if self._plan.jobs is None:
             # The test split is for the end: a sweep that looks at it would choose by it.
             config.test = False
         place = self._composer.subdirectory(config, trial.number)
-        subdir = fresh_subdirectory(Path(self._plan.directory), place)
-        attempt.directory = Path(self._plan.directory) / subdir
+        subdir = attempt.begin(place, Path(str(config.paths.experiments_dir)))
+        if attempt.resumes:
+            config.resume = "auto"
+            # Hydra's files are there already.
+            config.hydra.output_subdir = None
         context = Context(
             number=trial.number,
             metrics=self._plan.metrics,
@@ -263,8 +257,14 @@ class Worker:
             raise result
         attempt.complete(result)
 
+    def _note_step(self, attempt: Attempt) -> None:
+        # It tells a trial that gets on from one that does not; short epochs need not wait for the storage.
+        if time.monotonic() - self._noted >= _NOTE_SECONDS:
+            self._noted = time.monotonic()
+            self._storage.set_trial_system_attr(attempt.claim.trial_id, STEP, attempt.steps)
+
     def _reporter(
-        self, trial: optuna.Trial, attempt: _Attempt, config: DictConfig
+        self, trial: optuna.Trial, attempt: Attempt, config: DictConfig
     ) -> Callable[[int, Mapping[str, float]], None]:
         prunes = self._plan.pruner is not None
         steps = OmegaConf.select(config, "data.folds" if self._plan.fold_reports else "trainer.max_epochs")
@@ -274,6 +274,7 @@ class Worker:
         def report(step: int, metrics: Mapping[str, float]) -> None:
             attempt.steps = step + 1
             if len(self._plan.metrics) > 1 or self._plan.jobs is not None:
+                self._note_step(attempt)
                 return
             self._pulse.check(attempt.claim)
             validated = any(name.startswith("val/") for name in metrics)
@@ -291,118 +292,12 @@ class Worker:
         return report
 
 
-class _Attempt:
-    """One attempt at one trial, and how it is written down."""
-
-    def __init__(
-        self, plan: Plan, study: optuna.Study, storage: SweepStorage, claim: Claim, started: float
-    ) -> None:
-        self.claim = claim
-        self.trial: optuna.Trial | None = None
-        self.directory: Path | None = None
-        self.steps = 0
-        self._plan = plan
-        self._study = study
-        self._storage = storage
-        self._started = started
-
-    def complete(self, outcome: Outcome) -> None:
-        """Record what it came to."""
-        attributes = {"metrics": outcome.metrics, "baseline": outcome.baseline, "run_id": outcome.run_id}
-        if self._plan.jobs is not None:
-            # A plain multirun optimises nothing: Optuna still wants a number for a finished trial.
-            values = [outcome.metrics.get(name, 0.0) for name in self._plan.metrics]
-        else:
-            values = objective_values(outcome.metrics, self._plan.metrics)
-        self._finish(TrialState.COMPLETE, values, attributes)
-
-    def copy_known_result(self, trial: optuna.Trial) -> bool:
-        """Take the result of an earlier trial with the same settings; gives whether there was one."""
-        done = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
-        for other in done:
-            if other.params == trial.params and "duplicate_of" not in other.user_attrs:
-                for step, value in other.intermediate_values.items():
-                    trial.report(value, step)
-                copied = ("metrics", "baseline", "rejected")
-                kept = {key: value for key, value in other.user_attrs.items() if key in copied}
-                self._finish(other.state, other.values, {**kept, "duplicate_of": other.number})
-                log.info(
-                    "Trial %d has the settings of trial %d and takes its result", trial.number, other.number
-                )
-                return True
-        return False
-
-    def fail(self, error: Exception) -> None:
-        """Record a trial that raised: pruned, refused for its size, or failed."""
-        if isinstance(error, optuna.TrialPruned):
-            self._remove_checkpoints()
-            self._finish(TrialState.PRUNED, self._last_value(), {"reason": str(error)})
-        elif isinstance(error, TooLarge):
-            assert self.trial is not None
-            self.trial.set_constraint("parameters", error.parameters - error.limit)
-            self._finish(TrialState.PRUNED, None, {"rejected": str(error)})
-        else:
-            log.warning(
-                "Trial %d failed: %s", self.claim.number, reason_of(error), exc_info=_unexpected(error)
-            )
-            self._finish(TrialState.FAIL, None, {"reason": reason_of(error)})
-            _free_memory(error)
-
-    def _last_value(self) -> list[float] | None:
-        values = self._frozen().intermediate_values
-        return [values[max(values)]] if values else None
-
-    def _frozen(self) -> FrozenTrial:
-        return self._storage.get_trial(self.claim.trial_id)
-
-    def _remove_checkpoints(self) -> None:
-        if self.directory is not None:
-            for folder in self.directory.rglob("checkpoints"):
-                shutil.rmtree(folder, ignore_errors=True)
-
-    def _finish(self, state: TrialState, values: list[float] | None, attributes: Mapping[str, Any]) -> None:
-        seconds = round(time.monotonic() - self._started, 3)
-        own = {
-            "seconds": seconds,
-            "steps": self.steps,
-            "directory": str(self.directory) if self.directory else None,
-        }
-        frozen = self._frozen()
-        study = filter_study(self._study, frozen)
-        study.sampler.after_trial(study, frozen, state, values)
-        self._storage.finish(self.claim, state, values, {**own, **attributes})
-
-
-def reason_of(error: BaseException) -> str:
-    """Why a trial failed, in one line and without secrets."""
-    if isinstance(error, BadObjective):
-        return str(error)
-    kind = {"OutOfMemoryError": "out of memory", "MemoryError": "out of memory", "Diverged": "diverged"}
-    name = kind.get(type(error).__name__, type(error).__name__)
-    text = mask(str(error)).strip()
-    return f"{name}: {text.splitlines()[0]}" if text else name
-
-
 def report_lost(lost: list[Any]) -> None:
     """Say in the log which trials' workers vanished."""
     for entry in lost:
         end = "it is queued again" if entry.again else "it is not tried again"
-        log.warning("The worker of trial %d vanished (%d. time): %s", entry.number, entry.times, end)
-
-
-def _unexpected(error: BaseException) -> bool:
-    from pipeline.errors import UserError
-
-    return not isinstance(error, UserError | Diverged | BadObjective | MemoryError)
-
-
-def _free_memory(error: BaseException) -> None:
-    """Let go of what a trial that ran out of memory held: the traceback's frames keep the tensors alive."""
-    error.__traceback__ = None
-    gc.collect()
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
+        times = f" ({entry.times}. time at this place)" if entry.times else ""
+        log.warning("The worker of trial %d vanished%s: %s", entry.number, times, end)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -414,7 +309,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="[%(asctime)s][%(name)s][%(levelname)s] %(message)s")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     JobRuntime.instance().set("name", "pipeline")
-    storage = open_storage(os.environ["PIPELINE_STORAGE"], plan.grace)
+    storage = open_storage(os.environ["PIPELINE_STORAGE"], plan.grace, waits=True)
     worker = Worker(
         plan,
         storage,

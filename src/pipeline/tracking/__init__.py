@@ -5,7 +5,7 @@ models up in the tracking store.
 """
 
 from pipeline.tracking.addresses import absolute_uri
-from pipeline.tracking.registry import find_directory, known_runs, life, recover
+from pipeline.tracking.registry import find_directory, known_runs, life, recover, take_over
 from pipeline.tracking.run import Reference, Run
 from pipeline.tracking.sender_link import drain, start_sender
 from pipeline.tracking.syncing import Summary, sync
@@ -22,4 +22,5 @@ __all__ = [
     "recover",
     "start_sender",
     "sync",
+    "take_over",
 ]

@@ -36,10 +36,15 @@ def is_alive(owner: Owner) -> bool:
 
     Not seen are processes of another machine, and of another pid namespace (another container) of this one.
     """
-    if owner["host"] != _host() or is_hidden(owner):
+    if not is_seen(owner):
         return True
     found = _started(owner["pid"])
     return found is not None and _is_same(found, owner["started"])
+
+
+def is_seen(owner: Owner) -> bool:
+    """Whether a process can be looked for from here: it is, or was, one of this machine and of this pid namespace."""
+    return owner["host"] == _host() and not is_hidden(owner)
 
 
 def is_hidden(owner: Owner) -> bool:

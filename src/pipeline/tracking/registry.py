@@ -11,7 +11,7 @@ from typing import Any
 from pipeline.files import write_text
 from pipeline.tracking import journal
 from pipeline.tracking.moved import found_again
-from pipeline.tracking.process import Owner, is_alive, is_hidden
+from pipeline.tracking.process import Owner, is_alive, is_hidden, is_seen
 
 FOLDER = ".tracking"
 
@@ -124,14 +124,43 @@ def mark_if_vanished(experiments_dir: Path, entry: Pending) -> bool:
             mark_finished(experiments_dir, entry)
         if state.finished or state.owner is None or is_running(entry.directory, state.owner):
             return False
-        end = int((folder / journal.JOURNAL).stat().st_mtime * 1000)
-        writer = journal.Writer(folder / journal.JOURNAL)
-        writer.append({"t": "tags", "v": {"killed.reason": "the process vanished without finishing its run"}})
-        writer.append({"t": "finish", "time": end, "status": "KILLED", "error": None})
-        writer.sync()
-        writer.close()
-        mark_finished(experiments_dir, entry)
+        _mark_killed(experiments_dir, entry)
     return True
+
+
+def take_over(directory: Path, experiments_dir: Path) -> bool:
+    """Record the end of the runs in and below a directory whose process is known to be gone, wherever it was.
+
+    Returns:
+        False where one of them is being written all the same: its process runs on this machine, or has its journal
+        open.
+    """
+    found = [
+        (path, life(path.parent.parent)) for path in sorted(directory.rglob(f"tracking/{journal.JOURNAL}"))
+    ]
+    open_ones = [(path, state) for path, state in found if state.owner is not None and not state.finished]
+    for path, state in open_ones:
+        assert state.owner is not None
+        if is_alive(state.owner) if is_seen(state.owner) else journal.is_open(path):
+            return False
+    for path, state in open_ones:
+        assert state.key is not None and state.owner is not None
+        run = path.parent.parent
+        with journal.locked(path.parent / "writer.lock"):
+            if not life(run).finished:
+                _mark_killed(experiments_dir, Pending(state.key, run, state.owner, state.start["uri"], False))
+    return True
+
+
+def _mark_killed(experiments_dir: Path, entry: Pending) -> None:
+    path = tracking_folder(entry.directory) / journal.JOURNAL
+    end = int(path.stat().st_mtime * 1000)
+    writer = journal.Writer(path)
+    writer.append({"t": "tags", "v": {"killed.reason": "the process vanished without finishing its run"}})
+    writer.append({"t": "finish", "time": end, "status": "KILLED", "error": None})
+    writer.sync()
+    writer.close()
+    mark_finished(experiments_dir, entry)
 
 
 @dataclass(frozen=True)
