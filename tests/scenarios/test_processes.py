@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import pytest
 from pipeline.runs.result import RunResult
 from pipeline.tracking import drain
 from pipeline.tracking.queries import RunRecord, Store
+from pipeline.training.checkpoints import load_checkpoint
 
 Start = Callable[..., "subprocess.Popen[str]"]
 SMALL = ["experiment=digits_mlp", "model.hidden_units=[16]"]
@@ -42,6 +44,7 @@ class Fails(pl.Callback):
 def start(tmp_path: Path) -> Iterator[Start]:
     """Start a command in a directory of its own; what is left of it at the end is killed."""
     started: list[subprocess.Popen[str]] = []
+    path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
 
     def command(*words: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
@@ -50,7 +53,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(tmp_path)},
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path},
         )
         started.append(process)
         return process
@@ -154,3 +157,57 @@ def test_a_process_that_fails_does_not_leave_the_others_hanging(start: Start, tm
     left = [p for p in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(p.info["cmdline"] or [])]
     assert not left
     assert not list(tmp_path.rglob("result.json"))
+
+
+APART = """
+import os
+import signal
+import time
+
+import pytorch_lightning as pl
+import torch
+
+
+class Apart(pl.Callback):
+    # Has the clock of rank 1 say otherwise than that of rank 0, epoch by epoch; then something happens to rank 1 alone.
+    def __init__(self, then):
+        super().__init__()
+        self.then = then
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        if trainer.global_rank == 1 and trainer.current_epoch % 2:
+            time.sleep(0.3)
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.global_rank == 1 and trainer.current_epoch == 5 and batch_idx == 1:
+            if self.then == "signal":
+                os.kill(os.getpid(), signal.SIGTERM)
+            elif self.then == "diverge":
+                with torch.no_grad():
+                    next(pl_module.model.parameters()).fill_(float("nan"))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("then", "code"), [("signal", 143), ("diverge", 3)])
+def test_what_one_of_two_processes_meets_ends_both_at_the_same_step(
+    start: Start, tmp_path: Path, then: str, code: int
+) -> None:
+    """Their clocks differ on the way there: one that saved by its own would wait for the other for ever."""
+    (tmp_path / "apart.py").write_text(APART, encoding="utf-8")
+    words = [
+        *("trainer=ddp_cpu", "trainer.max_epochs=50", "logger=none", "checkpoint.every_seconds=0.25"),
+        *("callbacks.early_stopping.patience=null", f"+callbacks.mine={{_target_:apart.Apart,then:{then}}}"),
+    ]
+    process = start(*SMALL, *words, "--allow", "apart.Apart")
+    _, error = process.communicate(timeout=150)
+    assert process.returncode == code, error
+    (directory,) = (tmp_path / "experiments/runs/digits_mlp").iterdir()
+    saved = load_checkpoint(directory / "checkpoints/last.ckpt")
+    assert all(tensor.isfinite().all() for tensor in saved["state_dict"].values())
+    if then == "signal":
+        # After two of the sixth epoch's batches.
+        assert (saved["epoch"], saved["pipeline"]["batches_done"]) == (5, 2)
+    else:
+        assert re.search(r"became (nan|NaN).* \(epoch 6", error), error
+        assert saved["epoch"] <= 5

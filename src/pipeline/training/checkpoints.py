@@ -18,6 +18,7 @@ from pipeline.config.nearest import suggest
 from pipeline.data.core.loader import Loader
 from pipeline.errors import UserError
 from pipeline.files import written
+from pipeline.training.agreeing import largest, of_the_first, raise_together
 from pipeline.training.module import TrainingModule
 
 
@@ -143,7 +144,7 @@ class Checkpoints(Checkpoint):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # A fit that had ended early and was cut off after its last epoch has ended.
         trainer.should_stop = trainer.should_stop or self._ended_early
-        if self.at_start and not self.last.exists():
+        if self.at_start and of_the_first(trainer, not self.last.exists()):
             self.save_last(trainer)
 
     def on_train_batch_end(
@@ -163,11 +164,12 @@ class Checkpoints(Checkpoint):
             self._best_is_current = self.monitor is None and trainer.num_training_batches == 1
             if not self._best_is_current:
                 self._keep_weights(pl_module)
-        if due:
+        # Each process has a clock, and signals, of its own; saving waits for all of them.
+        if largest(trainer, due)[0]:
             self.save_last(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if not self._best_written or not self.last.exists():
+        if of_the_first(trainer, not self._best_written or not self.last.exists()):
             self.save_last(trainer)
 
     def save_within_epoch(self, trainer: pl.Trainer) -> None:
@@ -201,7 +203,7 @@ class Checkpoints(Checkpoint):
     def _note_best(self, trainer: pl.Trainer) -> bool:
         """Note the epoch that ends if it is the best one so far; gives whether it is."""
         score = trainer.callback_metrics.get(self.monitor) if self.monitor else None
-        value = None if score is None else float(score)
+        value = of_the_first(trainer, None if score is None else float(score))
         if self.monitor and value is None:
             _refuse_unmeasured(self.monitor, trainer.callback_metrics)
             return False
@@ -273,5 +275,5 @@ def _check_finite(trainer: pl.Trainer) -> None:
         return
     module.check_losses()
     finite = [tensor.isfinite().all() for tensor in module.parameters()]
-    if finite and not bool(torch.stack(finite).all()):
-        raise module.diverged("the weights became NaN or infinite")
+    good = not finite or bool(torch.stack(finite).all())
+    raise_together(trainer, None if good else module.diverged("the weights became NaN or infinite"))

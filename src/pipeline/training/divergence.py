@@ -62,9 +62,15 @@ class LossWatch:
 
     Losses stay on their device. Every ``EVERY`` steps they are copied to the host, and those of the group before, which
     have arrived by then, are looked at.
+
+    Args:
+        holds: Whether the error is kept in `found` instead of raised, for all processes of a training to raise it at
+            the same place.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, holds: bool = False) -> None:
+        self.holds = holds
+        self.found: Diverged | None = None
         self.last: float | None = None
         self._now = _Group()
         self._sent = _Group()
@@ -104,5 +110,9 @@ class LossWatch:
     def _look(self, group: _Group) -> None:
         for (step, epoch, rate), value in zip(group.places, group.read(), strict=True):
             if not math.isfinite(value):
-                raise diverged(f"the loss became {value}", step, epoch, rate, self.last)
+                error = diverged(f"the loss became {value}", step, epoch, rate, self.last)
+                if not self.holds:
+                    raise error
+                self.found = self.found or error
+                return
             self.last = value

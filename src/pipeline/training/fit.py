@@ -169,6 +169,7 @@ def run_fit(fit: Fit, resume_from: Path | None = None) -> None:
                         weights_only=True,
                     )
                     # A signal in the last validation: the fit is whole, but what follows it was not wanted.
+                    signals.agree(trainer, fit.module)
                     signals.check()
                     return
                 except Diverged as error:

@@ -23,6 +23,7 @@ from pipeline.data.core.splits import Chunk
 from pipeline.data.core.sums import Sums
 from pipeline.errors import Diverged
 from pipeline.models.base import BaseModule
+from pipeline.training.agreeing import of_the_first, raise_together
 from pipeline.training.carried import moved
 from pipeline.training.divergence import LossWatch
 from pipeline.training.lightning_inside import (
@@ -116,9 +117,17 @@ class TrainingModule(QuickAttributes, pl.LightningModule):
         """Look at the losses that are still on their device.
 
         Raises:
-            Diverged: One of them is not finite.
+            Diverged: One of them is not finite, in this process or in another one of the training, all of which ask.
         """
         self.loop.losses.check()
+        raise_together(self.trainer, self.loop.losses.found)
+
+    def bad_loss(self) -> Diverged | None:
+        """The error of a loss that this one of several processes has seen, for all of them to raise."""
+        losses = self.loop.losses
+        if self.device.type == "cpu":
+            losses.check()
+        return losses.found
 
     def diverged(self, what: str) -> Diverged:
         """The error that ends the fit after the step that was just made."""
@@ -160,7 +169,7 @@ class TrainingModule(QuickAttributes, pl.LightningModule):
     def on_fit_start(self) -> None:
         loop = self.loop
         loop.batches = self._batches_per_epoch()
-        loop.losses = LossWatch()
+        loop.losses = LossWatch(holds=self.trainer.world_size > 1)
         if (loader := self._loader()) is not None:
             loader.move(self.device)
 
@@ -218,7 +227,8 @@ class TrainingModule(QuickAttributes, pl.LightningModule):
             # Lightning counts the steps of its own wrapper, whose machinery a small model would wait for.
             counted=count_steps(trainer) if plain else None,
             schedule=cast(Any, self.lr_schedulers()).step if each_step else None,
-            on_host=self.device.type == "cpu",
+            # Of several processes none may stop alone: a bad loss is noted, and told after the step.
+            on_host=self.device.type == "cpu" and trainer.world_size == 1,
             autocast=trainer.precision in ("bf16-mixed", "16-mixed"),
             whole_gradient=not isinstance(trainer.strategy, FSDPStrategy),
             scale=getattr(getattr(trainer.precision_plugin, "scaler", None), "get_scale", None),
@@ -279,7 +289,7 @@ class TrainingModule(QuickAttributes, pl.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         loop, plan = self.loop, self.loop.plan
-        loop.losses.check()
+        self.check_losses()
         if loop.curve is not None:
             loop.curve.epoch_ends(loop.sums)
         if self.trainer.world_size > 1:
@@ -346,7 +356,8 @@ class TrainingModule(QuickAttributes, pl.LightningModule):
             metrics = (
                 {**scores(self.model, logits, targets), **metrics} if logits.isfinite().all() else metrics
             )
-        self._log_values("val", metrics)
+        # Several processes round differently: what they are to judge epochs by is what the first one found.
+        self._log_values("val", of_the_first(self.trainer, metrics))
 
     def on_test_epoch_end(self) -> None:
         self._log_metrics("test", self._evaluated)

@@ -24,6 +24,7 @@ from pipeline.config.nearest import suggest
 from pipeline.data.core.loader import Batches
 from pipeline.data.core.module import DataModule
 from pipeline.errors import UserError
+from pipeline.training.agreeing import largest
 from pipeline.training.checkpoints import AtomicCheckpointIO, Checkpoints
 from pipeline.training.libraries import in_library, library_of, name_in_library
 from pipeline.training.lightning_inside import begin_epoch_again, between_steps, resume_at_epoch_ends
@@ -106,7 +107,7 @@ class OwnCheckpoints(Checkpoints):
             found = self.watched.among(list(trainer.callback_metrics))
             self.monitor, self.mode = found if found is not None else (None, "min")  # type: ignore[assignment]
             super().on_train_epoch_end(trainer, pl_module)
-        elif self.hurry or trainer.should_stop:
+        elif largest(trainer, self.hurry or trainer.should_stop)[0]:
             self.save_last(trainer)
 
     def save_within_epoch(self, trainer: pl.Trainer) -> None:
@@ -313,6 +314,7 @@ def run_own_fit(fit: OwnFit, resume_from: Path | None = None) -> None:
                 ckpt_path=None if resume_from is None else str(resume_from),
                 weights_only=True,
             )
+            signals.agree(fit.trainer, fit.module)
             signals.check()
     except Exception as error:
         if type(error).__name__ == "MisconfigurationException":

@@ -11,7 +11,9 @@ from pytorch_lightning.callbacks import Callback
 
 from pipeline.errors import Interrupted
 from pipeline.process_life import EXIT_CODES, answer, restore
+from pipeline.training.agreeing import largest, raise_together
 from pipeline.training.checkpoints import Checkpoints
+from pipeline.training.module import TrainingModule
 
 
 class Signals(Callback):
@@ -26,6 +28,7 @@ class Signals(Callback):
     def __init__(self, checkpoints: Checkpoints) -> None:
         self.checkpoints = checkpoints
         self.exit_code: int | None = None
+        self._several = False
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Signals:
@@ -46,16 +49,34 @@ class Signals(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        if self._several:
+            self.agree(trainer, pl_module)
         # After the last batch comes the validation, and then the epoch's own end, which saves the state.
         if self.exit_code is not None and batch_idx + 1 < trainer.num_training_batches:
             self.checkpoints.save_within_epoch(trainer)
             raise Interrupted(self.exit_code)
 
+    def agree(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop all processes of the training at this place where a signal, or a bad loss, has come to one of them.
+
+        Raises:
+            Diverged: One of them has seen a loss that is no number.
+        """
+        error = pl_module.bad_loss() if isinstance(pl_module, TrainingModule) else None
+        code, bad = largest(trainer, self.exit_code or 0, error is not None)
+        if bad:
+            raise_together(trainer, error)
+        if code:
+            self.exit_code, self.checkpoints.hurry = code, True
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._several = trainer.world_size > 1
         # Lightning puts a handler of its own around ours, which would end the process with exit code 0.
         answer(self._received, *self._previous)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._several:
+            self.agree(trainer, pl_module)
         self.check()
 
     def check(self) -> None:
