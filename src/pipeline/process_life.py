@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,6 +22,11 @@ _COLLECT_EVERY = 50_000
 
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 """The exit code of a process that a signal ended."""
+
+_MAIN_PROCESS = "PIPELINE_MAIN_PROCESS"
+_MAIN_SECONDS = 120.0
+# Diverged, and interrupted.
+_AGREED = (3, *EXIT_CODES.values())
 
 
 def interrupt(number: int, frame: FrameType | None) -> NoReturn:
@@ -81,6 +87,22 @@ def finding_this_package(environment: Mapping[str, str]) -> dict[str, str]:
     return {**environment, "PYTHONPATH": path}
 
 
+def note_main_process() -> None:
+    """Note for the processes that a data-parallel training starts from this one whose children they are."""
+    if "LOCAL_RANK" not in os.environ:
+        os.environ[_MAIN_PROCESS] = str(os.getpid())
+
+
+def _let_main_process_end_first(code: int) -> None:
+    # Lightning kills the process that started the others when one of those ends with an error. Where all of them end
+    # by agreement, it is to finish what it records.
+    if code not in _AGREED or os.environ.get("LOCAL_RANK", "0") == "0":
+        return
+    deadline = time.monotonic() + _MAIN_SECONDS
+    while os.environ.get(_MAIN_PROCESS) == str(os.getppid()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
 def run_process(main: Callable[[], int]) -> NoReturn:
     """Run a process's main function, and end the process with the exit code that it returns.
 
@@ -94,6 +116,7 @@ def run_process(main: Callable[[], int]) -> NoReturn:
     # The last registered runs first: this one after all that are still to come.
     atexit.register(_end, codes)
     codes.append(main())
+    _let_main_process_end_first(codes[0])
     sys.exit(codes[0])
 
 

@@ -211,3 +211,30 @@ def test_what_one_of_two_processes_meets_ends_both_at_the_same_step(
     else:
         assert re.search(r"became (nan|NaN).* \(epoch 6", error), error
         assert saved["epoch"] <= 5
+
+
+@pytest.mark.slow
+def test_before_slurms_time_limit_the_state_is_saved_and_the_job_queued_again(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`#SBATCH --signal=USR1@120` and `resume=auto`; the `scontrol` of this test notes what it is told."""
+    program = tmp_path / "bin" / "scontrol"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/told\n', encoding="utf-8")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    slurm = {"JOB_ID": "7", "JOB_NAME": "mine", "NTASKS": "1", "PROCID": "0", "LOCALID": "0", "NODEID": "0"}
+    for name, value in slurm.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    words = [*SMALL, "trainer=cpu", "trainer.max_epochs=40", "logger=none", "resume=auto"]
+    process = start(*words)
+    wait_for_epochs(process, 2)
+    process.send_signal(signal.SIGUSR1)
+    _, error = process.communicate(timeout=100)
+    assert process.returncode == 143, error
+    assert (tmp_path / "told").read_text() == "requeue 7\n"
+    # Lightning's own checkpoint for this would be loaded instead of the best one.
+    assert not list(tmp_path.rglob("hpc_ckpt*"))
+    (directory,) = (tmp_path / "experiments/runs/digits_mlp").iterdir()
+    assert (directory / "checkpoints/last.ckpt").is_file()
+    assert "Warning" not in error and "srun" not in error

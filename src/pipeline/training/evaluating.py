@@ -6,6 +6,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.environments import LightningEnvironment
 from torch import Tensor
 
 from pipeline.data.core.loader import Loader
@@ -24,6 +25,8 @@ def outputs_of(trainer: pl.Trainer, module: TrainingModule, loader: Any) -> tupl
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
+            # It is one process, whatever started it together with others.
+            plugins=[LightningEnvironment()],
         )
     module.keep_outputs()
     trainer.test(module, dataloaders=loader, verbose=False)

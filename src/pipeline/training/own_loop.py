@@ -34,7 +34,7 @@ from pipeline.training.progress import Progress
 from pipeline.training.randomness import random_state, set_random_state
 from pipeline.training.recorder import Recorder
 from pipeline.training.signals import Signals
-from pipeline.training.trainer import FIT_ONLY, quieten
+from pipeline.training.trainer import FIT_ONLY, environment_plugins, quieten
 
 _VALIDATION = re.compile(r"(val|valid|validation|dev|eval)([/_.-]|$)")
 
@@ -273,7 +273,7 @@ def prepare_own_fit(
             **{
                 **settings,
                 "default_root_dir": str(directory),
-                "plugins": [in_library(AtomicCheckpointIO, library)()],
+                "plugins": [in_library(AtomicCheckpointIO, library)(), *environment_plugins(library)],
                 "callbacks": callbacks,
                 "logger": [steps, *_loggers(plan.loggers, directory, library)],
                 "enable_checkpointing": True,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import signal
+import subprocess
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -14,6 +17,21 @@ from pipeline.process_life import EXIT_CODES, answer, restore
 from pipeline.training.agreeing import largest, raise_together
 from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.module import TrainingModule
+
+log = logging.getLogger(__name__)
+
+# What SLURM sends before a job's time limit where it is asked to: #SBATCH --signal=USR1@120.
+_NEAR_THE_LIMIT = (signal.SIGUSR1,) if "SLURM_JOB_ID" in os.environ else ()
+
+
+def queue_again() -> None:
+    """Have SLURM queue this job again, so that `resume=auto` in its command goes on; by the first of its processes."""
+    if os.environ.get("SLURM_PROCID", "0") != "0":
+        return
+    job = os.environ["SLURM_JOB_ID"]
+    done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
+    if done.returncode:
+        log.warning("SLURM does not queue the job %s again: %s", job, done.stderr.strip())
 
 
 class Signals(Callback):
@@ -29,21 +47,25 @@ class Signals(Callback):
         self.checkpoints = checkpoints
         self.exit_code: int | None = None
         self._several = False
+        self.requeues = False
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Signals:
-        self._previous = answer(self._received, *EXIT_CODES)
+        self._previous = answer(self._received, *EXIT_CODES, *_NEAR_THE_LIMIT)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         restore(self._previous)
+        if self.requeues and isinstance(error, Interrupted):
+            queue_again()
 
     def _received(self, number: int, frame: FrameType | None) -> None:
         if self.exit_code is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.exit_code = EXIT_CODES[signal.Signals(number)]
+        self.requeues = self.requeues or number in _NEAR_THE_LIMIT
+        self.exit_code = EXIT_CODES.get(signal.Signals(number), EXIT_CODES[signal.SIGTERM])
         self.checkpoints.hurry = True
 
     def on_train_batch_end(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from pytorch_lightning.callbacks import Callback
 
 from pipeline.errors import UserError
 from pipeline.models.base import BaseModule
+from pipeline.process_life import note_main_process
 from pipeline.training.checkpoints import AtomicCheckpointIO
 from pipeline.training.lightning_inside import QuickTrainer
 
@@ -50,15 +52,29 @@ def build_trainer(
         from pytorch_lightning.strategies import DDPStrategy
 
         arguments["strategy"] = DDPStrategy(process_group_backend="gloo")
+    note_main_process()
     try:
         return QuickTrainer(
             default_root_dir=str(directory),
-            plugins=[AtomicCheckpointIO()],
+            plugins=[AtomicCheckpointIO(), *environment_plugins()],
             enable_model_summary=False,
             **{**arguments, "enable_progress_bar": False, "enable_checkpointing": True, **given},
         )
     except (TypeError, ValueError, RuntimeError, MisconfigurationException) as error:
         raise UserError(f"Lightning's Trainer refuses these settings: {error}") from None
+
+
+def environment_plugins(library: str = "pytorch_lightning") -> list[Any]:
+    """Under SLURM, its environment without Lightning's own way of going on after a time limit.
+
+    That leaves a checkpoint which Lightning then loads before everything else: the test would not be the best epoch's.
+    Going on is ours: the state is saved, the job is queued again, and `resume=auto` finds it.
+
+    Args:
+        library: Package of the Trainer.
+    """
+    slurm = import_module(f"{library}.plugins.environments").SLURMEnvironment
+    return [slurm(auto_requeue=False)] if slurm.detect() else []
 
 
 def quieten() -> None:
@@ -78,6 +94,8 @@ def quieten() -> None:
         # The loader knows its place: the order of an epoch follows from its number.
         ".*resuming from a checkpoint that ended before the epoch ended.*",
         ".*Deterministic behavior was enabled.*",
+        # On a cluster's login node.
+        ".*`srun` command is available on your system but is not used.*",
     ):
         warnings.filterwarnings("ignore", message)
 
