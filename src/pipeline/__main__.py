@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import Diverged, Interrupted, UserError
-from pipeline.jobs import hydra_of, refuse_lists_of_values, run_many, run_once
+from pipeline.jobs import hydra_of, is_submitted, refuse_lists_of_values, run_many, run_once, submit_once
 from pipeline.process_life import run_process, terminable
 
 if TYPE_CHECKING:
@@ -122,7 +122,10 @@ def _dispatch(hydra: Hydra, arguments: argparse.Namespace) -> int:
     elif arguments.info:
         hydra.show_info(arguments.info, config_name=name, overrides=overrides)
     else:
-        return _run(hydra, name, overrides, multirun=arguments.multirun)
+        flags = [f"--config-dir={arguments.config_dir}"] if arguments.config_dir else []
+        flags += [f"--config-name={arguments.config_name}"] if arguments.config_name else []
+        flags += [f"--allow={entry}" for entry in arguments.allow or []]
+        return _run(hydra, name, overrides, flags, multirun=arguments.multirun)
     return 0
 
 
@@ -135,7 +138,7 @@ def _show(hydra: Hydra, name: str, overrides: list[str], arguments: argparse.Nam
     print(mask(shown.getvalue()), end="")
 
 
-def _run(hydra: Hydra, name: str, overrides: list[str], *, multirun: bool) -> int:
+def _run(hydra: Hydra, name: str, overrides: list[str], flags: list[str], *, multirun: bool) -> int:
     """Compose and check everything, then let Hydra make the directory, the log and the files beside it, and run."""
     from hydra.types import RunMode
 
@@ -148,6 +151,8 @@ def _run(hydra: Hydra, name: str, overrides: list[str], *, multirun: bool) -> in
         )
         if cfg.hydra.mode != RunMode.MULTIRUN:
             refuse_lists_of_values(overrides)
+            if is_submitted(cfg):
+                return submit_once(cfg, [*flags, *overrides])
             returned = run_once(hydra, name, cfg, run_task)
             return returned if isinstance(returned, int) else 0
     overrides.append("hydra.mode=MULTIRUN")

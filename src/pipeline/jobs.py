@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -88,6 +89,47 @@ def _can_be_written(directory: Path) -> None:
             f"{directory} cannot be written to ({error.strerror or error}): what a run leaves behind lies there; "
             "set paths.experiments_dir=DIRECTORY to one that can"
         ) from None
+
+
+def is_submitted(cfg: DictConfig) -> bool:
+    """Whether a single run is to be a job of a cluster."""
+    return not str(cfg.hydra.launcher._target_).endswith(".BasicLauncher")
+
+
+def submit_once(cfg: DictConfig, words: list[str]) -> int:
+    """Hand a run to SLURM, as a job that goes on from its last checkpoint however often it is stopped.
+
+    Args:
+        cfg: The checked configuration, Hydra's part included.
+        words: What was typed.
+
+    Raises:
+        UserError: It is no training, or SLURM is not here or refuses it.
+    """
+    from omegaconf import OmegaConf
+
+    from pipeline.process_life import own_process
+    from pipeline.sweeps.engines.slurm import Slurm, require_slurm, submit
+
+    if cfg.task.name != "train":
+        raise UserError(f"task={cfg.task.name}: hydra/launcher submits trainings (task=train) and sweeps")
+    require_slurm()
+    kept = [
+        word for word in words if not word.lstrip("+~").startswith(("hydra/launcher=", "hydra.launcher."))
+    ]
+    if cfg.get("resume") is None:
+        kept.append("resume=auto")
+    settings = OmegaConf.to_container(cfg.hydra.launcher, resolve=True)
+    assert isinstance(settings, dict)
+    logs = Path(str(cfg.paths.experiments_dir)).absolute() / "slurm"
+    logs.mkdir(parents=True, exist_ok=True)
+    slurm = Slurm.read({str(key): value for key, value in settings.items()})
+    script = slurm.script(f"pipeline-{cfg.name}", logs / "%j.log", own_process("pipeline", *kept))
+    number = submit(script, os.environ)
+    print(
+        f"SLURM's job {number} trains it, and goes on by itself after a time limit. Its output: {logs / number}.log"
+    )
+    return 0
 
 
 def _take_up(cfg: DictConfig) -> None:

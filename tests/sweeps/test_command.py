@@ -245,6 +245,20 @@ REFUSED = {
         "os.system is not on the list",
     ),
     "too short a grace": ([*OPTUNA, "hydra.sweeper.grace=5"], "at least 15"),
+    "another's launcher": ([*OPTUNA, "hydra/launcher=submitit_slurm"], "use hydra/launcher=slurm"),
+    "a launcher for this machine": ([*OPTUNA, "hydra/launcher=joblib"], r"use hydra\.sweeper\.n_jobs"),
+    "files of this machine": (
+        [*OPTUNA, "hydra/launcher=slurm", "logger.mlflow=true"],
+        r"hydra\.sweeper\.storage=postgresql.* and logger\.tracking_uri=http",
+    ),
+    "a limit of no time": (
+        [*OPTUNA, "hydra/launcher=slurm", "hydra.launcher.timeout_min=0"],
+        "timeout_min=0",
+    ),
+    "a partition that is none": (
+        [*OPTUNA, "hydra/launcher=slurm", "hydra.launcher.partition='a b'"],
+        "hydra.launcher.partition",
+    ),
     "another task": ([*OPTUNA, "task=explore"], "task=train"),
 }
 
@@ -254,7 +268,7 @@ def test_refused_before_the_first_trial(
     case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words, message = REFUSED[case]
-    assert main([*words, "logger=none", store(tmp_path)]) == 2
+    assert main(["logger=none", *words, store(tmp_path)]) == 2
     error = capsys.readouterr().err
     assert re.search(message, error, re.DOTALL), error
     assert not list(tmp_path.rglob("result.json"))

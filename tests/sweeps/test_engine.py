@@ -410,3 +410,23 @@ def test_a_worker_whose_trial_was_given_away_drops_its_result(
     assert attempts == [0, 0, 1]
     assert [trial.state.name for trial in finished.trials] == ["COMPLETE"] * 2
     assert finished.trials[0].user_attrs["directory"].endswith("0-attempt2")
+
+
+def test_how_a_study_stands_is_read_from_its_storage_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.__main__ import main
+
+    sweep(toy.plan(tmp_path, n_trials=3), tmp_path)
+    sweep(toy.plan(tmp_path, n_trials=5, study_name="other", deadline=0.0), tmp_path)
+    monkeypatch.setenv("PIPELINE_STORAGE", toy.url(tmp_path))
+    words = ["task=sweep_status", f"paths.experiments_dir={tmp_path}"]
+    assert main(words) == 0
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        "toy: 3 trials: 3 complete",
+        "other: 5 trials: 5 waiting",
+    ]
+    assert main([*words, "task.study=toy"]) == 0
+    assert "toy: 3/3" in capsys.readouterr().out
+    assert main([*words, "task.study=tox"]) == 2
+    assert "Did you mean toy" in capsys.readouterr().err

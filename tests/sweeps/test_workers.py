@@ -27,14 +27,16 @@ from rich.console import Console
 from pipeline.errors import Interrupted
 from pipeline.sweeps import engine
 from pipeline.sweeps.engine import Finished, run_sweep
+from pipeline.sweeps.engines.environment import names_to_carry, visible_gpus, worker_environment
 from pipeline.sweeps.plan import Plan
 from pipeline.sweeps.storage import open_storage
-from pipeline.sweeps.supervisor import visible_gpus, worker_environment
+from pipeline.sweeps.study import keep_plan
 
 FaultRecorder = Callable[[str, int, int, int], None]
 
 # A sweep in a process of its own: python -c SWEEP PLAN URL.
 SWEEP = """
+import json
 import sys
 from pathlib import Path
 import toy_sweeps
@@ -42,7 +44,7 @@ from pipeline.errors import Interrupted
 from pipeline.sweeps import engine
 from pipeline.sweeps.plan import Plan
 engine.write_plots = lambda *_: []
-plan = Plan.load(Path(sys.argv[1]))
+plan = Plan.from_dict(json.loads(Path(sys.argv[1]).read_text()))
 try:
     finished = engine.run_sweep(plan, sys.argv[2], toy_sweeps.identity_of(plan), keep_directory=True)
 except Interrupted as interruption:
@@ -64,7 +66,7 @@ def sweep(plan: Plan, url: str) -> Finished:
 
 def start(plan: Plan, url: str, name: str) -> subprocess.Popen[bytes]:
     path = Path(plan.directory).parent / f"{name}.json"
-    plan.save(path)
+    path.write_text(json.dumps(plan.as_dict()))
     return subprocess.Popen([sys.executable, "-c", SWEEP, str(path), url], start_new_session=True)
 
 
@@ -92,7 +94,7 @@ def test_workers_killed_in_mid_trial_lose_nothing(
 def test_workers_that_cannot_live_end_the_sweep_with_their_last_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.sweeps.supervisor._DEATHS_IN_A_ROW", 1)
+    monkeypatch.setattr("pipeline.sweeps.engines.local.DEATHS_IN_A_ROW", 1)
     plan = toy.plan(tmp_path, n_trials=2, n_jobs=2, runner="no_such_module.run")
     with pytest.raises(Exception, match="no_such_module"):
         sweep(plan, toy.url(tmp_path))
@@ -187,6 +189,37 @@ def test_a_worker_has_two_connections_at_most(postgresql: postgres.Server) -> No
         wait_for(lambda: 1 <= connection.exec_driver_sql(counted).scalar_one() <= 2)
         timeouts = connection.connection.dbapi_connection.info.get_parameters()  # type: ignore[union-attr]
     assert (timeouts["connect_timeout"], timeouts["tcp_user_timeout"]) == ("10", "20000")
+
+
+def test_a_worker_anywhere_needs_the_name_of_the_study_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a Kubernetes Job or a shell of another machine starts it, beside a command that has long begun."""
+    url = toy.url(tmp_path)
+    begun = sweep(toy.plan(tmp_path, n_trials=4, deadline=0.0), url)
+    assert begun.trials == []
+    keep_plan(begun.study, toy.plan(tmp_path, n_trials=4))
+    command = [sys.executable, "-m", "pipeline.sweeps.worker", "--study"]
+    environment = {**os.environ, "PIPELINE_STORAGE": url}
+    done = subprocess.run([*command, "toy"], env=environment, capture_output=True, text=True, cwd="/")
+    assert done.returncode == 0, done.stderr
+    assert_exact(begun.study, 4)
+    wrong = subprocess.run([*command, "tox"], env=environment, capture_output=True, text=True)
+    assert (wrong.returncode, "Did you mean toy" in wrong.stderr) == (2, True)
+    assert "Traceback" not in wrong.stderr
+
+
+def test_workers_elsewhere_take_no_password_along() -> None:
+    given = {
+        "PATH": "/bin",
+        "PGPASSWORD": "geheim",
+        "MLFLOW_TRACKING_TOKEN": "geheim",
+        "PGHOST": "db",
+        "MLFLOW_TRACKING_URI": "https://me:geheim@host",
+        "PIPELINE_STORAGE": "postgresql+psycopg://me@db/x",
+        "SHELL": "/bin/sh",
+    }
+    assert names_to_carry(given) == ["PATH", "PGHOST", "PIPELINE_STORAGE"]
 
 
 def test_two_sweeps_on_postgresql_share_an_exact_total(tmp_path: Path, postgresql: postgres.Server) -> None:

@@ -40,6 +40,14 @@ def slow(config: DictConfig, context: Context) -> Outcome:
     return Outcome({"val/loss": config.model.dropout})
 
 
+def seconds(config: DictConfig, context: Context) -> Outcome:
+    """`slow`, half a second an epoch."""
+    for epoch in range(EPOCHS):
+        time.sleep(0.5)
+        context.on_report(epoch, {"val/loss": config.model.dropout + 1.0 / (epoch + 1)})
+    return Outcome({"val/loss": config.model.dropout})
+
+
 def held(config: DictConfig, context: Context) -> Outcome:
     """`quadratic`, but trials from number TOY_HOLD on go on reporting until they are ended."""
     for epoch in count():

@@ -63,8 +63,8 @@ SECTIONS: dict[str, tuple[tuple[str, ...], str]] = {
     "scheduler._target_": (("torch.optim.lr_scheduler",), "a scheduler of torch.optim.lr_scheduler"),
     "trainer._target_": (tuple(f"{package}.trainer" for package in _LIGHTNING), "Lightning's Trainer"),
     "hydra.launcher._target_": (
-        (CORE_PLUGINS,),
-        "Hydra's basic launcher: parallel trials are the sweeper's (hydra.sweeper.n_jobs)",
+        (CORE_PLUGINS, "pipeline.sweeps.engines"),
+        "no launcher for this machine (hydra.sweeper.n_jobs), or hydra/launcher=slurm",
     ),
     "hydra.sweeper._target_": (
         (CORE_PLUGINS, "hydra_plugins.pipeline_sweeper"),

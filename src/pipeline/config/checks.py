@@ -34,6 +34,15 @@ _OUR_KEYS: dict[str, frozenset[str]] = {
 }
 
 
+_OF_THIS_MACHINE = "hydra.sweeper.n_jobs=N, which runs N worker processes on this machine"
+# Launchers of others, which would run each job once and know nothing of the ones that were lost.
+_OTHER_LAUNCHERS = {
+    "submitit_slurm": "hydra/launcher=slurm, which takes the same settings",
+    "submitit_local": _OF_THIS_MACHINE,
+    "joblib": _OF_THIS_MACHINE,
+}
+
+
 def check(cfg: DictConfig, *, sweep: bool = False, for_this_machine: bool = True) -> None:
     """Check a composed configuration, Hydra's part (``hydra.*``) included where it is there.
 
@@ -128,10 +137,10 @@ def _check_class(value: Any, path: Path) -> None:
 
 
 def check_overrides(overrides: list[str]) -> None:
-    """Refuse secrets on the command line: Hydra writes it to files.
+    """Refuse secrets on the command line, which Hydra writes to files, and launchers that have another name here.
 
     Raises:
-        UserError: An override holds an address with a password or a token.
+        UserError: An override holds an address with a password or a token, or names such a launcher.
     """
     for override in overrides:
         if holds_secret(override):
@@ -140,6 +149,9 @@ def check_overrides(overrides: list[str]) -> None:
                 "in it. Put the address into an environment variable: MLFLOW_TRACKING_URI for tracking, "
                 "PIPELINE_STORAGE for a sweep's storage (hydra.sweeper.storage='${oc.env:PIPELINE_STORAGE}')"
             )
+        group, _, choice = override.partition("=")
+        if group.lstrip("+") == "hydra/launcher" and choice in _OTHER_LAUNCHERS:
+            raise UserError(f"{override}: use {_OTHER_LAUNCHERS[choice]}")
 
 
 def _check_literals(node: Container, path: Path) -> None:

@@ -371,6 +371,8 @@ RULES: dict[str, Rule] = {
     "task.calibrate": Flag(),
     "task.batch_size": COUNT,
     "task.trials": COUNT,
+    "task.study": Text("the name of a study", r"[^\n]+", null=True),
+    "task.storage": Text("the address of a sweep's storage", r"\S+", null=True),
     "task.prefer": Word(("best", "simple")),
     "task.budget": Text("a time like 90s, 20m or 2h", r"\d+(\.\d+)?[smh]?", null=True),
     "task.steps": Number(2, whole=True),
@@ -386,6 +388,17 @@ RULES: dict[str, Rule] = {
     "hydra.sweeper.timeout": Number(0, above=True, null=True),
     "hydra.sweeper.retries": Number(0, whole=True),
     "hydra.sweeper.max_failure_rate": FRACTION,
+    **{
+        f"hydra.launcher.{name}": Text("a name as sbatch takes it", r"[\w.,:&|*()\[\]\-]+", null=True)
+        for name in ("partition", "account", "qos", "constraint")
+    },
+    **{
+        f"hydra.launcher.{name}": COUNT
+        for name in ("timeout_min", "cpus_per_task", "nodes", "tasks_per_node", "signal_delay_s")
+    },
+    "hydra.launcher.gpus_per_node": COUNT_OR_NULL,
+    "hydra.launcher.mem_gb": Number(0, above=True, null=True),
+    "hydra.launcher.wait": Flag(),
 }
 
 

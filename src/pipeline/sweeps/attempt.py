@@ -20,7 +20,7 @@ from pipeline.sweeps.optuna_inside import filter_study
 from pipeline.sweeps.plan import Plan
 from pipeline.sweeps.rows import ATTEMPT, REPORTS
 from pipeline.sweeps.running import BadObjective, Outcome, TooLarge, fresh_subdirectory, objective_values
-from pipeline.sweeps.storage import Claim, SweepStorage
+from pipeline.sweeps.storage import Claim, Lost, SweepStorage
 from pipeline.tracking import take_over
 
 log = logging.getLogger(__name__)
@@ -149,6 +149,14 @@ def reason_of(error: BaseException) -> str:
     name = kind.get(type(error).__name__, type(error).__name__)
     text = mask(str(error)).strip()
     return f"{name}: {text.splitlines()[0]}" if text else name
+
+
+def report_lost(lost: list[Lost]) -> None:
+    """Say in the log which trials' workers vanished."""
+    for entry in lost:
+        end = "it is queued again" if entry.again else "it is not tried again"
+        times = f" ({entry.times}. time at this place)" if entry.times else ""
+        log.warning("The worker of trial %d vanished%s: %s", entry.number, times, end)
 
 
 def _unexpected(error: BaseException) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,8 +16,13 @@ from rich.console import Console
 from pipeline.errors import Interrupted
 from pipeline.process_life import terminable
 from pipeline.sweeps import results
+from pipeline.sweeps.attempt import report_lost
 from pipeline.sweeps.composing import Composer
 from pipeline.sweeps.display import Display
+from pipeline.sweeps.engines import WorkersFailed
+from pipeline.sweeps.engines.attending import Left, attend
+from pipeline.sweeps.engines.local import LocalWorkers
+from pipeline.sweeps.engines.slurm import Slurm, SlurmWorkers
 from pipeline.sweeps.parent import NoParent, Parent
 from pipeline.sweeps.plan import Plan
 from pipeline.sweeps.plots import write_plots
@@ -30,12 +35,12 @@ from pipeline.sweeps.study import (
     best_trials,
     first_trials,
     is_complete,
+    keep_plan,
     open_study,
     trials_of,
 )
 from pipeline.sweeps.summary import print_summary, summary_metrics
-from pipeline.sweeps.supervisor import Supervisor, WorkersFailed
-from pipeline.sweeps.worker import Worker, report_lost
+from pipeline.sweeps.worker import Worker
 
 log = logging.getLogger(__name__)
 
@@ -110,6 +115,7 @@ def run_sweep(
     parent = parent or NoParent()
     parent.start(plan, study)
     plan = replace(plan, parent=parent.reference)
+    keep_plan(study, plan)
     composer = Composer(plan, loader)
     failure: BaseException | None = None
     try:
@@ -120,6 +126,13 @@ def run_sweep(
         parent.finish(plan, {}, [], "FAILED")
         raise
     finished = _finished(study, plan)
+    if isinstance(failure, Left):
+        # The next command writes the results, or the one after it.
+        parent.finish(plan, {}, [], "KILLED")
+        _say_left(plan, finished, console)
+        if failure.exit_code:
+            raise failure
+        return finished
     _leave_results(finished, composer, parent, console, failure)
     if isinstance(failure, WorkersFailed):
         raise failure
@@ -157,25 +170,53 @@ def _run_trials(
 ) -> None:
     if is_complete(trials_of(study, plan), plan):
         return
-    with Display(plan, study, console) as display:
-        if plan.n_jobs == 1:
+    with Display(plan, study, console) as display, terminable():
+        if plan.n_jobs == 1 and not plan.launcher:
             runner = run or load_function(plan.runner)
-            with terminable():
-                Worker(plan, storage, composer, runner, on_change=display.update).work()
+            Worker(plan, storage, composer, runner, on_change=display.update).work()
             return
-        plan_file = Path(plan.directory) / "workers" / f"plan-{os.getpid()}.json"
-        plan.save(plan_file)
-        with terminable():
-            Supervisor(
-                plan,
-                plan_file,
-                url,
-                storage,
-                storage.get_study_id_from_name(study.study_name),
-                finished=lambda: sum(trial.state.is_finished() for trial in trials_of(study, plan)),
-                on_change=display.update,
-                on_lost=parent.recover,
-            ).run()
+        engine = _engine(plan, url, storage, study, parent)
+        if isinstance(engine, LocalWorkers) or plan.launcher.get("wait", True):
+            attend(engine, display.update)
+            return
+        engine.start()
+        raise Left(0)
+
+
+def _engine(
+    plan: Plan, url: str, storage: SweepStorage, study: optuna.Study, parent: Parent | NoParent
+) -> LocalWorkers | SlurmWorkers:
+    """What runs the workers."""
+    study_id = storage.get_study_id_from_name(study.study_name)
+
+    def finished() -> int:
+        return sum(trial.state.is_finished() for trial in trials_of(study, plan))
+
+    def wanted() -> int:
+        failed = sum(trial.state == TrialState.FAIL for trial in trials_of(study, plan))
+        late = plan.deadline is not None and time.time() > plan.deadline
+        over = late or failed > plan.allowed_failures
+        return 0 if over else min(plan.n_jobs, plan.n_trials - finished())
+
+    def lost() -> None:
+        report_lost(storage.reclaim(study_id, plan.retries))
+        parent.recover()
+
+    if plan.launcher:
+        slurm = Slurm.read(plan.launcher)
+        return SlurmWorkers(slurm, plan.study_name, url, Path(plan.directory), wanted, finished, lost)
+    return LocalWorkers(plan, url, storage, study_id, finished, parent.recover)
+
+
+def _say_left(plan: Plan, finished: Finished, console: Console) -> None:
+    done = sum(trial.state.is_finished() for trial in finished.trials)
+    console.print(
+        f"Study {plan.study_name}: {done} of {plan.n_trials} trials are done; its workers go on. Give the same command "
+        "again to watch them, to start those that are missing, and for the results.",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def _finished(study: optuna.Study, plan: Plan) -> Finished:

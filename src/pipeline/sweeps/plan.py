@@ -1,13 +1,11 @@
-"""Everything a worker needs to know of a sweep, as plain values that travel to other processes as JSON."""
+"""Everything a worker needs to know of a sweep, as plain values that its study keeps for every process."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
-from pipeline.files import write_text
 from pipeline.sweeps.space import SearchSpace
 
 
@@ -54,6 +52,8 @@ class Plan:
         fold_reports: Whether trials report after each fold instead of after each epoch.
         grace: Seconds without a sign of life after which a worker on another machine counts as gone.
         parent: Key and directory of the tracking run that trials are nested under.
+        launcher: `hydra.launcher` of an engine beyond this machine, empty for processes of this one.
+        working_directory: Directory that the command was typed in; a worker on a machine that has it works there.
     """
 
     study_name: str
@@ -80,6 +80,8 @@ class Plan:
     fold_reports: bool = False
     grace: float = 60.0
     parent: tuple[str, str] | None = None
+    launcher: dict[str, Any] = field(default_factory=dict)
+    working_directory: str = ""
 
     @property
     def search_space(self) -> SearchSpace:
@@ -91,16 +93,15 @@ class Plan:
         """How many trials may fail before the study is given up."""
         return int(self.max_failure_rate * self.n_trials)
 
-    def save(self, path: Path) -> None:
-        """Write it as JSON."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps(asdict(self), indent=1))
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, as a study keeps them."""
+        return asdict(self)
 
     @classmethod
-    def load(cls, path: Path) -> Plan:
-        """Read what `save` wrote."""
-        content = json.loads(path.read_text())
-        source = content.pop("source")
+    def from_dict(cls, content: Mapping[str, Any]) -> Plan:
+        """The inverse of :meth:`as_dict`, also after JSON made lists of its tuples."""
+        values = dict(content)
+        source = dict(values.pop("source"))
         source["search_path"] = [(provider, place) for provider, place in source["search_path"]]
-        parent = content.pop("parent")
-        return cls(source=Source(**source), parent=tuple(parent) if parent else None, **content)
+        parent = values.pop("parent")
+        return cls(source=Source(**source), parent=tuple(parent) if parent else None, **values)

@@ -108,6 +108,10 @@ class SweepStorage(RDBStorage):
             super().__init__(url, engine_kwargs=engine_arguments(url))
         self._ready = True
 
+    def be_patient(self, grace: float) -> None:
+        """Have another grace from now on: that of the study, once it is known."""
+        self._grace = grace
+
     # Optuna's constructor makes the engine and uses it at once, so SQLite's transactions are set right on assignment.
     @property
     def engine(self) -> sqlalchemy.Engine:

@@ -10,6 +10,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from pipeline.config.nearest import suggest
 from pipeline.errors import UserError
 from pipeline.sweeps.algorithms import GRID
 from pipeline.sweeps.optuna_inside import FIXED
@@ -21,6 +22,7 @@ log = logging.getLogger(__name__)
 
 IDENTITY = "sweep:identity"
 DIRECTORY = "sweep:directory"
+PLAN = "sweep:plan"
 OWN = "the experiment's own settings"
 
 Identity = dict[str, Any]
@@ -68,6 +70,28 @@ def open_study(storage: SweepStorage, plan: Plan, now: Identity) -> optuna.Study
             "Go back to the settings it had, or start another one: hydra.sweeper.study_name=NAME."
         )
     return study
+
+
+def keep_plan(study: optuna.Study, plan: Plan) -> None:
+    """Have the study keep the plan, so that a worker anywhere needs the study's name alone."""
+    study.set_user_attr(PLAN, plan.as_dict())
+
+
+def plan_of(storage: SweepStorage, name: str) -> Plan:
+    """The plan of a study.
+
+    Raises:
+        UserError: There is no such study, or no sweep has been started in it.
+    """
+    names = [entry.study_name for entry in storage.get_all_studies()]
+    if name not in names:
+        raise UserError(f"study {name}: the storage has no such study. {suggest(name, names)}".strip())
+    content = storage.get_study_user_attrs(storage.get_study_id_from_name(name)).get(PLAN)
+    if content is None:
+        raise UserError(
+            f"study {name}: no sweep has been started in it; start it with its own command first."
+        )
+    return Plan.from_dict(content)
 
 
 def differences(before: Identity, now: Identity) -> list[str]:

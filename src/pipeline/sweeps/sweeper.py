@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,20 +18,21 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from optuna.trial import TrialState
 
 from pipeline.config.checks import check_classes
+from pipeline.config.masking import holds_secret
 from pipeline.errors import UserError
 from pipeline.runs.settings import NOT_OF_A_STUDY, settings_of
 from pipeline.sweeps import algorithms, space, study
 from pipeline.sweeps.addresses import refuse_written_password, storage_url
 from pipeline.sweeps.composing import Composer, source_of
 from pipeline.sweeps.engine import Finished, run_sweep
+from pipeline.sweeps.engines.environment import visible_gpus
 from pipeline.sweeps.objective import read_objectives
 from pipeline.sweeps.parent import NoParent, Parent
 from pipeline.sweeps.plan import Plan
 from pipeline.sweeps.running import read_search_space_function
 from pipeline.sweeps.storage import GRACE_SECONDS, HEARTBEAT_SECONDS, open_storage
-from pipeline.sweeps.supervisor import visible_gpus
 from pipeline.sweeps.trials import JOB, TRIAL
-from pipeline.tracking import Reference
+from pipeline.tracking import Reference, absolute_uri
 
 log = logging.getLogger(__name__)
 
@@ -163,6 +165,8 @@ def _run(
 ) -> Finished:
     loader = context.config_loader
     base = Composer(plan, loader).compose([f"{key}={value}" for key, value in (plan.jobs or [{}])[0].items()])
+    if plan.launcher:
+        _refuse_out_of_reach(_url(config, base), base)
     directory = Path(plan.directory)
     directory.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(config, directory / "multirun.yaml")
@@ -194,7 +198,13 @@ def _draft(config: DictConfig, context: HydraContext, found: space.SearchSpace) 
         retries=int(settings.get("retries", 3)),
         deadline=None if settings.get("timeout") is None else time.time() + float(settings.timeout),
         grace=float(settings.get("grace", GRACE_SECONDS)),
+        launcher={} if _is_basic(config) else _plain(config.hydra.launcher),
+        working_directory=str(Path.cwd()),
     )
+
+
+def _is_basic(config: DictConfig) -> bool:
+    return str(config.hydra.launcher._target_).endswith(".BasicLauncher")
 
 
 def _with(plan: Plan, **changes: Any) -> Plan:
@@ -208,13 +218,6 @@ def _plain(node: Any) -> Any:
 
 
 def _refuse_common(config: DictConfig) -> None:
-    launcher = str(config.hydra.launcher._target_)
-    if not launcher.endswith(".BasicLauncher"):
-        raise UserError(
-            f"hydra/launcher is {launcher}: trials are run by the sweeper's own workers, which no launcher can replace."
-            " Leave it out and use hydra.sweeper.n_jobs=N; other machines join by the same command with one"
-            " hydra.sweeper.storage and hydra.sweeper.study_name."
-        )
     grace, least = float(config.hydra.sweeper.get("grace", GRACE_SECONDS)), 3 * HEARTBEAT_SECONDS
     if grace < least:
         raise UserError(
@@ -226,6 +229,31 @@ def _refuse_common(config: DictConfig) -> None:
             f"resume={config.resume}: a sweep goes on by itself when its command is given again; leave resume out."
         )
     refuse_written_password(_plain_raw(config.hydra.sweeper).get("storage"))
+
+
+def _refuse_out_of_reach(url: str, base: DictConfig) -> None:
+    """Refuse what workers on other machines could not reach, or what an engine would have to keep."""
+    missing = []
+    if url.startswith("sqlite"):
+        missing.append("hydra.sweeper.storage=postgresql+psycopg://USER@HOST/DATABASE (or PIPELINE_STORAGE)")
+    if OmegaConf.select(base, "logger.mlflow"):
+        store = absolute_uri(base.logger.get("tracking_uri"), Path(str(base.paths.experiments_dir)))
+        if store.startswith(("sqlite:", "file:")):
+            missing.append("logger.tracking_uri=http://HOST:5000 (or MLFLOW_TRACKING_URI; or logger=none)")
+    if missing:
+        raise UserError(
+            "hydra/launcher: workers on other machines cannot share files of this one. Set "
+            + " and ".join(missing)
+        )
+    if holds_secret(url) or (os.environ.get("PGPASSWORD") and not _has_password_file()):
+        raise UserError(
+            "hydra/launcher: a password would be kept by the engine where others read it. Put it into ~/.pgpass "
+            "(HOST:PORT:DATABASE:USER:PASSWORD, mode 600) on the workers' machines, and leave it out of the address"
+        )
+
+
+def _has_password_file() -> bool:
+    return Path(os.environ.get("PGPASSFILE") or Path.home() / ".pgpass").is_file()
 
 
 def _refuse_experiment(config: DictConfig, base: DictConfig) -> None:

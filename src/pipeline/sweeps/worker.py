@@ -1,11 +1,12 @@
 """A worker: takes a study's waiting trials one after the other until none is left, and asks for the next at once.
 
 The sweep's own process is one where `n_jobs` is 1; otherwise this module is run as a process of its own:
-`python -m pipeline.sweeps.worker PLAN.json`, with the storage's address in PIPELINE_STORAGE.
+`python -m pipeline.sweeps.worker --study NAME`, with the storage's address in PIPELINE_STORAGE.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import logging
 import os
@@ -15,7 +16,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import optuna
 from hydra.core.utils import JobRuntime
@@ -23,11 +23,12 @@ from omegaconf import DictConfig, OmegaConf
 from optuna.trial import TrialState
 
 from pipeline.config.hydra_inside import outcome
-from pipeline.errors import Interrupted
+from pipeline.errors import Interrupted, UserError
 from pipeline.process_life import answer, interrupt, run_process
 from pipeline.runs.naming import differences
+from pipeline.sweeps.addresses import storage_url
 from pipeline.sweeps.algorithms import WILCOXON, build_pruner, build_sampler
-from pipeline.sweeps.attempt import Attempt
+from pipeline.sweeps.attempt import Attempt, report_lost
 from pipeline.sweeps.composing import Composer
 from pipeline.sweeps.optuna_inside import suggest, trial_of
 from pipeline.sweeps.plan import Plan
@@ -44,7 +45,7 @@ from pipeline.sweeps.running import (
 )
 from pipeline.sweeps.space import as_override
 from pipeline.sweeps.storage import HEARTBEAT_SECONDS, Claim, LostClaim, SweepStorage, open_storage
-from pipeline.sweeps.study import prepared
+from pipeline.sweeps.study import plan_of, prepared
 from pipeline.sweeps.trials import JOB, TRIAL
 from pipeline.tracking import Reference
 
@@ -292,31 +293,21 @@ class Worker:
         return report
 
 
-def report_lost(lost: list[Any]) -> None:
-    """Say in the log which trials' workers vanished."""
-    for entry in lost:
-        end = "it is queued again" if entry.again else "it is not tried again"
-        times = f" ({entry.times}. time at this place)" if entry.times else ""
-        log.warning("The worker of trial %d vanished%s: %s", entry.number, times, end)
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Run as a worker process; its exit code says how it ended."""
-    path = Path((arguments or sys.argv[1:])[0])
-    plan = Plan.load(path)
+    asked = _parser().parse_args(arguments)
     answer(interrupt, signal.SIGTERM)
     answer(signal.default_int_handler, signal.SIGINT)
     logging.basicConfig(level=logging.INFO, format="[%(asctime)s][%(name)s][%(levelname)s] %(message)s")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     JobRuntime.instance().set("name", "pipeline")
-    storage = open_storage(os.environ["PIPELINE_STORAGE"], plan.grace, waits=True)
-    worker = Worker(
-        plan,
-        storage,
-        Composer(plan),
-        load_function(plan.runner),
-        orphaned=lambda: os.kill(os.getpid(), signal.SIGTERM),
-    )
+    try:
+        worker = _worker(asked.study, child=asked.child)
+    except UserError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return error.exit_code
+    except (KeyboardInterrupt, Interrupted) as interruption:
+        return getattr(interruption, "exit_code", 130)
     try:
         worker.work()
     except KeyboardInterrupt:
@@ -324,6 +315,40 @@ def main(arguments: list[str] | None = None) -> int:
     except Interrupted as interruption:
         return interruption.exit_code
     return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m pipeline.sweeps.worker",
+        description="Run trials of a study until it has its total. The address of its storage is in PIPELINE_STORAGE.",
+    )
+    parser.add_argument(
+        "--study", required=True, metavar="NAME", help="hydra.sweeper.study_name of the sweep"
+    )
+    # Of the process that started it: such a worker ends with it.
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    return parser
+
+
+def _worker(name: str, *, child: bool) -> Worker:
+    url = os.environ.get("PIPELINE_STORAGE")
+    if not url:
+        raise UserError(
+            "PIPELINE_STORAGE is not set: expected the address of the sweep's storage, "
+            "such as postgresql+psycopg://USER@HOST/DATABASE"
+        )
+    storage = open_storage(storage_url(url, Path()), waits=True)
+    plan = plan_of(storage, name)
+    storage.be_patient(plan.grace)
+    if plan.working_directory and Path(plan.working_directory).is_dir():
+        os.chdir(plan.working_directory)
+    return Worker(
+        plan,
+        storage,
+        Composer(plan),
+        load_function(plan.runner),
+        orphaned=(lambda: os.kill(os.getpid(), signal.SIGTERM)) if child else None,
+    )
 
 
 if __name__ == "__main__":

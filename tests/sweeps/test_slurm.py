@@ -1,0 +1,136 @@
+"""Workers and runs on a real SLURM of two nodes: killed, preempted, left alone, and taken up again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import optuna
+import postgres
+import pytest
+import toy_sweeps as toy
+from optuna.trial import TrialState
+from postgres import wait_for
+from slurm_cluster import Cluster
+from test_workers import SWEEP
+
+from pipeline.__main__ import main
+from pipeline.sweeps.engines.slurm import Slurm
+from pipeline.sweeps.storage import open_storage
+
+LAUNCHER = {"timeout_min": 5, "cpus_per_task": 1}
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    found = Cluster()
+    monkeypatch.setenv("SLURM_CONF", found.environment["SLURM_CONF"])
+    try:
+        found.start()
+        yield found
+    finally:
+        found.stop()
+
+
+@pytest.fixture
+def postgresql() -> Iterator[postgres.Server]:
+    server = postgres.Server()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(300)
+def test_a_sweep_survives_kills_preemption_and_the_end_of_its_own_command(
+    tmp_path: Path, cluster: Cluster, postgresql: postgres.Server
+) -> None:
+    plan = toy.plan(tmp_path, n_trials=8, n_jobs=3, runner="toy_sweeps.seconds", launcher=LAUNCHER)
+    (tmp_path / "plan.json").write_text(json.dumps(plan.as_dict()))
+    command = [sys.executable, "-c", SWEEP, str(tmp_path / "plan.json"), postgresql.url]
+    submitting = subprocess.Popen(command, start_new_session=True)
+
+    def trials() -> list[optuna.trial.FrozenTrial]:
+        try:
+            return optuna.load_study(study_name="toy", storage=postgresql.url).trials
+        except Exception:
+            return []
+
+    def running() -> list[optuna.trial.FrozenTrial]:
+        return [trial for trial in trials() if trial.state == TrialState.RUNNING]
+
+    wait_for(lambda: len(running()) >= 2)
+    # The command is killed, and its workers go on; one of those too, and another is to make room.
+    submitting.kill()
+    submitting.wait()
+    first = running()[0]
+    os.kill(first.system_attrs["sweep:claim"]["owner"]["pid"], signal.SIGKILL)
+    states = cluster.output("squeue", "-h", "-r", "-t", "RUNNING", "-o", "%i").split()
+    cluster.output("scancel", "--signal=USR1", "-b", states[-1])
+    again = subprocess.run(command, timeout=200, check=False)
+    assert again.returncode == 0
+    study = optuna.load_study(study_name="toy", storage=open_storage(postgresql.url))
+    assert [trial.number for trial in study.trials] == list(range(8))
+    assert all(trial.state == TrialState.COMPLETE for trial in study.trials)
+    assert (tmp_path / "sweep" / "trials.yaml").exists()
+    wait_for(lambda: not cluster.output("squeue", "-h"))
+    logs = "".join(path.read_text() for path in (tmp_path / "sweep" / "workers").glob("slurm-*.log"))
+    assert "Traceback" not in logs, logs
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(300)
+def test_a_single_run_goes_on_after_its_time_limit(
+    tmp_path: Path, cluster: Cluster, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = [
+        "+experiment=digits_linear",
+        "trainer.max_epochs=100",
+        "logger=none",
+        "checkpoint.every_seconds=0",
+    ]
+    words += ["callbacks.early_stopping.patience=null", f"paths.experiments_dir={tmp_path}"]
+    assert main([*words, "hydra/launcher=slurm", "hydra.launcher.timeout_min=5"]) == 0
+    assert "SLURM's job" in capsys.readouterr().out
+    wait_for(lambda: bool(list(tmp_path.glob("runs/*/*/checkpoints/last.ckpt"))))
+    # What SLURM sends before the limit.
+    [job] = cluster.output("squeue", "-h", "-o", "%i").split()
+    cluster.output("scancel", "--signal=USR1", "-b", job)
+    wait_for(lambda: bool(list(tmp_path.glob("runs/*/*/result.json"))), 120)
+    [directory] = tmp_path.glob("runs/*/*")
+    result = json.loads((directory / "result.json").read_text())
+    assert [epoch for epoch, _ in result["history"]["train/loss"]] == list(range(1, 101))
+    log = (tmp_path / "slurm" / f"{job}.log").read_text()
+    assert "Traceback" not in log and "srun" not in log, log
+
+
+def test_the_script_asks_for_what_the_settings_say() -> None:
+    settings = {
+        "_target_": "pipeline.sweeps.engines.slurm.Slurm",
+        "partition": "gpu",
+        "timeout_min": 240,
+        "gpus_per_node": 1,
+        "mem_gb": 1.5,
+        "signal_delay_s": 30,
+        "setup": ["module load cuda"],
+        "additional_parameters": {"exclusive": True, "reservation": "mine"},
+    }
+    script = Slurm.read(settings).script(
+        "name", Path("/logs/%j.log"), ["python", "-c", "print('a b')"], array=64
+    )
+    options = {line.removeprefix("#SBATCH --") for line in script.splitlines() if line.startswith("#SBATCH")}
+    assert options >= {
+        *("array=0-63", "partition=gpu", "time=240", "gpus-per-node=1", "mem=1536M", "signal=B:USR1@30"),
+        *("requeue", "exclusive", "reservation=mine", "cpus-per-task=1"),
+    }
+    assert not [option for option in options if option.startswith(("qos", "account", "constraint"))]
+    assert script.index("module load cuda") < script.index("python -c")
+    assert subprocess.run(["bash", "-n"], input=script, text=True, check=False).returncode == 0
