@@ -151,7 +151,8 @@ def test_a_users_own_directory_adds_experiments(tmp_path: Path) -> None:
         ("+callbacks.swa.swa_lrs=0.1", "callbacks.swa._target_"),
         ("seed=[", "seed=[: cannot be read"),
         ("task.name=fly", "there is no such task"),
-        ("hydra/launcher=joblib", "hydra/launcher=joblib: there is no such launcher"),
+        ("hydra/launcher=slrm", "hydra/launcher=slrm: there is no such launcher"),
+        ("hydra/launcher=joblib", "use hydra.sweeper.n_jobs=N"),
         ("hydra.searchpath=[pkg://antigravity]", "expected the absolute path of a directory"),
     ],
 )
