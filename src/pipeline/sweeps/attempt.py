@@ -179,10 +179,10 @@ def _saved_epoch(directory: Path, experiments_dir: Path) -> int | None:
     found = saved_states(directory)
     if not found:
         return None
-    from pipeline.runs.describing import resumed_epoch
+    from pipeline.runs.describing import resumed_at
 
     try:
-        epochs = [resumed_epoch(path) for path in found]
+        epochs = [resumed_at(path)[0] for path in found]
     except UserError as error:
         log.warning("The trial begins again: %s", error)
         return None
