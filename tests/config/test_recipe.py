@@ -41,6 +41,22 @@ def test_what_is_asked_for_wins(words: list[str], model: str, epochs: object) ->
     assert chosen(*words) == (model, epochs)
 
 
+@pytest.mark.parametrize("data", ["text_csv", "text_folder"])
+def test_texts_of_ones_own_are_learnt_by_pairs_of_words(data: str) -> None:
+    own = [f"data={data}", "data.path=t.csv"]
+    cfg = compose(own)
+    assert (str(cfg.model._target_).rpartition(".")[2], cfg.model.solver) == ("Linear", "exact")
+    assert (cfg.name, cfg.data.ngrams, cfg.data.weights) == (f"{data}_linear", 2, "nb")
+    assert compose([*own, "data.ngrams=1"]).data.ngrams == 1
+    for words, name in (
+        (["model=mlp"], "MLP"),
+        (["recipe=none"], "MLP"),
+        (["data.input=tokens", "model=lstm"], "Recurrent"),
+    ):
+        other = compose([*own, *words])
+        assert (str(other.model._target_).rpartition(".")[2], other.data.ngrams) == (name, 1)
+
+
 def test_other_data_has_no_recipe() -> None:
     cfg = compose(["data=digits"])
     assert (str(cfg.model._target_).rpartition(".")[2], cfg.trainer.max_epochs) == ("MLP", 10)

@@ -81,7 +81,7 @@ def reviews(path: Path, rows: int = 240) -> Path:
         word, no = source.choice(["good", "bad"]), source.random() < 0.5
         label = (word == "good") != no
         rest = " ".join(source.choices(["the", "film", "was", "a", "story"], k=6))
-        lines.append({"text": f"{rest} {'not' if no else 'very'} {word} {rest}", "label": "pn"[label]})
+        lines.append({"text": f"{rest} {'not' if no else 'very'} {word} {rest}", "label": "np"[label]})
     pd.DataFrame(lines).to_csv(path, index=False)
     return path
 

@@ -53,7 +53,7 @@ _LENGTHS = frozenset(
 _PATHS = ("data.path", "data.test_path", "task.input", "task.output", "task.run_dir", "ckpt_path")
 """Settings that are paths, beside those of ``paths``."""
 
-_RECIPES = {"csv": "table"}
+_RECIPES = {"csv": "table", "text_csv": "text", "text_folder": "text"}
 """What data of one's own is trained by where nothing says how, by data set."""
 _OWN = "own"
 
@@ -156,6 +156,12 @@ class Loader(HydraLoader):
             or typed.keys() & {"recipe", "experiment", "ladder", "data._target_"}
         ):
             return []
+        if recipe == "text":
+            # Words in order are for models that are asked for.
+            chosen = (
+                typed.keys() & {"model", "model._target_", "sweep"} or typed.get("data.input") == "tokens"
+            )
+            return [] if chosen else [f"recipe={recipe}"]
         chosen = typed.keys() & {"model", "model._target_"} or typed.get("sweep", "tabm") != "tabm"
         return [f"recipe={_OWN if chosen else recipe}"]
 

@@ -283,6 +283,8 @@ RULES: dict[str, Rule] = {
     "model.layers": Layers(),
     "model.loss": WordOrNode(("auto", "squared", "absolute", "huber", "focal", "judged")),
     "model.embedding": COUNT_OR_NULL,
+    "model.vectors": PATH_OR_NULL,
+    "model.buckets": COUNT,
     "model.kernel_size": Number(1, whole=True, many=True),
     "model.*dropout": BELOW_ONE,
     "model.l1": NOT_NEGATIVE,

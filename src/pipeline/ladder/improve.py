@@ -14,6 +14,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from pipeline.data.tables.table import TableData
+from pipeline.data.text.documents import Documents
 from pipeline.errors import Diverged, UserError
 from pipeline.evaluation.outputs import (
     result_directory,
@@ -86,6 +87,7 @@ def _ladder(cfg: DictConfig, typed: Sequence[str]) -> dict[str, Any]:
         data = data_of(_composed([*typed, *_places(cfg)]))
         name = "sequences" if data.spec.per_step or data.spec.input in ("tokens", "series") else "default"
         name = "table" if isinstance(data, TableData) else name
+        name = "text" if isinstance(data, Documents) and data.input == "bag" else name
         node = OmegaConf.load(config_directory() / "ladder" / f"{name}.yaml").ladder
     values: Any = OmegaConf.to_container(node, resolve=True)
     if missing := {"base", "rungs", "tuned", "sweep"} - set(values):

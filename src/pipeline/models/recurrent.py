@@ -31,6 +31,8 @@ class Recurrent(BaseModule):
         embedding: Width of a learnt embedding of the tokens, None for one-hot.
         dropout: Share of the recurrent outputs set to 0 in training (between layers and before the output).
         pack: Whether to skip the padding in training (faster where lengths differ); the results are the same.
+        vectors: Name or file of word vectors that the embedding begins with, see :mod:`pipeline.data.text.vectors`;
+            None for random ones. ``embedding`` is their length then.
         bidirectional: Whether a second layer reads the sequence from its end; its units stand beside the others.
         **shared: Settings that every model takes, see :class:`BaseModule`.
     """
@@ -45,6 +47,7 @@ class Recurrent(BaseModule):
         dropout: float = 0.0,
         pack: bool = False,
         bidirectional: bool = False,
+        vectors: str | None = None,
         **shared: Any,
     ) -> None:
         super().__init__(spec, **shared)
@@ -62,7 +65,7 @@ class Recurrent(BaseModule):
             )
         if bidirectional and self.spec.per_step:
             self._refuse_the_future()
-        self.pack, self.bidirectional = pack, bidirectional
+        self.pack, self.bidirectional, self.vectors = pack, bidirectional, vectors
         self.embedding: nn.Embedding | None = None
         if self.spec.input == "tokens":
             size = embedding or self.spec.vocabulary

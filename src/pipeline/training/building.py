@@ -8,6 +8,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any, cast
 
+import numpy as np
 import torch
 
 from pipeline import metrics
@@ -96,10 +97,14 @@ def build_model(settings: Node, data: DataModule, plan: FitPlan) -> BaseModule |
         own = data.spec.filled_in(own)
     target = resolve(own["_target_"], "model._target_")
     if isinstance(target, type) and issubclass(target, BaseModule):
+        start = word_vectors(own, data) if own.get("vectors") else None
         learnt = target.from_data(data.train, data.encoder, own)
         # A loss by its class is built by the model, whose description of itself holds plain values.
         given = {"loss": own.pop("loss")} if isinstance(own.get("loss"), Mapping) else {}
-        return build(own, key="model", spec=data.spec.to_dict(), **given, **learnt)
+        model: BaseModule = build(own, key="model", spec=data.spec.to_dict(), **given, **learnt)
+        if start is not None:
+            begin_with(model, start)
+        return model
     takes = inspect.signature(target).parameters
     shared = {name: own.pop(name) for name in SHARED if name in own and name not in takes}
     if library_of(target) is None:
@@ -111,6 +116,55 @@ def build_model(settings: Node, data: DataModule, plan: FitPlan) -> BaseModule |
         if name in takes and name not in own and takes[name].default is inspect.Parameter.empty and node:
             own[name] = {**node, "_partial_": True}
     return build(own, key="model")
+
+
+def word_vectors(settings: dict[str, Any], data: DataModule) -> np.ndarray:
+    """The vectors that ``model.vectors`` names for the data's vocabulary; ``settings`` get their length.
+
+    Raises:
+        UserError: The data has no words in order, or the vectors are not to be had, or of another length.
+    """
+    from pipeline.data.text.vectors import vectors_of
+
+    name, words = str(settings["vectors"]), getattr(data.encoder, "words", None)
+    if words is None or data.spec.input != "tokens" or data.spec.unordered:
+        raise UserError(f"model.vectors={name} needs texts as words in their order; set data.input=tokens")
+    found = vectors_of(name, words, data.data_dir)
+    asked = settings.get("embedding")
+    if asked is not None and asked != found.shape[1] and not _as_shipped(settings, asked):
+        raise UserError(
+            f"model.embedding={asked}, but the vectors of {name} have {found.shape[1]} numbers: leave it out"
+        )
+    settings["embedding"] = found.shape[1]
+    return found
+
+
+def _as_shipped(settings: dict[str, Any], width: int) -> bool:
+    target = resolve(settings["_target_"], "model._target_")
+    default = inspect.signature(target).parameters["embedding"].default
+    return bool(width == default)
+
+
+def begin_with(model: BaseModule, vectors: np.ndarray) -> None:
+    """Give a model's embedding the vectors of its words; what has none keeps small random numbers.
+
+    Args:
+        model: Model with an embedding of padding, unknown words, and the vocabulary, in this order.
+        vectors: (words, length), NaN where a word has none.
+    """
+    table: torch.nn.Embedding | torch.nn.EmbeddingBag | None = getattr(
+        model, "embedding", getattr(model, "embeddings", None)
+    )
+    if table is None:
+        raise UserError("model.vectors is for models that embed words: model=lstm, gru, rnn or fasttext")
+    known = torch.from_numpy(~np.isnan(vectors[:, 0]))
+    scale = float(np.nanstd(vectors))
+    with torch.no_grad():
+        weight = table.weight
+        weight[1:] *= scale / float(weight[1:].std())
+        first = model.spec.vocabulary - len(vectors)
+        rows = torch.nonzero(known)[:, 0]
+        weight[first + rows] = torch.from_numpy(vectors)[rows].to(weight.dtype)
 
 
 def optimisation(plan: FitPlan) -> Optimisation:

@@ -7,10 +7,11 @@ import sys
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 from torchtext.data.utils import get_tokenizer, ngrams_iterator
-from torchtext.vocab import Vocab
+from torchtext.vocab import Vectors, Vocab
 
 Tokenise = Callable[[str], list[str]]
 
@@ -92,6 +93,30 @@ def number_words(texts: Iterable[str], characters: bool = False) -> tuple[np.nda
         values += b"".join(map(number, tokenise_fast(spaced(text) if characters else text)))
         starts.append(len(values) // 4)
     return np.frombuffer(values, dtype=np.int32), np.frombuffer(starts, dtype=np.int64), list(numbers)
+
+
+def read_vectors(path: Path) -> tuple[list[str], np.ndarray]:
+    """The words of a file of word vectors (a word and its numbers in each line), and the vectors.
+
+    Args:
+        path: The file; a copy in another form is written beside it.
+
+    Returns:
+        The words, and (words, length) float32.
+
+    Raises:
+        RuntimeError: The lines differ in length.
+        ValueError: There is no line, or what should be a number is none.
+    """
+    import ssl
+
+    # torchtext switches the checking of https certificates off for the whole process, on its way to a file on disk.
+    before = ssl._create_default_https_context
+    try:
+        found = Vectors(path.name, cache=str(path.parent))
+    finally:
+        ssl._create_default_https_context = before
+    return list(found.itos), np.asarray(found.vectors.numpy(), dtype=np.float32)
 
 
 def vocabulary(words: Sequence[str], counts: np.ndarray, size: int) -> np.ndarray:
