@@ -157,11 +157,11 @@ class Loader(HydraLoader):
         ):
             return []
         if recipe == "text":
-            # Words in order are for models that are asked for.
+            # Words in order are for models that are asked for, and a look at the data is one at single words.
             chosen = (
                 typed.keys() & {"model", "model._target_", "sweep"} or typed.get("data.input") == "tokens"
             )
-            return [] if chosen else [f"recipe={recipe}"]
+            return [] if chosen or typed.get("task") in _OF_DATA else [f"recipe={recipe}"]
         chosen = typed.keys() & {"model", "model._target_"} or typed.get("sweep", "tabm") != "tabm"
         return [f"recipe={_OWN if chosen else recipe}"]
 
