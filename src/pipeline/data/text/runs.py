@@ -166,8 +166,9 @@ def log_count_ratios(starts: np.ndarray, columns: np.ndarray, width: int, labels
     """How much each word speaks for a class: the size of its log-count ratio (Wang & Manning 2012).
 
     With p the share of the class's words that are this one (each word counted once more, and once a text), and q that
-    of all other classes, it is |log p / q|: the largest over the classes. Its sign is left to the weight that is learnt
-    on it.
+    of all other classes, it is |log p / q|. Of several classes it is the root of the mean square, each class counting by
+    its share of the texts: a word of a rare class must not drown the others. Its sign is left to the weight that is
+    learnt on it.
 
     Args:
         starts: Where each training text begins in ``columns``, (texts + 1,).
@@ -184,4 +185,5 @@ def log_count_ratios(starts: np.ndarray, columns: np.ndarray, width: int, labels
     others = counts.sum(0) - counts + (2 - classes)
     share = counts / counts.sum(1, keepdims=True)
     rest = others / others.sum(1, keepdims=True)
-    return np.asarray(np.abs(np.log(share / rest)).max(0), dtype=np.float32)
+    of_texts = np.bincount(labels, minlength=classes) / len(labels)
+    return np.asarray(np.sqrt(of_texts @ np.log(share / rest) ** 2), dtype=np.float32)
