@@ -166,8 +166,8 @@ def log_count_ratios(starts: np.ndarray, columns: np.ndarray, width: int, labels
     """How much each word speaks for a class: the size of its log-count ratio (Wang & Manning 2012).
 
     With p the share of the class's words that are this one (each word counted once more, and once a text), and q that
-    of all other classes, it is |log p / q|. Of several classes it is the root of the mean square, each class counting by
-    its share of the texts: a word of a rare class must not drown the others. Its sign is left to the weight that is
+    of all other classes, it is |log p / q|. Of several classes it is the root of the mean square, each class counting
+    by its share of the texts: a word of a rare class must not drown the others. Its sign is left to the weight that is
     learnt on it.
 
     Args:
