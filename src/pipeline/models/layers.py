@@ -87,6 +87,25 @@ class Standardised(nn.Linear):
         return super().forward(input) * self.std + self.mean
 
 
+def needs_steps(spec: Spec, model: str) -> None:
+    """Refuse data whose samples are no sequences, nor images that are read row by row.
+
+    Args:
+        spec: Description of the data.
+        model: Name of the model, as it is typed.
+
+    Raises:
+        UserError: The samples have no order.
+    """
+    if spec.input == "bag" or spec.unordered:
+        # A text has an order, as long as it is not made a bag of words.
+        raise UserError(
+            f"model={model} reads words in their order, but this data gives none; set data.input=tokens"
+        )
+    if spec.input == "vector":
+        raise UserError(f"model={model} needs sequences or images, but this data gives vector; use model=mlp")
+
+
 def output_layer(inputs: int, spec: Spec) -> nn.Linear:
     """The last layer of a model: logits, or a regression target in its own units."""
     if spec.target_std == 1.0 and spec.target_mean == 0.0:

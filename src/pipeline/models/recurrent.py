@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from pipeline.data.core.spec import Spec
 from pipeline.errors import UserError
 from pipeline.models.base import BaseModule, State
-from pipeline.models.layers import output_layer
+from pipeline.models.layers import needs_steps, output_layer
 from pipeline.settings import Number
 
 CELLS: dict[str, Callable[..., nn.RNNBase]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
@@ -53,16 +53,7 @@ class Recurrent(BaseModule):
         super().__init__(spec, **shared)
         if cell not in CELLS:
             raise UserError(f"unknown model.cell {cell!r}; expected one of {sorted(CELLS)}")
-        if self.spec.input in ("vector", "bag"):
-            # A text has an order, as long as it is not made a bag of words.
-            way = "set data.input=tokens" if self.spec.input == "bag" else "use model=mlp"
-            raise UserError(
-                f"model={cell} needs sequences or images, but this data gives {self.spec.input}; {way}"
-            )
-        if self.spec.unordered:
-            raise UserError(
-                f"model={cell} reads words in their order, but this data gives none; set data.input=tokens"
-            )
+        needs_steps(self.spec, cell)
         if bidirectional and self.spec.per_step:
             self._refuse_the_future()
         self.pack, self.bidirectional, self.vectors = pack, bidirectional, vectors

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from pipeline.data.core.spec import Spec
 from pipeline.errors import UserError
 from pipeline.models.base import BaseModule, State
-from pipeline.models.layers import output_layer
+from pipeline.models.layers import needs_steps, output_layer
 from pipeline.settings import Number
 
 
@@ -47,10 +47,7 @@ class Transformer(BaseModule):
         **shared: Any,
     ) -> None:
         super().__init__(spec, **shared)
-        if self.spec.input in ("vector", "bag"):
-            raise UserError(
-                f"model=transformer needs sequences or images, but this data gives {self.spec.input}; use model=mlp"
-            )
+        needs_steps(self.spec, "transformer")
         if hidden_units % (2 * heads):
             raise UserError(
                 f"model.hidden_units={hidden_units}: expected a multiple of {2 * heads}, since model.heads={heads}"
