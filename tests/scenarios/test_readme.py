@@ -67,6 +67,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for i, size in enumerate(sizes)
     ]
     (place / "houses.csv").write_text("\n".join(["size,area,price,sold,listed", *rows]), encoding="utf-8")
+    days = [str(np.datetime64("2024-01-01") + i) for i in range(120)]
+    lines = [f"{day},{100 + i + 20 * (i % 7)}" for i, day in enumerate(days)]
+    (place / "sales.csv").write_text("\n".join(["date,units", *lines]), encoding="utf-8")
     opinions = [f"{'warm and bright' if i % 2 else 'cold and dull'} day {i},{i % 2}" for i in range(60)]
     text = "\n".join(
         ["review,opinion", *(line.replace(",1", ",good").replace(",0", ",bad") for line in opinions)]

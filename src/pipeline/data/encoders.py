@@ -6,6 +6,7 @@ from typing import Any
 
 import pipeline.data.images.encoders
 import pipeline.data.orders.orders
+import pipeline.data.series.encoder
 import pipeline.data.tables.encoder
 import pipeline.data.tables.memmap
 import pipeline.data.text.encoders  # noqa: F401

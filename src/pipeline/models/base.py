@@ -78,6 +78,8 @@ class BaseModule(nn.Module):
         self.hyperparameters["spec"] = self.spec.to_dict()
         self.objective = Objective(self.spec, loss, l1, l2)
         self.initializer, self.initializer_std, self.start = initializer, initializer_std, start
+        if self.spec.horizon:
+            self.register_forward_hook(_beside_last_season)
         if self.spec.pixel_mean:
             shape = (1, -1, 1, 1)
             mean = torch.tensor(self.spec.pixel_mean).view(shape)
@@ -159,6 +161,11 @@ class BaseModule(nn.Module):
     def forward_state(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Logits, and the state to carry into the next batch; models without one ignore it."""
         return self(x), None
+
+
+def _beside_last_season(model: nn.Module, inputs: tuple[Any, ...], answers: Tensor) -> Tensor:
+    """Whatever the architecture, a forecast stands on what was a season before."""
+    return cast(BaseModule, model).spec.beside_last_season(inputs[0].to(answers.dtype), answers)
 
 
 def _arguments(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

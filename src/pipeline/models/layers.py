@@ -108,6 +108,6 @@ def needs_steps(spec: Spec, model: str) -> None:
 
 def output_layer(inputs: int, spec: Spec) -> nn.Linear:
     """The last layer of a model: logits, or a regression target in its own units."""
-    if spec.target_std == 1.0 and spec.target_mean == 0.0:
+    if spec.horizon or (spec.target_std == 1.0 and spec.target_mean == 0.0):
         return nn.Linear(inputs, spec.outputs)
     return Standardised(inputs, spec)

@@ -67,7 +67,7 @@ def flat_inputs(spec: Spec, model: str) -> int:
     Raises:
         UserError: The samples have no fixed size.
     """
-    if spec.input in ("tokens", "series") or spec.per_step:
+    if spec.input == "tokens" or spec.per_step or 0 in spec.input_shape:
         raise UserError(
             f"model={model} needs samples of a fixed size, but this data gives sequences ({spec.input}); "
             "use model=lstm, model=gru or model=rnn"

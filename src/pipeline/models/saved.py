@@ -139,7 +139,7 @@ class Predictor:
         inputs = self.encoder.encode(raw)
         frame = self.frame(self.logits(inputs, batch_size))
         unusual = self.encoder.unusual(inputs)
-        return frame if unusual is None else frame.assign(unusual=unusual)
+        return self.encoder.unfolded(raw, frame if unusual is None else frame.assign(unusual=unusual))
 
     def generate(
         self,
@@ -183,6 +183,9 @@ class Predictor:
             values = logits.numpy()
             single = self.spec.outputs == 1 and values.ndim == 2
             numbers = {"prediction": values[:, 0] if single else list(values)}
+            if self.spec.horizon and self.module.settled.half_width is not None:
+                half = self.module.settled.half_widths(values)
+                numbers |= {"low": list(values - half), "high": list(values + half)}
             if single and self.module.settled.half_width is not None:
                 middle = values[:, 0].astype(np.float64)
                 half = self.module.settled.half_widths(middle)

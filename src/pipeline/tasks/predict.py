@@ -97,7 +97,8 @@ def predict(
 
     count = unusual = 0
     with _opened(target) as file, _writer(file, target, output_format) as write:
-        for some in chunks(source, predictor.encoder, BATCHES_A_CHUNK * batch_size, input_format):
+        rows = sys.maxsize if predictor.encoder.takes_whole else BATCHES_A_CHUNK * batch_size
+        for some in chunks(source, predictor.encoder, rows, input_format):
             frame = _predicted(predictor, some, batch_size)
             write.add(frame)
             count += len(frame)

@@ -114,8 +114,9 @@ class StepCurve:
 
     def _set_next(self, step: int) -> None:
         self.next = step + self._every
-        if self.last is not None and step < self.last:
-            self.next = min(self.next, self.last)
+        # The last point stands for nearly as many steps as the others: of a few, the loss would say little.
+        if self.last is not None and step < self.last and self.next > self.last - self._every // 2:
+            self.next = self.last
 
     def dump(self) -> dict[str, Any]:
         """Plain values and tensors, for a checkpoint."""

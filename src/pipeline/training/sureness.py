@@ -110,7 +110,7 @@ def wanted(data: DataModule, metric: str) -> Wanted:
         if data.costs is not None:
             raise UserError(f"data.costs is for classes, but {spec.target_name!r} is predicted as a number")
         single = spec.outputs == 1 and not spec.per_step
-        return Wanted(interval=data.interval if single else None)
+        return Wanted(interval=data.interval if single or spec.horizon else None)
     costs = () if data.costs is None else cost_matrix(data.costs, spec.classes)
     found = metrics.find(metric)
     by = found.name if found is not None and found.name in _BY_THRESHOLD else None

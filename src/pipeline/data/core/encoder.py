@@ -54,6 +54,18 @@ class Encoder(ABC):
         """
         raise NotImplementedError
 
+    takes_whole: ClassVar[bool] = False
+    """Whether a table is one raw input as a whole, rather than a sample a row."""
+
+    def unfolded(self, raw: Any, frame: pd.DataFrame) -> pd.DataFrame:
+        """The table of answers to some raw input, as it is given out.
+
+        Args:
+            raw: The raw input.
+            frame: A row for each encoded sample.
+        """
+        return frame
+
     @property
     def tells_unusual(self) -> bool:
         """Whether :meth:`unusual` can tell."""

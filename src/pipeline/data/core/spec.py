@@ -54,6 +54,8 @@ class Spec:
         target_mean: Mean of a regression target over the training split, where models work with a standardised one.
         target_std: Its standard deviation, likewise; the loss is in its units, metrics and outputs are not.
         unordered: Whether the order of a sample's tokens says nothing: each is in it once (``tokens`` only).
+        horizon: Number of steps ahead that are forecast, 0 for anything else. The input's last steps then hold what the
+            target was a season before, which the model's answers are added to, see :meth:`beside_last_season`.
     """
 
     task: Task
@@ -73,6 +75,7 @@ class Spec:
     target_mean: float = 0.0
     target_std: float = 1.0
     unordered: bool = False
+    horizon: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, for checkpoints and saved models."""
@@ -142,6 +145,17 @@ class Spec:
             for values in (self.pixel_mean, self.pixel_std)
         )
         return (x - mean) / std
+
+    def beside_last_season(self, x: Tensor, answers: Tensor) -> Tensor:
+        """Forecasts in the target's units, from how far they are from last season's values.
+
+        Args:
+            x: Inputs, (samples, steps, features): the first feature of the last ``horizon`` steps is the target a
+                season before, the last two are the level and the scale of the series in ``target_std``.
+            answers: What the model gives, (samples, horizon), in the scale of the series.
+        """
+        ahead = x[:, -self.horizon :]
+        return ((ahead[..., 0] + answers) * ahead[..., -1] + ahead[..., -2]) * self.target_std
 
     @property
     def monitor(self) -> tuple[str, Literal["max", "min"]]:

@@ -1,0 +1,1 @@
+"""Series over time: forecasts of the steps ahead."""

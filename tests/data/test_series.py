@@ -1,0 +1,246 @@
+"""Forecasts of a series: windows, splits by time, baselines, and what goes on after the end of a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from pipeline.config.loading import compose
+from pipeline.data.series.baselines import as_last_season, as_last_time
+from pipeline.data.series.generated import sales
+from pipeline.data.series.series import Series
+from pipeline.errors import UserError
+from pipeline.models.saved import load
+from pipeline.runs.hooks import Hooks
+from pipeline.runs.train import train
+from pipeline.tasks.predict import predict
+
+
+def daily(days: int = 200, **columns: Any) -> pd.DataFrame:
+    steps = np.arange(days)
+    units = 100 + 0.5 * steps + np.array([0, 5, 10, 20, 30, 40, -20])[steps % 7] + 3 * np.sin(steps * 1.7)
+    dates = pd.date_range("2024-01-01", periods=days).strftime("%Y-%m-%d")
+    return pd.DataFrame({"date": dates, "units": units.round(2), **columns})
+
+
+def made(directory: Path, frame: pd.DataFrame, **settings: Any) -> Series:
+    frame.to_csv(directory / "sales.csv", index=False)
+    data = Series(
+        **{"path": str(directory / "sales.csv"), "target": "units", "time": "date", "horizon": 5, **settings}
+    )
+    data.setup()
+    return data
+
+
+def test_windows_hold_what_was_known_and_last_season(tmp_path: Path) -> None:
+    frame = daily(promotion=np.arange(200) % 2, rain=np.arange(200.0))
+    data = made(tmp_path, frame, window=10, known="promotion", past=["rain"])
+    units = frame["units"].to_numpy()
+    x, y = (part.numpy() for part in data.test.take(torch.arange(len(data.test))))  # type: ignore[union-attr]
+    assert data.encoder.season == 7
+    learn = units[: 200 - 30 - 25]
+    mean, deviation = learn.mean(), learn.std()
+    for number in range(6):
+        first = 170 + 5 * number
+        assert y[number] == pytest.approx(units[first : first + 5])
+        assert x[number, :10, 0] * deviation + mean == pytest.approx(units[first - 10 : first], rel=1e-4)
+        assert x[number, 10:, 0] * deviation + mean == pytest.approx(units[first - 7 : first - 2], rel=1e-4)
+        assert x[number, :, 1].tolist() == [0.0] * 10 + [1.0] * 5
+        known, past = x[number, :, 2], x[number, :, 3]
+        assert np.sign(known).tolist() == [1 if (first - 10 + i) % 2 else -1 for i in range(15)]
+        # Of the steps ahead nothing is told but what is known ahead.
+        assert past[10:].tolist() == [0.0] * 5
+        assert past[:10].std() > 0
+        weekday = pd.Timestamp("2024-01-01").dayofweek + first - 10
+        assert x[number, :, 4:11].argmax(1).tolist() == [(weekday + i) % 7 for i in range(15)]
+    assert y.shape == (6, 5)
+
+
+def test_parts_follow_each_other_in_time_and_no_target_is_in_two(tmp_path: Path) -> None:
+    frame = daily()
+    frame["units"] = np.arange(200.0)
+    data = made(tmp_path, frame, window=10)
+    parts = [data.train.y, data.validation.y, data.test.y]  # type: ignore[union-attr]
+    assert [(float(y.min()), float(y.max())) for y in parts] == [
+        (10.0, 144.0),
+        (145.0, 169.0),
+        (170.0, 199.0),
+    ]
+    for y in parts[1:]:
+        assert sorted(y.flatten().tolist()) == list(range(int(y.min()), int(y.max()) + 1))
+
+
+def test_baselines_are_those_of_a_plain_loop(tmp_path: Path) -> None:
+    frame = daily()
+    data = made(tmp_path, frame, horizon=10)
+    units = frame["units"].to_numpy()
+    assert data.test is not None
+    season, last = [], []
+    for first in range(200 - 10 * len(data.test), 200, 10):
+        for i in range(10):
+            season.append(abs(units[first + i] - units[first + i - (7 if i < 7 else 14)]))
+            last.append(abs(units[first + i] - units[first - 1]))
+    assert as_last_season(data.train, data.test, data.spec)["mae"] == pytest.approx(np.mean(season), rel=1e-5)
+    assert as_last_time(data.train, data.test, data.spec)["mae"] == pytest.approx(np.mean(last), rel=1e-5)
+    assert float(data.baseline_values(data.test).mean()) == pytest.approx(np.mean(season), rel=1e-5)
+
+
+@pytest.mark.parametrize("model", ["linear", "mlp", "lstm", "gru", "transformer"])
+def test_an_untrained_model_of_zeros_says_last_season_again(tmp_path: Path, model: str) -> None:
+    from pipeline.training.building import build_model
+
+    data = made(tmp_path, daily())
+    words = [f"model={model}", "model.initializer=zeros"]
+    words += [] if model == "linear" else ["model.hidden_units=8"]
+    cfg = compose([*words, *(["model.batch_norm=false"] if model == "mlp" else [])])
+    network = build_model(dict(cfg.model), data, None)  # type: ignore[arg-type]
+    x, y = data.test.take(torch.arange(3))  # type: ignore[union-attr]
+    expected = [abs(daily()["units"][170 + i] - daily()["units"][170 + i - 7]) for i in range(5)]
+    with torch.no_grad():
+        assert (network.eval()(x)[0] - y[0]).abs().numpy() == pytest.approx(expected, abs=1e-3)
+
+
+def test_sales_are_forecast_better_than_last_season_by_a_fifth(tmp_path: Path) -> None:
+    for seed in range(3):
+        words = ["+experiment=sales_forecast", f"seed={seed}", "trainer.max_epochs=6"]
+        cfg = compose([*words, "logger=none", "callbacks.progress=null"])
+        result = train(cfg, Hooks(directory=tmp_path / f"{seed}", reports=False))
+        assert result.baseline["name"] == "as last season"
+        assert result.metrics["test/mae"] < 0.8 * result.baseline["test/mae"]
+        assert 0.8 <= result.metrics["test/coverage"] <= 1.0
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("series")
+    sales(300, 2).to_csv(directory / "sales.csv", index=False)
+    words = [
+        "data=series",
+        f"data.path={directory}/sales.csv",
+        "data.target=units",
+        "data.time=date",
+        "data.key=shop",
+    ]
+    words += [
+        "data.known=[holiday,promotion]",
+        "data.past=temperature",
+        "model=linear",
+        "trainer.max_epochs=3",
+    ]
+    train(compose([*words, "logger=none", "callbacks.progress=null"]), Hooks(directory=directory / "run"))
+    return directory
+
+
+def ahead(frame: pd.DataFrame, steps: int) -> pd.DataFrame:
+    """The table with rows for the days after its end, whose units are not known yet."""
+    days = pd.date_range(frame["date"].max(), periods=steps + 1)[1:].strftime("%Y-%m-%d")
+    rows = [
+        {"date": day, "shop": shop, "holiday": 0, "promotion": 0}
+        for day in days
+        for shop in frame["shop"].unique()
+    ]
+    return pd.concat([frame, pd.DataFrame(rows)], ignore_index=True)
+
+
+def test_predict_goes_on_from_the_end_of_the_file(trained: Path) -> None:
+    frame = sales(300, 2)
+    ahead(frame, 14).to_csv(trained / "now.csv", index=False)
+    predictor = load(trained / "run/model")
+    assert predict(predictor, str(trained / "now.csv"), str(trained / "forecast.csv")) == 28
+    found = pd.read_csv(trained / "forecast.csv")
+    assert list(found.columns) == ["date", "shop", "prediction", "low", "high"]
+    days = pd.date_range("2023-10-28", periods=14).strftime("%Y-%m-%d").tolist()
+    assert found["date"].tolist() == days * 2
+    assert found["shop"].tolist() == ["shop 1"] * 14 + ["shop 2"] * 14
+    half = predictor.module.settled.half_widths(found["prediction"].to_numpy())
+    assert (found["high"] - found["prediction"]).to_numpy() == pytest.approx(half, rel=1e-4)
+    assert (half > 0).all()
+    for shop, said in found.groupby("shop"):
+        usual = frame.loc[frame["shop"] == shop, "units"].tail(28).mean()
+        assert said["prediction"].mean() == pytest.approx(usual, rel=0.35)
+    # The order of the rows does not count.
+    mixed = ahead(frame, 14).sample(frac=1.0, random_state=0)
+    assert predictor.predict(mixed)["prediction"].tolist() == pytest.approx(
+        found["prediction"].tolist(), rel=1e-4
+    )
+    assert (trained / "run/plots/forecast.png").stat().st_size > 20_000
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda frame: frame, "must be known for 14 steps after 2023-10-27, but there are 0"),
+        (lambda frame: ahead(frame, 14).drop(columns="promotion"), "no column of that name"),
+        (
+            lambda frame: ahead(frame, 14)[lambda rows: rows["date"] > "2023-10-01"],
+            "this model looks at the last 28",
+        ),
+    ],
+)
+def test_what_a_prediction_lacks_is_said(trained: Path, change: Any, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        load(trained / "run/model").predict(change(sales(300, 2)))
+
+
+def without(frame: pd.DataFrame, row: int) -> pd.DataFrame:
+    return frame.drop(index=row)
+
+
+@pytest.mark.parametrize(
+    ("frame", "settings", "words"),
+    [
+        (daily(), {"target": "unit"}, "data.target=unit: .* Did you mean units"),
+        (daily(), {"time": "dates"}, "data.time=dates: .* Did you mean date"),
+        (daily(), {"known": "promotion"}, "data.known=promotion: .* no column of that name"),
+        (
+            without(daily(), 50),
+            {},
+            "not evenly spaced: most are 1 days apart, but after 2024-02-19 comes 2024-02-21",
+        ),
+        (pd.concat([daily(), daily()]), {}, "2024-01-01 occurs more than once; .* data.key"),
+        (daily().replace({"date": {"2024-01-05": "soon"}}), {}, "'soon', which is no date"),
+        (
+            daily().assign(units=lambda rows: rows["units"].where(rows.index != 30)),
+            {},
+            "units is missing at 2024-01-31",
+        ),
+        (daily().assign(units="many"), {}, "has 'many'; expected numbers"),
+        (daily(30), {}, "has 30 times, too few for a horizon of 5 steps"),
+        (daily(), {"horizon": 150}, "too few for a horizon of 150 steps .* lower data.horizon"),
+        (daily(), {"window": 3}, "data.window=3: expected at least a season, 7 steps"),
+        (daily(), {"folds": 3}, "a series is split by time"),
+        (daily(), {"time": None}, "data.time is not given"),
+    ],
+)
+def test_a_table_that_does_not_fit_is_refused(tmp_path: Path, frame: Any, settings: Any, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        made(tmp_path, frame, **settings)
+
+
+@pytest.mark.parametrize(
+    ("times", "step", "season", "after"),
+    [
+        (pd.date_range("2020-01-01", periods=80, freq="MS").strftime("%Y-%m-%d"), "MS", 12, "2026-09-01"),
+        (
+            pd.date_range("2024-01-01", periods=80, freq="h").strftime("%Y-%m-%d %H:%M"),
+            "h",
+            24,
+            "2024-01-04 08:00:00",
+        ),
+        (np.arange(10, 90), 1, 1, "90"),
+    ],
+)
+def test_months_hours_and_whole_numbers_go_on(
+    tmp_path: Path, times: Any, step: Any, season: int, after: str
+) -> None:
+    frame = pd.DataFrame({"date": times, "units": np.arange(80) % 7 + 1.0})
+    data = made(tmp_path, frame, horizon=3, window=max(season, 4), season="auto")
+    assert (data.encoder.step, data.encoder.season) == (step, season)
+    told = data.encoder.unfolded(frame, pd.DataFrame({"prediction": [[1.0, 2.0, 3.0]]}))
+    assert str(told["date"][0]) == after
+    assert told["prediction"].tolist() == [1.0, 2.0, 3.0]
