@@ -14,6 +14,7 @@ from PIL import Image
 from pipeline import drawing
 from pipeline.data.teaching import plots as teaching_plots
 from pipeline.evaluation.statistics import calibration_error
+from pipeline.reports import convolutions as convolution_plots
 from pipeline.reports import curves, plots
 
 
@@ -27,7 +28,7 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
         drawn.append(figure)
         return save(figure, path)
 
-    for module in (curves, plots, teaching_plots):
+    for module in (curves, plots, teaching_plots, convolution_plots):
         monkeypatch.setattr(module, "save", keep)
     monkeypatch.setitem(drawing.STYLE, "savefig.dpi", 30)
     return drawn
@@ -177,6 +178,18 @@ def test_weights_are_shown_on_one_symmetric_scale(tmp_path: Path, figures: list[
     assert [axis.get_title() for axis in figures[1].axes[:3]] == ["a", "b", "c"]
     assert np.allclose(figures[1].axes[1].images[0].get_array(), linear[1].reshape(3, 4))
     plots.filters(np.zeros((1, 1, 3, 3)), tmp_path / "zeros.png")
+
+
+def test_convolutions_show_each_filter_above_what_it_finds(tmp_path: Path, figures: list[Figure]) -> None:
+    random = np.random.default_rng(0)
+    first = ("first", random.normal(size=(12, 1, 3, 3)), random.normal(size=(12, 8, 8)))
+    second = ("second", random.normal(size=(2, 12, 3, 3)), random.normal(size=(2, 4, 4)))
+    convolution_plots.convolutions(random.random((1, 8, 8)), [first, second], tmp_path / "x.png")
+    shown = [[axis.images[0].get_array() for axis in part.axes] for part in figures[0].subfigs]
+    assert [len(part) for part in shown] == [1, 16, 1, 4]
+    assert np.allclose(shown[1][3], first[1][3].mean(0))
+    assert np.allclose(shown[1][8 + 3], first[2][3])
+    assert np.allclose(shown[3][3], second[2][1])
 
 
 def test_decision_boundary_shows_points_and_who_is_right(tmp_path: Path, figures: list[Figure]) -> None:

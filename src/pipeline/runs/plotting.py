@@ -15,6 +15,9 @@ from pipeline.models.base import BaseModule
 from pipeline.reports import curves, plots
 from pipeline.runs.result import RunResult
 
+MOST_CONVOLUTIONS = 6
+"""Of a deep network the first are shown: what later ones look for is no picture any more."""
+
 
 def plots_of_run(
     data: DataModule, model: BaseModule, result: RunResult, answers: tuple[Tensor, Tensor] | None
@@ -38,6 +41,7 @@ def plots_of_run(
     if len(next(iter(result.steps.values()), ())) > 1:
         made.append(curves.step_curves(result.steps, folder / "training_steps.png"))
     made += _weights(model, folder)
+    made += _convolutions(data, model, folder)
     if answers is not None:
         made += _of_test(data, model, *answers, folder)
     for extra in data.plots(model, folder):
@@ -60,6 +64,38 @@ def _weights(model: BaseModule, folder: Path) -> list[Path]:
         size = (spec.input_shape[1], spec.input_shape[2])
         return [plots.linear_weights(weights, size, spec.classes, folder / "weights.png")]
     return []
+
+
+def _convolutions(data: DataModule, model: BaseModule, folder: Path) -> list[Path]:
+    """Filters and outputs of the first convolutions for one image, the first of the test split where there is one."""
+    from pipeline.reports.convolutions import convolutions
+
+    split = data.test if data.test is not None and len(data.test) else data.train
+    layers = [(name, part) for name, part in model.named_modules() if isinstance(part, torch.nn.Conv2d)]
+    if model.spec.input != "image" or not layers:
+        return []
+    found: list[tuple[str, Any, Any]] = []
+
+    def keep(name: str) -> Any:
+        def hook(layer: torch.nn.Conv2d, _: Any, outputs: Tensor) -> None:
+            found.append(
+                (name, layer.weight.detach().float().cpu().numpy(), outputs[0].float().cpu().numpy())
+            )
+
+        return hook
+
+    image = split.take(torch.arange(1))[0]
+    was_training = model.training
+    hooks = [layer.register_forward_hook(keep(name)) for name, layer in layers[:MOST_CONVOLUTIONS]]
+    try:
+        with torch.no_grad():
+            model.eval()(image.to(model.device))
+    finally:
+        model.train(was_training)
+        for hook in hooks:
+            hook.remove()
+    pixels = image[0].cpu().numpy()[:3]
+    return [convolutions(pixels if len(pixels) != 2 else pixels[:1], found, folder / "convolutions.png")]
 
 
 def _of_test(
