@@ -133,16 +133,30 @@ def submit_once(cfg: DictConfig, words: list[str]) -> int:
 
 
 def _take_up(cfg: DictConfig) -> None:
-    """With ``resume``, have the run go on in the directory that it has, where Hydra's files stay as they were."""
-    if cfg.get("resume") is None:
-        return
-    from pipeline.runs.state import find_resumable, read
+    """With ``resume``, have the run go on in the directory that it has, where Hydra's files stay as they were.
 
-    directory = find_resumable(cfg)
+    The processes of one training on several nodes learn both from the first of them, before any makes a directory.
+    """
+    from pipeline.runs.state import find_resumable, read
+    from pipeline.runs.together import hear, place, tell
+
+    here = place() if cfg.task.name == "train" else None
+    shared = Path(str(cfg.paths.experiments_dir)).absolute()
+    if here is not None and here.rank > 0:
+        told = hear(shared, here)
+        cfg.hydra.run.dir, cfg.hydra.output_subdir = told["directory"], None
+        cfg.hydra.job.name = f"{cfg.hydra.job.name}-{here.rank}"
+        cfg.resume = cfg.resume if told["resumes"] else None
+        return
+    directory = None if cfg.get("resume") is None else find_resumable(cfg)
     if directory is not None:
         cfg.hydra.run.dir = str(directory)
         if read(directory).get("status") != "finished":
             cfg.hydra.output_subdir = None
+    if here is not None:
+        # Drawn once: its name has the time and a word of its own in it.
+        cfg.hydra.run.dir = str(Path(str(cfg.hydra.run.dir)).absolute())
+        tell(shared, here, {"directory": cfg.hydra.run.dir, "resumes": directory is not None})
 
 
 def run_many(hydra: Hydra, name: str, cfg: DictConfig) -> int:

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from pipeline.errors import Interrupted
 from pipeline.runs.hooks import Hooks
 from pipeline.runs.settings import NOT_COMPARED, NOT_RECORDED, settings_of
+from pipeline.runs.together import place
 from pipeline.tracking import Run
 from pipeline.tracking.views import UNCOMPARED_TAG
 
@@ -49,8 +50,9 @@ AnyRun = Run | NoRun
 
 
 def is_main_process() -> bool:
-    """Whether this is the process that records: children of a data-parallel launch do not."""
-    return os.environ.get("LOCAL_RANK", "0") == "0"
+    """Whether this is the process that records: of those of one training the first one does, on whichever node."""
+    here = place()
+    return os.environ.get("LOCAL_RANK", "0") == "0" if here is None else here.rank == 0
 
 
 def open_run(

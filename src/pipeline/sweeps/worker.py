@@ -296,6 +296,9 @@ class Worker:
 def main(arguments: list[str] | None = None) -> int:
     """Run as a worker process; its exit code says how it ended."""
     asked = _parser().parse_args(arguments)
+    if "SLURM_JOB_ID" in os.environ:
+        # As many as `srun` starts are as many workers, not the parts of one training.
+        os.environ["SLURM_JOB_NAME"] = "interactive"
     answer(interrupt, signal.SIGTERM)
     answer(signal.default_int_handler, signal.SIGINT)
     logging.basicConfig(level=logging.INFO, format="[%(asctime)s][%(name)s][%(levelname)s] %(message)s")

@@ -1,0 +1,96 @@
+"""Processes that learn their directory from the first of them; nobody waits for ever."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import UserError
+from pipeline.runs.result import RunResult
+from pipeline.runs.together import Place, hear, place, tell
+from pipeline.training.checkpoints import load_checkpoint
+
+SMALL = ["experiment=digits_mlp", "model.hidden_units=[16]", "trainer=ddp_cpu", "trainer.devices=1"]
+
+
+def test_each_hears_what_the_first_tells_whatever_an_earlier_launch_left(tmp_path: Path) -> None:
+    heard: dict[int, str] = {}
+    # A process of an earlier launch of that name asked, and was killed.
+    with pytest.raises(UserError, match="rank 0 did not answer rank 1 within"):
+        hear(tmp_path, Place(1, 3, "x"), 0.2)
+    (tmp_path / ".together" / "x" / "1.asks").write_text("left behind")
+
+    def ask(rank: int) -> None:
+        heard[rank] = hear(tmp_path, Place(rank, 3, "x"), 20)["directory"]
+
+    threads = [threading.Thread(target=ask, args=(rank,)) for rank in (1, 2)]
+    for thread in threads:
+        thread.start()
+    tell(tmp_path, Place(0, 3, "x"), {"directory": "here"}, 20)
+    for thread in threads:
+        thread.join()
+    assert heard == {1: "here", 2: "here"}
+
+
+def test_a_node_that_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"2 of 3 processes did not come .*ranks 1, 2"):
+        tell(tmp_path, Place(0, 3, "x"), {}, 0.3)
+
+
+def test_where_a_process_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert place() is None
+    for name, value in {"JOB_ID": "7", "STEP_ID": "0", "NTASKS": "4", "PROCID": "3"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    found = place()
+    assert found is not None and (found.rank, found.size) == (3, 4)
+    # Workers of a sweep, each of which is alone.
+    monkeypatch.setenv("SLURM_JOB_NAME", "interactive")
+    assert place() is None
+
+
+@pytest.mark.slow
+def test_two_nodes_are_one_run_and_go_on_as_one(tmp_path: Path) -> None:
+    """As torchrun starts them, one process a node."""
+    codes, errors = _launch(tmp_path, "trainer.max_epochs=2")
+    assert codes == [0, 0], errors
+    [directory] = (tmp_path / "experiments/runs/digits_mlp").iterdir()
+    first = RunResult.read(directory)
+    assert len(first.history["train/loss"]) == 2
+    assert load_checkpoint(directory / "checkpoints/last.ckpt")["epoch"] == 1
+    assert "test/accuracy" in first.metrics
+
+
+def _launch(tmp_path: Path, *words: str) -> tuple[list[int], list[str]]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    shared = {"WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
+    shared |= {"MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "test", "OMP_NUM_THREADS": "1"}
+    processes = [
+        subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "pipeline",
+                *SMALL,
+                "trainer.num_nodes=2",
+                "logger=none",
+                "resume=auto",
+                *words,
+            ],
+            cwd=tmp_path,
+            env={**os.environ, **shared, "RANK": str(rank), "GROUP_RANK": str(rank)},
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+        )
+        for rank in (0, 1)
+    ]
+    errors = [process.communicate(timeout=200)[1] for process in processes]
+    return [process.returncode for process in processes], errors
