@@ -10,6 +10,44 @@ Example:
 ``model.width=0`` is then refused: ``model.width=0: expected a whole number of at least 1``.
 """
 
-from pipeline.config.rules import Flag, Number, Rule, Text, Texts, Word
+from pipeline.config.rules import (
+    BELOW_ONE,
+    COLUMN,
+    COLUMNS,
+    COUNT,
+    COUNT_OR_NULL,
+    LOSS,
+    NOT_NEGATIVE,
+    PATH_OR_NULL,
+    POSITIVE,
+    SEED,
+    Flag,
+    FlagOrNull,
+    Layers,
+    Number,
+    Rule,
+    Text,
+    Texts,
+    Word,
+)
 
-__all__ = ["Flag", "Number", "Rule", "Text", "Texts", "Word"]
+__all__ = [
+    "BELOW_ONE",
+    "COLUMN",
+    "COLUMNS",
+    "COUNT",
+    "COUNT_OR_NULL",
+    "LOSS",
+    "NOT_NEGATIVE",
+    "PATH_OR_NULL",
+    "POSITIVE",
+    "SEED",
+    "Flag",
+    "FlagOrNull",
+    "Layers",
+    "Number",
+    "Rule",
+    "Text",
+    "Texts",
+    "Word",
+]

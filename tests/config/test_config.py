@@ -12,10 +12,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from pipeline.config import check, compose, config_directory
 from pipeline.config import devices as devices_module
+from pipeline.config.arguments import arguments_of
 from pipeline.config.devices import check_devices
+from pipeline.config.keys import RULES
 from pipeline.config.masking import holds_secret, mask
 from pipeline.config.nearest import suggest
-from pipeline.config.rules import RULES, complaint
+from pipeline.config.rules import complaint
+from pipeline.config.write_arguments import shipped_classes
 from pipeline.errors import UserError
 
 GROUPS = ("optimizer", "scheduler", "trainer", "callbacks", "logger", "debug", "model")
@@ -228,7 +231,13 @@ def test_a_value_out_of_range_is_met_with_key_value_and_range(
 
 @pytest.mark.parametrize("key", sorted(key for key in RULES if "*" not in key))
 def test_no_rule_lets_a_mapping_pass(key: str) -> None:
-    assert complaint(key, {"a": 1}) is not None
+    assert complaint(key, {"a": 1}, RULES[key]) is not None
+
+
+@pytest.mark.parametrize("target", shipped_classes())
+def test_no_rule_on_an_argument_lets_a_mapping_pass(target: str) -> None:
+    for name, argument in arguments_of(target).items():
+        assert argument.rule is None or complaint(name, {"a": 1}, argument.rule) is not None
 
 
 def test_a_fold_beyond_the_folds_is_refused() -> None:

@@ -85,7 +85,7 @@ def test_modules_that_import_lightning_train_without_that_package(tmp_path: Path
         *("+callbacks.summary._target_=lightning.pytorch.callbacks.ModelSummary",),
     ]
     done = subprocess.run(
-        [sys.executable, "-c", HIDING, *words], cwd=tmp_path, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", HIDING, *words], cwd=tmp_path, capture_output=True, text=True, timeout=280
     )
     assert done.returncode == 0, done.stdout + done.stderr
     metrics = json.loads((tmp_path / "run/result.json").read_text())["metrics"]

@@ -71,6 +71,7 @@ def run(directory: Path, *words: str) -> RunResult:
     return train(compose([*words, *small]), Hooks(directory=directory))
 
 
+@pytest.mark.drawn
 def test_what_is_carried_and_how_far_training_looks_back_decide_what_is_remembered(tmp_path: Path) -> None:
     result = run(tmp_path, "+experiment=echo_rnn_memory")
     found = {row["variant"]: row["metrics"]["test/accuracy"] for row in result.nested}

@@ -41,11 +41,11 @@ def test_data_without_signal_ends_with_keep_the_baseline(
     tmp_path: Path, command: Command, capsys: pytest.CaptureFixture[str]
 ) -> None:
     generator = np.random.default_rng(0)
-    frame = pd.DataFrame(generator.normal(size=(500, 3)), columns=["a", "b", "c"])
-    frame["answer"] = np.where(generator.random(500) < 0.6, "yes", "no")
+    frame = pd.DataFrame(generator.normal(size=(300, 3)), columns=["a", "b", "c"])
+    frame["answer"] = np.where(generator.random(300) < 0.6, "yes", "no")
     frame.to_csv(tmp_path / "noise.csv", index=False)
     typed = ["data=csv", f"data.path={tmp_path}/noise.csv", "data.target=answer", "trainer.max_epochs=3"]
-    settings = ["task.trials=4", "task.seeds=[0]", f"paths.experiments_dir={tmp_path}/experiments"]
+    settings = ["task.trials=2", "task.seeds=[0]", f"paths.experiments_dir={tmp_path}/experiments"]
     # The exit code says that the question was answered, whatever the answer.
     done = main(["task=improve", *typed, *settings, *SMALL, f"hydra.run.dir={tmp_path}/out"])
     assert done == 0

@@ -177,11 +177,11 @@ def test_every_step_is_that_of_pytorch_from_the_same_weights(seed: int) -> None:
         loss, carried = torch_step(network, x, y, carried)
         optimizer.step()
         assert mine == pytest.approx(loss, rel=1e-12)
-        assert state == pytest.approx(carried[0, 0].numpy(), abs=1e-9)
+        np.testing.assert_allclose(state, carried[0, 0].numpy(), rtol=0, atol=1e-9)
         for name, theirs in RNN_NAMES.items():
             # Where a gradient is 0 but for rounding, its sign decides a step of at most 1e-8.
-            assert reference.weights[name] == pytest.approx(parameters[theirs].detach().numpy(), abs=1e-7), (
-                name
+            np.testing.assert_allclose(
+                reference.weights[name], parameters[theirs].detach().numpy(), rtol=0, atol=1e-7, err_msg=name
             )
 
 

@@ -106,6 +106,7 @@ def test_the_test_metrics_are_those_of_the_logged_outputs(run: Run) -> None:
     assert result.metrics["baseline/test/accuracy"] == result.baseline["test/accuracy"] < 0.15
 
 
+@pytest.mark.drawn
 def test_what_a_run_leaves_behind(run: Run, tmp_path: Path) -> None:
     words = ["model=cnn", "model.channels=[4,4]", "model.hidden_units=16", "trainer.precision=32-true"]
     result = run("run", *words, "logger=[csv,tensorboard]", "logger.mlflow=false")

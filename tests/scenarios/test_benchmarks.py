@@ -10,8 +10,8 @@ import pytest
 from benchmarks import __main__ as benchmarks
 from benchmarks import against
 
-# A second each, on data that is generated or embedded.
-QUICK = ["help_lstm", "clusters_linear"]
+# A second, on data that is generated.
+QUICK = ["clusters_linear"]
 
 
 @pytest.mark.slow

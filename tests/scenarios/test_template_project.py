@@ -314,13 +314,14 @@ hydra:
 }
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("lightning")
+    place = tmp_path_factory.mktemp("project")
     for name, text in FILES.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text.lstrip("\n"), encoding="utf-8")
-    return tmp_path
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_text(text.lstrip("\n"), encoding="utf-8")
+    return place
 
 
 def command(*words: str) -> list[str]:
@@ -335,26 +336,31 @@ def results(project: Path) -> list[dict[str, object]]:
     return [json.loads(path.read_text()) for path in sorted((project / "logs/runs").rglob("result.json"))]
 
 
-@pytest.mark.slow
-def test_it_trains_with_its_own_callbacks_and_loggers(project: Path) -> None:
-    done = run(project, "experiment=example", "logger=csv")
+WORDS = ["experiment=example", "logger=csv", "checkpoint.every_seconds=0"]
+
+
+@pytest.fixture(scope="module")
+def whole(project: Path) -> Path:
+    """A run of its experiment."""
+    done = run(project, *WORDS, "hydra.run.dir=whole")
     assert done.returncode == 0, done.stderr
-    (result,) = results(project)
+    return project / "whole"
+
+
+@pytest.mark.slow
+def test_it_trains_with_its_own_callbacks_and_loggers(whole: Path) -> None:
+    result = json.loads((whole / "result.json").read_text())
     metrics = result["metrics"]
-    assert metrics["val/acc_best"] >= metrics["val/acc"] > 0.5 and metrics["test/acc"] > 0.5  # type: ignore[index]
-    assert result["seed"] == 12345 and len(result["history"]["val/acc"]) == 6  # type: ignore[index,arg-type]
-    directory = Path(str(result["directory"]))
-    assert list((directory / "their_checkpoints").glob("epoch_*.ckpt")) and list(
-        directory.rglob("metrics.csv")
-    )
+    assert metrics["val/acc_best"] >= metrics["val/acc"] > 0.5 and metrics["test/acc"] > 0.5
+    assert result["seed"] == 12345 and len(result["history"]["val/acc"]) == 6
+    assert list((whole / "their_checkpoints").glob("epoch_*.ckpt")) and list(whole.rglob("metrics.csv"))
 
 
 @pytest.mark.slow
 @pytest.mark.faults
 @pytest.mark.timeout(600)
-def test_killed_it_goes_on_with_the_same_bits(project: Path) -> None:
-    words = ["experiment=example", "checkpoint.every_seconds=0", "resume=auto"]
-    assert run(project, *words, "hydra.run.dir=whole").returncode == 0
+def test_killed_it_goes_on_with_the_same_bits(project: Path, whole: Path) -> None:
+    words = [*WORDS, "resume=auto"]
     environment = {**os.environ, "WAITS_AT": str(project / "waits")}
     process = subprocess.Popen(command(*words), cwd=project, env=environment, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 250
@@ -366,11 +372,11 @@ def test_killed_it_goes_on_with_the_same_bits(project: Path) -> None:
     done = run(project, *words)
     assert done.returncode == 0, done.stderr
     (resumed,) = results(project)
-    whole = json.loads((project / "whole/result.json").read_text())
-    assert resumed["history"]["train/loss"] == whole["history"]["train/loss"]  # type: ignore[index]
+    expected = json.loads((whole / "result.json").read_text())
+    assert resumed["history"]["train/loss"] == expected["history"]["train/loss"]  # type: ignore[index]
     first, second = (
         load_checkpoint(Path(place) / "checkpoints/last.ckpt")["state_dict"]
-        for place in (project / "whole", str(resumed["directory"]))
+        for place in (whole, str(resumed["directory"]))
     )
     assert all(torch.equal(first[name], second[name]) for name in first)
 

@@ -32,6 +32,7 @@ def test_a_loss_that_never_falls_gets_no_suggestion() -> None:
     assert task.suggest([0.1], [1.0]) is None
 
 
+@pytest.mark.drawn
 def test_a_range_test_of_an_experiment(tmp_path: Path, command: Command) -> None:
     small = ["task.steps=80", "optimizer=sgd", "trainer.accelerator=cpu"]
     cfg = command("task=find_lr", "+experiment=digits_linear", *small)

@@ -78,8 +78,14 @@ def last_state(result: RunResult) -> dict[str, Any]:
     return state
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("key", KEYS)
+# An epoch of one batch is a case of its own for what counts batches.
+COUNTS_BATCHES = [
+    key for key in KEYS if "batch" in key or key in ("val_check_interval", "steps_per_call", "fast_dev_run")
+]
+CASES = [*((key, "five batches") for key in KEYS), *((key, "one batch") for key in COUNTS_BATCHES)]
+
+
+@pytest.mark.parametrize(("key", "size"), CASES)
 def test_an_extreme_value_trains_or_is_refused_by_name(
     key: str, size: str, composed: DictConfig, tmp_path: Path
 ) -> None:

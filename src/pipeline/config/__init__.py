@@ -3,7 +3,8 @@
 The parts: ``loading`` composes, ``checks`` refuses what cannot work before anything is built (``hydra_part`` what Hydra
 would act on, ``together`` what goes wrong side by side, ``options`` knows what the shipped files set), ``allowlist``
 decides which classes a configuration may name and builds them, ``allowing`` reads what the user allows beyond that,
-``rules`` says which values a setting may have, ``signatures`` which arguments a class takes, ``resolvers`` holds what
+``rules`` has the kinds of ranges, ``keys`` and ``arguments`` say which one a setting has, ``signatures`` which
+arguments a class takes, ``resolvers`` holds what
 ``${...}`` may do, ``overview`` writes ``--help``. Each is imported when it is used, so that help and errors answer at
 once.
 """

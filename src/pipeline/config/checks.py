@@ -14,12 +14,13 @@ from pipeline.config import template
 from pipeline.config.allowlist import NODE_KEYS, check_name, check_shape, resolve, settings_of
 from pipeline.config.devices import check_devices
 from pipeline.config.hydra_part import LOGGING_CLASSES, check_hydra
+from pipeline.config.keys import rules_for
 from pipeline.config.masking import holds_secret, mask
 from pipeline.config.nearest import suggest
 from pipeline.config.omegaconf_inside import children, is_reference, written
 from pipeline.config.options import merged_file, shipped_file, shipped_settings
 from pipeline.config.plain import MISSING, Path, dotted, leaves, resolved
-from pipeline.config.rules import complaint
+from pipeline.config.rules import Rule, complaint
 from pipeline.config.shipped import config_directory
 from pipeline.config.signatures import argument_names, check_arguments
 from pipeline.config.together import check_together
@@ -59,9 +60,9 @@ def check(cfg: DictConfig, *, sweep: bool = False, for_this_machine: bool = True
     _check_targets(plain, ())
     if "hydra" in plain:
         check_hydra(plain["hydra"], sweep)
-    foreign = {section for section in _OUR_KEYS if _is_foreign(section, plain.get(section))}
-    for path, value in leaves(plain, ()):
-        _check_value(dotted(path), value, ruled=path[0] not in foreign)
+    rule_for = rules_for(plain)
+    for path, value in leaves(plain, (), rule_for):
+        _check_value(dotted(path), value, rule_for(dotted(path)))
     _check_keys(plain)
     if not sweep:
         _check_missing({key: value for key, value in plain.items() if key != "hydra"}, ())
@@ -302,14 +303,8 @@ def _check_missing(value: Any, path: Path) -> None:
             raise UserError(f"{key} is not given: add {key}=VALUE to the command line")
 
 
-def _is_foreign(section: str, node: Any) -> bool:
-    """Whether a section's settings go to a class of someone else's, which the table of rules is not about."""
-    target = node.get("_target_") if isinstance(node, dict) else None
-    return isinstance(target, str) and not target.startswith(("pipeline.", "torch.optim."))
-
-
-def _check_value(key: str, value: Any, *, ruled: bool) -> None:
-    if ruled and value != MISSING and (message := complaint(key, value)):
+def _check_value(key: str, value: Any, rule: Rule | None) -> None:
+    if value != MISSING and (message := complaint(key, value, rule)):
         raise UserError(message)
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{key}={value}: expected a finite number")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from omegaconf import Container, DictConfig, Node
@@ -10,7 +10,7 @@ from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseExce
 
 from pipeline.config.omegaconf_inside import children, is_missing, is_null, is_reference, written
 from pipeline.config.resolvers import refusal
-from pipeline.config.rules import complaint
+from pipeline.config.rules import Rule
 from pipeline.errors import UserError
 
 Path = tuple[str | int, ...]
@@ -48,18 +48,21 @@ def _value(node: Container, key: Any, child: Node, path: Path) -> Any:
     return resolved(child, path) if isinstance(child, Container) else written(child)
 
 
-def leaves(value: Any, path: Path) -> Iterator[tuple[Path, Any]]:
-    """Every value that a rule can be about: scalars, lists as a whole, mappings where a rule expects none."""
+def leaves(
+    value: Any, path: Path, rule_for: Callable[[str], Rule | None] | None = None
+) -> Iterator[tuple[Path, Any]]:
+    """Every value that a rule can be about: scalars, lists as a whole, mappings that a rule of ``rule_for`` refuses."""
     if isinstance(value, dict) and (value or not path):
-        if path and complaint(dotted(path), value) and "_target_" not in value:
+        rule = rule_for(dotted(path)) if rule_for and path and "_target_" not in value else None
+        if rule and not rule.holds(value):
             yield path, value
         for key, inner in value.items():
-            yield from leaves(inner, (*path, key))
+            yield from leaves(inner, (*path, key), rule_for)
     elif isinstance(value, list):
         yield path, value
         for position, inner in enumerate(value):
             if isinstance(inner, dict | list):
-                yield from leaves(inner, (*path, position))
+                yield from leaves(inner, (*path, position), rule_for)
     else:
         yield path, value
 

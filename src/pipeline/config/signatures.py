@@ -80,7 +80,7 @@ def unexpected(error: Exception, settings: Collection[str], target: Any, key: st
 
 def argument_names(target: Any) -> set[str]:
     """The names of the arguments of a class or function, with those of bases where ``**kwargs`` may lead there."""
-    return {p.name for function in _called(target) for p in _parameters(function) if p.kind in _BY_NAME} - {
+    return {p.name for function in called(target) for p in _parameters(function) if p.kind in _BY_NAME} - {
         "self"
     }
 
@@ -88,11 +88,18 @@ def argument_names(target: Any) -> set[str]:
 def rules_of(target: Any) -> dict[str, Rule]:
     """The rules on the arguments of a class or function, and of the bases to which it hands others on."""
     rules: dict[str, Rule] = {}
-    for function in _called(target):
-        for name, annotation in inspect.get_annotations(function).items():
-            for beside in _metadata(function, annotation) if "Annotated" in str(annotation) else ():
-                if isinstance(beside, Rule):
-                    rules.setdefault(name, beside)
+    for function in called(target):
+        rules = rules_on(function) | rules
+    return rules
+
+
+def rules_on(function: Callable[..., Any]) -> dict[str, Rule]:
+    """The rules on the arguments of one function."""
+    rules: dict[str, Rule] = {}
+    for name, annotation in inspect.get_annotations(function).items():
+        for beside in _metadata(function, annotation) if "Annotated" in str(annotation) else ():
+            if isinstance(beside, Rule):
+                rules.setdefault(name, beside)
     return rules
 
 
@@ -116,7 +123,7 @@ def _parameters(target: Any) -> list[Parameter]:
         return []
 
 
-def _called(target: Any) -> Iterator[Callable[..., Any]]:
+def called(target: Any) -> Iterator[Callable[..., Any]]:
     """The function that a call begins with, and the constructors of bases as long as ``**kwargs`` may lead there."""
     constructors = (
         [vars(one).get("__init__") for one in target.__mro__] if inspect.isclass(target) else [target]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from pipeline.config.keys import STRATEGIES
 from pipeline.config.nearest import suggest
 from pipeline.config.plain import dotted, leaves
-from pipeline.config.rules import STRATEGIES
 from pipeline.errors import UserError
 
 # How long to train, and what is expected of it beside its rule: 0 would be a run that trains nothing.

@@ -31,6 +31,7 @@ from pipeline.runs.finished import (
     open_store,
 )
 from pipeline.runs.handover import METRICS, MODEL
+from pipeline.runs.verdicts import verdicts_of
 
 if TYPE_CHECKING:
     from pipeline.data.core.module import DataModule
@@ -66,6 +67,8 @@ def evaluate(cfg: DictConfig, other_data: bool = False) -> dict[str, Any]:
         data, split = other_data_of(cfg, own, predictor)
     outputs = outputs_on(predictor.module, loader_of(data, split), finished.cfg)
     result = _figures(outputs, finished, own, other_data)
+    if "baseline" in result:
+        result["verdict"] = _verdict(outputs, own, result["baseline"], finished.cfg)
     if other_data:
         result["drift"] = drifted(own, split, outputs, predictor, finished.cfg)
     if cfg.task.get("calibrate"):
@@ -118,7 +121,7 @@ def _written(result: dict[str, Any], outputs: Outputs, directory: Path) -> list[
     metrics = {
         **{f"test/{name}": value for name, value in plain["metrics"].items()},
         "interval": {key: interval[key] for key in ("low", "high")},
-        **({"baseline": plain["baseline"]} if "baseline" in plain else {}),
+        **{key: plain[key] for key in ("baseline", "verdict") if plain.get(key)},
         **{key: plain[key] for key in ("calibration", "shift") if plain.get(key)},
     }
     files = [
@@ -183,6 +186,29 @@ def _figures(outputs: Outputs, finished: FinishedRun, own: DataModule, other_dat
     else:
         result["calibration"] = {}
     return result
+
+
+def _verdict(
+    outputs: Outputs, own: DataModule, baseline: dict[str, float], cfg: DictConfig
+) -> dict[str, Any] | None:
+    """What the answers on the test split say of the model beside common sense, if its training had come to an end.
+
+    None where the two have no metric in common.
+    """
+    validated = None
+    if own.validation is not None and len(own.validation):
+        # As a run's own verdict: what two splits disagree on is no gain.
+        found = outputs_on(outputs.model, loader_of(own, own.validation), cfg)
+        validated = found.logits, found.targets
+    entries = verdicts_of(
+        own,
+        outputs.model,
+        {f"test/{name}": value for name, value in outputs.metrics().items()},
+        {"name": next(iter(own.baselines())), **{f"test/{name}": value for name, value in baseline.items()}},
+        (outputs.logits, outputs.targets),
+        validated,
+    )
+    return entries[0] if entries else None
 
 
 def per_class(

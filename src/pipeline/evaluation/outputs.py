@@ -15,8 +15,9 @@ from torch import Tensor
 
 from pipeline.data.core.splits import Rows
 from pipeline.errors import UserError
-from pipeline.evaluation.statistics import Interval, PairedTest, bootstrap_mean, compare_hits, compare_values
+from pipeline.evaluation.statistics import PairedTest, bootstrap_mean, compare_hits, compare_values
 from pipeline.models.base import BaseModule
+from pipeline.training.gains import Interval
 from pipeline.training.judging import judged_of, known_of, values_of
 
 if TYPE_CHECKING:

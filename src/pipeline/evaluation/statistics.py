@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.training.gains import Interval
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -16,25 +18,6 @@ if TYPE_CHECKING:
 RESAMPLES = 2000
 FEW = 16
 """Most distinct values that are resampled by drawing how often each occurs."""
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A value with its confidence interval.
-
-    Args:
-        value: The estimate; NaN where there were no samples.
-        low, high: Ends of the interval.
-        confidence: Share of such intervals that hold the true value.
-    """
-
-    value: float
-    low: float
-    high: float
-    confidence: float = 0.95
-
-    def __str__(self) -> str:
-        return f"{self.value:.4f} ({self.confidence:.0%} interval {self.low:.4f} to {self.high:.4f})"
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipeline.config import resolve
 from pipeline.data.core.module import DataModule
 from pipeline.data.tables.table import TableData
 from pipeline.errors import Diverged, UserError
@@ -26,10 +27,11 @@ from pipeline.ladder.rungs import Rung
 from pipeline.models.base import BaseModule
 from pipeline.models.blend import Blend, greedy_weights
 from pipeline.models.settled import Settled
-from pipeline.models.trees import Trees
+from pipeline.models.trees import Forest, Trees
 from pipeline.runs import beside
 from pipeline.runs.alone import fit_alone
 from pipeline.runs.plan import RunPlan, plan_of
+from pipeline.training.at_once import at_once_with
 
 log = logging.getLogger(__name__)
 
@@ -202,29 +204,29 @@ def seconds_of_folds(rung: Rung, folds: int, least: bool = False) -> float:
     """
     assert rung.cfg is not None and rung.result is not None
     plan, seconds = plan_of(rung.cfg), seconds_of_fit(rung)
-    kind = kind_of(plan)
-    if kind == "Forest":
+    cls = _class_of(plan)
+    if cls is Forest:
         # Its trees are shared out to the folds, and every core grew them before.
         return folds * seconds * _trees_of_a_fold(plan, folds) / int(plan.model["n_estimators"])
     if least and _shortenable(plan):
         seconds *= _SHORTEST
-    busy = kind in GROWN and int(rung.result.data.get("train") or 0) > _MANY_ROWS
+    busy = (
+        isinstance(cls, type)
+        and issubclass(cls, Trees)
+        and int(rung.result.data.get("train") or 0) > _MANY_ROWS
+    )
     workers = beside.at_once()
     return folds * seconds * (1.0 if busy or workers == 1 else _BESIDE / workers)
 
 
-GROWN = ("Forest", "Boosting", "CatBoost")
-
-
-def kind_of(plan: RunPlan) -> str:
-    """The plain name of a plan's class of models."""
-    return str(plan.model["_target_"]).rpartition(".")[2]
-
-
 def _shortenable(plan: RunPlan) -> bool:
     """Whether the plan is of a model that is trained in steps, to the end of so many epochs."""
-    at_once = kind_of(plan) in GROWN or plan.model.get("solver") == "exact"
+    at_once = at_once_with(_class_of(plan), plan.model)
     return not at_once and isinstance(plan.fit.trainer.get("max_epochs"), int)
+
+
+def _class_of(plan: RunPlan) -> Any:
+    return resolve(plan.model["_target_"])
 
 
 def _trees_of_a_fold(plan: RunPlan, folds: int) -> int:
@@ -239,7 +241,7 @@ def _of_a_fold(plan: RunPlan, folds: int, seconds: float, usual: float) -> RunPl
     if _shortenable(plan) and seconds < _EASILY * usual:
         epochs = max(1, int(plan.fit.trainer["max_epochs"] * seconds / (_EASILY * usual)))
         plan = plan.changed(trainer={"max_epochs": epochs})
-    if kind_of(plan) == "Forest":
+    if _class_of(plan) is Forest:
         plan = replace(plan, model={**plan.model, "n_estimators": _trees_of_a_fold(plan, folds)})
     return plan if seconds > 4 * usual else plan.changed(trainer={"max_time": in_full(seconds)})
 
@@ -247,19 +249,17 @@ def _of_a_fold(plan: RunPlan, folds: int, seconds: float, usual: float) -> RunPl
 def _fixed(plan: RunPlan, bag: Bag) -> RunPlan | None:
     """The plan of a fit to all rows at once, where nothing is held out to stop it; None for models that need that."""
     assert bag.rung.result is not None
-    kind = kind_of(plan)
-    settings: dict[str, Any] = {}
-    if kind == "Linear" and plan.model.get("solver") == "exact":
-        settings = {"alpha": bag.rung.result.model["alpha"]}
-    elif kind in ("Boosting", "CatBoost") and len(bag.models) < _ENOUGH_FOLDS:
-        # As many trees as the folds' own, and more, since more rows bear more.
-        each = [model for model in bag.models if isinstance(model, Trees)]
-        rounds = [len(model.root) / (model.spec.outputs if len(model.output) else 1) for model in each]
-        grown = len(bag.models) / (len(bag.models) - 1)
-        settings = {"n_estimators": max(1, round(grown * sum(rounds) / len(rounds)))}
-    elif kind != "Forest":
+    boosted = [one for one in bag.models if isinstance(one, Trees) and not isinstance(one, Forest)]
+    rounds = None
+    if boosted and len(bag.models) >= _ENOUGH_FOLDS:
         return None
-    return replace(plan, model={**plan.model, **settings})
+    if boosted:
+        # As many trees as the folds' own, and more, since more rows bear more.
+        grown = len(bag.models) / (len(bag.models) - 1)
+        trees = [len(one.root) / (one.spec.outputs if len(one.output) else 1) for one in boosted]
+        rounds = max(1, round(grown * sum(trees) / len(trees)))
+    kept = bag.models[0].kept(plan.model, bag.rung.result.model, rounds)
+    return None if kept is None else replace(plan, model={**plan.model, **kept})
 
 
 def _final(bag: Bag, data: TableData, left: Callable[[], float]) -> list[BaseModule]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from pipeline.config import resolve
 from pipeline.data.tables.table import TableData
 from pipeline.data.text.documents import Documents
 from pipeline.errors import Diverged, UserError
@@ -28,6 +29,7 @@ from pipeline.ladder.pace import epochs_within, seconds_for
 from pipeline.ladder.registering import register
 from pipeline.ladder.rungs import Climb, Rung, judge
 from pipeline.ladder.testing import answers_of, read_test
+from pipeline.models.base import BaseModule
 from pipeline.models.settled import Settled
 from pipeline.runs.finished import data_of
 from pipeline.runs.hooks import Hooks
@@ -340,14 +342,11 @@ def _retrain(cfg: DictConfig, climb: Climb, directory: Path, parent: AnyRun, bud
 def _kept_length(chosen: Rung) -> list[str]:
     """What validation data decided of a model that is fitted at once: it is kept where nothing is held out any more."""
     assert chosen.cfg is not None and chosen.result is not None
-    target = str(chosen.cfg.model.get("_target_"))
-    if target.endswith((".Boosting", ".CatBoost")):
-        return [f"model.n_estimators={chosen.result.best_epoch}"]
-    if target.endswith(".Linear") and chosen.cfg.model.get("solver") == "exact":
-        return [f"model.alpha={chosen.result.model['alpha']}"]
-    if target.endswith(".Forest"):
-        return [f"model.n_estimators={chosen.cfg.model.n_estimators}"]
-    return []
+    cls, result = resolve(chosen.cfg.model["_target_"]), chosen.result
+    if not (isinstance(cls, type) and issubclass(cls, BaseModule)):
+        return []
+    kept = cls.kept(chosen.cfg.model, result.model, result.best_epoch) or {}
+    return [f"model.{name}={value}" for name, value in kept.items()]
 
 
 def _record(climb: Climb, cfg: DictConfig, directory: Path, parent: AnyRun) -> None:

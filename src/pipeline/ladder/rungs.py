@@ -11,10 +11,10 @@ import numpy as np
 from omegaconf import DictConfig
 
 from pipeline.evaluation.outputs import paired_values
-from pipeline.evaluation.statistics import Interval, PairedTest
+from pipeline.evaluation.statistics import PairedTest
 from pipeline.metrics import difference_in_words, higher_is_better, unit_of
 from pipeline.runs.result import RunResult
-from pipeline.training.gains import Sampled, gain_of
+from pipeline.training.gains import Interval, Sampled, gain_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from itertools import chain
-from typing import Any, cast
+from typing import Annotated, Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from pipeline.data.core.splits import Rows
 from pipeline.errors import UserError
 from pipeline.models.objective import Objective
 from pipeline.models.settled import Settled
+from pipeline.settings import LOSS, NOT_NEGATIVE, Text
 
 State = Any
 """What a recurrent model carries from batch to batch: a tensor, a tuple of tensors, or None."""
@@ -51,6 +52,10 @@ class BaseModule(nn.Module):
     differentiable = True
     """Whether the outputs have a gradient with respect to the inputs."""
 
+    at_once: ClassVar[Mapping[str, Any] | None] = None
+    """Settings with which a model of this class is fitted in a way of its own, not trained in steps: none for always;
+    None where it is always trained in steps."""
+
     uses_weights_once = False
     """Whether a sample meets every weight once, so that a step's work follows from parameters and batch size."""
 
@@ -66,10 +71,12 @@ class BaseModule(nn.Module):
     def __init__(
         self,
         spec: Spec | dict[str, Any],
-        loss: str | Mapping[str, Any] = "auto",
-        l1: float = 0.0,
-        l2: float = 0.0,
-        initializer: str = "default",
+        loss: Annotated[str | Mapping[str, Any], LOSS] = "auto",
+        l1: Annotated[float, NOT_NEGATIVE] = 0.0,
+        l2: Annotated[float, NOT_NEGATIVE] = 0.0,
+        initializer: Annotated[
+            str, Text("the name of an initializer, like he_normal", null=True)
+        ] = "default",
         initializer_std: float = 0.05,
         start: dict[str, Any] | None = None,
     ) -> None:
@@ -97,6 +104,19 @@ class BaseModule(nn.Module):
             settings: The other arguments.
         """
         return {}
+
+    @classmethod
+    def kept(
+        cls, settings: Mapping[str, Any], facts: Mapping[str, Any], rounds: int | None
+    ) -> dict[str, Any] | None:
+        """The settings of a fit to all rows, after one in which validation rows decided; None where it needs those.
+
+        Args:
+            settings: Settings of the fit that had validation rows.
+            facts: What its result says of the model.
+            rounds: Number of rounds that it kept; None where validation rows did not decide.
+        """
+        return None
 
     @property
     def device(self) -> torch.device:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from pipeline.errors import UserError
 from pipeline.models.base import BaseModule
 from pipeline.models.layers import BatchNorm2d, output_layer
 from pipeline.models.layers import activation as make_activation
+from pipeline.settings import BELOW_ONE, Flag, Number, Text
 
 
 class CNN(BaseModule):
@@ -34,12 +35,12 @@ class CNN(BaseModule):
     def __init__(
         self,
         spec: Spec | dict[str, Any],
-        channels: Sequence[int] = (32, 64),
-        kernel_size: int = 5,
-        hidden_units: int = 1024,
-        dropout: float = 0.4,
-        activation: str = "relu",
-        batch_norm: bool = False,
+        channels: Annotated[Sequence[int], Number(1, whole=True, many=True)] = (32, 64),
+        kernel_size: Annotated[int, Number(1, whole=True, many=True)] = 5,
+        hidden_units: Annotated[int, Number(1, whole=True, many=True, null=True)] = 1024,
+        dropout: Annotated[float, BELOW_ONE] = 0.4,
+        activation: Annotated[str, Text("the name of an activation, like relu")] = "relu",
+        batch_norm: Annotated[bool, Flag()] = False,
         **shared: Any,
     ) -> None:
         super().__init__(spec, **shared)

@@ -11,7 +11,7 @@ from pipeline.data.core.spec import Spec
 from pipeline.errors import UserError
 from pipeline.models.base import BaseModule
 from pipeline.models.layers import output_layer
-from pipeline.settings import Number
+from pipeline.settings import PATH_OR_NULL, Number
 
 _MULTIPLIER = 1_000_003
 """A prime: what runs hash to hardly depends on the number of buckets."""
@@ -40,7 +40,7 @@ class FastText(BaseModule):
         ngrams: Annotated[int, Number(1, 5, whole=True)] = 2,
         buckets: Annotated[int, Number(1, whole=True)] = 200_000,
         dropout: float = 0.0,
-        vectors: str | None = None,
+        vectors: Annotated[str | None, PATH_OR_NULL] = None,
         **shared: Any,
     ) -> None:
         super().__init__(spec, **shared)

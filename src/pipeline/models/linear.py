@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from pipeline.errors import UserError
 from pipeline.models.base import BaseModule
 from pipeline.models.layers import output_layer
 from pipeline.models.mlp import flat_inputs
-from pipeline.settings import Number, Word
+from pipeline.settings import BELOW_ONE, Number, Word
 
 
 class Linear(BaseModule):
@@ -32,11 +33,12 @@ class Linear(BaseModule):
     """
 
     uses_weights_once = True
+    at_once: ClassVar[Mapping[str, Any] | None] = {"solver": "exact"}
 
     def __init__(
         self,
         spec: Spec | dict[str, Any],
-        dropout: float = 0.0,
+        dropout: Annotated[float, BELOW_ONE] = 0.0,
         solver: Annotated[str, Word(("gradient", "exact"))] = "gradient",
         alpha: Annotated[float | str, Number(0, words=("auto",))] = "auto",
         **shared: Any,
@@ -67,6 +69,12 @@ class Linear(BaseModule):
     def of_words(self) -> bool:
         """Whether the input is the ids of words, one prediction a text."""
         return self.spec.input == "tokens" and not self.spec.per_step
+
+    @classmethod
+    def kept(
+        cls, settings: Mapping[str, Any], facts: Mapping[str, Any], rounds: int | None
+    ) -> dict[str, Any] | None:
+        return {"alpha": facts["alpha"]} if settings.get("solver") == "exact" else None
 
     def forward(self, x: Tensor) -> Tensor:
         if self.of_words:

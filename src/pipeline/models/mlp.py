@@ -13,7 +13,7 @@ from pipeline.errors import UserError
 from pipeline.models.base import BaseModule
 from pipeline.models.layers import BatchNorm1d, output_layer, widths
 from pipeline.models.layers import activation as make_activation
-from pipeline.settings import Number
+from pipeline.settings import BELOW_ONE, COUNT_OR_NULL, Flag, Number, Text
 
 
 class MLP(BaseModule):
@@ -34,11 +34,11 @@ class MLP(BaseModule):
     def __init__(
         self,
         spec: Spec | dict[str, Any],
-        hidden_units: int | Sequence[int] = (64, 64),
-        layers: Annotated[int | None, Number(1, whole=True, null=True)] = None,
-        dropout: float = 0.0,
-        activation: str = "relu",
-        batch_norm: bool = False,
+        hidden_units: Annotated[int | Sequence[int], Number(1, whole=True, many=True, null=True)] = (64, 64),
+        layers: Annotated[int | None, COUNT_OR_NULL] = None,
+        dropout: Annotated[float, BELOW_ONE] = 0.0,
+        activation: Annotated[str, Text("the name of an activation, like relu")] = "relu",
+        batch_norm: Annotated[bool, Flag()] = False,
         **shared: Any,
     ) -> None:
         super().__init__(spec, **shared)

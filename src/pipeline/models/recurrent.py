@@ -13,7 +13,7 @@ from pipeline.data.core.spec import Spec
 from pipeline.errors import UserError
 from pipeline.models.base import BaseModule, State
 from pipeline.models.layers import needs_steps, output_layer
-from pipeline.settings import Number
+from pipeline.settings import BELOW_ONE, COUNT, COUNT_OR_NULL, PATH_OR_NULL, Flag, Number
 
 CELLS: dict[str, Callable[..., nn.RNNBase]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 
@@ -41,13 +41,13 @@ class Recurrent(BaseModule):
         self,
         spec: Spec | dict[str, Any],
         cell: str = "lstm",
-        hidden_units: int = 128,
-        layers: Annotated[int, Number(1, whole=True)] = 1,
-        embedding: int | None = None,
-        dropout: float = 0.0,
+        hidden_units: Annotated[int, Number(1, whole=True, many=True, null=True)] = 128,
+        layers: Annotated[int, COUNT] = 1,
+        embedding: Annotated[int | None, COUNT_OR_NULL] = None,
+        dropout: Annotated[float, BELOW_ONE] = 0.0,
         pack: bool = False,
-        bidirectional: bool = False,
-        vectors: str | None = None,
+        bidirectional: Annotated[bool, Flag()] = False,
+        vectors: Annotated[str | None, PATH_OR_NULL] = None,
         **shared: Any,
     ) -> None:
         super().__init__(spec, **shared)

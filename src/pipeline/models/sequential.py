@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from pipeline.data.core.spec import Spec
 from pipeline.errors import UserError
 from pipeline.models import layers as own
 from pipeline.models.base import BaseModule
+from pipeline.settings import Layers
 
 _SIZES = {
     "in_features": -1,
@@ -49,7 +50,7 @@ class Sequential(BaseModule):
     def __init__(
         self,
         spec: Spec | dict[str, Any],
-        layers: Sequence[str | Mapping[str, Any]] = ({"linear": 64}, "relu"),
+        layers: Annotated[Sequence[str | Mapping[str, Any]], Layers()] = ({"linear": 64}, "relu"),
         **shared: Any,
     ) -> None:
         super().__init__(spec, **shared)

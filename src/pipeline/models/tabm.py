@@ -20,7 +20,7 @@ from pipeline.data.core.spec import Spec
 from pipeline.data.core.splits import Rows
 from pipeline.errors import UserError
 from pipeline.models.base import BaseModule
-from pipeline.settings import Number
+from pipeline.settings import LOSS, NOT_NEGATIVE, Number
 
 _ROWS = 50_000
 """Training rows at most that the bins' edges are read from: quantiles of more come to the same."""
@@ -67,9 +67,9 @@ class TabM(BaseModule):
         bins: Annotated[int, Number(0, whole=True)] = 32,
         embedding: Annotated[int, Number(1, whole=True)] = 12,
         learnt: dict[str, Any] | None = None,
-        loss: str = "auto",
-        l1: float = 0.0,
-        l2: float = 0.0,
+        loss: Annotated[str, LOSS] = "auto",
+        l1: Annotated[float, NOT_NEGATIVE] = 0.0,
+        l2: Annotated[float, NOT_NEGATIVE] = 0.0,
     ) -> None:
         super().__init__(spec, loss, l1, l2)
         if self.spec.per_step or self.spec.input != "vector":

@@ -6,8 +6,9 @@ and compared as all models are, and the library that grew them is not needed to 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from pipeline.data.core.spec import Spec
 from pipeline.errors import UserError
 from pipeline.models.base import BaseModule
 from pipeline.models.mlp import flat_inputs
-from pipeline.settings import Number, Word
+from pipeline.settings import LOSS, Flag, Number, Word
 
 _BUFFERS = ("feature", "threshold", "child", "value", "root", "output", "start_value", "columns")
 _LEAST_PROBABILITY = 1e-4
@@ -71,12 +72,19 @@ class Trees(BaseModule):
     steps: Tensor
 
     differentiable = False
+    at_once: ClassVar[Mapping[str, Any] | None] = {}
 
     one_hot_up_to = 0
     """Categories of a column up to which trees may compare each of them beside their order."""
 
     mean_of_probabilities = False
     """Whether leaves hold probabilities, whose mean is the answer, instead of logits, which are added up."""
+
+    @classmethod
+    def kept(
+        cls, settings: Mapping[str, Any], facts: Mapping[str, Any], rounds: int | None
+    ) -> dict[str, Any] | None:
+        return {"n_estimators": rounds or settings["n_estimators"]}
 
     def __init__(self, spec: Spec | dict[str, Any], loss: str = "auto") -> None:
         super().__init__(spec, loss)
@@ -177,11 +185,17 @@ class Forest(Trees):
         max_features: Annotated[float | str, Number(0, 1, above=True, words=("auto",))] = "auto",
         min_samples_leaf: Annotated[int | str, Number(1, whole=True, words=("auto",))] = "auto",
         max_depth: Annotated[int | None, Number(1, whole=True, null=True)] = None,
-        loss: str = "auto",
+        loss: Annotated[str, LOSS] = "auto",
     ) -> None:
         super().__init__(spec, loss)
         self.n_estimators, self.max_features = n_estimators, max_features
         self.min_samples_leaf, self.max_depth = min_samples_leaf, max_depth
+
+    @classmethod
+    def kept(
+        cls, settings: Mapping[str, Any], facts: Mapping[str, Any], rounds: int | None
+    ) -> dict[str, Any] | None:
+        return {"n_estimators": settings["n_estimators"]}
 
 
 class Boosting(Trees):
@@ -217,10 +231,10 @@ class Boosting(Trees):
         subsample: Annotated[float, Number(0, 1, above=True)] = 0.8,
         colsample_bytree: Annotated[float, Number(0, 1, above=True)] = 0.8,
         reg_lambda: Annotated[float, Number(0)] = 1.0,
-        extra_trees: bool = False,
+        extra_trees: Annotated[bool, Flag()] = False,
         early_stopping_rounds: Annotated[int, Number(1, whole=True)] = 100,
         library: Annotated[str, Word(("auto", "lightgbm", "scikit-learn"))] = "auto",
-        loss: str = "auto",
+        loss: Annotated[str, LOSS] = "auto",
     ) -> None:
         super().__init__(spec, loss)
         self.n_estimators, self.learning_rate, self.num_leaves = n_estimators, learning_rate, num_leaves
@@ -255,7 +269,7 @@ class CatBoost(Trees):
         depth: Annotated[int, Number(1, 12, whole=True)] = 6,
         l2_leaf_reg: Annotated[float, Number(0)] = 3.0,
         early_stopping_rounds: Annotated[int, Number(1, whole=True)] = 100,
-        loss: str = "auto",
+        loss: Annotated[str, LOSS] = "auto",
     ) -> None:
         super().__init__(spec, loss)
         self.n_estimators, self.learning_rate, self.depth_of_trees = n_estimators, learning_rate, depth

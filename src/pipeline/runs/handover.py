@@ -75,6 +75,7 @@ def deliver(result: RunResult, cfg: DictConfig, directory: Path) -> None:
         "git_commit": result.git_commit,
         "data_digest": result.data.get("digest"),
         "parameters": result.model.get("parameters"),
+        "unfinished": result.unfinished,
         "seconds": result.seconds,
         _TIMED: result.samples_per_second,
         **{f"dvc_{name}": value for name, value in dvc_experiment().items()},

@@ -247,7 +247,7 @@ def _fit_and_test(
     if is_main_process():
         if hooks.baseline:
             _baseline(data, result, tested=tested)
-            result.verdicts = verdicts_of(data, model, result, answers, validated)
+            result.verdicts = verdicts_of(data, model, result.metrics, result.baseline, answers, validated)
         tracked.log_metrics(final_metrics(result))
         if hooks.reports:
             _report(fit, result, tracked, answers)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.metrics import find, higher_is_better, judged_by, without_deviations
+from pipeline.runs.describing import samples_in
 from pipeline.training.gains import Gain, Sampled, gain_of, gain_of_fits, gain_of_shares
 
 if TYPE_CHECKING:
@@ -61,7 +62,8 @@ class Verdict:
 def verdicts_of(
     data: DataModule,
     model: BaseModule,
-    result: RunResult,
+    metrics: dict[str, float],
+    baseline: dict[str, Any],
     tested: Answers | None,
     validated: Answers | None,
 ) -> list[dict[str, Any]]:
@@ -70,17 +72,19 @@ def verdicts_of(
     Args:
         data: The data, for the baselines' own answers.
         model: The trained model.
-        result: What the run came to, with its metrics and the baselines'.
+        metrics: Its metrics by name (``test/accuracy``).
+        baseline: Name and metrics of the baselines, as a run's result has them.
         tested: Outputs and targets of the test split; None where it was not read.
         validated: Those of the validation split; None where nothing is held out.
     """
     functions = data.baselines()
+    sizes = {name: samples_in(getattr(data, name)) for name in _SIZES.values()}
     found = []
-    for name, values in baselines_of(result.baseline).items():
-        split, metric = _judged(result.metrics, values)
+    for name, values in baselines_of(baseline).items():
+        split, metric = _judged(metrics, values)
         if metric is None:
             continue
-        own, other = result.metrics[f"{split}/{metric}"], values[f"{split}/{metric}"]
+        own, other = metrics[f"{split}/{metric}"], values[f"{split}/{metric}"]
         gain, why = None, ""
         heard = split == "train" or (split == "test" and data.test is data.train)
         if not heard:
@@ -92,7 +96,7 @@ def verdicts_of(
             ):
                 gain = gain_of(judged, len(data.train), on_validation if split == "test" else None)
         if gain is None:
-            gain, why = _from_figures(metric, own, other, split, result.data, heard)
+            gain, why = _from_figures(metric, own, other, split, sizes, heard)
         found.append(asdict(_verdict(name, split, metric, own, other, gain, why)))
     return found
 

@@ -17,7 +17,9 @@ from pipeline.evaluation.statistics import PairedTest, compare_hits, compare_val
 from pipeline.files import write_json
 from pipeline.metrics import higher_is_better, judged_by
 from pipeline.reports.html import Page
+from pipeline.reports.summary import verdict
 from pipeline.runs.handover import HISTORY, METRICS, Delivered, read_delivered, read_json
+from pipeline.runs.verdicts import unless_unfinished
 
 MODELS = {"train": "as configured", "sweep": "tuned by the sweep"}
 
@@ -79,14 +81,16 @@ def conclusion(candidates: list[Candidate], chosen: Candidate, metric: str) -> s
     )
     if low := chosen.tested.get("interval"):
         words += f" (95 % interval {low['low']:.4f} to {low['high']:.4f})"
-    beats = _gain(metric, sense, test) > 0
-    words += f"; common sense {sense:.4f}" + ("." if beats else ": the model does NOT beat it.")
+    words += f"; common sense {sense:.4f}."
+    if judged := chosen.tested.get("verdict"):
+        judged = unless_unfinished([judged], str(chosen.delivered.run.get("unfinished", "")))
+        words += f" {verdict({'verdicts': judged})[0]}"
     paired = _paired(candidates, metric)
     if paired is not None:
-        verdict = "significant" if paired.significant() else "not significant"
+        significant = "significant" if paired.significant() else "not significant"
         words += (
             f" Tuned against as configured, on the same test samples: {paired.difference.value:+.4f} "
-            f"({paired.method}, p = {paired.p_value:.2g}: {verdict})."
+            f"({paired.method}, p = {paired.p_value:.2g}: {significant})."
         )
     return words
 

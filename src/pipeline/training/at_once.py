@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,7 +51,13 @@ class Fitted:
 
 def fits_at_once(model: BaseModule) -> bool:
     """Whether a model is fitted in a way of its own, not trained in Lightning's steps."""
-    return isinstance(model, Trees | ByHand) or (isinstance(model, Linear) and model.solver == "exact")
+    return at_once_with(type(model), vars(model))
+
+
+def at_once_with(cls: Any, settings: Mapping[str, Any]) -> bool:
+    """:func:`fits_at_once` of a class that may be anybody's, and of the settings that it will be built with."""
+    needed = getattr(cls, "at_once", None)
+    return needed is not None and all(settings.get(name) == value for name, value in needed.items())
 
 
 def fit_at_once(fit: Fit) -> Fitted:

@@ -21,20 +21,33 @@ _DISAGREEMENT = 0.95
 
 
 @dataclass(frozen=True)
-class Gain:
-    """How much better one predictor is than another; below 0 it is worse.
+class Interval:
+    """A value with its confidence interval.
 
     Args:
-        value: The gain that was measured.
-        low, high: Ends of its interval; NaN where there are too few samples for one.
-        confidence: Share of such intervals that hold the gain of the kind of model on new samples.
-        error: Standard error that the interval is made of.
+        value: The estimate; NaN where there were no samples.
+        low, high: Ends of the interval; NaN where there are too few samples for one.
+        confidence: Share of such intervals that hold the true value.
     """
 
     value: float
     low: float
     high: float
     confidence: float = CONFIDENCE
+
+    def __str__(self) -> str:
+        return f"{self.value:.4f} ({self.confidence:.0%} interval {self.low:.4f} to {self.high:.4f})"
+
+
+@dataclass(frozen=True)
+class Gain(Interval):
+    """How much better one predictor is than another; below 0 it is worse.
+
+    Args:
+        error: Standard error that the interval is made of; the interval is to hold the gain of the kind of model on new
+            samples.
+    """
+
     error: float = math.nan
 
     @property

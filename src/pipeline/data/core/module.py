@@ -7,7 +7,7 @@ import hashlib
 import logging
 from abc import abstractmethod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 import pytorch_lightning as pl
@@ -20,6 +20,7 @@ from pipeline.data.core.spec import Spec
 from pipeline.data.core.splits import Augment, Rows
 from pipeline.data.core.splitting import at_least, drawn, fold_of
 from pipeline.errors import UserError
+from pipeline.settings import BELOW_ONE, COUNT, COUNT_OR_NULL, SEED, Flag, Number, Text, Word
 
 if TYPE_CHECKING:
     from pipeline.data.core.baselines import Baseline
@@ -71,21 +72,21 @@ class DataModule(pl.LightningDataModule):
     def __init__(
         self,
         name: str,
-        batch_size: int = 128,
-        eval_batch_size: int = 1024,
-        seed: int = 0,
-        shuffle: bool = True,
-        validation_fraction: float = 0.1,
-        folds: int | None = None,
-        fold: int | None = None,
-        fallback: str | None = None,
-        augment: str = "none",
-        balance: str = "none",
+        batch_size: Annotated[int, COUNT] = 128,
+        eval_batch_size: Annotated[int, COUNT] = 1024,
+        seed: Annotated[int, SEED] = 0,
+        shuffle: Annotated[bool, Flag()] = True,
+        validation_fraction: Annotated[float, BELOW_ONE] = 0.1,
+        folds: Annotated[int | None, Number(2, whole=True, null=True)] = None,
+        fold: Annotated[int | None, Number(0, whole=True, null=True)] = None,
+        fallback: Annotated[str | None, Text("the name of a stand-in", null=True)] = None,
+        augment: Annotated[str, Word(("none", "light", "strong"))] = "none",
+        balance: Annotated[str, Word(("none", "oversample", "class_weights"))] = "none",
         data_dir: str | Path = "data",
-        train_on_all: bool = False,
-        stand_in_steps: int | None = None,
-        calibrate: bool = False,
-        interval: float | None = None,
+        train_on_all: Annotated[bool, Flag()] = False,
+        stand_in_steps: Annotated[int | None, COUNT_OR_NULL] = None,
+        calibrate: Annotated[bool, Flag()] = False,
+        interval: Annotated[float | None, Number(0, 1, above=True, below=True, null=True)] = None,
         costs: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()

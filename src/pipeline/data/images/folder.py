@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from pipeline.data.images.encoders import ResizingImageEncoder
 from pipeline.data.images.layouts import TEST, VALIDATION, Listing, content_digest, listing, unpacked
 from pipeline.data.images.tabled import is_table, table_listing
 from pipeline.errors import UserError
+from pipeline.settings import BELOW_ONE, COLUMN, PATH_OR_NULL
 
 log = logging.getLogger(__name__)
 
@@ -59,15 +60,15 @@ class ImageFolder(DataModule):
     def __init__(
         self,
         name: str = "image_folder",
-        path: str | Path | None = None,
-        test_path: str | Path | None = None,
-        image: str | None = None,
-        target: str | None = None,
-        split_column: str | None = None,
+        path: Annotated[str | Path | None, PATH_OR_NULL] = None,
+        test_path: Annotated[str | Path | None, PATH_OR_NULL] = None,
+        image: Annotated[str | None, COLUMN] = None,
+        target: Annotated[str | None, COLUMN] = None,
+        split_column: Annotated[str | None, COLUMN] = None,
         image_size: int | Sequence[int] = 32,
         channels: int = 3,
         max_unreadable: float = 0.05,
-        test_fraction: float = 0.15,
+        test_fraction: Annotated[float, BELOW_ONE] = 0.15,
         **shared: Any,
     ) -> None:
         super().__init__(name=name, **shared)

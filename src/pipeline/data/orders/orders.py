@@ -17,7 +17,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from pipeline.data.core.spec import Spec
 from pipeline.data.core.splits import Rows, SparseRows
 from pipeline.data.core.splitting import first_of_last, stretch
 from pipeline.errors import UserError
+from pipeline.settings import BELOW_ONE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -296,7 +297,7 @@ class Orders(DataModule):
         orders: int = 40_000,
         customers: int = 800,
         areas: int = 6,
-        test_fraction: float = 0.15,
+        test_fraction: Annotated[float, BELOW_ONE] = 0.15,
         **shared: Any,
     ) -> None:
         super().__init__(name=name, **shared)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from pipeline.data.core.splits import Rows
 from pipeline.data.core.splitting import drawn
 from pipeline.data.sources import catalogue
 from pipeline.data.sources import finding as sources
+from pipeline.settings import BELOW_ONE
 
 if TYPE_CHECKING:
     from pipeline.data.core.baselines import Baseline
@@ -36,7 +37,9 @@ class Housing(DataModule):
 
     stand_ins = ("diabetes",)
 
-    def __init__(self, name: str = "boston_housing", test_fraction: float = 0.2, **shared: Any) -> None:
+    def __init__(
+        self, name: str = "boston_housing", test_fraction: Annotated[float, BELOW_ONE] = 0.2, **shared: Any
+    ) -> None:
         super().__init__(name=name, **shared)
         self.test_fraction = test_fraction
 

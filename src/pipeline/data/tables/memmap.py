@@ -15,7 +15,7 @@ import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ from pipeline.data.tables.files import TableFormat, read_batches
 from pipeline.data.tables.reading import Reading, read_as
 from pipeline.data.tables.values import Table, listed
 from pipeline.errors import UserError
+from pipeline.settings import BELOW_ONE, PATH_OR_NULL
 
 if TYPE_CHECKING:
     from pipeline.data.core.baselines import Baseline
@@ -61,8 +62,8 @@ class MemoryMapped(DataModule):
     def __init__(
         self,
         name: str = "memmap",
-        path: str | Path | None = None,
-        test_fraction: float = 0.02,
+        path: Annotated[str | Path | None, PATH_OR_NULL] = None,
+        test_fraction: Annotated[float, BELOW_ONE] = 0.02,
         block: int = BLOCK,
         target_unit: str = "",
         **shared: Any,

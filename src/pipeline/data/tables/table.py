@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from pipeline.data.tables.rows import TableRows
 from pipeline.data.tables.splits import LEFT_OUT, TEST, TRAIN, VALIDATION, SplitPlan, parts
 from pipeline.data.tables.values import Column, Table, is_text, listed
 from pipeline.errors import UserError
+from pipeline.settings import BELOW_ONE, COLUMN, COLUMNS, PATH_OR_NULL, Flag, FlagOrNull, Word
 
 if TYPE_CHECKING:
     from pipeline.data.core.baselines import Baseline
@@ -85,27 +86,27 @@ class TableData(DataModule):
     def __init__(
         self,
         name: str = "csv",
-        path: str | Path | None = None,
-        target: str | None = None,
+        path: Annotated[str | Path | None, PATH_OR_NULL] = None,
+        target: Annotated[str | None, COLUMN] = None,
         kind: str = "auto",
         format: str = "auto",
         delimiter: str | None = None,
         encoding: str = "utf-8",
         decimal: str = ".",
-        header: bool | None = None,
+        header: Annotated[bool | None, FlagOrNull()] = None,
         sheet: str | int | None = None,
         split: str = "fraction",
-        split_column: str | None = None,
+        split_column: Annotated[str | None, COLUMN] = None,
         test_from: str | None = None,
-        test_path: str | Path | None = None,
-        test_fraction: float = 0.15,
-        scaling: str = "standard",
-        categorical: Sequence[str] | str = (),
-        numeric: Sequence[str] | str = (),
-        drop: Sequence[str] | str = (),
-        keep: Sequence[str] | str = (),
-        fold_case: bool = True,
-        duplicates: str = "keep",
+        test_path: Annotated[str | Path | None, PATH_OR_NULL] = None,
+        test_fraction: Annotated[float, BELOW_ONE] = 0.15,
+        scaling: Annotated[str, Word(("standard", "robust", "none"))] = "standard",
+        categorical: Annotated[Sequence[str] | str, COLUMNS] = (),
+        numeric: Annotated[Sequence[str] | str, COLUMNS] = (),
+        drop: Annotated[Sequence[str] | str, COLUMNS] = (),
+        keep: Annotated[Sequence[str] | str, COLUMNS] = (),
+        fold_case: Annotated[bool, Flag()] = True,
+        duplicates: Annotated[str, Word(("keep", "drop"))] = "keep",
         max_categories: int = 100,
         target_unit: str = "",
         **shared: Any,

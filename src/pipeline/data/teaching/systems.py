@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from pipeline.data.core.spec import Spec
 from pipeline.data.core.splits import Chunk, Rows, Streams
 from pipeline.data.text.encoders import CharacterEncoder
 from pipeline.errors import UserError
+from pipeline.settings import COUNT_OR_NULL, Flag
 
 if TYPE_CHECKING:
     from pipeline.data.core.baselines import Baseline
@@ -109,7 +110,7 @@ class Clusters(DataModule):
 
     def __init__(
         self,
-        samples: int = 1000,
+        samples: Annotated[int, COUNT_OR_NULL] = 1000,
         means: Sequence[Sequence[float]] = ((0.0, 3.0), (3.0, 0.0)),
         covariance: Sequence[Sequence[float]] = ((1.0, 0.5), (0.5, 1.0)),
         name: str = "clusters",
@@ -179,9 +180,9 @@ class Echo(DataModule):
         self,
         length: int = 50_000,
         delay: int = 3,
-        steps: int = 15,
+        steps: Annotated[int, COUNT_OR_NULL] = 15,
         stateful: bool = True,
-        fresh: bool = False,
+        fresh: Annotated[bool, Flag()] = False,
         name: str = "echo",
         **shared: Any,
     ) -> None:

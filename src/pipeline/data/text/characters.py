@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 
@@ -16,6 +16,7 @@ from pipeline.data.sources import finding as sources
 from pipeline.data.text.encoders import CharacterEncoder
 from pipeline.data.text.reading import read_text
 from pipeline.errors import UserError
+from pipeline.settings import BELOW_ONE, COUNT_OR_NULL, PATH_OR_NULL
 
 if TYPE_CHECKING:
     from pipeline.data.core.baselines import Baseline
@@ -44,12 +45,12 @@ class TextFile(DataModule):
 
     def __init__(
         self,
-        path: str | None = None,
+        path: Annotated[str | None, PATH_OR_NULL] = None,
         name: str = "kafka",
         characters: int | None = None,
-        test_fraction: float = 0.1,
-        validation_fraction: float = 0.05,
-        steps: int = 25,
+        test_fraction: Annotated[float, BELOW_ONE] = 0.1,
+        validation_fraction: Annotated[float, BELOW_ONE] = 0.05,
+        steps: Annotated[int, COUNT_OR_NULL] = 25,
         eval_steps: int = 500,
         stateful: bool = True,
         **shared: Any,

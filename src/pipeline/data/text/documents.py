@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from pipeline.data.text.encoders import UNKNOWN, BagEncoder, TokensEncoder
 from pipeline.data.text.generated import generated_reviews
 from pipeline.data.text.runs import Runs, log_count_ratios
 from pipeline.errors import UserError
+from pipeline.settings import BELOW_ONE, COUNT, COUNT_OR_NULL, Word
 
 STAND_INS: dict[str, Callable[[], Corpus]] = {"generated_reviews": lambda: Corpus.build(generated_reviews())}
 
@@ -67,13 +68,13 @@ class Documents(DataModule):
         self,
         name: str,
         input: str = "bag",
-        vocabulary_size: int = 10_000,
-        ngrams: int = 1,
-        weights: str = "none",
-        words: str = "auto",
-        max_length: int | None = 256,
+        vocabulary_size: Annotated[int, COUNT_OR_NULL] = 10_000,
+        ngrams: Annotated[int, COUNT] = 1,
+        weights: Annotated[str, Word(("none", "nb"))] = "none",
+        words: Annotated[str, Word(("auto", "blanks", "characters"))] = "auto",
+        max_length: Annotated[int | None, COUNT_OR_NULL] = 256,
         keep: str = "last",
-        test_fraction: float = 0.2,
+        test_fraction: Annotated[float, BELOW_ONE] = 0.2,
         target_name: str = "class",
         **shared: Any,
     ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pipeline.data.tables.files import read_rows
 from pipeline.data.tables.formats import TableFormat
@@ -14,6 +14,7 @@ from pipeline.data.text.documents import Documents
 from pipeline.data.text.encoders import joined_texts, named
 from pipeline.data.text.reading import content_of, read_text
 from pipeline.errors import UserError
+from pipeline.settings import COLUMN, PATH_OR_NULL
 
 
 class TextFolder(Documents):
@@ -29,8 +30,8 @@ class TextFolder(Documents):
 
     def __init__(
         self,
-        path: str,
-        test_path: str | None = None,
+        path: Annotated[str, PATH_OR_NULL],
+        test_path: Annotated[str | None, PATH_OR_NULL] = None,
         name: str = "text_folder",
         encoding: str = "utf-8",
         **settings: Any,
@@ -74,10 +75,10 @@ class TextTable(Documents):
 
     def __init__(
         self,
-        path: str,
+        path: Annotated[str, PATH_OR_NULL],
         text: str | list[str] = "text",
-        target: str = "label",
-        test_path: str | None = None,
+        target: Annotated[str, COLUMN] = "label",
+        test_path: Annotated[str | None, PATH_OR_NULL] = None,
         name: str = "text_csv",
         format: str = "auto",
         delimiter: str | None = None,

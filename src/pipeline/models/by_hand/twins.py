@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -29,6 +30,8 @@ RNN_NAMES = {
 class LinearByHand(Linear):
     """One linear neuron in plain Python, :class:`Neuron`. Its settings are those of :class:`Linear`."""
 
+    at_once: ClassVar[Mapping[str, Any] | None] = {}
+
     def initialise(self) -> None:
         super().initialise()
         _check_point(self)
@@ -47,6 +50,8 @@ class LinearByHand(Linear):
 
 class MLPByHand(MLP):
     """One hidden layer of ReLU units in plain Python, :class:`ReluNeurons`. Its settings are those of :class:`MLP`."""
+
+    at_once: ClassVar[Mapping[str, Any] | None] = {}
 
     def initialise(self) -> None:
         super().initialise()
@@ -79,6 +84,8 @@ class MLPByHand(MLP):
 
 class RNNByHand(Recurrent):
     """A character RNN in NumPy, :class:`CharacterRNN`. Its settings are those of :class:`Recurrent`."""
+
+    at_once: ClassVar[Mapping[str, Any] | None] = {}
 
     def initialise(self) -> None:
         super().initialise()
