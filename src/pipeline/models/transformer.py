@@ -12,7 +12,7 @@ from pipeline.data.core.spec import Spec
 from pipeline.errors import UserError
 from pipeline.models.base import BaseModule, State
 from pipeline.models.layers import needs_steps, output_layer
-from pipeline.settings import Number
+from pipeline.settings import BELOW_ONE, Number
 
 
 class Transformer(BaseModule):
@@ -43,7 +43,7 @@ class Transformer(BaseModule):
         layers: Annotated[int, Number(1, whole=True)] = 2,
         heads: Annotated[int, Number(1, whole=True)] = 4,
         context: Annotated[int, Number(1, whole=True)] = 128,
-        dropout: float = 0.1,
+        dropout: Annotated[float, BELOW_ONE] = 0.1,
         **shared: Any,
     ) -> None:
         super().__init__(spec, **shared)
