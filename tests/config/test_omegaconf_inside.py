@@ -77,7 +77,7 @@ def test_every_kind_of_container_is_known() -> None:
 def test_every_resolver_is_known() -> None:
     """Decided for each: what does more than look at another place is replaced or switched off."""
     prepare()
-    ours = {"oc.env", "run_dir", "spec", "unique"}
+    ours = {"oc.env", "params", "run_dir", "spec", "unique"}
     switched_off = {"oc.coerce", "oc.create", "oc.decode"}
     harmless = {
         *("oc.deprecated", "oc.dict.keys", "oc.dict.values", "oc.select"),
