@@ -11,7 +11,7 @@ from pipeline.data.core.spec import Spec
 from pipeline.errors import UserError
 from pipeline.models.base import BaseModule
 from pipeline.models.layers import output_layer
-from pipeline.settings import PATH_OR_NULL, Number
+from pipeline.settings import BELOW_ONE, COUNT, PATH_OR_NULL, Number
 
 _MULTIPLIER = 1_000_003
 """A prime: what runs hash to hardly depends on the number of buckets."""
@@ -36,10 +36,10 @@ class FastText(BaseModule):
     def __init__(
         self,
         spec: Spec | dict[str, Any],
-        embedding: int = 16,
+        embedding: Annotated[int, COUNT] = 16,
         ngrams: Annotated[int, Number(1, 5, whole=True)] = 2,
         buckets: Annotated[int, Number(1, whole=True)] = 200_000,
-        dropout: float = 0.0,
+        dropout: Annotated[float, BELOW_ONE] = 0.0,
         vectors: Annotated[str | None, PATH_OR_NULL] = None,
         **shared: Any,
     ) -> None:

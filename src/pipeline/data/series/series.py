@@ -16,7 +16,7 @@ from pipeline.data.series.encoder import ForecastEncoder, level_of
 from pipeline.data.series.reading import Columns, Line, checked_names, lines_of, season_of, shown, step_of
 from pipeline.data.tables.files import TableFormat, read_table
 from pipeline.errors import UserError
-from pipeline.settings import Number, Text, Texts
+from pipeline.settings import BELOW_ONE, PATH_OR_NULL, Number, Text, Texts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,7 +56,7 @@ class Series(DataModule):
 
     def __init__(
         self,
-        path: str | None = None,
+        path: Annotated[str | None, PATH_OR_NULL] = None,
         target: Annotated[str | None, _COLUMN] = None,
         time: Annotated[str | None, _COLUMN] = None,
         key: Annotated[str | None, _COLUMN] = None,
@@ -65,7 +65,7 @@ class Series(DataModule):
         season: Annotated[int | str, Number(1, whole=True, words=("auto",))] = "auto",
         known: Annotated[list[str] | str, _COLUMNS] = (),  # type: ignore[assignment]
         past: Annotated[list[str] | str, _COLUMNS] = (),  # type: ignore[assignment]
-        test_fraction: float = 0.15,
+        test_fraction: Annotated[float, BELOW_ONE] = 0.15,
         validation_fraction: float = 0.15,
         target_unit: str = "",
         name: str = "series",
