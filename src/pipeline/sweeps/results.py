@@ -51,6 +51,8 @@ def write_best_experiment(directory: Path, plan: Plan, composer: Composer, best:
     chosen = [f"{group}={'null' if choice is None else choice}" for group, choice in groups.items()]
     # An experiment has no recipe: what the winner's recipe gave it is listed.
     chosen += ["recipe=none"] * ("recipe" in winner.hydra.runtime.choices)
+    # Data of one's own does not compose without a path: with another one, the winner's is listed.
+    chosen += ["data.path=-"] * (OmegaConf.select(winner, "data.path") is not None)
     plain = composer.compose_only(chosen)
     # The name goes with it: without one, the run would be called `best`.
     values = {"name": winner.name, **_difference(_container(winner), _container(plain))}
