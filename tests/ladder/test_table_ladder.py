@@ -20,7 +20,7 @@ from pipeline.config.loading import compose
 from pipeline.data.core.spec import Spec
 from pipeline.data.tables.table import TableData
 from pipeline.errors import UserError
-from pipeline.ladder.bagging import _of_a_fold, answers_of, folds_in, in_full, loss_of
+from pipeline.ladder.bagging import _of_a_fold, answers_of, folds_in, loss_of
 from pipeline.ladder.blending import add_blend
 from pipeline.ladder.budget import Budget
 from pipeline.ladder.naming import model_name
@@ -35,6 +35,7 @@ from pipeline.runs.plan import plan_of
 from pipeline.runs.recording import NoRun
 from pipeline.runs.result import RunResult
 from pipeline.runs.train import train
+from pipeline.training.stopping import in_full
 
 CLASSES = Spec("multiclass", "vector", (4,), 3, ("a", "b", "c"))
 YES_NO = Spec("binary", "vector", (4,), 1, ("no", "yes"))
@@ -130,6 +131,13 @@ def test_a_budget_that_cannot_be_kept_is_refused() -> None:
     with pytest.raises(UserError, match=r"task\.budget=soon: expected a time like 90s"):
         compose(["task=improve", "task.budget=soon"])
     assert not Budget(None).limited and Budget(None).left() == float("inf")
+
+
+def test_what_is_kept_back_for_the_test_is_not_spent() -> None:
+    budget = Budget("100s", began=time.time())
+    before = budget.left()
+    budget.keep_back(30.0)
+    assert budget.left() == pytest.approx(before - 30, abs=0.5)
 
 
 def test_folds_and_times_follow_from_what_is_left() -> None:

@@ -32,6 +32,7 @@ from pipeline.runs import beside
 from pipeline.runs.alone import fit_alone
 from pipeline.runs.plan import RunPlan, plan_of
 from pipeline.training.at_once import at_once_with
+from pipeline.training.stopping import in_full
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ class Bag:
         answers: Probabilities or numbers for each row by the model that has not seen it, (rows, classes or 1).
         seconds: Time that the fits took.
         folded: Whether there is a model for each fold: of one that was fitted once, training rows have no answers.
+        asking: Time that one of its models takes to answer for a row, in seconds.
     """
 
     rung: Rung
@@ -71,6 +73,7 @@ class Bag:
     answers: Tensor
     seconds: float = 0.0
     folded: bool = True
+    asking: float = 0.0
 
 
 def folds_in(seconds: float, of_folds: Callable[[int], float]) -> int:
@@ -183,9 +186,12 @@ def _bag(rung: Rung, views: Sequence[tuple[DataModule, Tensor]], left: Callable[
     except (Diverged, beside.Lost, UserError) as error:
         log.warning("%s is left out of the blend: %s", rung.name, error)
         return None
+    fitted = time.monotonic()
     parts = [answers_of(model, view.validation) for model, (view, _) in zip(models, views, strict=True)]
-    order = torch.cat([held_out for _, held_out in views]).argsort()
-    return Bag(rung, models, torch.cat(parts)[order], time.monotonic() - began)
+    order, ended = torch.cat([held_out for _, held_out in views]).argsort(), time.monotonic()
+    return Bag(
+        rung, models, torch.cat(parts)[order], ended - began, asking=(ended - fitted) / max(len(order), 1)
+    )
 
 
 def seconds_of_fit(rung: Rung) -> float:
@@ -270,12 +276,6 @@ def _final(bag: Bag, data: TableData, left: Callable[[], float]) -> list[BaseMod
         return bag.models
     with tempfile.TemporaryDirectory() as folder:
         return [fit_alone(plan, data.pooled(), Path(folder))]
-
-
-def in_full(seconds: float) -> str:
-    """Seconds as ``trainer.max_time`` takes them: DD:HH:MM:SS, at least one second."""
-    whole = max(1, int(seconds))
-    return f"{whole // 86400:02d}:{whole // 3600 % 24:02d}:{whole // 60 % 60:02d}:{whole % 60:02d}"
 
 
 def answers_of(model: BaseModule, split: Any) -> Tensor:

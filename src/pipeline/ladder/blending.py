@@ -80,6 +80,9 @@ def add_blend(
     if not bags:
         log.info("No blend: the time does not allow to fit any model to several parts of the data")
         return
+    # Its test, as a rung and as the model that goes into service.
+    asked = 2 * len(data.test or ())
+    budget.keep_back(asked * sum(bag.asking * len(bag.models) for bag in bags))
     if budget.limited:
         _use_the_rest(bags, data, folds, budget)
     found = blended(bags, data, budget.left)
@@ -159,6 +162,7 @@ def _use_the_rest(bags: Sequence[Bag], data: TableData, folds: int, budget: Budg
     for again in range(1, _ROUNDS):
         for bag in chosen:
             if bagged_again(bag, data, folds, budget.left, data.seed + again):
+                budget.keep_back(2 * len(data.test or ()) * bag.asking * folds)
                 log.info("%s: fitted to %d other folds", bag.rung.name, folds)
 
 

@@ -41,6 +41,10 @@ class Budget:
                 "or more"
             )
 
+    def keep_back(self, seconds: float) -> None:
+        """Leave so many seconds more for the end: for the test of a model that is slow to ask."""
+        self._reserve += seconds
+
     @property
     def limited(self) -> bool:
         """Whether there is a limit at all."""

@@ -21,7 +21,6 @@ from pipeline.evaluation.outputs import (
     result_directory,
     test_split,
 )
-from pipeline.ladder.bagging import in_full
 from pipeline.ladder.blending import add_blend, seconds_of_blend
 from pipeline.ladder.budget import Budget
 from pipeline.ladder.choosing import choose
@@ -38,6 +37,7 @@ from pipeline.runs.result import RunResult
 from pipeline.runs.settings import OF_A_LADDER
 from pipeline.tracking.mlflow_inside import shown_as_tables
 from pipeline.training.judging import metric_of
+from pipeline.training.stopping import in_full
 
 log = logging.getLogger(__name__)
 
@@ -155,7 +155,7 @@ def _climbed(
             continue
         try:
             trial = [*ladder.get("trial", []), *after]
-            _fit_rung(cfg, rung, sweep, trial, parent, seconds)
+            budget.keep_back(_fit_rung(cfg, rung, sweep, trial, parent, seconds))
             if judge(climb, rung, 0.05 / climb.tried):
                 climb.chosen = rung
         except Diverged as error:
@@ -175,8 +175,12 @@ def _fit_rung(
     trial: Sequence[str],
     parent: AnyRun,
     seconds: float | None,
-) -> None:
-    """Train a rung and look at it on validation data, after a search for its settings where it has one."""
+) -> float:
+    """Train a rung and look at it on validation data, after a search for its settings where it has one.
+
+    Returns:
+        What its test is expected to take, in seconds.
+    """
     if sweep:
         search = None if seconds is None else _OF_A_SEARCH * seconds
         rung.overrides += _best_settings(cfg, sweep, rung, trial, parent, search)
@@ -188,7 +192,7 @@ def _fit_rung(
             rung.overrides.append(f"trainer.max_epochs={epochs}")
         rung.cfg = _composed(rung.overrides)
     rung.result = _trained(rung, parent)
-    _validate(rung)
+    return _validate(rung)
 
 
 def _leader(climb: Climb, sweeps: dict[str, str]) -> Rung | None:
@@ -236,12 +240,15 @@ def _trained(rung: Rung, parent: AnyRun, settled: Settled | None = None) -> RunR
     return train(rung.cfg, _hooks(rung, parent, settled))
 
 
-def _validate(rung: Rung) -> None:
+def _validate(rung: Rung) -> float:
+    """Judge a rung on validation data; gives the seconds that as many rows as the test's take."""
     assert rung.cfg is not None
     data = data_of(rung.cfg)
-    assert data.validation is not None
+    assert data.validation is not None and data.test is not None
+    began = time.monotonic()
     rung.judged = answers_of(rung, data, data.validation).judged()[1]
     rung.validation = float(rung.judged.mean())
+    return (time.monotonic() - began) * len(data.test) / max(len(data.validation), 1)
 
 
 def _best_settings(

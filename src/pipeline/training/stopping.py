@@ -39,3 +39,9 @@ def seconds_of(max_time: str | None) -> float | None:
         return None
     days, hours, minutes, seconds = (int(number) for number in str(max_time).split(":"))
     return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
+
+
+def in_full(seconds: float) -> str:
+    """Seconds as ``trainer.max_time`` takes them: DD:HH:MM:SS, at least one second."""
+    whole = max(1, int(seconds))
+    return f"{whole // 86400:02d}:{whole // 3600 % 24:02d}:{whole // 60 % 60:02d}:{whole % 60:02d}"
