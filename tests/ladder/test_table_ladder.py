@@ -20,8 +20,18 @@ from pipeline.config.loading import compose
 from pipeline.data.core.spec import Spec
 from pipeline.data.tables.table import TableData
 from pipeline.errors import UserError
-from pipeline.ladder.bagging import _of_a_fold, answers_of, folds_in, loss_of
-from pipeline.ladder.blending import add_blend
+from pipeline.ladder.bagging import (
+    _of_a_fold,
+    answers_of,
+    bagged,
+    bagged_again,
+    blended,
+    fitted_once,
+    folds_in,
+    loss_of,
+    seconds_of_folds,
+)
+from pipeline.ladder.blending import _folded, add_blend
 from pipeline.ladder.budget import Budget
 from pipeline.ladder.naming import model_name
 from pipeline.ladder.pace import seconds_for
@@ -29,6 +39,7 @@ from pipeline.ladder.rungs import Climb, Rung
 from pipeline.models.blend import Blend, as_logits, greedy_weights
 from pipeline.models.linear import Linear
 from pipeline.models.saved import load, save
+from pipeline.runs import beside
 from pipeline.runs.finished import data_of
 from pipeline.runs.hooks import Hooks
 from pipeline.runs.plan import plan_of
@@ -282,3 +293,59 @@ def test_a_network_has_fewer_epochs_where_a_fold_has_less_time(table: Path) -> N
     assert _of_a_fold(network, 5, 20.0, 10.0).fit.trainer["max_epochs"] == 60
     boosting = plan_of(compose([*words[:3], "model=boosting"]))
     assert _of_a_fold(boosting, 5, 1.0, 10.0).fit.trainer["max_epochs"] == "auto"
+
+
+def test_the_best_models_get_folds_and_a_slow_one_stays_as_it_is(
+    table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(beside, "at_once", lambda: 1)
+    words = ["data=csv", f"data.path={table}", "data.target=price"]
+
+    def rung(name: str, seconds: float, *more: str) -> Rung:
+        result = RunResult(table.parent, None, "", {"train": 400}, {}, {}, {}, {"fit": seconds}, 0.0, 0, None)
+        return Rung(name, table.parent, cfg=compose([*words, *more]), result=result)
+
+    network = rung("network", 10.0, "recipe=table", "trainer.max_epochs=60")
+    boosting, linear = rung("boosting", 2.0, "model=boosting"), rung("linear", 0.1, "model=linear")
+    budget = Budget("100s", began=time.time())
+    budget.keep_back(budget.left() - 30)
+    # Two fifths of ten seconds five times, and the others' seconds: 20.6 + 11.5 are more than 30.
+    chosen, once = _folded([boosting, network, linear], budget)
+    assert [one.name for one in chosen] == ["boosting", "linear"] and once == [network]
+    assert seconds_of_folds(network, 5) == pytest.approx(51.5)
+    assert seconds_of_folds(network, 5, least=True) == pytest.approx(20.6)
+    # With two cores, each a third slower beside the other.
+    monkeypatch.setattr(beside, "at_once", lambda: 2)
+    assert seconds_of_folds(boosting, 5) == pytest.approx(5 * 2.3 * 0.65)
+    assert _folded([boosting, network, linear], budget)[1] == []
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_bag_has_a_model_for_each_fold_and_a_second_round_its_mean(
+    tmp_path: Path, table: Path, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(beside, "at_once", lambda: workers)
+    words = ["data=csv", f"data.path={table}", "data.target=price", "model=linear", "model.solver=exact"]
+    cfg = compose([*words, "model.alpha=1", "logger=none", "trainer=cpu"])
+    rung = Rung("linear", tmp_path / "linear", words, cfg)
+    rung.result = train(cfg, Hooks(directory=rung.directory, test=False))
+    data = data_of(cfg)
+    assert isinstance(data, TableData)
+    [bag] = bagged([rung], [], data, 3, lambda: 100.0)
+    first = bag.answers.clone()
+    for model, (view, held_out) in zip(bag.models, data.refolded(3), strict=True):
+        assert torch.equal(answers_of(model, view.validation), first[held_out])
+    assert bagged_again(bag, data, 3, lambda: 100.0, data.seed + 1) and len(bag.models) == 6
+    other = torch.empty_like(first)
+    for model, (view, held_out) in zip(bag.models[3:], data.refolded(3, data.seed + 1), strict=True):
+        other[held_out] = answers_of(model, view.validation)
+    assert torch.allclose(bag.answers, (first + other) / 2) and not torch.equal(first, other)
+    assert not bagged_again(bag, data, 3, lambda: 0.0, data.seed + 2) and len(bag.models) == 6
+    # Fitted once, it answers for the validation rows alone, by which weights are chosen then.
+    once = fitted_once(rung, data, load(rung.directory / "model").module)
+    assert (
+        torch.isnan(once.answers[: len(data.train)]).all()
+        and not torch.isnan(once.answers[len(data.train) :]).any()
+    )
+    found = blended([bag, once], data, lambda: 100.0)
+    assert len(found.answers) == len(data.validation or ())

@@ -50,7 +50,7 @@ _SHORTEST, _EASILY = 0.4, 1.2
 """A network is shortened to this share at most; one that has so many times its usual time is not."""
 _WITH_ROOM = 1.25
 """So many times what it is expected to take, something is begun that need not be."""
-_ENOUGH_FOLDS = 5
+ENOUGH_FOLDS = 5
 """With fewer folds, one model that has learnt from all rows is better than those that lack a third of them."""
 _ROWS = 4096
 
@@ -257,7 +257,7 @@ def _fixed(plan: RunPlan, bag: Bag) -> RunPlan | None:
     assert bag.rung.result is not None
     boosted = [one for one in bag.models if isinstance(one, Trees) and not isinstance(one, Forest)]
     rounds = None
-    if boosted and len(bag.models) >= _ENOUGH_FOLDS:
+    if boosted and len(bag.models) >= ENOUGH_FOLDS:
         return None
     if boosted:
         # As many trees as the folds' own, and more, since more rows bear more.

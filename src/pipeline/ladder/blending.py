@@ -15,6 +15,7 @@ import torch
 from pipeline.data.tables.table import TableData
 from pipeline.evaluation.outputs import Outputs, paired_values
 from pipeline.ladder.bagging import (
+    ENOUGH_FOLDS,
     FOLDS,
     Bag,
     bagged,
@@ -131,8 +132,9 @@ def _folded(candidates: Sequence[Rung], budget: Budget) -> tuple[list[Rung], lis
     some: list[Rung] = []
     once: list[Rung] = []
     for rung in candidates:
-        fits = folds_in(budget.left(), partial(_seconds, [*some, rung], least=True))
-        (some if fits else once).append(rung)
+        folds = folds_in(budget.left(), partial(_seconds, [*some, rung], least=True))
+        # One kind more is worth less than the rows that a fit lacks where there are few folds.
+        (some if folds >= (ENOUGH_FOLDS if some else 1) else once).append(rung)
     return some, once
 
 
