@@ -56,15 +56,19 @@ def test_an_overconfident_model_is_put_right_on_test_data_without_another_decisi
     assert "temperature" in found.notes[0] and "1,000 validation rows" in found.notes[0]
 
 
-def test_a_model_that_is_right_already_stays_as_it_is() -> None:
-    kept = 0
-    for seed in range(40):
-        found = settle(Linear(THREE), *overconfident(200, seed, factor=1.0), Wanted(calibrate=True))
-        kept += found.settled == Settled()
-    # One in twenty is taken for chance.
-    assert kept >= 35
-    found = settle(Linear(THREE), *overconfident(49, 0), Wanted(calibrate=True))
-    assert found.settled == Settled() and "49 validation rows are too few" in found.notes[0]
+def test_few_rows_help_a_model_that_is_too_sure_and_do_no_harm_to_one_that_is_right() -> None:
+    ratios: dict[float, list[float]] = {1.0: [], 3.0: []}
+    for factor, found in ratios.items():
+        logits, labels = overconfident(4000, seed=1000, factor=factor)
+        plain = log_loss(labels, logits.double().softmax(1))
+        for seed in range(40):
+            model = Linear(THREE)
+            model.settle(settle(model, *overconfident(36, seed, factor), Wanted(calibrate=True)).settled)
+            found.append(log_loss(labels, model.objective.probabilities(logits.double())) / plain)
+    assert np.mean(ratios[1.0]) < 1.01 and max(ratios[1.0]) < 1.08
+    assert np.mean(ratios[3.0]) < 0.8 and max(ratios[3.0]) < 1
+    few = settle(Linear(THREE), *overconfident(19, 0), Wanted(calibrate=True))
+    assert few.settled == Settled() and "19 validation rows are too few" in few.notes[0]
 
 
 def test_validation_rows_that_are_all_right_do_not_make_a_model_certain() -> None:
