@@ -157,7 +157,9 @@ def test_the_committed_lock_is_of_these_commands() -> None:
     for name, stage in stages.items():
         said = locked[name]["cmd"]
         assert [" ".join(one.split()) for one in (said if isinstance(said, list) else [said])] == [
-            " ".join(one.split()) for one in commands(stage)
+            # DVC takes the backslash off what it is not to put in itself.
+            " ".join(one.split()).replace(r"\${", "${")
+            for one in commands(stage)
         ]
 
 
