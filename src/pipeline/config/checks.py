@@ -29,7 +29,10 @@ from pipeline.errors import UserError
 # What is added to a section beside the arguments of the class it names.
 _OUR_KEYS: dict[str, frozenset[str]] = {
     "data": frozenset({"spec"}),
-    "model": frozenset({"compile", "loss", "l1", "l2", "initializer", "initializer_std", "start"}),
+    "model": frozenset(
+        {"compile", "loss", "l1", "l2", "initializer", "initializer_std", "start"}
+        | {"weights", "freeze", "solver", "alpha", "unfreeze", "unfreeze_epoch", "layer_decay"}
+    ),
     "optimizer": frozenset(),
     "scheduler": frozenset({"interval", "frequency", "monitor"}),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from itertools import chain
 from typing import Annotated, Any, ClassVar, cast
 
@@ -20,6 +21,19 @@ from pipeline.settings import LOSS, NOT_NEGATIVE, Text
 
 State = Any
 """What a recurrent model carries from batch to batch: a tensor, a tuple of tensors, or None."""
+
+
+@dataclass(frozen=True)
+class ParameterGroup:
+    """Parameters that are learnt at one rate.
+
+    Args:
+        parameters: The parameters.
+        rate: Share of the learning rate.
+    """
+
+    parameters: list[nn.Parameter]
+    rate: float = 1.0
 
 
 SHARED = ("loss", "l1", "l2", "initializer", "initializer_std", "start")
@@ -173,6 +187,13 @@ class BaseModule(nn.Module):
         if self.spec.pixel_mean:
             return (x - cast(Tensor, self.pixel_mean)) * cast(Tensor, self.pixel_scale)
         return x.float()
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Called before each training epoch (from 0): what is learnt may change."""
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """The parameters that are learnt, and how fast beside the learning rate."""
+        return [ParameterGroup([parameter for parameter in self.parameters() if parameter.requires_grad])]
 
     def joined(self, logits: Tensor) -> Tensor:
         """What ``forward`` gives in training, as what it gives otherwise: several members' answers as one."""

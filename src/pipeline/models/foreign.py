@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +14,15 @@ from pipeline.config import build
 from pipeline.config.nearest import suggest
 from pipeline.data.core.spec import Spec
 from pipeline.errors import UserError
-from pipeline.models.base import BaseModule
+from pipeline.models.base import BaseModule, ParameterGroup
+from pipeline.models.stages import StandardisedHead, head_of, replace_layer, stage_of, stages
+from pipeline.models.weights import Prepared, find, give, prepared, read
+from pipeline.settings import Flag, Number, Text, Word
+
+log = logging.getLogger(__name__)
+
+TRANSFER = ("weights", "freeze", "solver", "alpha", "unfreeze", "unfreeze_epoch", "layer_decay")
+"""Settings of a network that begins with what was learnt elsewhere."""
 
 
 class Wrapped(BaseModule):
@@ -22,32 +32,213 @@ class Wrapped(BaseModule):
     as float. Of outputs with names (a tuple with ``logits``, as networks with auxiliary heads give in training) the
     logits count.
 
+    It may begin with weights that were learnt elsewhere. With ``freeze`` the last layer alone is learnt, from features
+    that do not change; otherwise everything is, or the last stages, the earlier ones at smaller rates.
+
     Args:
         spec: Description of the data.
         net: The network.
+        weights: Weights to begin with: a file, ``package:PACKAGE/FILE``, or a name of torchvision's; None for none.
+        freeze: Whether the last layer alone is learnt; what it learns from is computed once.
+        solver: With ``freeze``: ``exact`` solves the last layer to its minimum (ridge or logistic regression on
+            standardised features), ``gradient`` trains it in steps.
+        alpha: With ``solver=exact``: weight of the squared weights; ``auto`` is the best one on validation data.
+        unfreeze: Number of stages before the last layer that are learnt (a stage is a numbered part of the network);
+            None for all of them.
+        unfreeze_epoch: Number of epochs in which the last layer alone is learnt, before the others join in.
+        layer_decay: Factor of the learning rate from each stage to the one before it.
         **shared: Settings that every model takes, see :class:`BaseModule`.
 
+    Attributes:
+        head: Name of the last layer; None where the network ends in something else.
+
     Raises:
-        UserError: The network does not fit the data.
+        UserError: The network does not fit the data, or a setting does not fit the network.
     """
 
-    def __init__(self, spec: Spec | dict[str, Any], net: nn.Module, **shared: Any) -> None:
+    at_once: ClassVar[Mapping[str, Any] | None] = {"freeze": True, "solver": "exact"}
+
+    def __init__(
+        self,
+        spec: Spec | dict[str, Any],
+        net: nn.Module,
+        weights: Annotated[str | None, Text("a file, package:PACKAGE/FILE or DEFAULT", null=True)] = None,
+        freeze: Annotated[bool, Flag()] = False,
+        solver: Annotated[str, Word(("exact", "gradient"))] = "exact",
+        alpha: Annotated[float | str, Number(0, words=("auto",))] = "auto",
+        unfreeze: Annotated[int | None, Number(0, whole=True, null=True)] = None,
+        unfreeze_epoch: Annotated[int, Number(0, whole=True)] = 0,
+        layer_decay: Annotated[float, Number(0, 1, above=True)] = 1.0,
+        **shared: Any,
+    ) -> None:
         super().__init__(spec, **shared)
-        self.net = net
+        self.net, self.weights = net, weights
+        self.freeze, self.solver, self.alpha = freeze, solver, alpha
+        self.unfreeze, self.unfreeze_epoch, self.layer_decay = unfreeze, unfreeze_epoch, layer_decay
+        self.head: str | None = None
+        self._waiting, self._fixed = False, frozenset[str]()
         self._try()
+        self._find_head()
         self.initialise()
+        self._fixed = self._fixed_stages()
+        self._set_learning()
 
     def forward(self, x: Tensor) -> Tensor:
-        outputs = self.net(x.long() if self.spec.input == "tokens" else self.normalised(x))
+        if self.freeze and self.is_features(x):
+            answer: Tensor = self.head_layer(x)
+            return answer
+        outputs = self.net(self._input(x))
         found: Tensor = getattr(outputs, "logits", outputs)
         return found
+
+    def _input(self, x: Tensor) -> Tensor:
+        return x.long() if self.spec.input == "tokens" else self.normalised(x)
+
+    # What was learnt elsewhere.
+
+    @classmethod
+    def prepared(cls, settings: Mapping[str, Any]) -> Prepared | None:
+        """How images reached the weights that ``settings`` name; None for no weights."""
+        return prepared(None, settings.get("weights"))
+
+    def find_weights(self, data_dir: Path) -> Path:
+        """The file of the weights that it is to begin with."""
+        return find(None, str(self.weights), data_dir)
+
+    def begin_with(self, path: Path) -> None:
+        """Take over weights that were learnt elsewhere; the last layer begins anew where it has other outputs.
+
+        Raises:
+            UserError: They cannot be read, or do not fit; what does not is named.
+        """
+        kept = give(self.net, read(path), self.head, str(path))
+        new = ", ".join(dict.fromkeys(name.rpartition(".")[0] for name in kept))
+        log.info("the weights of %s%s", path, f"; new: {new}" if new else "")
+
+    # The last layer by itself, on features.
+
+    @property
+    def head_layer(self) -> StandardisedHead:
+        """The last layer of a frozen network."""
+        layer = self.net.get_submodule(self.head or "")
+        assert isinstance(layer, StandardisedHead)
+        return layer
+
+    def is_features(self, x: Tensor) -> bool:
+        """Whether a batch is what :meth:`features` gives, and not what the data gives."""
+        return x.dim() == 2 and x.is_floating_point()
+
+    def features(self, x: Tensor) -> Tensor:
+        """What the last layer learns from, (samples, features), for a batch of the data."""
+        met: list[Tensor] = []
+        hook = self.head_layer.register_forward_pre_hook(lambda _, inputs: met.append(inputs[0]))
+        try:
+            self.net(self._input(x))
+        finally:
+            hook.remove()
+        return met[-1]
+
+    def _find_head(self) -> None:
+        with torch.no_grad():
+            self.eval()
+            x = self._small_batch()
+
+            def called() -> Tensor:
+                outputs = self(x)
+                return outputs if isinstance(outputs, Tensor) else torch.zeros(0)
+
+            frozen, self.freeze = self.freeze, False
+            self.head, last = head_of(self.net, called, self.spec.outputs)
+            self.freeze = frozen
+            self.train()
+        if not frozen:
+            return
+        if self.head is None or not last or self.spec.input == "vector":
+            raise UserError(
+                f"model.freeze=true: {type(self.net).__name__} does not end in a linear layer with {self.spec.outputs} "
+                f"outputs on {self.spec.input} data; train it whole (model.freeze=false)"
+            )
+        old = self.net.get_submodule(self.head)
+        assert isinstance(old, nn.Linear)
+        replace_layer(self.net, self.head, StandardisedHead(old.in_features, self.spec.outputs))
+
+    # What is learnt, and how fast.
+
+    def _fixed_stages(self) -> frozenset[str]:
+        known = stages(self.net, self.head)
+        if self.freeze or self.unfreeze == 0:
+            return frozenset(known)
+        if self.unfreeze is None:
+            return frozenset()
+        if self.unfreeze > len(known):
+            raise UserError(
+                f"model.unfreeze={self.unfreeze}: {type(self.net).__name__} has {len(known)} stages before its head"
+            )
+        return frozenset(known[: -self.unfreeze])
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Let the stages that waited join in, or wait (``unfreeze_epoch``).
+
+        Args:
+            epoch: Number of the epoch, from 0.
+        """
+        waiting = epoch < self.unfreeze_epoch
+        if waiting != self._waiting:
+            self._waiting = waiting
+            self._set_learning()
+        # Also where nothing changed: a trainer may have put single layers back into training.
+        self.train(self.training)
+
+    def _set_learning(self) -> None:
+        for name, parameter in self.net.named_parameters():
+            parameter.requires_grad_(
+                not self._is_fixed(name) and not (self._waiting and not self._is_head(name))
+            )
+
+    def _is_head(self, name: str) -> bool:
+        return self.head is not None and (name == self.head or name.startswith(f"{self.head}."))
+
+    def _is_fixed(self, name: str) -> bool:
+        return not self._is_head(name) and stage_of(name) in self._fixed
+
+    def train(self, mode: bool = True) -> Wrapped:
+        """Training or evaluation; what is not learnt stays in evaluation, its statistics as they are."""
+        super().train(mode)
+        if mode and (self._fixed or self._waiting) and self.head is not None:
+            whole = self._waiting or self.freeze or self.unfreeze == 0
+            for name, module in self.net.named_modules():
+                if name and not self._is_head(name) and (whole or self._is_fixed(f"{name}.weight")):
+                    module.training = False
+        return self
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """The parameters that are learnt, at some time or other, by stage, with their share of the learning rate."""
+        known = [*stages(self.net, self.head), self.head]
+        groups: dict[str | None, list[nn.Parameter]] = {stage: [] for stage in known}
+        for name, parameter in self.net.named_parameters():
+            if not self._is_fixed(name):
+                groups[self.head if self._is_head(name) else stage_of(name)].append(parameter)
+        if self.layer_decay == 1.0:
+            return [ParameterGroup([one for group in groups.values() for one in group], 1.0)]
+        top = len(known) - 1
+        found = [
+            ParameterGroup(group, self.layer_decay ** (top - place))
+            for place, group in enumerate(groups.values())
+        ]
+        # The last layer first: its rate is the one that is shown.
+        return [group for group in reversed(found) if group.parameters]
+
+    def _small_batch(self) -> Tensor:
+        spec = self.spec
+        shape = tuple(size or 4 for size in spec.input_shape)
+        kind = torch.long if spec.input == "tokens" else torch.uint8 if spec.pixel_mean else torch.float32
+        return torch.ones(2, *shape, dtype=kind)
 
     def _try(self) -> None:
         """One small batch, before anything is trained: what does not fit is said here, and lazy layers get a shape."""
         spec, name = self.spec, type(self.net).__name__
         shape = tuple(size or 4 for size in spec.input_shape)
-        kind = torch.long if spec.input == "tokens" else torch.uint8 if spec.pixel_mean else torch.float32
-        x = torch.ones(2, *shape, dtype=kind)
+        x = self._small_batch()
         was_training = self.training
         self.eval()
         try:
@@ -80,7 +271,7 @@ class Foreign(Wrapped):
     Args:
         spec: Description of the data.
         net: Description of the network: ``_target_`` and the arguments of its constructor.
-        **shared: Settings that every model takes, see :class:`BaseModule`.
+        **shared: Settings of networks with weights, see :class:`Wrapped`, and of every model.
 
     Raises:
         UserError: The network cannot be built, or does not fit the data.
@@ -105,7 +296,9 @@ class TorchvisionModel(Wrapped):
         spec: Description of the data, which is images; a single channel is repeated three times.
         name: Name of the network, as ``torchvision.models.list_models()`` gives it.
         options: Further arguments of the network's constructor.
-        **shared: Settings that every model takes, see :class:`BaseModule`.
+        weights: Name of torchvision's weights, ``DEFAULT`` for the best ones; a file, or ``package:PACKAGE/FILE``; None
+            begins from scratch.
+        **shared: Settings of networks with weights, see :class:`Wrapped`, and of every model.
 
     Raises:
         UserError: There is no network of that name, or it does not fit the data.
@@ -118,25 +311,57 @@ class TorchvisionModel(Wrapped):
         spec: Spec | dict[str, Any],
         name: str = "resnet18",
         options: Mapping[str, Any] | None = None,
+        weights: Annotated[str | None, Text("DEFAULT, a file or package:PACKAGE/FILE", null=True)] = None,
         **shared: Any,
     ) -> None:
         from torchvision import models
 
-        known = models.list_models(models)
-        if name not in known:
-            raise UserError(
-                f"model.name={name}: torchvision has no classification network of that name. {suggest(name, known)}"
-            )
+        _check_name(name)
         described = spec if isinstance(spec, Spec) else Spec.from_dict(spec)
         if described.input != "image":
             raise UserError(f"model=torchvision needs images, but this data gives {described.input}")
         try:
-            net = models.get_model(name, weights=None, num_classes=described.outputs, **(options or {}))
+            settings = {**_OPTIONS.get(name, {}), **(options or {})}
+            net = models.get_model(name, weights=None, num_classes=described.outputs, **settings)
         except (TypeError, ValueError) as error:
             raise UserError(f"model.options: torchvision's {name} refused its settings: {error}") from error
-        super().__init__(described, net, **shared)
+        # As large as the smallest images that it was made for.
+        least = models.get_model_weights(name).DEFAULT.meta["min_size"]
+        self._least = (max(least[0], described.input_shape[1]), max(least[1], described.input_shape[2]))
+        self.name = name
+        super().__init__(described, net, weights=weights, **shared)
+
+    @classmethod
+    def prepared(cls, settings: Mapping[str, Any]) -> Prepared | None:
+        name = str(settings.get("name") or "resnet18")
+        _check_name(name)
+        return prepared(name, settings.get("weights"))
+
+    def find_weights(self, data_dir: Path) -> Path:
+        return find(self.name, str(self.weights), data_dir)
 
     def normalised(self, x: Tensor) -> Tensor:
-        """Three channels, whatever the images have."""
+        """Three channels, whatever the images have, and no fewer pixels than the network takes."""
         channels = super().normalised(x)
-        return channels if channels.shape[1] == 3 else channels[:, :1].expand(-1, 3, -1, -1)
+        channels = channels if channels.shape[1] == 3 else channels[:, :1].expand(-1, 3, -1, -1)
+        if tuple(channels.shape[2:]) != self._least:
+            channels = nn.functional.interpolate(channels, self._least, mode="bilinear", antialias=True)
+        return channels
+
+
+# Given beside weights=None, since torchvision sets them where it loads weights itself: the same network either way.
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "googlenet": {"aux_logits": True, "transform_input": False, "init_weights": True},
+    "inception_v3": {"aux_logits": True, "transform_input": False, "init_weights": True},
+}
+
+
+def _check_name(name: str) -> None:
+    """Refuse a name that torchvision has no classification network for."""
+    from torchvision import models
+
+    known = models.list_models(models)
+    if name not in known:
+        raise UserError(
+            f"model.name={name}: torchvision has no classification network of that name. {suggest(name, known)}"
+        )

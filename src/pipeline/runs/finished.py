@@ -169,7 +169,7 @@ def data_of(cfg: DictConfig) -> DataModule:
 
     quieten()
     pl.seed_everything(int(cfg.seed), verbose=False)
-    return build_data(plain(cfg.data))
+    return build_data(plain(cfg.data), plain(cfg.get("model")))
 
 
 def data_for(cfg: DictConfig, predictor: Predictor) -> DataModule:

@@ -84,7 +84,7 @@ def _convolutions(data: DataModule, model: BaseModule, folder: Path) -> list[Pat
 
         return hook
 
-    image = split.take(torch.arange(1))[0]
+    image = split.raw.take(torch.arange(1))[0]
     was_training = model.training
     hooks = [layer.register_forward_hook(keep(name)) for name, layer in layers[:MOST_CONVOLUTIONS]]
     try:
@@ -124,7 +124,7 @@ def _most_wrong(data: DataModule, true: Any, predicted: Any, confidence: Any, fo
     assert data.test is not None
     wrong = np.flatnonzero(true != predicted)
     rows = wrong[np.argsort(-confidence[wrong])][:25]
-    images = data.test.take(torch.from_numpy(rows))[0].cpu().numpy()[:, :3]
+    images = data.test.raw.take(torch.from_numpy(rows))[0].cpu().numpy()[:, :3]
     return plots.most_wrong(
         images[:, :1] if images.shape[1] == 2 else images,
         true[rows].tolist(),

@@ -150,18 +150,22 @@ def run_name(cfg: DictConfig, hooks: Hooks) -> str:
 def _prepared(plan: RunPlan, hooks: Hooks) -> tuple[DataModule, BaseModule | Any]:
     import pytorch_lightning as pl
 
+    from pipeline.models.foreign import Wrapped
     from pipeline.training.building import build_data, build_model, monitored
+    from pipeline.training.features import with_features
     from pipeline.training.sureness import wanted
     from pipeline.training.trainer import quieten
 
     quieten()
     pl.seed_everything(plan.seed, verbose=False)
-    data = build_data(plan.data)
+    data = build_data(plan.data, plan.model)
     if hooks.on_data:
         hooks.on_data(data)
     # Again: how many numbers the data drew must not decide the model's starting weights.
     pl.seed_everything(plan.seed, verbose=False)
     model = build_model(plan.model, data, plan.fit)
+    if isinstance(model, Wrapped) and model.freeze:
+        data = with_features(data, model, plan.fit.trainer)
     if trains_here(model):
         # A metric that nothing is known of is the user's mistake, and told before anything is recorded.
         monitored(plan.fit, data)

@@ -107,7 +107,7 @@ def _of_data(config: DictConfig) -> str:
             f"A sweep of {config.model._target_}, a LightningModule of its own, needs the name of a metric that it "
             "logs: objective.metric=val/acc"
         )
-    data = build_data(plain(config.data))
+    data = build_data(plain(config.data), plain(config.model))
     metric = data.spec.monitor[0]
     if data.validation is None and not config.data.get("folds"):
         raise UserError(

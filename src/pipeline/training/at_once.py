@@ -14,10 +14,12 @@ from pipeline.data.core.splits import Rows
 from pipeline.errors import UserError
 from pipeline.models.base import BaseModule
 from pipeline.models.by_hand.twins import ByHand
+from pipeline.models.foreign import Wrapped
 from pipeline.models.linear import Linear
 from pipeline.models.trees import Trees
 from pipeline.training.by_hand import learn_by_hand
 from pipeline.training.evaluating import outputs_of
+from pipeline.training.features import solve_head
 from pipeline.training.fit import Fit
 from pipeline.training.growing import grow
 from pipeline.training.plan import FitPlan
@@ -85,6 +87,8 @@ def fit_at_once(fit: Fit) -> Fitted:
             found = grow(model, train, held_out, data.encoder, fit.plan.seed, workers, stop)
         elif isinstance(model, ByHand):
             found = learn_by_hand(fit, model, stop)
+        elif isinstance(model, Wrapped):
+            found = solve_head(model, train, held_out, stop)
         else:
             assert isinstance(model, Linear)
             # Of ids the encoder hands on no more than which words there are.

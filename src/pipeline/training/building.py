@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -18,8 +18,9 @@ from pipeline.data.core.module import READING, DataModule
 from pipeline.data.core.spec import Spec, asks_for_spec
 from pipeline.data.foreign import LightningData
 from pipeline.errors import UserError
-from pipeline.models.base import SHARED, BaseModule
-from pipeline.models.foreign import Foreign
+from pipeline.models.base import SHARED, BaseModule, ParameterGroup
+from pipeline.models.foreign import TRANSFER, Foreign, Wrapped
+from pipeline.training.beginning import fitted_to, with_weights
 from pipeline.training.libraries import library_of
 from pipeline.training.plan import FitPlan, Node
 from pipeline.training.step import Optimisation
@@ -36,13 +37,17 @@ _SHARED_DATA = ("name", "spec", *inspect.signature(DataModule.__init__).paramete
 _prepared: dict[str, DataModule] = {}
 
 
-def build_data(settings: Node) -> DataModule:
+def build_data(settings: Node, model: Node | None = None) -> DataModule:
     """The data set that ``settings`` describe, prepared and set up; one that this process has is used again.
+
+    Args:
+        settings: The ``data`` node.
+        model: The ``model`` node, whose weights may want images of a size; None for no model.
 
     Raises:
         UserError: The data is not to be had, or not what was asked for.
     """
-    settings = without_left_overs("data", dict(settings))
+    settings = without_left_overs("data", fitted_to(dict(settings), model or {}))
     reading = {name: settings[name] for name in READING if name in settings}
     fixed = {name: value for name, value in settings.items() if name not in READING or name == "batch_size"}
     key = json.dumps(fixed, sort_keys=True, default=str)
@@ -96,19 +101,26 @@ def build_model(settings: Node, data: DataModule, plan: FitPlan) -> BaseModule |
     if asks_for_spec(own):
         own = data.spec.filled_in(own)
     target = resolve(own["_target_"], "model._target_")
+    # A loss by its class is built by the model, whose description of itself holds plain values.
+    of_class = isinstance(target, type) and issubclass(target, BaseModule)
+    given = {"loss": own.pop("loss")} if of_class and isinstance(own.get("loss"), Mapping) else {}
+    if isinstance(target, type) and issubclass(target, Wrapped):
+        return with_weights(
+            lambda spec: build(own, key="model", spec=spec.to_dict(), **given), target, own, data
+        )
     if isinstance(target, type) and issubclass(target, BaseModule):
         start = word_vectors(own, data) if own.get("vectors") else None
         learnt = target.from_data(data.train, data.encoder, own)
-        # A loss by its class is built by the model, whose description of itself holds plain values.
-        given = {"loss": own.pop("loss")} if isinstance(own.get("loss"), Mapping) else {}
         model: BaseModule = build(own, key="model", spec=data.spec.to_dict(), **given, **learnt)
         if start is not None:
             begin_with(model, start)
         return model
     takes = inspect.signature(target).parameters
-    shared = {name: own.pop(name) for name in SHARED if name in own and name not in takes}
     if library_of(target) is None:
-        return Foreign(data.spec.to_dict(), own, **shared)
+        of_ours = (*SHARED, *TRANSFER)
+        shared = {name: own.pop(name) for name in of_ours if name in own and name not in takes}
+        return with_weights(lambda spec: Foreign(spec.to_dict(), own, **shared), Foreign, shared, data)
+    shared = {name: own.pop(name) for name in SHARED if name in own and name not in takes}
     if "compile" in takes and "compile" in settings:
         own["compile"] = settings["compile"]
     for name, node in (("optimizer", plan.optimizer), ("scheduler", plan.scheduler)):
@@ -178,11 +190,18 @@ def optimisation(plan: FitPlan) -> Optimisation:
         assert scheduler is not None
         length = steps if interval == "step" else epochs
         arguments = {key: length if value == "auto" else value for key, value in scheduler.items()}
+        if "max_lr" in arguments:
+            # One-cycle knows of one rate alone, where the groups have shares of it.
+            arguments["max_lr"] = [arguments["max_lr"] * share for share in _shares(optimiser)]
         return build(arguments, optimiser, key="scheduler")
 
-    def make_optimizer(parameters: Any) -> torch.optim.Optimizer:
-        parameters = list(parameters)
-        fused = {"fused": True} if _can_be_fused(plan, parameters) else {}
+    def make_optimizer(groups: list[ParameterGroup]) -> torch.optim.Optimizer:
+        every = [parameter for group in groups for parameter in group.parameters]
+        fused = {"fused": True} if _can_be_fused(plan, every) else {}
+        parameters: list[Any] = every
+        if any(group.rate != 1.0 for group in groups):
+            rate = float(plan.optimizer["lr"])
+            parameters = [{"params": group.parameters, "lr": rate * group.rate} for group in groups]
         return cast(torch.optim.Optimizer, build({**plan.optimizer, **fused}, parameters, key="optimizer"))
 
     return Optimisation(
@@ -196,7 +215,13 @@ def optimisation(plan: FitPlan) -> Optimisation:
     )
 
 
-def _can_be_fused(plan: FitPlan, parameters: list[torch.Tensor]) -> bool:
+def _shares(optimiser: torch.optim.Optimizer) -> list[float]:
+    """The rate of each group of parameters beside that of the first."""
+    rates = [float(group["lr"]) for group in optimiser.param_groups]
+    return [rate / rates[0] for rate in rates]
+
+
+def _can_be_fused(plan: FitPlan, parameters: Sequence[torch.Tensor]) -> bool:
     """Whether nothing that was asked for speaks against the optimiser's fused form."""
     asked = any(name in plan.optimizer for name in ("fused", "foreach", "differentiable"))
     # Lightning's mixed precision refuses to clip for optimisers that can unscale gradients themselves.

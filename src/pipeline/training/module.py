@@ -138,10 +138,10 @@ class TrainingModule(QuickAttributes, pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         plan = self.loop.plan
-        parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        if not parameters:
+        groups = [group for group in self.model.parameter_groups() if group.parameters]
+        if not groups:
             return None
-        optimizer = plan.optimizer(parameters)
+        optimizer = plan.optimizer(groups)
         if plan.scheduler is None:
             return optimizer
         scheduler = plan.scheduler(optimizer, self._total_steps())
@@ -178,6 +178,7 @@ class TrainingModule(QuickAttributes, pl.LightningModule):
         # What differs between strategies is looked up once: these checks would cost as much as a tiny step.
         self.machine = self._machine()
         loop.step, loop.epoch = self.trainer.global_step, self.trainer.current_epoch
+        self.model.begin_epoch(loop.epoch)
         if self._rate_factor != 1.0:
             # Back at the last good checkpoint after a divergence: go on more slowly than it did.
             self._scale_rates(self._rate_factor)
@@ -259,6 +260,7 @@ class TrainingModule(QuickAttributes, pl.LightningModule):
         loop.batches_done, loop.state, loop.epoch = 0, None, self.trainer.current_epoch
         if loop.curve is not None:
             loop.curve.epoch_begins(loop.step)
+        self.model.begin_epoch(loop.epoch)
         if (loader := self._loader()) is not None:
             loader.go_to(self.trainer.current_epoch)
         elif self._resumed is not None:

@@ -27,7 +27,12 @@ _WORDS = 2
 
 
 def solve(
-    model: Linear, train: Rows, held_out: Rows | None, stop: Stop, scale: Sequence[float] | None = None
+    model: Linear,
+    train: Rows,
+    held_out: Rows | None,
+    stop: Stop,
+    scale: Sequence[float] | None = None,
+    among: tuple[float, ...] = ALPHAS,
 ) -> Grown:
     """Give ``model`` the weights of the minimum.
 
@@ -37,6 +42,7 @@ def solve(
         held_out: The validation split, which chooses the penalty where ``alpha`` is ``auto``.
         stop: Asked between two penalties.
         scale: What stands for each word that occurs in a text, where the input is ids; None is 1.
+        among: Penalties that are tried, from the strongest on.
 
     Raises:
         UserError: A setting does not fit, or the data is a sequence.
@@ -55,7 +61,7 @@ def solve(
     if scale is not None:
         x = x.multiply(factors).tocsr()
     weights = np.asarray(spec.class_weights)[y.astype(int)] if spec.class_weights else None
-    alphas: tuple[float, ...] = (1.0,) if held_out is None else ALPHAS
+    alphas: tuple[float, ...] = (1.0,) if held_out is None else among
     if model.alpha != "auto":
         alphas = (float(model.alpha),)
     best, chosen, worse, solver = math.inf, alphas[0], 0, None

@@ -23,7 +23,7 @@ class Optimisation:
     """How a model is trained; from the ``optimizer``, ``scheduler`` and ``trainer`` settings.
 
     Args:
-        optimizer: Maker of the optimiser from the parameters.
+        optimizer: Maker of the optimiser from the groups of parameters.
         scheduler: Maker of the learning-rate schedule from the optimiser and the total number of optimiser steps.
         interval: How often the schedule moves: every ``step`` or every ``epoch``.
         monitor: Metric that a schedule which waits for a plateau watches.

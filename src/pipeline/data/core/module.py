@@ -203,6 +203,7 @@ class DataModule(pl.LightningDataModule):
         return state.hexdigest()[:16]
 
     def _tensors(self, split: Rows) -> list[Any]:
+        split = split.raw
         names = ("x", "indptr", "indices", "tokens", "y")
         return [getattr(split, name) for name in names if hasattr(split, name)]
 

@@ -46,6 +46,11 @@ class Rows:
         return -(-len(self) // batch_size)
 
     @property
+    def raw(self) -> Rows:
+        """The samples as the data set has them, whatever a model that learns from features of them sees."""
+        return self
+
+    @property
     def samples(self) -> int:
         """How many samples an epoch trains on (throughput is counted in them)."""
         return len(self)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.data.images.decoding import AS_A_WHOLE, Resizing
 from pipeline.data.images.encoders import ResizingImageEncoder
 from pipeline.data.images.layouts import SPELLINGS
 from pipeline.errors import UserError
@@ -17,13 +18,16 @@ _LABELS = ("y", "labels", "label", "targets", "target")
 _NAMES = ("classes", "class_names", "names", "label_names")
 
 
-def read_arrays(path: Path, shape: Sequence[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def read_arrays(
+    path: Path, shape: Sequence[int], how: Resizing = AS_A_WHOLE
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The images of a ``.npz`` file: ``x`` and ``y``, ``images`` and ``labels``, ``x_train``, ``test_images`` …
 
     Args:
         path: The file; its images are 0–255, (samples, height, width) or (samples, height, width, channels). An array
             called ``classes`` may name the classes.
         shape: Channels, height and width that the images become.
+        how: How they are resized.
 
     Returns:
         ``uint8`` (samples, channels, height, width), the name of each image's class, and the part that it belongs to
@@ -51,7 +55,7 @@ def read_arrays(path: Path, shape: Sequence[int]) -> tuple[np.ndarray, np.ndarra
             f"{path} holds {', '.join(held) or 'nothing'}; expected images with as many labels: x and y, or images and "
             "labels, alone or of parts (x_train and y_train, test_images and test_labels)"
         )
-    encoder = ResizingImageEncoder(list(shape), [], [])
+    encoder = ResizingImageEncoder(list(shape), [], [], how.crop, how.interpolation)
     found, said, parts = [], [], []
     for part, array in images.items():
         numbers = labels[part]

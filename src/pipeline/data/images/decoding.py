@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,8 +22,25 @@ MAX_PIXELS = 50_000_000
 MAX_FILE_BYTES = 200_000_000
 
 
+@dataclass(frozen=True)
+class Resizing:
+    """How images of any size become images of one size.
+
+    Args:
+        crop: Share of the shorter side that is kept, around the middle, so that nothing is stretched; None keeps the
+            whole image and stretches it.
+        interpolation: ``bilinear`` or ``bicubic``.
+    """
+
+    crop: float | None = None
+    interpolation: str = "bilinear"
+
+
+AS_A_WHOLE = Resizing()
+
+
 def read_images(
-    files: Sequence[Path], shape: Sequence[int], resize: bool = True
+    files: Sequence[Path], shape: Sequence[int], resize: bool = True, how: Resizing = AS_A_WHOLE
 ) -> tuple[np.ndarray, list[str]]:
     """Image files as one array, on several threads.
 
@@ -30,6 +48,7 @@ def read_images(
         files: Paths of the images.
         shape: Channels (1 or 3), height and width of every image.
         resize: Whether images of another size are resized; otherwise they count as unreadable.
+        how: How they are resized.
 
     Returns:
         ``uint8`` (files, channels, height, width), and for each file why it cannot be read; empty where it can.
@@ -38,7 +57,7 @@ def read_images(
 
     def decode(number: int) -> str:
         try:
-            images[number] = read_image(files[number], shape, resize)
+            images[number] = read_image(files[number], shape, resize, how)
         except Exception as error:
             # Decoders raise all kinds of things for damaged files.
             return (str(error) or type(error).__name__).splitlines()[0][:200]
@@ -71,7 +90,9 @@ def sizes_of(files: Sequence[Path]) -> tuple[np.ndarray, bool]:
     return np.array(sizes, dtype=np.int64).reshape(-1, 2), colour
 
 
-def read_image(path: Path, shape: Sequence[int], resize: bool = True) -> np.ndarray:
+def read_image(
+    path: Path, shape: Sequence[int], resize: bool = True, how: Resizing = AS_A_WHOLE
+) -> np.ndarray:
     """One image file as (channels, height, width).
 
     Raises:
@@ -86,10 +107,12 @@ def read_image(path: Path, shape: Sequence[int], resize: bool = True) -> np.ndar
         # Before anything is decoded: a file of some kilobytes may claim billions of pixels.
         if image.width * image.height > MAX_PIXELS:
             raise ValueError(f"{image.width}×{image.height} pixels, more than {MAX_PIXELS:,}")
-        return to_array(image, shape, resize)
+        return to_array(image, shape, resize, how)
 
 
-def to_array(image: Image.Image, shape: Sequence[int], resize: bool = True) -> np.ndarray:
+def to_array(
+    image: Image.Image, shape: Sequence[int], resize: bool = True, how: Resizing = AS_A_WHOLE
+) -> np.ndarray:
     """An image as ``uint8`` (channels, height, width): turned upright, transparent parts white, resized.
 
     Raises:
@@ -110,11 +133,32 @@ def to_array(image: Image.Image, shape: Sequence[int], resize: bool = True) -> n
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
     image = image.convert("L" if channels == 1 else "RGB")
+    if how.crop is not None:
+        image = _cropped(image, height, width, how)
     if image.size != (width, height):
         # Averages over what becomes one pixel; dropping pixels would leave noise.
-        image = image.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=3.0)
+        image = image.resize((width, height), Image.Resampling[how.interpolation.upper()], reducing_gap=3.0)
     values: np.ndarray = np.asarray(image)
     return values[None] if channels == 1 else values.transpose(2, 0, 1)
+
+
+def _cropped(image: Image.Image, height: int, width: int, how: Resizing) -> Image.Image:
+    """The middle of an image, scaled to cover the size asked for, as torchvision's Resize and CenterCrop do."""
+    from PIL import Image
+
+    if image.size == (width, height):
+        return image
+    # The side that is the shorter one, beside what is asked for, becomes as long as the part of it that is cut away.
+    wide, tall = width / (how.crop or 1.0), height / (how.crop or 1.0)
+    if image.width * tall <= image.height * wide:
+        size = (round(wide), int(round(wide) * image.height / image.width))
+    else:
+        size = (int(round(tall) * image.width / image.height), round(tall))
+    size = (max(size[0], width), max(size[1], height))
+    # Without the quicker first reduction: weights were trained on exactly these pixels.
+    image = image.resize(size, Image.Resampling[how.interpolation.upper()])
+    left, top = round((size[0] - width) / 2.0), round((size[1] - height) / 2.0)
+    return image.crop((left, top, left + width, top + height))
 
 
 def _to_bytes(values: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pipeline.data.core.encoder import Encoder
-from pipeline.data.images.decoding import SUFFIXES, read_images, to_array
+from pipeline.data.images.decoding import AS_A_WHOLE, SUFFIXES, Resizing, read_images, to_array
 from pipeline.errors import UserError
 
 
@@ -27,6 +28,8 @@ class ImageEncoder(Encoder):
     kind = "image"
     resizes: ClassVar[bool] = False
     """Whether files of another size are resized, as they were for training."""
+    how = AS_A_WHOLE
+    """How they are."""
 
     def __init__(self, shape: list[int], mean: list[float], std: list[float]) -> None:
         self.shape, self.mean, self.std = list(shape), list(mean), list(std)
@@ -77,7 +80,7 @@ class ImageEncoder(Encoder):
         channels = self.shape[0]
         if channels not in (1, 3):
             raise UserError(f"this model takes images of {channels} channels; pass them as a .npy file")
-        images, reasons = read_images(paths, self.shape, self.resizes)
+        images, reasons = read_images(paths, self.shape, self.resizes, self.how)
         for path, reason in zip(paths, reasons, strict=True):
             if reason:
                 raise UserError(f"{path} is no image that can be read: {reason}")
@@ -103,10 +106,33 @@ class ResizingImageEncoder(ImageEncoder):
     """Images of any size and mode to ``uint8`` images of one size.
 
     Takes a list of images, or an array (samples, height, width) or (samples, height, width, channels): values 0–255.
+
+    Args:
+        shape: Channels, height and width.
+        mean: Mean of each channel over the training split, in pixel units.
+        std: Standard deviation of each channel, likewise.
+        crop: Share of the shorter side that is kept, see :class:`Resizing`.
+        interpolation: ``bilinear`` or ``bicubic``.
     """
 
     kind = "resizing_image"
     resizes = True
+
+    def __init__(
+        self,
+        shape: list[int],
+        mean: list[float],
+        std: list[float],
+        crop: float | None = None,
+        interpolation: str = "bilinear",
+    ) -> None:
+        super().__init__(shape, mean, std)
+        self.how = Resizing(crop, interpolation)
+
+    def state(self) -> dict[str, Any]:
+        return super().state() | {
+            name: value for name, value in asdict(self.how).items() if self.how != AS_A_WHOLE
+        }
 
     def encode(self, raw: Any) -> Tensor:
         from PIL import Image
@@ -122,13 +148,13 @@ class ResizingImageEncoder(ImageEncoder):
         for number, one in enumerate(raw):
             if not isinstance(one, Image.Image):
                 one = Image.fromarray(_pixels(one))
-            images[number] = to_array(one, self.shape)
+            images[number] = to_array(one, self.shape, how=self.how)
         return torch.from_numpy(images)
 
     @classmethod
-    def fit(cls, images: Tensor) -> ResizingImageEncoder:
+    def fit(cls, images: Tensor, how: Resizing = AS_A_WHOLE) -> ResizingImageEncoder:
         fitted = ImageEncoder.fit(images)
-        return cls(fitted.shape, fitted.mean, fitted.std)
+        return cls(fitted.shape, fitted.mean, fitted.std, how.crop, how.interpolation)
 
     def example(self) -> np.ndarray:
         channels, height, width = self.shape

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,12 +20,12 @@ from pipeline.data.core.spec import Spec
 from pipeline.data.core.splits import Rows
 from pipeline.data.core.splitting import drawn_but_the_first
 from pipeline.data.images.arrays import read_arrays
-from pipeline.data.images.decoding import read_images, sizes_of
+from pipeline.data.images.decoding import AS_A_WHOLE, Resizing, read_images, sizes_of
 from pipeline.data.images.encoders import ResizingImageEncoder
 from pipeline.data.images.layouts import TEST, VALIDATION, Listing, content_digest, listing, unpacked
 from pipeline.data.images.tabled import is_table, table_listing
 from pipeline.errors import UserError
-from pipeline.settings import BELOW_ONE, COLUMN, PATH_OR_NULL
+from pipeline.settings import BELOW_ONE, COLUMN, PATH_OR_NULL, Number, Word
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,11 @@ class ImageFolder(DataModule):
         image: Column of paths of a table; None finds it.
         target: Column of labels of a table; None finds it.
         split_column: Column of a table that says train, validation or test; None finds it.
-        image_size: Height and width that images are resized to, or one number for both.
+        image_size: Height and width that images are resized to, or one number for both; None for 32, or what the
+            model's weights were trained with.
+        crop: Share of the shorter side that is kept, around the middle, so that nothing is stretched; None keeps the
+            whole image and stretches it, or does what the weights were trained with.
+        interpolation: ``bilinear`` or ``bicubic``; None for ``bilinear``, or what the weights were trained with.
         channels: 3 for colour, 1 for grey.
         max_unreadable: Share of the images that may be unreadable.
         test_fraction: Share of the images for the test, where nothing says which are.
@@ -65,7 +70,9 @@ class ImageFolder(DataModule):
         image: Annotated[str | None, COLUMN] = None,
         target: Annotated[str | None, COLUMN] = None,
         split_column: Annotated[str | None, COLUMN] = None,
-        image_size: int | Sequence[int] = 32,
+        image_size: int | Sequence[int] | None = None,
+        crop: Annotated[float | None, Number(0, 1, above=True, null=True)] = None,
+        interpolation: Annotated[str | None, Word(("bilinear", "bicubic"), null=True)] = None,
         channels: int = 3,
         max_unreadable: float = 0.05,
         test_fraction: Annotated[float, BELOW_ONE] = 0.15,
@@ -77,6 +84,7 @@ class ImageFolder(DataModule):
                 f"data={name} needs a directory with one folder a class: data.path=DIRECTORY (or a table of paths and "
                 "labels, or an archive)"
             )
+        image_size = 32 if image_size is None else image_size
         size = [image_size, image_size] if isinstance(image_size, int) else [int(side) for side in image_size]
         if len(size) != 2 or not all(1 <= side <= 4096 for side in size):
             raise UserError(f"data.image_size={image_size}; expected one or two whole numbers from 1 to 4096")
@@ -85,6 +93,7 @@ class ImageFolder(DataModule):
         self.path, self.test_path = Path(path), None if test_path is None else Path(test_path)
         self.columns = {"image": image, "target": target, "split": split_column}
         self.shape = [channels, *size]
+        self.how = Resizing(crop, interpolation or "bilinear")
         self.max_unreadable, self.test_fraction = max_unreadable, test_fraction
         self.source = str(path)
 
@@ -109,7 +118,7 @@ class ImageFolder(DataModule):
         self.validation = everything.subset(torch.from_numpy(validation)) if len(validation) else None
         self.test = everything.subset(torch.from_numpy(test)) if len(test) else None
         assert isinstance(training.x, Tensor)
-        self.encoder = ResizingImageEncoder.fit(training.x)
+        self.encoder = ResizingImageEncoder.fit(training.x, self.how)
         self.spec = Spec(
             task="binary" if binary else "multiclass",
             input="image",
@@ -125,9 +134,9 @@ class ImageFolder(DataModule):
 
     def _arrays(self) -> tuple[Tensor, np.ndarray, np.ndarray]:
         """The images of a ``.npz`` file, and of another for the test."""
-        x, labels, parts = read_arrays(self.path, self.shape)
+        x, labels, parts = read_arrays(self.path, self.shape, self.how)
         if self.test_path is not None:
-            test_x, test_labels, _ = read_arrays(self.test_path, self.shape)
+            test_x, test_labels, _ = read_arrays(self.test_path, self.shape, self.how)
             known = parts != TEST
             x = np.concatenate([x[known], test_x])
             parts = np.concatenate([parts[known], np.full(len(test_x), TEST, dtype=object)])
@@ -195,7 +204,8 @@ class ImageFolder(DataModule):
             f"{len(files):,} images of {'×'.join(map(str, self.shape))}",
             "lower data.image_size",
         )
-        key = content_digest(found.root, files, self.shape)
+        settings = [self.shape] + ([asdict(self.how)] if self.how != AS_A_WHOLE else [])
+        key = content_digest(found.root, files, settings)
         arrays, unreadable = cached(self.data_dir, f"images-{key}", lambda: self._decode(found.root, files))
         if unreadable:
             self._name_unreadable(found.root, unreadable, len(files))
@@ -209,7 +219,7 @@ class ImageFolder(DataModule):
         return torch.from_numpy(arrays["images"]), labels[good], parts[good]
 
     def _decode(self, root: Path, files: Sequence[Path]) -> tuple[dict[str, np.ndarray], list[list[str]]]:
-        images, reasons = read_images(files, self.shape)
+        images, reasons = read_images(files, self.shape, how=self.how)
         good = np.array([not reason for reason in reasons])
         unreadable = [
             [str(path.relative_to(root) if path.is_relative_to(root) else path), reason]

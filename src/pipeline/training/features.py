@@ -1,0 +1,193 @@
+"""Features of a frozen network: computed once for every sample, kept on disk, learnt from as often as wanted."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import logging
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.data.core.cache import cached
+from pipeline.data.core.module import DataModule
+from pipeline.data.core.splits import Rows
+from pipeline.errors import UserError
+from pipeline.models.foreign import Wrapped
+from pipeline.models.linear import Linear
+from pipeline.training.grown import Grown
+from pipeline.training.solving import solve
+from pipeline.training.stopping import Stop
+
+log = logging.getLogger(__name__)
+
+_BATCH = 64
+_ALPHAS = tuple(10 ** (power / 2) for power in range(9, -3, -1))
+"""Finer than for other linear models: there are many features, and whole powers of ten step over the best."""
+_HASHED = 256
+
+
+class FeatureRows(Rows):
+    """Samples as what a frozen network makes of them.
+
+    Args:
+        x: Features, (samples, features), float32.
+        raw: The samples themselves.
+    """
+
+    def __init__(self, x: Tensor, raw: Rows) -> None:
+        super().__init__(x, raw.y)
+        self._raw = raw
+
+    @property
+    def raw(self) -> Rows:
+        return self._raw
+
+
+def with_features(data: DataModule, model: Wrapped, trainer: Mapping[str, Any]) -> DataModule:
+    """The same data, each split with the features that ``model``'s last layer learns from.
+
+    They are kept in the cache by the content of each sample and by the network's weights, so that other seeds, folds,
+    rates and losses find them there.
+
+    Args:
+        data: The data, set up.
+        model: A frozen network; its last layer gets the features' mean and deviation over the training split.
+        trainer: The ``trainer`` settings, which say where it is computed.
+
+    Raises:
+        UserError: Training samples are to be changed at random, which leaves no features to keep.
+    """
+    if data.augment != "none":
+        raise UserError(
+            f"data.augment={data.augment}: with model.freeze=true an image is looked at once; set data.augment=none, "
+            "or model.freeze=false model.unfreeze=0 to train the last layer on changed images"
+        )
+    splits = {name: getattr(data, name) for name in ("train", "validation", "test") if getattr(data, name)}
+    hashes = {name: _hashes(split) for name, split in splits.items()}
+    unique, first = np.unique(np.concatenate([*hashes.values()]), return_index=True)
+    key = hashlib.blake2b(unique.tobytes(), digest_size=12)
+    key.update(_digest_of(model).encode())
+
+    def build() -> tuple[dict[str, np.ndarray], Any]:
+        return {
+            "samples": unique.view(np.uint8),
+            "features": _computed([*splits.values()], first, model, trainer),
+        }, None
+
+    found, _ = cached(data.data_dir, f"features-{key.hexdigest()}", build)
+    features = torch.from_numpy(found["features"])
+    other = copy.copy(data)
+    for name, split in splits.items():
+        rows = torch.from_numpy(np.searchsorted(unique, hashes[name]))
+        setattr(other, name, FeatureRows(features[rows], split))
+    assert isinstance(other.train.x, Tensor)
+    model.head_layer.fit(other.train.x)
+    return other
+
+
+def solve_head(model: Wrapped, train: Rows, held_out: Rows | None, stop: Stop) -> Grown:
+    """Solve the last layer of a frozen network to its minimum.
+
+    Args:
+        model: The network, with ``solver=exact``.
+        train: Features of the training split.
+        held_out: Features of the validation split, which choose the penalty where ``alpha`` is ``auto``.
+        stop: Asked between two penalties.
+
+    Raises:
+        UserError: A setting does not fit.
+    """
+    head, spec = model.head_layer, model.spec
+    inner = Linear(
+        {
+            **spec.to_dict(),
+            "input": "vector",
+            "input_shape": [head.in_features],
+            "pixel_mean": [],
+            "pixel_std": [],
+        },
+        solver="exact",
+        alpha=model.alpha,
+        loss=model.objective.loss_name,
+    )
+
+    def standardised(split: Rows) -> Rows:
+        assert isinstance(split.x, Tensor)
+        return Rows(head.standardised(split.x), split.y)
+
+    validated = None if held_out is None else standardised(held_out)
+    found = solve(inner, standardised(train), validated, stop, among=_ALPHAS)
+    with torch.no_grad():
+        head.weight.copy_(inner.output.weight)
+        head.bias.copy_(inner.output.bias)
+    return found
+
+
+def _hashes(split: Rows) -> np.ndarray:
+    """A hash of each sample's content, (samples,), 16 bytes each."""
+    found = []
+    for rows in torch.arange(len(split)).split(_HASHED):
+        x = split.take(rows)[0].cpu().contiguous().numpy()
+        found += [hashlib.blake2b(sample.tobytes(), digest_size=16).digest() for sample in x]
+    return np.frombuffer(b"".join(found), dtype="V16") if found else np.zeros(0, "V16")
+
+
+def _digest_of(model: Wrapped) -> str:
+    """A hash of everything that features follow from beside the sample: the network and how images reach it."""
+    state = hashlib.blake2b(digest_size=16)
+    spec = model.spec
+    state.update(repr((repr(model.net), spec.input_shape, spec.pixel_mean, spec.pixel_std)).encode())
+    for name, tensor in model.net.state_dict().items():
+        if name.rpartition(".")[0] != model.head:
+            state.update(name.encode())
+            state.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return state.hexdigest()
+
+
+def _computed(
+    splits: list[Rows], places: np.ndarray, model: Wrapped, trainer: Mapping[str, Any]
+) -> np.ndarray:
+    """Features of the samples at ``places``, counted through all splits, (samples, features)."""
+    device = _device(trainer)
+    ends = np.cumsum([len(split) for split in splits])
+    order = np.argsort(places)
+    features = np.empty((len(places), model.head_layer.in_features), dtype=np.float32)
+    model.eval().to(device)
+    try:
+        with torch.inference_mode():
+            for some in _shown(np.array_split(order, -(-len(order) // _BATCH)), len(order), trainer):
+                parts = []
+                for number, split in enumerate(splits):
+                    start = ends[number] - len(split)
+                    here = places[some][(places[some] >= start) & (places[some] < ends[number])] - start
+                    if len(here):
+                        parts.append(split.take(torch.from_numpy(here))[0])
+                x = torch.cat(parts).to(device)
+                # In float32, whatever the training precision: predictions are made in it.
+                features[some] = model.features(x).float().cpu().numpy()
+    finally:
+        model.to("cpu").train()
+    return features
+
+
+def _shown(batches: list[np.ndarray], total: int, trainer: Mapping[str, Any]) -> Iterator[np.ndarray]:
+    """The batches, with a bar on a terminal and a line everywhere else."""
+    log.info("computing the features of %s samples", f"{total:,}")
+    if not (trainer.get("enable_progress_bar", True) and sys.stderr.isatty()):
+        yield from batches
+        return
+    from rich.progress import track
+
+    yield from track(batches, description=f"features of {total:,} samples")
+
+
+def _device(trainer: Mapping[str, Any]) -> torch.device:
+    asked = trainer.get("accelerator", "auto")
+    if asked in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if asked in ("auto", "mps") and torch.backends.mps.is_available() else "cpu")

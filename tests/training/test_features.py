@@ -1,0 +1,121 @@
+"""Frozen and fine-tuned networks: features are computed once, and what is saved answers as what was trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from PIL import Image
+
+from pipeline.config.loading import compose
+from pipeline.errors import UserError
+from pipeline.models.saved import load
+from pipeline.runs.hooks import Hooks
+from pipeline.runs.result import RunResult
+from pipeline.runs.train import train
+from pipeline.tasks.export import write_onnx
+from pipeline.training import features
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Striped, chequered and plain pictures, and the weights of a network that has learnt nothing."""
+    root = tmp_path_factory.mktemp("photos")
+    random = np.random.default_rng(0)
+    down, right = np.mgrid[:40, :36]
+    for part, count in (("train", 14), ("test", 5)):
+        for name, pattern in (
+            ("stripes", down // 4 % 2),
+            ("squares", (down // 4 + right // 4) % 2),
+            ("plain", 0 * down),
+        ):
+            (root / "pets" / part / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = 80 + 90 * pattern[..., None] + random.integers(0, 60, (40, 36, 3))
+                Image.fromarray(pixels.astype(np.uint8)).save(root / "pets" / part / name / f"{number}.png")
+    torch.manual_seed(0)
+    torch.save(torchvision.models.shufflenet_v2_x0_5().state_dict(), root / "weights.pth")
+    return root
+
+
+def run(photos: Path, directory: Path, *more: str) -> RunResult:
+    cfg = compose(
+        [
+            "data=image_folder",
+            f"data.path={photos / 'pets'}",
+            "data.image_size=32",
+            "model=torchvision",
+            "model.name=shufflenet_v2_x0_5",
+            f"model.weights={photos / 'weights.pth'}",
+            "logger=none",
+            "trainer=cpu",
+            "trainer.max_epochs=2",
+            f"paths.data_dir={photos / 'data'}",
+            f"paths.experiments_dir={directory}",
+            *more,
+        ]
+    )
+    return train(cfg, Hooks(directory=directory / "run"))
+
+
+def accuracy_of_files(photos: Path, directory: Path) -> float:
+    """What the saved model says of the test's files, from raw pixels."""
+    predictor = load(directory / "run/model")
+    files = sorted((photos / "pets" / "test").rglob("*.png"))
+    told = predictor.predict([Image.open(path) for path in files])["label"]
+    return float(np.mean([label == path.parent.name for label, path in zip(told, files, strict=True)]))
+
+
+def test_features_are_computed_once_and_the_saved_model_takes_raw_pixels(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run(photos, tmp_path / "a", "model.freeze=true")
+    assert first.model["parameters"] == 3 * 1024 + 3
+    assert first.metrics["test/accuracy"] == pytest.approx(accuracy_of_files(photos, tmp_path / "a"))
+    assert first.metrics["test/accuracy"] > 0.8
+    predictor = load(tmp_path / "a" / "run/model")
+    pixels = predictor.encoder.encode([Image.open(path) for path in sorted(photos.rglob("*.png"))[:6]])
+    exact = predictor.logits(pixels)
+    onnx = write_onnx(predictor, pixels[:2], tmp_path / "model.onnx")
+    assert (onnx(pixels) - exact).abs().max() < 1e-4
+
+    def refuse(*_: Any) -> Any:
+        raise AssertionError("the features are there already")
+
+    monkeypatch.setattr(features, "_computed", refuse)
+    for number, more in enumerate(
+        (["seed=1"], ["data.folds=3", "data.fold=1"], ["model.alpha=10", "data.seed=3"])
+    ):
+        again = run(photos, tmp_path / str(number), "model.freeze=true", "test=false", *more)
+        assert again.metrics["val/accuracy"] > 0.5
+    trained = run(
+        photos, tmp_path / "b", "model.freeze=true", "model.solver=gradient", "trainer.max_epochs=20"
+    )
+    assert trained.metrics["test/accuracy"] == pytest.approx(accuracy_of_files(photos, tmp_path / "b"))
+    with pytest.raises(UserError, match="an image is looked at once"):
+        run(photos, tmp_path / "c", "model.freeze=true", "data.augment=light")
+    # Another network, other features.
+    with pytest.raises(AssertionError, match="there already"):
+        run(photos, tmp_path / "d", "model.freeze=true", "model.weights=null")
+
+
+def test_fine_tuning_moves_the_last_stages_alone_and_is_saved_with_its_preprocessing(
+    photos: Path, tmp_path: Path
+) -> None:
+    more = ["model.unfreeze=1", "model.layer_decay=0.5", "scheduler=one_cycle", "optimizer=adamw"]
+    result = run(photos, tmp_path, *more)
+    assert result.metrics["test/accuracy"] == pytest.approx(accuracy_of_files(photos, tmp_path))
+    predictor = load(tmp_path / "run/model")
+    before = torch.load(photos / "weights.pth", weights_only=True)
+    moved = {
+        name.split(".")[0]
+        for name, value in predictor.module.net.state_dict().items()  # type: ignore[union-attr, operator]
+        if value.shape == before[name].shape and not torch.equal(value, before[name])
+    }
+    assert moved == {"conv5"}
+    # ImageNet's mean and deviation, which such weights expect.
+    assert predictor.spec.pixel_mean == pytest.approx([255 * 0.485, 255 * 0.456, 255 * 0.406])
