@@ -27,7 +27,7 @@ NEXT ?= hydra-core omegaconf pytorch-lightning lightning mlflow optuna
 export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := true
 
-.PHONY: help install run test lint types unit coverage quick test-next test-faults ui bench arguments audit clean
+.PHONY: help install run test lint types unit coverage quick test-next test-faults ui docs bench arguments audit clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -79,6 +79,10 @@ test-faults: $(STAMP)  ## the long form of the fault tests, with a table of what
 ui: $(STAMP)  ## MLflow's pages on the tracking store, opened where runs are compared (MLFLOW_TRACKING_URI, else experiments/mlflow.db)
 	$(BIN)/python -m pipeline task=ui task.port=$(PORT) $(ARGS)
 
+docs: $(STAMP)  ## docs/ as a site in site/ (installs mkdocs-material)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict $(ARGS)
+
 bench: $(STAMP)  ## speed against a hand-written loop
 	$(BIN)/python -m benchmarks $(ARGS)
 
@@ -89,5 +93,5 @@ audit: $(STAMP)  ## known advisories against the pinned versions
 	$(BIN)/python .ci/audit
 
 clean:  ## remove caches (never data, runs or the environment)
-	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov build dist
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov build dist site
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

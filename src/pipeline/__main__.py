@@ -84,6 +84,10 @@ def _command(words: list[str]) -> int:
             "--config-path would replace the shipped configuration; "
             f"use --config-dir {arguments.config_path} to add to it"
         )
+    if arguments.schema:
+        from pipeline.config import schema
+
+        return schema.command(arguments.config_dir)
     commands = [arguments.run, arguments.cfg, arguments.multirun, arguments.shell_completion, arguments.info]
     if sum(bool(command) for command in commands) > 1:
         raise UserError("only one of --run, --multirun, --cfg, --info and --shell-completion can be given")
@@ -103,6 +107,8 @@ def _parser() -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = get_args_parser()
     parser.prog = "python -m pipeline"
     parser.add_argument("--allow", action="append", metavar="NAME", help="Let the configuration name it")
+    parser.add_argument("--schema", action="store_true", help="Write JSON schemas, for an editor to check by")
+    parser.add_argument("--json", action="store_true", help="Print JSON (task=runs, task=clean)")
     return parser
 
 
@@ -111,6 +117,8 @@ def _dispatch(hydra: Hydra, arguments: argparse.Namespace) -> int:
     from pipeline.config.quoting import understood
 
     name, overrides = arguments.config_name or "config", understood(arguments.overrides)
+    if arguments.json:
+        overrides.append("task.json=true")
     if arguments.hydra_help:
         hydra.hydra_help(config_name=name, args_parser=_parser(), args=arguments)
     elif arguments.cfg:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -26,6 +27,8 @@ def hydra_of(config_dir: str | None, for_this_machine: bool) -> Iterator[Hydra]:
     from pipeline.config.hydra_inside import Hydra
     from pipeline.config.loading import loader
 
+    # The first start of a new installation is not about Matplotlib's fonts.
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
     GlobalHydra.instance().clear()
     hydra = Hydra(task_name="pipeline", config_loader=loader(config_dir, for_this_machine=for_this_machine))
     GlobalHydra.instance().initialize(hydra)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from pipeline.config.schema import write
 from pipeline.errors import UserError
 
 TEMPLATE = Path(__file__).parent / "templates" / "project"
@@ -41,6 +42,7 @@ def new(directory: str) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         text = source.read_text(encoding="utf-8").replace("PACKAGE", package).replace("PROJECT", project)
         target.write_text(text, encoding="utf-8")
+    write(place / "conf")
     return place
 
 

@@ -1,4 +1,4 @@
-"""Every command of the README works as it is written, on embedded data and cut to one batch."""
+"""Every command of the README and of two pages of docs/ works as it is written, on embedded data and cut to one batch."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from pipeline.__main__ import main
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = "".join((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("index.md", "asked.md"))
 
 # What cannot run here, and why. Each is tested in another way, below or where the reason says.
 NOT_RUN = {
@@ -41,9 +42,10 @@ COMPOSED += ("task=generate", "task=compare", "task=export", "task=reproduce", "
 
 
 def commands() -> list[str]:
-    blocks = re.findall(r"^```bash\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+    blocks = re.findall(r"^```bash\n(.*?)^```", README + PAGES, re.DOTALL | re.MULTILINE)
     lines = [line for block in blocks for line in block.splitlines()]
-    return [shlex.join(words) for line in lines if (words := shlex.split(line, comments=True))]
+    found = [shlex.join(words) for line in lines if (words := shlex.split(line, comments=True))]
+    return list(dict.fromkeys(found))
 
 
 def pipeline_commands() -> list[str]:
@@ -142,7 +144,15 @@ def test_the_command_works(
         arguments = ["--cfg", "all", *(word for word in arguments if word != "-m")]
     elif "+sweep=" in command or "sweeper=" in command:
         arguments += ["debug=fast", "hydra.sweeper.n_trials=2"]
-    elif not {"--help", "--cfg", "task=sync", "task=predict", "task=evaluate"} & set(arguments):
+    elif not {
+        "--help",
+        "--cfg",
+        "task=sync",
+        "task=runs",
+        "task=clean",
+        "task=predict",
+        "task=evaluate",
+    } & set(arguments):
         arguments.append("debug=fast")
     assert main(arguments) == 0, capsys.readouterr().err
 

@@ -18,6 +18,8 @@ from pipeline.errors import UserError
 from pipeline.evaluation.outputs import Outputs, paired
 from pipeline.models.linear import Linear
 from pipeline.models.saved import load
+from pipeline.runs.hooks import Hooks
+from pipeline.runs.recording import open_run
 from pipeline.runs.result import RunResult
 from pipeline.tasks import compare as task
 
@@ -45,6 +47,27 @@ def test_two_runs_are_compared_as_their_saved_models_predict(
     assert result["per_class"]["8"]["a"] == pytest.approx(right[0][digits[test] == 8].mean())
     assert ("significantly better" in result["verdict"]) == result["significant"]
     assert (tmp_path / "comparison.json").exists()
+    assert {row["run_id"] for row in result["table"]} == {a.run_id, b.run_id}
+    page = (tmp_path / "comparison.html").read_text(encoding="utf-8")
+    # A table, the verdict, and a picture for each of the objective and the losses: nothing to be fetched.
+    assert page.count("data:image/png;base64,") == 3 and result["verdict"].split(":")[0] in page
+    assert "http" not in page
+
+
+def test_of_several_runs_each_is_tested_against_the_first_where_it_can_be(
+    tmp_path: Path, finished: dict[str, RunResult], command: Command
+) -> None:
+    a, b = finished["linear"], finished["mlp"]
+    cut = open_run(command("task=train", "+experiment=digits_mlp"), tmp_path / "cut", Hooks(), "cut off")
+    cut.finish("KILLED")
+    assert cut.wait(60)
+    several = f"task.runs=[{a.run_id},{b.run_id},{cut.run_id}]"
+    result = task.compare(command("task=compare", several, f"task.output={tmp_path / 'three'}"))
+    two = command("task=compare", f"task.runs=[{a.run_id},{b.run_id}]", f"task.output={tmp_path / 'two'}")
+    assert result["against_first"][0]["p_value"] == task.compare(two)["p_value"]
+    assert "KILLED" in result["against_first"][1]["untested"]
+    assert "is not tested against" in task.in_words(result)[1]
+    assert [row["state"] for row in result["table"]] == ["finished", "finished", "killed"]
 
 
 def regression(*errors: float) -> Outputs:
@@ -64,5 +87,5 @@ def test_other_samples_are_refused(command: Command, finished: dict[str, RunResu
     with pytest.raises(UserError, match="not tested on the same samples"):
         paired(regression(1.0, 2.0), regression(1.0))
     run = finished["linear"].run_id
-    with pytest.raises(UserError, match="two different run ids"):
+    with pytest.raises(UserError, match="two different run ids or more"):
         task.compare(command("task=compare", f"task.runs=[{run},{run}]"))

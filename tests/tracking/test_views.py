@@ -117,6 +117,19 @@ def test_a_sweep_has_a_view_of_its_own_trials(
     ]
 
 
+def test_a_sweep_has_its_view_where_its_end_arrives_before_its_trials(
+    tmp_path: Path, start_run: Start, deliver: Deliver, empty_store: Path
+) -> None:
+    parent = start_run("s", tags={"sweep.study": "mine"})
+    deliver(parent)
+    trial = _record(start_run, "t", parent=parent, tags={"sweep.study": "mine"}, dropout=1)
+    trial.finish()
+    parent.finish()
+    deliver(parent)
+    deliver(trial)
+    assert {SHARED_VIEW + LEADERBOARD, SHARED_VIEW + sweep_key("mine")} <= set(_tags(tmp_path))
+
+
 def test_no_two_runs_of_an_experiment_have_the_same_name(
     tmp_path: Path, start_run: Start, deliver: Deliver, empty_store: Path
 ) -> None:

@@ -35,6 +35,7 @@ Flags
   --cfg job|hydra|all     show the configuration instead of running (--resolve, --package PACKAGE)
   --config-dir DIR        a directory of your own configurations, searched beside the shipped ones
   --allow NAME            let the configuration name this class (my_package.MyClass), or read env:VARIABLE
+  --schema                write JSON schemas beside your --config-dir, by which editors complete and check
   --info [WHAT]           how the configuration was put together: defaults, defaults-tree, searchpath, plugins
   --shell-completion      for bash: eval "$(python -m pipeline --shell-completion install=bash)"
   --hydra-help, --version

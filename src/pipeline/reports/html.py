@@ -13,7 +13,8 @@ from pipeline.files import write_text
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
-table { border-collapse: collapse; margin: 1rem 0 } th, td { padding: .25rem .8rem; border-bottom: 1px solid #ddd }
+table { border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: auto }
+th, td { padding: .25rem .8rem; border-bottom: 1px solid #ddd }
 th { text-align: left; color: #666; font-weight: 600 }
 td.number { text-align: right; font-variant-numeric: tabular-nums }
 img { max-width: 100% } .warning { background: #fff3cd; border-left: 4px solid #d1911f; padding: .5rem 1rem }

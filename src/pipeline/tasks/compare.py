@@ -1,4 +1,4 @@
-"""Compare two finished runs on the same test samples: is the one better, or is it chance?"""
+"""Compare runs on the same test samples: is the one better, or is it chance? With a page of their curves."""
 
 from __future__ import annotations
 
@@ -21,29 +21,64 @@ from pipeline.evaluation.outputs import (
 from pipeline.evaluation.statistics import PairedTest, bootstrap_mean, compare_hits
 from pipeline.files import write_json
 from pipeline.metrics import higher_is_better
+from pipeline.reports.comparison import PAGE, comparison_page
 from pipeline.runs.finished import FinishedRun, data_for, find_run, load_predictor, open_store
+from pipeline.runs.listing import Row, row_of, with_settings
+from pipeline.tasks.runs import cells
+from pipeline.tracking.queries import Store
 
 
 def run(cfg: DictConfig) -> None:
     """The task behind ``task=compare``."""
-    print("\n".join(in_words(compare(cfg))))
+    result = compare(cfg)
+    print("\n".join(in_words(result)))
+    print(f"page: {result_directory(cfg) / PAGE}")
 
 
 def compare(cfg: DictConfig) -> dict[str, Any]:
-    """Test both runs of ``task.runs`` on their test split and compare them sample by sample.
+    """Put the runs of ``task.runs`` side by side: their figures, their settings, their curves, and paired tests.
+
+    Two runs have to be finished ones that were tested on the same samples. Of several, each is tested against the
+    first one where that can be done, and the reason stands there where it cannot.
 
     Returns:
-        What is written as ``comparison.json``: both runs' metrics, the paired test, the effect on each class.
+        What is written as ``comparison.json``. Of two runs both runs' metrics, the paired test and the effect on each
+        class; of several that of each against the first, as ``against_first``. And ``table``, a row a run.
 
     Raises:
-        UserError: There is no such run, or the two were not tested on the same samples.
+        UserError: There is no such run, or two were not tested on the same samples.
     """
-    runs = [str(name) for name in cfg.task.runs]
-    if len(runs) != 2 or runs[0] == runs[1]:
-        raise UserError(f"task.runs={runs}: expected two different run ids, like task.runs=[A,B]")
+    names = [str(name) for name in cfg.task.runs]
+    if len(names) < 2 or len(set(names)) != len(names):
+        raise UserError(f"task.runs={names}: expected two different run ids or more, like task.runs=[A,B]")
     directory = result_directory(cfg)
     store = open_store(cfg)
-    found = [find_run(store, name, cfg) for name in runs]
+    if len(names) == 2:
+        result = _paired(store, names, cfg)
+    else:
+        # Of many tests some come out by chance: each is held to its share of one in twenty.
+        level = 0.05 / (len(names) - 1)
+        result = {
+            "level": level,
+            "against_first": [_tried(store, [names[0], name], cfg, level) for name in names[1:]],
+        }
+    rows = with_settings([row_of(store.run(name)) for name in names])
+    result["table"] = [row.as_dict() for row in rows]
+    write_json(directory / "comparison.json", result)
+    columns, lines = cells(rows, rows[0].objective)
+    comparison_page(columns, lines, _curves(store, rows), in_words(result), directory)
+    return result
+
+
+def _tried(store: Store, names: list[str], cfg: DictConfig, level: float) -> dict[str, Any]:
+    try:
+        return _paired(store, names, cfg, level)
+    except UserError as error:
+        return {"runs": [{"run_id": name} for name in names], "untested": str(error)}
+
+
+def _paired(store: Store, names: list[str], cfg: DictConfig, level: float | None = None) -> dict[str, Any]:
+    found = [find_run(store, name, cfg) for name in names]
     tested, digests = [], []
     for one in found:
         predictor = load_predictor(store, one.record.run_id)
@@ -56,14 +91,30 @@ def compare(cfg: DictConfig) -> dict[str, Any]:
         raise UserError(
             f"{found[0].title} was tested on {a_data}, {found[1].title} on {b_data}: nothing to compare"
         )
-    result = compared(found, tested)
+    a, b = (one.record.name for one in found)
+    result = compared(found, tested) if level is None else compared(found, tested, (a, b), level)
     result["same_inputs"] = a_digest == b_digest
-    write_json(directory / "comparison.json", result)
     return result
 
 
-def compared(runs: list[FinishedRun], tested: list[Outputs]) -> dict[str, Any]:
-    """The paired test of two runs' answers, and the effect on each class."""
+def _curves(store: Store, rows: list[Row]) -> dict[str, dict[str, list[tuple[int, float]]]]:
+    """The curves of the objective and the losses, by metric and run."""
+    wanted = dict.fromkeys(filter(None, (rows[0].objective, "val/loss", "train/loss")))
+    found = {row.name: store.curves(row.run_id, list(wanted)) for row in rows}
+    return {metric: {name: own[metric] for name, own in found.items() if metric in own} for metric in wanted}
+
+
+def compared(
+    runs: list[FinishedRun], tested: list[Outputs], called: tuple[str, str] = ("A", "B"), level: float = 0.05
+) -> dict[str, Any]:
+    """The paired test of two runs' answers, and the effect on each class.
+
+    Args:
+        runs: The runs.
+        tested: Outputs of each on the test samples.
+        called: What the verdict calls them.
+        level: Largest probability of chance at which a difference is significant.
+    """
     a, b = tested
     test = paired(a, b)
     metric, values = a.judged()
@@ -79,20 +130,20 @@ def compared(runs: list[FinishedRun], tested: list[Outputs]) -> dict[str, Any]:
         "method": test.method,
         "only_a": test.only_a,
         "only_b": test.only_b,
-        "significant": test.significant(),
-        "verdict": verdict(metric, test, "A", "B"),
+        "significant": test.significant(level),
+        "verdict": verdict(metric, test, *called, level),
         "per_class": _per_class(a, b),
     }
 
 
-def verdict(metric: str, test: PairedTest, a: str, b: str) -> str:
+def verdict(metric: str, test: PairedTest, a: str, b: str, level: float = 0.05) -> str:
     """The outcome of a paired test in words."""
     difference = test.difference
     measured = (
         f"{metric} {difference.value:+.4f} (95 % interval {difference.low:+.4f} to {difference.high:+.4f}, "
         f"{test.method}: p = {test.p_value:.3g})"
     )
-    if not test.significant():
+    if not test.significant(level):
         return f"No significant difference between {a} and {b}: {measured}."
     better = (difference.value > 0) == higher_is_better(metric)
     return f"{b} is significantly {'better' if better else 'worse'} than {a}: {measured}."
@@ -120,6 +171,8 @@ def _per_class(a: Outputs, b: Outputs) -> dict[str, dict[str, Any]]:
 
 def in_words(result: dict[str, Any]) -> list[str]:
     """What a comparison showed, line by line."""
+    if "against_first" in result:
+        return [line for one in result["against_first"] for line in _against_first(one)]
     lines = [
         f"{letter}: {run['name']} ({run['run_id']}): {result['metric']} {run['value']:.4f} "
         f"({run['low']:.4f} to {run['high']:.4f})"
@@ -134,3 +187,10 @@ def in_words(result: dict[str, Any]) -> list[str]:
         mark = " (significant)" if row["p_value"] < 0.05 / tested else ""
         lines.append(f"class {name}: A {row['a']:.4f}, B {row['b']:.4f}, {row['difference']:+.4f}{mark}")
     return [*lines, result["verdict"]]
+
+
+def _against_first(one: dict[str, Any]) -> list[str]:
+    if "untested" not in one:
+        return [one["verdict"]]
+    first, other = (run["run_id"] for run in one["runs"])
+    return [f"{other} is not tested against {first}: {one['untested']}"]

@@ -278,7 +278,9 @@ class Delivery:
         if record["error"]:
             self._client.set_tag(self._run_id, "error", record["error"])
         self._client.set_terminated(self._run_id, record["status"], record["time"])
-        if self.start["parent"] is None:
+        # The runs of a sweep may arrive after its end, which is the last thing that it records.
+        parent = self.start["parent"]
+        if parent is None or registry.life(Path(parent["directory"])).finished:
             self._save_views()
 
     def _save_views(self) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -43,6 +44,9 @@ class RunRecord:
         tags: Tags, MLflow's own included.
         directory: Directory of the run, where it still is on this machine.
         config_path: Resolved configuration in that directory.
+        started: When it began, in seconds since 1970.
+        ended: When it ended; None where it has not.
+        samples: Number of samples by split, of the data that it was trained on.
     """
 
     run_id: str
@@ -55,6 +59,9 @@ class RunRecord:
     tags: dict[str, str]
     directory: Path | None
     config_path: Path | None
+    started: float = 0.0
+    ended: float | None = None
+    samples: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -121,7 +128,7 @@ class Store:
         self._client: MlflowClient = self._asked(lambda: open_client(self.uri))
 
     def run(self, run: str) -> RunRecord:
-        """A run by MLflow's id, by its client-side key, or by its name where only one run has it.
+        """A run by MLflow's id (or how it begins), by its client-side key, or by its name where only one run has it.
 
         Raises:
             UserError: There is no such run, or there are several.
@@ -138,17 +145,18 @@ class Store:
             experiments: Names of experiments; None for all.
             limit: Largest number of runs.
         """
-        ids = [
-            experiment.experiment_id
+        names = {
+            str(experiment.experiment_id): str(experiment.name)
             for experiment in self._asked(self._client.search_experiments)
             if experiments is None or experiment.name in experiments
-        ]
+        }
+        ids = list(names)
         if not ids:
             return []
         # Of runs that began in the same millisecond the name decides.
         order = ["start_time DESC", "tags.`mlflow.runName` DESC"]
         found = self._asked(lambda: self._client.search_runs(ids, query, max_results=limit, order_by=order))
-        return [self._record(run) for run in found]
+        return [self._record(run, names[str(run.info.experiment_id)]) for run in found]
 
     def children(self, run: str) -> list[RunRecord]:
         """The runs nested directly under a run, oldest first."""
@@ -185,6 +193,16 @@ class Store:
         order = ["start_time DESC"]
         runs = self._asked(lambda: self._client.search_runs([experiment_id], order_by=order, max_results=1))
         return int(runs[0].info.start_time) if runs else None
+
+    def curves(self, run: str, metrics: Sequence[str]) -> dict[str, list[tuple[int, float]]]:
+        """The values of metrics that a run has, as (step, value) pairs in their order."""
+        run_id = self._find(run).info.run_id
+        found = {}
+        for name in metrics:
+            points = self._asked(self._client.get_metric_history, run_id, name)
+            if points:
+                found[name] = sorted({point.step: float(point.value) for point in points}.items())
+        return found
 
     def set_tags(self, run: str, tags: Mapping[str, Any]) -> None:
         """Set tags of a run that has ended (one that is being recorded has `Run.set_tags`)."""
@@ -296,6 +314,11 @@ class Store:
         self.describe(name, version, tags, description)
         return self._version(self._asked(lambda: self._client.get_model_version(name, version)))
 
+    def registered_runs(self) -> set[str]:
+        """The ids of the runs that made a version of any registered model."""
+        versions = self._asked(self._client.search_model_versions)
+        return {str(version.run_id) for version in versions if version.run_id}
+
     def describe(
         self, name: str, version: str, tags: Mapping[str, Any] | None = None, description: str = ""
     ) -> None:
@@ -340,6 +363,11 @@ class Store:
                 raise UserError(f"{len(found)} runs are named {run!r}; give one's id: {known}")
             if found:
                 return found[0]
+        if re.fullmatch(r"[0-9a-f]{6,31}", run):
+            everything = self._asked(lambda: self._client.search_runs(ids, max_results=5000))
+            begins = [match for match in everything if match.info.run_id.startswith(run)]
+            if len(begins) == 1:
+                return begins[0]
         raise UserError(f"there is no run {run!r} in {mask(self.uri)}{self._nearest(run, ids)}")
 
     def _nearest(self, run: str, ids: list[str]) -> str:
@@ -355,7 +383,7 @@ class Store:
             return "; it holds no run yet"
         return "; did you mean " + ", ".join(f"{one.info.run_id} ({one.info.run_name})" for one in near) + "?"
 
-    def _record(self, run: MlflowRun) -> RunRecord:
+    def _record(self, run: MlflowRun, experiment: str | None = None) -> RunRecord:
         tags = dict(run.data.tags)
         directory = Path(tags["pipeline.directory"]) if "pipeline.directory" in tags else None
         if directory is not None and not directory.is_dir():
@@ -365,13 +393,17 @@ class Store:
             run_id=run.info.run_id,
             key=tags.get(KEY_TAG, ""),
             name=run.info.run_name,
-            experiment=self._asked(lambda: self._client.get_experiment(run.info.experiment_id)).name,
+            experiment=experiment
+            or self._asked(lambda: self._client.get_experiment(run.info.experiment_id)).name,
             status=run.info.status,
             params=dict(run.data.params),
             metrics=dict(run.data.metrics),
             tags=tags,
             directory=directory,
             config_path=config if config is not None and config.is_file() else None,
+            started=run.info.start_time / 1000,
+            ended=run.info.end_time / 1000 if run.info.end_time else None,
+            samples=_samples(run),
         )
 
     def _version(self, version: ModelVersion) -> Version:
@@ -396,3 +428,15 @@ class Store:
 
     def _unreachable(self, error: Exception) -> UserError:
         return UserError(f"the tracking store {mask(self.uri)} answered: {mask(str(error))}")
+
+
+def _samples(run: MlflowRun) -> dict[str, int]:
+    """The numbers of samples that a run recorded with its data; other software records what it likes."""
+    for data in run.inputs.dataset_inputs if run.inputs else []:
+        try:
+            profile = json.loads(data.dataset.profile or "{}")
+        except ValueError:
+            continue
+        if isinstance(profile, dict):
+            return {name: count for name, count in profile.items() if isinstance(count, int)}
+    return {}
