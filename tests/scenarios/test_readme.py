@@ -1,4 +1,4 @@
-"""Every command of the README and of two pages of docs/ works as it is written, on embedded data and cut to one batch."""
+"""Every command of the README and of docs/ works as written, on embedded data and cut to one batch."""
 
 from __future__ import annotations
 
