@@ -33,6 +33,7 @@ from pipeline.ladder.bagging import (
 )
 from pipeline.ladder.blending import _folded, add_blend
 from pipeline.ladder.budget import Budget
+from pipeline.ladder.improve import _retrain
 from pipeline.ladder.naming import model_name
 from pipeline.ladder.pace import seconds_for
 from pipeline.ladder.rungs import Climb, Rung
@@ -318,6 +319,17 @@ def test_the_best_models_get_folds_and_a_slow_one_stays_as_it_is(
     monkeypatch.setattr(beside, "at_once", lambda: 2)
     assert seconds_of_folds(boosting, 5) == pytest.approx(5 * 2.3 * 0.65)
     assert _folded([boosting, network, linear], budget)[1] == []
+
+
+def test_a_winner_is_kept_as_it_was_judged_where_the_time_to_train_it_again_is_over(table: Path) -> None:
+    result = RunResult(table.parent, None, "", {"train": 400}, {}, {}, {}, {"fit": 10.0}, 0.0, 0, None)
+    cfg = compose(["data=csv", f"data.path={table}", "data.target=price", "model=boosting"])
+    winner = Rung("boosting", table.parent, cfg=cfg, result=result)
+    climb, budget = Climb("mae", [winner], winner, "mean"), Budget("100s", began=time.time())
+    budget.keep_back(budget.left() - 12)
+    _retrain(cfg, climb, table.parent, NoRun(), budget)
+    assert not climb.retrained and [rung.name for rung in climb.final] == ["final"]
+    assert climb.final[0].directory == winner.directory and climb.final[0].result is result
 
 
 @pytest.mark.parametrize("workers", [1, 2])

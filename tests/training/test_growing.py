@@ -23,6 +23,8 @@ from pipeline.runs.hooks import Hooks
 from pipeline.runs.result import RunResult
 from pipeline.runs.train import train
 from pipeline.training import catboosting, growing, grown, joining
+from pipeline.training.checkpoints import Checkpoints
+from pipeline.training.signals import Signals
 from pipeline.training.stopping import Stop
 
 SMALL = {
@@ -98,7 +100,7 @@ def arrays(data: Any, kept: Trees, split: str = "train") -> tuple[np.ndarray, np
 def test_a_forest_answers_as_scikit_learns_own(tmp_path: Path, table: Path, target: str) -> None:
     from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor
 
-    _, kept, data = trained(tmp_path, table, "forest", target)
+    _, kept, data = trained(tmp_path, table, "forest", target, "data.calibrate=false")
     x, y, _ = arrays(data, kept)
     held, _, held_inputs = arrays(data, kept, "test")
     with torch.inference_mode():
@@ -250,6 +252,30 @@ def test_what_runs_out_of_time_says_so(tmp_path: Path, table: Path, model: str, 
     result, kept, _ = trained(tmp_path, table, model, "kind", *more)
     assert any("its time ran out after" in note for note in result.notes)
     assert 1 <= len(kept.root) < 100_000 and result.seconds["fit"] < 30
+
+
+@pytest.mark.parametrize(
+    ("limit", "of_a_tree", "steps"),
+    [
+        (None, 4.0, {25}),
+        # A twentieth of 100 seconds is one tree of four seconds, and more trees than the most of a hundredth.
+        ("00:00:01:40", 4.0, {1}),
+        ("00:00:01:40", 0.01, {25}),
+        ("00:00:01:40", 0.5, {10}),
+    ],
+)
+def test_the_time_is_looked_at_more_often_where_a_tree_takes_long(
+    limit: str | None, of_a_tree: float, steps: set[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(growing.time, "monotonic", lambda: now[0])
+    stop, looks = Stop(Signals(Checkpoints(tmp_path, None, "min")), limit), [0]
+    for count in growing._counts(200, stop):
+        now[0] += of_a_tree * (count - looks[-1])
+        looks.append(count)
+    first = looks[1] - looks[0]
+    assert first == (25 if limit is None else 2) and looks[-1] == 200
+    assert set(np.diff(looks)[1:-1]) == steps
 
 
 def test_a_signal_ends_the_growth(tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,6 +45,8 @@ LEADER = "leader"
 """What stands for the settings of the best rung so far."""
 _OF_A_SEARCH = 0.75
 _LEAST_SECONDS = 1.5
+_LONGER = 1.5
+"""How much longer the winner takes on training and validation data together, with what is around its fit."""
 
 
 def improve(cfg: DictConfig, typed: Sequence[str] = ()) -> Climb:
@@ -313,8 +315,13 @@ def _retrain(cfg: DictConfig, climb: Climb, directory: Path, parent: AnyRun, bud
     assert chosen.cfg is not None and chosen.result is not None
     if chosen.made_of:
         # Every row that is not of the test has been learnt from by most of its models.
-        climb.final.append(replace(chosen, name="final", showed="", test=None, gain=None, metrics={}))
+        climb.final.append(_as_it_is(chosen))
         climb.length = chosen.made_of
+        return
+    if budget.left() < _LONGER * chosen.result.seconds["fit"]:
+        log.info("The winner is kept as it is: the time to train it once more on all rows is over")
+        climb.final.append(_as_it_is(chosen))
+        climb.retrained = False
         return
     scheduler, best_epoch = chosen.cfg.get("scheduler") or {}, chosen.result.best_epoch
     fixed = ["data.train_on_all=true", "checkpoint.monitor=null", "callbacks.early_stopping.patience=null"]
@@ -344,6 +351,11 @@ def _retrain(cfg: DictConfig, climb: Climb, directory: Path, parent: AnyRun, bud
         rung.result = _trained(rung, parent, settled)
         rung.seconds = time.time() - started
         climb.final.append(rung)
+
+
+def _as_it_is(chosen: Rung) -> Rung:
+    """The winner as the model that goes into service."""
+    return replace(chosen, name="final", showed="", test=None, gain=None, metrics={})
 
 
 def _kept_length(chosen: Rung) -> list[str]:

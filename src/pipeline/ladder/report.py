@@ -85,14 +85,18 @@ def conclusion(climb: Climb) -> str:
         return f"Keep the baseline ({_baseline(climb)}): no model predicts better by {climb.metric} on validation data."
     tests = ", ".join(f"{rung.test.value:.4f}" for rung in climb.final if rung.test is not None)
     tests += f" {climb.unit}" if climb.unit else ""
-    trained = (
-        f"It is made of {climb.length}: test {climb.metric} {tests}."
-        if climb.chosen.made_of
-        else (
+    if climb.chosen.made_of:
+        trained = f"It is made of {climb.length}: test {climb.metric} {tests}."
+    elif climb.retrained:
+        trained = (
             f"Trained again on training and validation data for {climb.length}, with {len(climb.final)} seeds: "
             f"test {climb.metric} {tests}."
         )
-    )
+    else:
+        trained = (
+            "It is kept as it was judged, since the time to train it again on validation data as well was over: "
+            f"test {climb.metric} {tests}."
+        )
     test = climb.final[0].gain
     assert test is not None
     if not climb.confirmed:
@@ -299,17 +303,21 @@ def model_card(climb: Climb, cfg: DictConfig, winner: Rung, run_id: str) -> str:
     seeds = ", ".join(f"{rung.test.value:.4f}" for rung in climb.final if rung.test is not None)
     stand_in = "" if data["used"] == data["requested"] else f" (a stand-in for {data['requested']})"
     sure = _sure(winner)
+    how = f"{'made of' if climb.chosen.made_of else 'trained for'} {climb.length}"
+    if not climb.retrained:
+        how = "not trained again on validation data, since the time was over"
+    included = ", validation included" if climb.retrained else ""
     return "\n\n".join(
         [
             f"# {' '.join(file_and_target(cfg) or [str(cfg.name)])}: {climb.chosen.name}",
-            f"**Data**: {data['used']}{stand_in}, {data['train']:,} samples to learn from, validation included, "
+            f"**Data**: {data['used']}{stand_in}, {data['train']:,} samples to learn from{included}, "
             f"{data['test']:,} for the test; digest `{data['digest']}`.",
             f"**Intended use**: predict {data['target']}{_in(data)} of single samples like those, from raw input as "
             "in the model's signature; it answers with labels and probabilities, or with a number.",
             f"**Test {climb.metric}**: {winner.test}; other seeds of the same training: {seeds}. "
             f"Baseline ({_baseline(climb)}): {climb.rungs[0].test}. Gain {amount(climb, winner.gain)}, "
             f"{winner.gain.method}, {chance(winner.gain)}. Chosen among {climb.tried} fits on validation data; "
-            f"{'made of' if climb.chosen.made_of else 'trained for'} {climb.length}.",
+            f"{how}.",
             *([f"**How sure it is**, read off data that it had not learnt from: {sure}."] if sure else []),
             "**Limits**: measured on samples of the same source alone; inputs unlike the training data get an answer "
             "all the same. `task=evaluate` shows how good the probabilities are, which classes are confused, and with "

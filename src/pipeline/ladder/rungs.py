@@ -95,6 +95,7 @@ class Climb:
         tried: Number of fits that were looked at on validation data.
         final: The winner trained on training and validation data, once for each seed.
         length: Length of those trainings and the reason for it, in words.
+        retrained: Whether there was the time for those trainings; else the winner stands as it was judged.
         others: Whatever else needs no training loop, on the test split: name → judged metric.
         registered: What became of the winner in the model registry, in words.
         seconds: Time that all of it took, in seconds.
@@ -109,6 +110,7 @@ class Climb:
     tried: int = 0
     final: list[Rung] = field(default_factory=list)
     length: str = ""
+    retrained: bool = True
     others: dict[str, float] = field(default_factory=dict)
     registered: str = ""
     seconds: float = 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib.util import find_spec
@@ -29,7 +30,9 @@ MOST_NODES = 10_000_000
 MOST_CELLS = 20_000_000
 """Numbers that categories' own columns may come to."""
 AT_ONCE = 25
-"""Trees of a forest that are grown before it is looked whether the time is over."""
+"""Trees that are grown before it is looked whether the time is over, at most."""
+_FIRST, _OF_THE_TIME = 2, 0.05
+"""Trees before the first look where time is limited, and the share of it that may pass between two looks."""
 _ROWS = 65_536
 _ONE_THREAD_CELLS = 500_000
 _PRIOR = 10.0
@@ -174,7 +177,7 @@ def grow_forest(
         **criterion,
     )
     note = ""
-    for count in [*range(AT_ONCE, model.n_estimators, AT_ONCE), model.n_estimators]:
+    for count in _counts(model.n_estimators, stop):
         forest.set_params(n_estimators=count)
         forest.fit(train.x, train.y, sample_weight=train.weights)
         if stop() and count < model.n_estimators:
@@ -291,7 +294,7 @@ def grow_by_histograms(
         # Of classes that training does not have nothing can be learnt, and scikit-learn refuses them.
         known = np.isin(validation.y, train.y) if classes else np.ones(len(validation.y), dtype=bool)
         held = {"X_val": validation.x[known], "y_val": validation.y[known]}
-    for count in [*range(AT_ONCE, model.n_estimators, AT_ONCE), model.n_estimators]:
+    for count in _counts(model.n_estimators, stop):
         booster.set_params(max_iter=count)
         booster.fit(train.x, train.y, sample_weight=train.weights, **held)
         if stop() or booster.n_iter_ < count:
@@ -312,6 +315,18 @@ def grow_by_histograms(
     )
     ensemble = joined(parts, output, torch.from_numpy(start), depth)
     return ensemble, Grown(best, said(model, grown, best, stop), thinned(history, best))
+
+
+def _counts(most: int, stop: Stop) -> Iterator[int]:
+    """Numbers of trees after which it is looked whether the time is over: after few where a tree takes long."""
+    count, step = 0, AT_ONCE if stop.seconds is None else _FIRST
+    while count < most:
+        began, before = time.monotonic(), count
+        count = min(most, count + step)
+        yield count
+        if stop.seconds is not None:
+            of_a_tree = (time.monotonic() - began) / (count - before)
+            step = int(np.clip(_OF_THE_TIME * stop.seconds / max(of_a_tree, 1e-9), 1, AT_ONCE))
 
 
 def _least(model: Boosting, samples: int) -> int:
