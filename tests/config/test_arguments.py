@@ -40,7 +40,7 @@ def test_what_is_known_early_is_what_the_class_itself_decides(name: str) -> None
     own = inspect.signature(cls).parameters
     assert {key for key, parameter in own.items() if parameter.kind is not parameter.VAR_KEYWORD} <= {
         *known,
-        "spec",
+        *("spec", "optimizer"),
     }
     for key, parameter in own.items():
         if key in known and not known[key].required:

@@ -58,7 +58,7 @@ def own(tmp_path: Path, name: str, text: str) -> Path:
 
 def every_option() -> list[list[str]]:
     """Overrides that choose every option of every group once, several groups at a time."""
-    shared = ("shared", "recurrent")
+    shared = ("shared", "recurrent", "network")
     by_group = [
         [
             f"{group}={p.stem}"

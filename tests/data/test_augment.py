@@ -13,7 +13,7 @@ from pipeline.data.images.published import Images
 from pipeline.errors import UserError
 
 
-@pytest.mark.parametrize("level", ["light", "strong"])
+@pytest.mark.parametrize("level", ["light", "strong", "trivial", "rand"])
 @pytest.mark.parametrize("shape", [(64, 1, 28, 28), (64, 3, 32, 24), (5, 2, 8, 8), (1, 3, 8, 8)])
 def test_batches_keep_their_form_and_follow_torch_s_random_state(level: str, shape: tuple[int, ...]) -> None:
     images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -74,7 +74,7 @@ def test_validation_and_test_are_never_changed(tmp_path: Path) -> None:
 
 
 def test_what_is_no_image_or_no_level_is_refused() -> None:
-    with pytest.raises(UserError, match="expected none, light or strong"):
+    with pytest.raises(UserError, match="expected none, light, strong, trivial or rand"):
         augmentation("wild")
     with pytest.raises(UserError, match="is for images"):
         augmentation("light")(torch.zeros(4, 9))

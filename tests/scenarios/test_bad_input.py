@@ -227,9 +227,9 @@ def test_overrides_compose_or_are_refused(
 
 # Mostly settings that a run could have, with some that it could not, over runs of a few steps.
 RUN_VALUES: dict[str, list[str]] = {
-    "model": ["mlp", "linear", "cnn", "lstm", "gru"],
+    "model": ["mlp", "linear", "cnn", "resnet9", "lstm", "gru"],
     "optimizer": ["sgd", "adam", "adamw", "rmsprop", "adagrad", "adm"],
-    "scheduler": ["none", "cosine", "one_cycle", "plateau", "step"],
+    "scheduler": ["none", "cosine", "warmup_cosine", "one_cycle", "plateau", "step"],
     "data": ["digits", "line", "clusters", "echo", "points", "csv", "text_file"],
     "data.path": ["table.csv", "text.txt", "images", "nowhere", "."],
     "data.target": ["y", "a", "text", "nothing"],
@@ -238,7 +238,9 @@ RUN_VALUES: dict[str, list[str]] = {
     "data.validation_fraction": ["0", "0.5", "0.999", "0.0001", "1"],
     "data.folds": ["2", "3", "100000"],
     "data.balance": ["oversample", "class_weights"],
-    "data.augment": ["light", "strong"],
+    "data.augment": ["light", "strong", "trivial", "rand"],
+    "data.mix": ["mixup", "cutmix", "both"],
+    "data.label_smoothing": ["0", "0.1", "1"],
     "model.dropout": ["0", "0.99", "1"],
     "model.hidden_units": ["1", "[3,2]", "[]", "[1,0]", "null"],
     "model.activation": ["relu", "tanh", "gelu", "wrong"],

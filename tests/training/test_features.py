@@ -98,6 +98,8 @@ def test_features_are_computed_once_and_the_saved_model_takes_raw_pixels(
     assert trained.metrics["test/accuracy"] == pytest.approx(accuracy_of_files(photos, tmp_path / "b"))
     with pytest.raises(UserError, match="an image is looked at once"):
         run(photos, tmp_path / "c", "model.freeze=true", "data.augment=light")
+    with pytest.raises(UserError, match=r"data\.mix=cutmix: .* an image is looked at once"):
+        run(photos, tmp_path / "c", "model.freeze=true", "data.mix=cutmix")
     # Another network, other features.
     with pytest.raises(AssertionError, match="there already"):
         run(photos, tmp_path / "d", "model.freeze=true", "model.weights=null")

@@ -89,6 +89,12 @@ def assert_same(found: RunResult, expected: RunResult) -> None:
 CASES = {
     "adam": [],
     "scheduler": ["scheduler=one_cycle", "optimizer=sgd", "optimizer.momentum=0.9", "optimizer.lr=0.1"],
+    "mixed": [
+        "data.augment=trivial",
+        "data.mix=both",
+        "data.label_smoothing=0.1",
+        "scheduler=warmup_cosine",
+    ],
     "plateau": [
         "scheduler=plateau",
         "scheduler.patience=0",
@@ -111,7 +117,7 @@ CASES = {
         *((case, {"step": 7}) for case in CASES),
         *(
             (case, {"epoch": 2})
-            for case in ("scheduler", "nothing_held_out", "one_step_an_epoch", "max_steps")
+            for case in ("scheduler", "mixed", "nothing_held_out", "one_step_an_epoch", "max_steps")
         ),
     ],
 )

@@ -60,7 +60,10 @@ TORCHVISION_MODELS = "torchvision.models"
 # What a section may name of the above, where it is narrower or other: (modules, what they are called in a message).
 SECTIONS: dict[str, tuple[tuple[str, ...], str]] = {
     "optimizer._target_": (("torch.optim",), "an optimiser of torch.optim"),
-    "scheduler._target_": (("torch.optim.lr_scheduler",), "a scheduler of torch.optim.lr_scheduler"),
+    "scheduler._target_": (
+        ("torch.optim.lr_scheduler", "pipeline.training.schedules"),
+        "a scheduler of torch.optim.lr_scheduler",
+    ),
     "trainer._target_": (tuple(f"{package}.trainer" for package in _LIGHTNING), "Lightning's Trainer"),
     "hydra.launcher._target_": (
         (CORE_PLUGINS, "pipeline.sweeps.engines"),

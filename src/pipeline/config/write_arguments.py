@@ -22,7 +22,7 @@ from pipeline.config.signatures import called, rules_on
 from pipeline.files import write_text
 
 # Given when the object is built, never in a configuration.
-_GIVEN_LATER = frozenset({"self", "spec"})
+_GIVEN_LATER = frozenset({"self", "spec", "optimizer"})
 _ENTRY = re.compile(r"^(\w[\w, ]*): (.*)$")
 
 
@@ -42,8 +42,9 @@ def described() -> dict[str, Any]:
 
 
 def shipped_classes() -> list[str]:
-    """The classes of ours that the shipped files of data sets and models name."""
-    files = [path for section in ("data", "model") for path in (config_directory() / section).glob("*.yaml")]
+    """The classes of ours that the shipped files of data sets, models and schedules name."""
+    sections = ("data", "model", "scheduler")
+    files = [path for section in sections for path in (config_directory() / section).glob("*.yaml")]
     named = {(yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("_target_") for path in files}
     return sorted(name for name in named if name and name.startswith("pipeline."))
 

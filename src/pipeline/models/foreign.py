@@ -327,6 +327,8 @@ class TorchvisionModel(Wrapped):
             raise UserError(f"model.options: torchvision's {name} refused its settings: {error}") from error
         # As large as the smallest images that it was made for.
         least = models.get_model_weights(name).DEFAULT.meta["min_size"]
+        if settings.get("aux_logits"):
+            least = _LEAST_WITH_AUXILIARY.get(name, least)
         self._least = (max(least[0], described.input_shape[1]), max(least[1], described.input_shape[2]))
         self.name = name
         super().__init__(described, net, weights=weights, **shared)
@@ -354,6 +356,9 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "googlenet": {"aux_logits": True, "transform_input": False, "init_weights": True},
     "inception_v3": {"aux_logits": True, "transform_input": False, "init_weights": True},
 }
+
+# Smallest images in training: torchvision's own figure is that of evaluation, in which the auxiliary head is left out.
+_LEAST_WITH_AUXILIARY = {"inception_v3": (299, 299)}
 
 
 def _check_name(name: str) -> None:

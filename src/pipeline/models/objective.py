@@ -62,13 +62,15 @@ class Objective:
         self.settled = settled
         self._costs = torch.tensor(settled.costs, dtype=torch.float64) if settled.costs else None
 
-    def loss(self, logits: Tensor, y: Tensor) -> Tensor:
+    def loss(self, logits: Tensor, y: Tensor, smoothing: float = 0.0) -> Tensor:
         """Mean loss over the targets; targets below 0 of a task with a target per step are left out.
 
         Args:
             logits: (samples, outputs), with steps before the outputs where there is a target per step; or
                 (samples, members, outputs): each member is judged for itself.
             y: Targets, (samples, …).
+            smoothing: Share of certainty that is given to all classes alike (Szegedy et al. 2016), for the
+                cross-entropy alone.
         """
         if self.spec.per_step:
             logits, y = self.known(logits, y)
@@ -87,7 +89,7 @@ class Objective:
             if self.loss_name == "focal":
                 log_p = -F.cross_entropy(logits, y, reduction="none")
                 return -((1 - log_p.exp()) ** 2 * log_p * (1 if weights is None else weights[y])).mean()
-            return F.cross_entropy(logits, y, weight=weights)
+            return F.cross_entropy(logits, y, weight=weights, label_smoothing=smoothing)
         logits = logits.view_as(y)
         if self.spec.task == "binary":
             if self.loss_name == "squared":
@@ -98,6 +100,8 @@ class Objective:
                 log_p = -F.binary_cross_entropy_with_logits(logits, y, reduction="none")
                 weighted = (1 - log_p.exp()) ** 2 * log_p
                 return -(weighted if sample_weights is None else weighted * sample_weights).mean()
+            if smoothing:
+                y = (1 - smoothing) * y + smoothing / 2
             return F.binary_cross_entropy_with_logits(logits, y, weight=sample_weights)
         if self.spec.target_std != 1.0:
             logits, y = logits / self.spec.target_std, y / self.spec.target_std

@@ -26,6 +26,7 @@ from pipeline.training.plan import FitPlan
 from pipeline.training.recorder import History
 from pipeline.training.scoring import scores
 from pipeline.training.signals import Signals
+from pipeline.training.softening import say_unsoftened
 from pipeline.training.solving import solve
 from pipeline.training.stopping import Stop
 
@@ -75,6 +76,7 @@ def fit_at_once(fit: Fit) -> Fitted:
     name = type(model).__name__
     if fit.trainer.world_size > 1:
         raise UserError(f"{name} is fitted in one process: set trainer.devices=1")
+    say_unsoftened(data, name)
     fit.started = time.time()
     began = time.perf_counter()
     threads = fit.plan.trainer.get("threads", "auto")

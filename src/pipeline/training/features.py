@@ -62,11 +62,12 @@ def with_features(data: DataModule, model: Wrapped, trainer: Mapping[str, Any]) 
     Raises:
         UserError: Training samples are to be changed at random, which leaves no features to keep.
     """
-    if data.augment != "none":
-        raise UserError(
-            f"data.augment={data.augment}: with model.freeze=true an image is looked at once; set data.augment=none, "
-            "or model.freeze=false model.unfreeze=0 to train the last layer on changed images"
-        )
+    for name in ("augment", "mix"):
+        if (asked := getattr(data, name)) != "none":
+            raise UserError(
+                f"data.{name}={asked}: with model.freeze=true an image is looked at once; set data.{name}=none, "
+                "or model.freeze=false model.unfreeze=0 to train the last layer on changed images"
+            )
     splits = {name: getattr(data, name) for name in ("train", "validation", "test") if getattr(data, name)}
     hashes = {name: _hashes(split) for name, split in splits.items()}
     unique, first = np.unique(np.concatenate([*hashes.values()]), return_index=True)

@@ -29,6 +29,7 @@ from pipeline.training.progress import Progress
 from pipeline.training.recorder import Recorder
 from pipeline.training.scoring import needs_every_output
 from pipeline.training.signals import Signals
+from pipeline.training.softening import softening
 from pipeline.training.step_curve import StepCurve
 from pipeline.training.trainer import Threads, build_trainer, steps_per_call
 
@@ -128,7 +129,7 @@ def prepare_fit(
     asked = any(map(needs_every_output, (metric, plan.metric, how.monitor)))
     in_full = asked and not model.spec.per_step
     curve = _curve(settings.get("record_every_n_steps"), trainer, on_step)
-    how = replace(how, accumulate=min(how.accumulate, batches))
+    how = replace(how, accumulate=min(how.accumulate, batches), soften=softening(data, model.objective))
     module = TrainingModule(model, how, compiled, in_full, curve)
     chunk = steps_per_call(settings, model, plan.checkpoint.every_n_steps)
     return Fit(plan, data, module, trainer, recorder, checkpoints, chunk, on_rewind)

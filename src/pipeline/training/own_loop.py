@@ -34,6 +34,7 @@ from pipeline.training.progress import Progress
 from pipeline.training.randomness import random_state, set_random_state
 from pipeline.training.recorder import Recorder
 from pipeline.training.signals import Signals
+from pipeline.training.softening import say_unsoftened
 from pipeline.training.trainer import FIT_ONLY, environment_plugins, quieten
 
 _VALIDATION = re.compile(r"(val|valid|validation|dev|eval)([/_.-]|$)")
@@ -251,6 +252,7 @@ def prepare_own_fit(
         UserError: Lightning refuses a setting.
     """
     quieten()
+    say_unsoftened(data, type(module).__name__)
     library = cast(str, library_of(module))
     watched = Watched(plan)
     recorder = in_library(Recorder, library)(on_epoch)

@@ -15,6 +15,7 @@ from pipeline.errors import Diverged
 from pipeline.models.base import BaseModule, State
 from pipeline.training.carried import detached, joined, of_samples
 from pipeline.training.divergence import LossWatch, diverged
+from pipeline.training.softening import Softening
 from pipeline.training.step_curve import StepCurve, gradient_norm
 
 
@@ -30,6 +31,7 @@ class Optimisation:
         accumulate: Number of batches whose gradients are added up for one optimiser step.
         clip_value: Largest norm (or value) of the gradient, None for no clipping.
         clip_algorithm: ``norm`` or ``value``.
+        soften: Function that makes a batch's targets less sure, None where they stay as they are.
     """
 
     optimizer: Callable[[Any], torch.optim.Optimizer]
@@ -39,6 +41,7 @@ class Optimisation:
     accumulate: int = 1
     clip_value: float | None = None
     clip_algorithm: str = "norm"
+    soften: Softening | None = None
 
 
 @dataclass
@@ -121,12 +124,13 @@ def train_on(loop: Loop, machine: Machine, x: Tensor, y: Tensor) -> None:
         some_x, some_y = (x, y) if part is None else (x[part], y[part])
         state = carried if part is None else of_samples(carried, part)
         if share:
+            softened = plan.soften(some_x, some_y) if plan.soften is not None else None
             if model.spec.stateful:
                 logits, state = model.forward_state(some_x, state)
                 state = detached(state)
             else:
-                logits = loop.forward(some_x)
-            loss = objective.loss(logits, some_y)
+                logits = loop.forward(some_x if softened is None else softened.x)
+            loss = objective.loss(logits, some_y) if softened is None else softened.loss(objective, logits)
             if not machine.on_host:
                 rate = learning_rate(machine.optimizer)
                 loop.losses.add(loss.detach(), loop.step + 1, loop.epoch + 1, rate)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-READING = ("batch_size", "eval_batch_size", "shuffle", "augment")
+READING = ("batch_size", "eval_batch_size", "shuffle", "augment", "mix", "label_smoothing")
 """Settings of how a data set is gone through, which leave what was prepared as it is."""
 
 
@@ -47,7 +47,10 @@ class DataModule(pl.LightningDataModule):
         folds: Number of folds of a cross-validation, None for a single split.
         fold: Number of the fold that is held out (0 … folds − 1).
         fallback: Name of the embedded stand-in used where the data is not to be had; None makes that an error.
-        augment: ``none``, ``light`` or ``strong`` (images, training batches alone).
+        augment: ``none``, ``light``, ``strong``, ``trivial`` or ``rand`` (images, training batches alone), see
+            :func:`augmentation`.
+        mix: ``none``, ``mixup``, ``cutmix`` or ``both``: images of a training batch mixed two by two.
+        label_smoothing: Share of certainty that training targets give to all classes alike.
         balance: ``none``, ``oversample`` or ``class_weights`` (statistics of the training split).
         data_dir: The user's data directory.
         train_on_all: Whether to train on the validation samples too (for a last fit whose settings are final).
@@ -80,7 +83,9 @@ class DataModule(pl.LightningDataModule):
         folds: Annotated[int | None, Number(2, whole=True, null=True)] = None,
         fold: Annotated[int | None, Number(0, whole=True, null=True)] = None,
         fallback: Annotated[str | None, Text("the name of a stand-in", null=True)] = None,
-        augment: Annotated[str, Word(("none", "light", "strong"))] = "none",
+        augment: Annotated[str, Word(("none", "light", "strong", "trivial", "rand"))] = "none",
+        mix: Annotated[str, Word(("none", "mixup", "cutmix", "both"))] = "none",
+        label_smoothing: Annotated[float, BELOW_ONE] = 0.0,
         balance: Annotated[str, Word(("none", "oversample", "class_weights"))] = "none",
         data_dir: str | Path = "data",
         train_on_all: Annotated[bool, Flag()] = False,
@@ -94,6 +99,7 @@ class DataModule(pl.LightningDataModule):
         self.seed, self.shuffle, self.validation_fraction = seed, shuffle, validation_fraction
         self.folds, self.fold, self.fallback = folds, fold, fallback
         self.augment, self.balance, self.data_dir = augment, balance, Path(data_dir)
+        self.mix, self.label_smoothing = mix, label_smoothing
         self.train_on_all, self.stand_in_steps = train_on_all, stand_in_steps
         self.calibrate, self.interval, self.costs = calibrate, interval, costs
         self.requested = self.used = name
@@ -211,7 +217,7 @@ class DataModule(pl.LightningDataModule):
         """The same prepared data, gone through in another way.
 
         Args:
-            **settings: New values of ``batch_size``, ``eval_batch_size``, ``shuffle`` or ``augment``.
+            **settings: New values of some of ``READING``.
         """
         if unknown := set(settings) - set(READING):
             raise ValueError(f"{sorted(unknown)} say more than how data is read; expected some of {READING}")

@@ -31,15 +31,19 @@ _LEVELS = {
 }
 
 
+_POLICIES = ("trivial", "rand")
+
+
 def augmentation(level: str) -> Callable[[Tensor], Tensor]:
     """Changes for training images, drawn from torch's random state.
 
     ``light`` shifts by up to 8 % of the side, turns by up to 7° and changes size and contrast a little; ``strong``
-    doubles that and erases a patch of every fourth group. Colour images are mirrored half of the time; grey ones are
-    not, since most of those are signs that must not be.
+    doubles that and erases a patch of every fourth group. ``trivial`` is TrivialAugment (Müller and Hutter 2021: one
+    change of any strength), ``rand`` RandAugment (Cubuk et al. 2020: two of middling strength), with patches erased.
+    Colour images are mirrored half of the time; grey ones are not, since most of those are signs that must not be.
 
     Args:
-        level: ``light`` or ``strong``.
+        level: ``light``, ``strong``, ``trivial`` or ``rand``.
 
     Returns:
         A function of a batch (samples, channels, height, width), ``uint8`` in and out.
@@ -48,17 +52,21 @@ def augmentation(level: str) -> Callable[[Tensor], Tensor]:
         >>> augmentation("light")(torch.zeros(4, 1, 8, 8, dtype=torch.uint8)).shape
         torch.Size([4, 1, 8, 8])
     """
-    if level not in _LEVELS:
-        raise UserError(f"data.augment={level}; expected none, light or strong")
+    if level not in (*_LEVELS, *_POLICIES):
+        raise UserError(f"data.augment={level}; expected none, light, strong, trivial or rand")
     from torchvision.transforms import v2
 
-    chosen = _LEVELS[level]
+    chosen = _LEVELS.get(level, _LEVELS["light"])
     steps: list[Any] = [
         v2.RandomAffine(chosen.degrees, scale=chosen.scale, interpolation=v2.InterpolationMode.BILINEAR),
         v2.ColorJitter(brightness=chosen.contrast, contrast=chosen.contrast),
     ]
     if chosen.erase:
         steps.append(v2.RandomErasing(chosen.erase, scale=(0.02, 0.1)))
+    if level in _POLICIES:
+        # One policy draws for all that it is given at once; a turn and a shear are among what it draws.
+        policy = v2.TrivialAugmentWide() if level == "trivial" else v2.RandAugment()
+        steps = [policy, v2.RandomErasing(0.1, scale=(0.02, 0.2))]
     change = v2.Compose(steps)
 
     def augment(images: Tensor) -> Tensor:
@@ -66,7 +74,7 @@ def augmentation(level: str) -> Callable[[Tensor], Tensor]:
             raise UserError(f"data.augment={level} is for images; this data gives {tuple(images.shape[1:])}")
         channels = images.shape[1]
         # What is neither grey nor colour (noise channels, say) has no brightness to change.
-        turn: Any = change if channels in (1, 3) else steps[0]
+        turn: Any = change if channels in (1, 3) else steps[-1] if level in _POLICIES else steps[0]
         groups = images.chunk(min(GROUPS, len(images)))
         changed = shifted(torch.cat([turn(group) for group in groups]), chosen.shift)
         return mirrored(changed) if channels == 3 else changed
