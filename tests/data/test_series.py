@@ -20,6 +20,9 @@ from pipeline.runs.hooks import Hooks
 from pipeline.runs.train import train
 from pipeline.tasks.predict import predict
 
+# One of the figures is looked at.
+pytestmark = pytest.mark.drawn
+
 
 def daily(days: int = 200, **columns: Any) -> pd.DataFrame:
     steps = np.arange(days)

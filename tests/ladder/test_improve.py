@@ -266,7 +266,12 @@ LADDERS = sorted(path.stem for path in (config_directory() / "ladder").glob("*.y
 @pytest.mark.parametrize("name", LADDERS)
 def test_every_ladder_composes(name: str) -> None:
     cfg = compose(["task=improve", f"+ladder={name}"])
-    data = {"default": "data=digits", "sequences": "data=kafka", "table": "data=boston_housing"}.get(name)
+    data = {
+        "default": "data=digits",
+        "sequences": "data=kafka",
+        "table": "data=boston_housing",
+        "text": "data=imdb",
+    }.get(name)
     base, ladder = [*cfg.ladder.base, *([data] if data else [])], cfg.ladder
     kinds = {rung: compose([*base, *words]).data.name for rung, words in ladder.rungs.items()}
     searched = {ladder.sweep: ladder.tuned}

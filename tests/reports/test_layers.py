@@ -76,7 +76,7 @@ def test_a_run_begins_with_its_layers_and_comes_to_the_same_bits(
 ) -> None:
     run(tmp_path / "shown", "trainer.max_epochs=2", "logger=tensorboard")
     said = capfd.readouterr().err
-    assert said.index("Conv2d") < said.index("epoch 1/2")
+    assert said.index("Conv2d") < said.index("epoch 2/2")
     assert "n × 4 × 8 × 8" in said
     parameters = (25 * 4 + 4) + (25 * 16 + 4) + (16 * 8 + 8) + (8 * 10 + 10)
     assert f"{parameters:,} parameters" in said

@@ -121,7 +121,7 @@ def test_the_variants_are_compared_in_one_run(tmp_path: Path) -> None:
 
 
 def test_a_bag_is_no_sequence_and_a_sequence_no_bag(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="model=mlp"):
+    with pytest.raises(UserError, match=r"set data\.input=tokens"):
         run(tmp_path, "imdb_lstm", "data.input=bag")
     with pytest.raises(UserError, match="model=lstm"):
         run(tmp_path, "imdb_mlp", "data.input=tokens")

@@ -54,7 +54,8 @@ def commands(stage: dict[str, Any]) -> list[str]:
         return str(node)
 
     several = stage["cmd"] if isinstance(stage["cmd"], list) else [stage["cmd"]]
-    return [re.sub(r"\$\{([\w.]+)\}", value, command) for command in several]
+    # A dollar after a backslash is not DVC's.
+    return [re.sub(r"(?<!\\)\$\{([\w.]+)\}", value, command).replace(r"\${", "${") for command in several]
 
 
 def outputs(stage: dict[str, Any]) -> list[str]:
@@ -89,6 +90,7 @@ def test_a_stage_depends_on_every_parameter_that_its_command_holds(name: str) ->
 def test_the_commands_of_the_chain_end_in_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from pipeline.sweeps import engine
 
+    shutil.copy(ROOT / "params.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(engine, "write_plots", lambda *_: [])
     # The search is to find an experiment of the user's own.

@@ -141,8 +141,10 @@ def verdict(metric: str, test: PairedTest, a: str, b: str, level: float = 0.05) 
     difference = test.difference
     measured = (
         f"{metric} {difference.value:+.4f} (95 % interval {difference.low:+.4f} to {difference.high:+.4f}, "
-        f"{test.method}: p = {test.p_value:.3g})"
+        f"{test.method}: p = {test.p_value:.3g}"
     )
+    # One of several comparisons has to be surer than its own interval says.
+    measured += ")" if level == 0.05 else f", of several comparisons significant below {level:.2g})"
     if not test.significant(level):
         return f"No significant difference between {a} and {b}: {measured}."
     better = (difference.value > 0) == higher_is_better(metric)
