@@ -196,6 +196,14 @@ def test_arrays_by_the_names_that_such_files_use(tmp_path: Path) -> None:
     assert data.test is None and data.validation is not None and len(data.train) == 20
     assert torch.equal(data.validation.x[:, 0], torch.from_numpy(x[20:]))
     assert load(tmp_path / "plain.npz", tmp_path).spec.classes == ("a", "b", "c")
+    # The numbers of classes are as long in each part, and brightness may be a share.
+    shares, many = x / 255, np.arange(30) % 20
+    np.savez(tmp_path / "shares.npz", x_train=shares, y_train=many, x_test=shares[:5], y_test=many[:5])
+    data = load(tmp_path / "shares.npz", tmp_path, channels=1)
+    assert data.spec.classes[:2] == ("00", "01") and len(data.spec.classes) == 20 and data.test is not None
+    assert torch.equal(data.test.y, torch.arange(5)) and torch.equal(
+        data.test.x[:, 0], torch.from_numpy(x[:5])
+    )
     np.savez(tmp_path / "odd.npz", x=x, weights=y)
     with pytest.raises(UserError, match="holds x, weights; expected images with as many labels"):
         load(tmp_path / "odd.npz", tmp_path)

@@ -78,6 +78,47 @@ def test_parts_follow_each_other_in_time_and_no_target_is_in_two(tmp_path: Path)
         assert sorted(y.flatten().tolist()) == list(range(int(y.min()), int(y.max()) + 1))
 
 
+def test_without_a_test_or_a_validation_part_its_rows_are_learnt_from(tmp_path: Path) -> None:
+    frame = daily()
+    frame["units"] = np.arange(200.0)
+    data = made(tmp_path, frame, window=10, test_fraction=0.0)
+    assert data.test is None and data.validation is not None
+    assert (
+        float(data.validation.y.max()) == 199
+        and float(data.train.y.max()) == float(data.validation.y.min()) - 1
+    )
+    data = made(tmp_path, frame, window=10, test_fraction=0.0, validation_fraction=0.0)
+    assert data.test is None and data.validation is None and float(data.train.y.max()) == 199
+
+
+def test_a_series_that_begins_late_is_scaled_by_what_its_first_forecast_looks_back_on(tmp_path: Path) -> None:
+    old, new = daily(), daily(60)
+    new["date"] = old["date"].tail(60).tolist()
+    new["units"] = np.arange(60.0)
+    frame = pd.concat([old.assign(shop="old"), new.assign(shop="new")], ignore_index=True)
+    data = made(tmp_path, frame, window=10, key="shop", validation_fraction=0.3)
+    level, deviation = data.encoder.levels["new"]
+    assert (level, deviation) == (np.arange(10.0).mean(), np.arange(10.0).std())
+
+
+def test_words_for_yes_and_no_are_numbers_however_they_are_read(tmp_path: Path) -> None:
+    from pipeline.data.series.reading import _numbers
+
+    for kind in ("str", object):
+        column = pd.Series(["true", "false", "True"], dtype=kind)
+        assert _numbers(column, "open", "sales.csv").tolist() == [1.0, 0.0, 1.0]
+
+
+def test_what_is_solved_at_once_is_no_forecast(tmp_path: Path) -> None:
+    daily().to_csv(tmp_path / "sales.csv", index=False)
+    words = ["data=series", f"data.path={tmp_path}/sales.csv", "data.target=units", "data.time=date"]
+    cfg = compose(
+        [*words, "data.horizon=1", "model=linear", "model.solver=exact", "logger=none", "trainer=cpu"]
+    )
+    with pytest.raises(UserError, match=r"model\.solver=exact is for one target a sample"):
+        train(cfg, Hooks(directory=tmp_path / "run"))
+
+
 def test_baselines_are_those_of_a_plain_loop(tmp_path: Path) -> None:
     frame = daily()
     data = made(tmp_path, frame, horizon=10)

@@ -62,6 +62,13 @@ def test_images_reach_published_weights_as_torchvision_prepares_them() -> None:
             assert (ours - theirs).abs().mean() < 1e-3
 
 
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_published_weights_get_the_pixels_that_torchvision_gives_them(name: str) -> None:
+    """Its two ported networks rescale their input where it loads their weights itself."""
+    for weights, rescaled in (("DEFAULT", True), (None, False)):
+        assert TorchvisionModel(COLOUR, name, weights=weights).net.transform_input is rescaled
+
+
 def test_weights_of_a_file_are_taken_over_and_the_last_layer_begins_anew(tmp_path: Path, caplog: Any) -> None:
     source = small(1000)
     torch.save({"state_dict": {f"module.{k}": v for k, v in source.state_dict().items()}}, tmp_path / "a.pth")

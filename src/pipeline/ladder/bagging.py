@@ -171,6 +171,9 @@ def _bag(rung: Rung, views: Sequence[tuple[DataModule, Tensor]], left: Callable[
     assert rung.cfg is not None and rung.result is not None
     began, usual = time.monotonic(), float(rung.result.seconds["fit"])
     plan, workers = plan_of(rung.cfg), beside.at_once()
+    if workers > 1:
+        # A forked process has one thread, whatever was typed.
+        plan = plan.changed(trainer={"threads": 1})
 
     def job(number: int, view: DataModule) -> BaseModule:
         # Of those that are still to come, so many are fitted at the same time.

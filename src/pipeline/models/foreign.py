@@ -16,7 +16,7 @@ from pipeline.data.core.spec import Spec
 from pipeline.errors import UserError
 from pipeline.models.base import BaseModule, ParameterGroup
 from pipeline.models.stages import StandardisedHead, head_of, replace_layer, stage_of, stages
-from pipeline.models.weights import Prepared, find, give, prepared, read
+from pipeline.models.weights import Prepared, find, give, is_file, prepared, read
 from pipeline.settings import Flag, Number, Text, Word
 
 log = logging.getLogger(__name__)
@@ -321,7 +321,7 @@ class TorchvisionModel(Wrapped):
         if described.input != "image":
             raise UserError(f"model=torchvision needs images, but this data gives {described.input}")
         try:
-            settings = {**_OPTIONS.get(name, {}), **(options or {})}
+            settings = {**_options(name, weights), **(options or {})}
             net = models.get_model(name, weights=None, num_classes=described.outputs, **settings)
         except (TypeError, ValueError) as error:
             raise UserError(f"model.options: torchvision's {name} refused its settings: {error}") from error
@@ -351,11 +351,16 @@ class TorchvisionModel(Wrapped):
         return channels
 
 
-# Given beside weights=None, since torchvision sets them where it loads weights itself: the same network either way.
-_OPTIONS: dict[str, dict[str, Any]] = {
-    "googlenet": {"aux_logits": True, "transform_input": False, "init_weights": True},
-    "inception_v3": {"aux_logits": True, "transform_input": False, "init_weights": True},
-}
+def _options(name: str, weights: str | None) -> dict[str, Any]:
+    """What torchvision sets where it loads weights itself, given beside ``weights=None``: the same network.
+
+    The published weights of the two are ported: the network rescales what the usual preprocessing gives it.
+    """
+    if name not in ("googlenet", "inception_v3"):
+        return {}
+    published = weights is not None and not is_file(weights)
+    return {"aux_logits": True, "transform_input": published, "init_weights": True}
+
 
 # Smallest images in training: torchvision's own figure is that of evaluation, in which the auxiliary head is left out.
 _LEAST_WITH_AUXILIARY = {"inception_v3": (299, 299)}

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from threadpoolctl import threadpool_limits
 
 from pipeline.errors import Diverged, UserError
 from pipeline.models.saved import load, save
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 
 _LOOK_SECONDS = 1.0
 """How often a process looks whether the one that began it is still there."""
+
+
+_END_SECONDS = 5.0
+"""How long a process may take to end by itself when it is told to."""
 
 
 class Lost(RuntimeError):
@@ -86,12 +91,16 @@ def fitted_beside(
             for process, _ in running.values():
                 process.terminate()
             for process, _ in running.values():
+                process.join(_END_SECONDS)
+                process.kill()
                 process.join()
         return [load(place).module for place in places]
 
 
 def _fit(job: Callable[[], BaseModule], encoder: Encoder, place: Path, said: Any) -> None:
     torch.set_num_threads(1)
+    # Of OpenMP's threads none is carried over, and libgomp waits for them for ever.
+    threadpool_limits(1)
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     try:
         save(job(), encoder, place)

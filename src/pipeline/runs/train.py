@@ -153,6 +153,7 @@ def _prepared(plan: RunPlan, hooks: Hooks) -> tuple[DataModule, BaseModule | Any
     from pipeline.models.foreign import Wrapped
     from pipeline.training.building import build_data, build_model, monitored
     from pipeline.training.features import with_features
+    from pipeline.training.fit import start_from
     from pipeline.training.sureness import wanted
     from pipeline.training.trainer import quieten
 
@@ -165,6 +166,9 @@ def _prepared(plan: RunPlan, hooks: Hooks) -> tuple[DataModule, BaseModule | Any
     pl.seed_everything(plan.seed, verbose=False)
     model = build_model(plan.model, data, plan.fit)
     if isinstance(model, Wrapped) and model.freeze:
+        if plan.start_from:
+            # The features are those of the network that it begins with.
+            start_from(model, plan.start_from)
         data = with_features(data, model, plan.fit.trainer)
     if trains_here(model):
         # A metric that nothing is known of is the user's mistake, and told before anything is recorded.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import inspect
 import logging
 import sys
 from collections.abc import Iterator, Mapping
@@ -68,6 +69,11 @@ def with_features(data: DataModule, model: Wrapped, trainer: Mapping[str, Any]) 
                 f"data.{name}={asked}: with model.freeze=true an image is looked at once; set data.{name}=none, "
                 "or model.freeze=false model.unfreeze=0 to train the last layer on changed images"
             )
+    if data.spec.input == "tokens":
+        raise UserError(
+            "model.freeze=true: texts are as long as the longest beside them, so that no features can be kept; "
+            "set model.freeze=false"
+        )
     splits = {name: getattr(data, name) for name in ("train", "validation", "test") if getattr(data, name)}
     hashes = {name: _hashes(split) for name, split in splits.items()}
     unique, first = np.unique(np.concatenate([*hashes.values()]), return_index=True)
@@ -142,12 +148,29 @@ def _digest_of(model: Wrapped) -> str:
     """A hash of everything that features follow from beside the sample: the network and how images reach it."""
     state = hashlib.blake2b(digest_size=16)
     spec = model.spec
-    state.update(repr((repr(model.net), spec.input_shape, spec.pixel_mean, spec.pixel_std)).encode())
+    built = {name: model.hyperparameters.get(name) for name in ("name", "options", "net")}
+    described = (
+        repr(model.net),
+        built,
+        spec.input_shape,
+        spec.pixel_mean,
+        spec.pixel_std,
+        _source(model.net),
+    )
+    state.update(repr(described).encode())
     for name, tensor in model.net.state_dict().items():
         if name.rpartition(".")[0] != model.head:
             state.update(name.encode())
             state.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return state.hexdigest()
+
+
+def _source(net: Any) -> str:
+    """The text of a network's own class: its forward is in no weight."""
+    try:
+        return inspect.getsource(type(net))
+    except (OSError, TypeError):
+        return ""
 
 
 def _computed(

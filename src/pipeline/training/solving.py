@@ -52,7 +52,7 @@ def solve(
         spec.task != "regression" and model.objective.loss_name != "auto"
     ):
         raise UserError(f"model.loss={model.objective.loss_name}: model.solver=exact has the loss auto alone")
-    if spec.per_step or (spec.task == "regression" and spec.outputs > 1):
+    if spec.per_step or spec.horizon or (spec.task == "regression" and spec.outputs > 1):
         raise UserError(
             "model.solver=exact is for one target a sample; leave it out for model.solver=gradient"
         )

@@ -56,6 +56,9 @@ def read_arrays(
             "labels, alone or of parts (x_train and y_train, test_images and test_labels)"
         )
     encoder = ResizingImageEncoder(list(shape), [], [], how.crop, how.interpolation)
+    width = max(
+        (len(str(one.max())) for one in labels.values() if one.size and one.dtype.kind in "iu"), default=1
+    )
     found, said, parts = [], [], []
     for part, array in images.items():
         numbers = labels[part]
@@ -65,7 +68,7 @@ def read_arrays(
             raise UserError(
                 f"{path}: labels of the shape {numbers.shape}, images of {array.shape}; expected a label a sample"
             )
-        found.append(encoder.encode(array).numpy())
+        found.append(encoder.encode(_in_bytes(array)).numpy())
         if names is not None and np.issubdtype(numbers.dtype, np.integer):
             if len(numbers) and not 0 <= numbers.min() <= numbers.max() < len(names):
                 raise UserError(
@@ -73,7 +76,7 @@ def read_arrays(
                 )
             said += [names[number] for number in numbers]
         else:
-            said += _in_words(numbers)
+            said += _in_words(numbers, width)
         parts += [part] * len(array)
     return np.concatenate(found), np.asarray(said, dtype=object), np.asarray(parts, dtype=object)
 
@@ -85,9 +88,15 @@ def _meant(name: str) -> tuple[str, str]:
     return part, "_".join(word for word in words if word not in SPELLINGS)
 
 
-def _in_words(labels: np.ndarray) -> list[str]:
-    """Labels as names that sort as the labels do: whole numbers get leading zeros."""
+def _in_bytes(array: np.ndarray) -> np.ndarray:
+    """Shares of full brightness, as which many files hold pixels, as numbers from 0 to 255."""
+    if array.dtype.kind == "f" and array.size and 0 <= array.min() <= array.max() <= 1:
+        return np.round(array * 255)
+    return array
+
+
+def _in_words(labels: np.ndarray, width: int) -> list[str]:
+    """Labels as names that sort as the labels do: whole numbers get leading zeros up to a width."""
     if not np.issubdtype(labels.dtype, np.integer):
         return [str(label) for label in labels.tolist()]
-    width = len(str(labels.max())) if len(labels) else 1
     return [f"{label:0{width}d}" for label in labels.tolist()]

@@ -174,9 +174,9 @@ def _numbers(column: pd.Series, name: str, source: str) -> np.ndarray:
 
     if column.dtype == bool:
         return column.to_numpy(dtype=np.float64)
-    words = (
-        column.replace({"true": 1, "false": 0, "True": 1, "False": 0}) if column.dtype == object else column
-    )
+    words = column
+    if not pd.api.types.is_numeric_dtype(column):
+        words = column.astype(object).replace({"true": 1, "false": 0, "True": 1, "False": 0})
     numbers = pd.to_numeric(words, errors="coerce")
     wrong = column[numbers.isna() & column.notna() & (column.astype(str).str.strip() != "")]
     if len(wrong):

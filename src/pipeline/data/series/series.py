@@ -115,8 +115,9 @@ class Series(DataModule):
         self.encoder = self._fitted(lines, learn, step, season, window)
         steps = self.horizon
         self.train = self._rows(lines, None, learn, 1)
-        self.validation = self._rows(lines, validation, test, steps) if validation < test else None
-        self.test = self._rows(lines, test, None, steps)
+        held_out = validation is not None and (test is None or validation < test)
+        self.validation = self._rows(lines, validation, test, steps) if held_out else None
+        self.test = None if test is None else self._rows(lines, test, None, steps)
         self.spec = Spec(
             task="regression",
             input="series",
@@ -129,10 +130,11 @@ class Series(DataModule):
         )
 
     def _cuts(self, lines: list[Line], window: int) -> tuple[Any, Any]:
-        """The first time of the validation and of the test, each part long enough for a forecast."""
+        """The first time of the validation and of the test, each part long enough for a forecast; None for the end."""
         times = np.unique(np.concatenate([line.times.to_numpy() for line in lines]))
         n = len(times)
         held_out = max(self.horizon, round(n * self.test_fraction)) // self.horizon * self.horizon
+        held_out = held_out if self.test_fraction else 0
         learn = n - held_out
         validated = max(self.horizon, round(learn * self.validation_fraction)) // self.horizon * self.horizon
         validated = validated if self.validation_fraction else 0
@@ -143,14 +145,19 @@ class Series(DataModule):
                 f"{self.source} has {n} times, too few for a horizon of {self.horizon} steps from a window of "
                 f"{window}: that takes at least {least}; lower data.horizon or data.window, or bring a longer series"
             )
-        return times[learn - validated], times[learn]
+        test = times[learn] if held_out else None
+        return times[learn - validated] if validated else test, test
 
     def _fitted(
         self, lines: list[Line], until: Any, step: str | int, season: int, window: int
     ) -> ForecastEncoder:
-        known = [line.values[line.times.to_numpy() < until] for line in lines]
+        known = [
+            line.values if until is None else line.values[line.times.to_numpy() < until] for line in lines
+        ]
+        # A series that begins after them is known by what its first forecast looks back on.
         levels = {
-            line.key: level_of(rows[:, 0]) for line, rows in zip(lines, known, strict=True) if len(rows)
+            line.key: level_of((rows if len(rows) else line.values[:window])[:, 0])
+            for line, rows in zip(lines, known, strict=True)
         }
         together = np.concatenate(known)
         scales = [level_of(together[:, number]) for number in range(1, together.shape[1])]
