@@ -59,6 +59,7 @@ def by_hand(cfg: Any) -> Callable[[], float]:
     import torch
     from torch import nn
 
+    from pipeline.models.base import ParameterGroup
     from pipeline.runs.plan import plan_of
     from pipeline.training.building import build_data, build_model, optimisation
     from pipeline.training.trainer import Threads
@@ -80,7 +81,7 @@ def by_hand(cfg: Any) -> Callable[[], float]:
             return loop()
 
     def loop() -> float:
-        optimizer = plan.optimizer(model.parameters())
+        optimizer = plan.optimizer([ParameterGroup(list(model.parameters()))])
         scheduler = plan.scheduler(optimizer, steps) if plan.scheduler else None
         began = time.perf_counter()
         for _ in range(epochs):

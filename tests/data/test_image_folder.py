@@ -93,9 +93,9 @@ def test_the_second_start_decodes_nothing_and_a_changed_image_is_noticed(
     first = load(root, tmp_path)
     calls: list[Path] = []
 
-    def counted(path: Path, shape: Any, resize: bool) -> Any:
+    def counted(path: Path, *arguments: Any, **settings: Any) -> Any:
         calls.append(path)
-        return read_image(path, shape, resize)
+        return read_image(path, *arguments, **settings)
 
     monkeypatch.setattr(decoding, "read_image", counted)
     again = load(root, tmp_path)

@@ -10,6 +10,7 @@ from torch import nn
 
 from pipeline.config import compose
 from pipeline.data.core.spec import Spec
+from pipeline.models.base import ParameterGroup
 from pipeline.models.linear import Linear
 from pipeline.models.mlp import MLP
 from pipeline.models.recurrent import Recurrent
@@ -33,7 +34,7 @@ WIDE = Spec("regression", "vector", (1000,), 1)
     ],
 )
 def test_adam_is_fused_unless_something_speaks_against_it(words: list[str], fused: bool) -> None:
-    optimizer = optimisation(compose(words)).optimizer(nn.Linear(2, 1).parameters())
+    optimizer = optimisation(compose(words)).optimizer([ParameterGroup(list(nn.Linear(2, 1).parameters()))])
     assert bool(optimizer.param_groups[0].get("fused")) is fused
 
 
@@ -42,7 +43,7 @@ def test_fused_and_plain_adam_go_the_same_way() -> None:
     for word in ("+optimizer.fused=true", "+optimizer.fused=false"):
         torch.manual_seed(0)
         layer = nn.Linear(20, 5)
-        optimizer = optimisation(compose([word])).optimizer(layer.parameters())
+        optimizer = optimisation(compose([word])).optimizer([ParameterGroup(list(layer.parameters()))])
         for x in torch.randn(30, 8, 20):
             optimizer.zero_grad()
             layer(x).square().mean().backward()
