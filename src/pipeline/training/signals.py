@@ -71,15 +71,18 @@ class Signals(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if self._several:
-            self.agree(trainer, pl_module)
+        code = self.agree(trainer, pl_module) if self._several else self.exit_code
         # After the last batch comes the validation, and then the epoch's own end, which saves the state.
-        if self.exit_code is not None and batch_idx + 1 < trainer.num_training_batches:
+        if code is not None and batch_idx + 1 < trainer.num_training_batches:
             self.checkpoints.save_within_epoch(trainer)
-            raise Interrupted(self.exit_code)
+            raise Interrupted(code)
 
-    def agree(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Stop all processes of the training at this place where a signal, or a bad loss, has come to one of them.
+    def agree(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> int | None:
+        """Have all processes of the training do the same where a signal, or a bad loss, has come to one of them.
+
+        Returns:
+            The exit code with which all of them are to end, None where no signal had come. One that comes to a process
+            while it waits for the others is told at the next place: alone it would save, or end, without them.
 
         Raises:
             Diverged: One of them has seen a loss that is no number.
@@ -90,6 +93,7 @@ class Signals(Callback):
             raise_together(trainer, error)
         if code:
             self.exit_code, self.checkpoints.hurry = code, True
+        return code or None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._several = trainer.world_size > 1
@@ -97,9 +101,9 @@ class Signals(Callback):
         answer(self._received, *self._previous)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._several:
-            self.agree(trainer, pl_module)
-        self.check()
+        code = self.agree(trainer, pl_module) if self._several else self.exit_code
+        if code is not None:
+            raise Interrupted(code)
 
     def check(self) -> None:
         """Raise if a signal has come."""
