@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -108,6 +110,23 @@ def test_a_journal_is_open_while_any_writer_has_it(tmp_path: Path) -> None:
     assert journal.is_open(path)
     second.close()
     assert not journal.is_open(path)
+
+
+@pytest.mark.parametrize("number", [errno.EBADF, errno.ENOLCK])
+def test_a_journal_counts_as_open_where_its_file_system_does_not_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """NFS locks nothing that is opened for reading alone (EBADF); others lock nothing at all."""
+    path = tmp_path / "journal.jsonl"
+    journal.Writer(path).close()
+
+    def flock(file: Any, operation: int) -> None:
+        writable = fcntl.fcntl(file, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDWR
+        if number == errno.ENOLCK or not writable:
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("pipeline.tracking.journal.fcntl.flock", flock)
+    assert journal.is_open(path) is (number == errno.ENOLCK)
 
 
 def test_a_live_process_of_another_pid_namespace_keeps_its_run(tmp_path: Path, no_sender: Any) -> None:

@@ -84,12 +84,14 @@ class Writer:
 
 
 def is_open(path: Path) -> bool:
-    """Whether a :class:`Writer` of any process of this machine has a journal open."""
-    with path.open("rb") as file:
-        try:
+    """Whether a :class:`Writer` of any process of this machine has a journal open, or that cannot be told."""
+    try:
+        # For writing: NFS gives this lock for no other file.
+        with path.open("r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
+    except OSError:
+        # Held by a writer, or a file system without locks, or a journal of somebody else.
+        return True
     return False
 
 
