@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.tracking import Run, find_directory
+from pipeline.tracking import Run, find_directory, journal, registry
 from pipeline.tracking.addresses import absolute_uri
 from pipeline.tracking.delivery import Delivery
 from pipeline.tracking.queries import Store
 from pipeline.tracking.store import open_client
+from pipeline.tracking.syncing import sync
 
 
 @pytest.fixture
@@ -50,3 +51,25 @@ def test_what_a_run_recorded_is_found_where_its_directory_was_moved_to(
         and not (tmp_path / "old place" / "experiments").exists()
     )
     assert store.download_artifact(again.run_id, "config.yaml", tmp_path / "more").read_text() == "seed: 4"
+
+
+def test_what_was_not_delivered_before_the_move_is_delivered_after_it(
+    tmp_path: Path, no_sender: None
+) -> None:
+    old, new = tmp_path / "experiments", tmp_path / "kept"
+    run = Run.start(
+        old / "runs" / "first", experiment="tests", name="first", tracking_uri=None, experiments_dir=old
+    )
+    run.log_text("seed: 3", "config.yaml")
+    run.finish("FINISHED")
+    old.rename(new)
+    open_client.cache_clear()
+    assert [entry.directory for entry in registry.pending_runs(new)] == [new / "runs" / "first"]
+    summary = sync(new, absolute_uri(None, new))
+    assert (summary.delivered, summary.failed) == ([new / "runs" / "first"], {})
+    assert registry.pending_runs(new) == []
+    run_id = journal.Cursor.load(new / "runs" / "first" / "tracking").run_id
+    assert run_id is not None
+    assert (
+        Store(None, new).download_artifact(run_id, "config.yaml", tmp_path / "got").read_text() == "seed: 3"
+    )

@@ -4,7 +4,7 @@ import contextlib
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,13 +54,14 @@ def unregister(experiments_dir: Path, key: str) -> None:
 
 
 def pending_runs(experiments_dir: Path) -> list[Pending]:
-    """All runs not known to be delivered, oldest first."""
+    """All runs not known to be delivered, oldest first; in a directory that was moved, where they are now."""
     found = []
     with contextlib.suppress(FileNotFoundError):
         for path in (experiments_dir / FOLDER / "pending").iterdir():
             with contextlib.suppress(FileNotFoundError, ValueError, KeyError):
                 if path.suffix == ".json":
-                    found.append((path.stat().st_mtime, _read(path)))
+                    entry = _where_it_is(_read(path), experiments_dir)
+                    found.append((path.stat().st_mtime, entry))
     return [entry for _, entry in sorted(found, key=lambda pair: pair[0])]
 
 
@@ -196,6 +197,13 @@ def life(directory: Path) -> Life:
         elif record["t"] == "finish":
             status = record["status"]
     return Life(key, owner, status, start)
+
+
+def _where_it_is(entry: Pending, experiments_dir: Path) -> Pending:
+    place = found_again(entry.directory, experiments_dir)
+    if place == entry.directory or life(place).key != entry.key:
+        return entry
+    return replace(entry, directory=place)
 
 
 def _write(folder: Path, pending: Pending) -> None:
