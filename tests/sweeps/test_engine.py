@@ -20,10 +20,11 @@ from rich.console import Console
 
 from pipeline.config import compose
 from pipeline.errors import Diverged, Interrupted, UserError
+from pipeline.runs.state import read
 from pipeline.sweeps import display, engine
 from pipeline.sweeps.engine import Finished, run_sweep
 from pipeline.sweeps.plan import Plan
-from pipeline.sweeps.running import Context, Outcome, TooLarge, load_function
+from pipeline.sweeps.running import Context, Outcome, Pruned, TooLarge, load_function
 from pipeline.sweeps.storage import open_storage
 
 RANDOM = {"_target_": "optuna.samplers.RandomSampler"}
@@ -159,6 +160,8 @@ def test_pruning_ends_a_trial_and_removes_its_checkpoint(tmp_path: Path) -> None
         directory = tmp_path / "sweep" / str(context.number) / "checkpoints"
         directory.mkdir(parents=True)
         (directory / "last.ckpt").touch()
+        # A run that an error ends can be resumed, and is kept.
+        (directory.parent / "state.json").write_text('{"status": "interrupted"}')
         for epoch in range(4):
             reported.append((context.number, epoch))
             context.on_report(epoch, {"val/loss": float(context.number)})
@@ -170,6 +173,8 @@ def test_pruning_ends_a_trial_and_removes_its_checkpoint(tmp_path: Path) -> None
     assert [epoch for number, epoch in reported if number == 3] == [0, 1]
     assert (tmp_path / "sweep" / "0" / "checkpoints").exists()
     assert not (tmp_path / "sweep" / "3" / "checkpoints").exists()
+    states = [read(tmp_path / "sweep" / str(number))["status"] for number in range(4)]
+    assert states == ["interrupted", "interrupted", "finished", "finished"]
 
 
 def test_hours_saved_is_what_pruned_trials_lack_to_a_full_one() -> None:
@@ -391,10 +396,14 @@ def test_runners_are_found_by_name() -> None:
     assert load_function("toy_sweeps.quadratic") is toy.quadratic
 
 
+@pytest.mark.parametrize("ends", ["whole", "failed", "pruned", "two objectives"])
 def test_a_worker_whose_trial_was_given_away_drops_its_result(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: str
 ) -> None:
-    monkeypatch.setattr("pipeline.sweeps.worker.HEARTBEAT_SECONDS", 0.1)
+    several = ends == "two objectives"
+    # Without a sign of life between, the end is the first that finds the trial in other hands.
+    beat = 0.1 if ends in ("whole", "two objectives") else 60.0
+    monkeypatch.setattr("pipeline.sweeps.worker.HEARTBEAT_SECONDS", beat)
     attempts: list[int] = []
 
     def taken_away(config: DictConfig, context: Context) -> Outcome:
@@ -403,11 +412,24 @@ def test_a_worker_whose_trial_was_given_away_drops_its_result(
             # As another machine does, after this one was silent for too long.
             storage = open_storage(toy.url(tmp_path), grace=-1.0)
             assert [lost.number for lost in storage.reclaim(1, retries=1)] == [0]
+            saved = tmp_path / "sweep" / "0" / "checkpoints"
+            saved.mkdir(parents=True)
+            if ends == "failed":
+                raise RuntimeError("of the attempt that was given away")
+            if ends == "pruned":
+                raise Pruned("of the attempt that was given away")
             time.sleep(0.5)
+            if several:
+                context.on_report(0, {"val/loss": 1.0, "val/accuracy": 0.0})
+                raise AssertionError("the report tells that the trial is in other hands")
         return toy.quadratic(config, context)
 
-    finished = sweep(toy.plan(tmp_path, n_trials=2), tmp_path, taken_away)
+    changes: dict[str, Any] = (
+        {"metrics": ("val/loss", "val/accuracy"), "directions": ("minimize", "maximize")} if several else {}
+    )
+    finished = sweep(toy.plan(tmp_path, n_trials=2, **changes), tmp_path, taken_away)
     assert attempts == [0, 0, 1]
+    assert (tmp_path / "sweep" / "0" / "checkpoints").exists()
     assert [trial.state.name for trial in finished.trials] == ["COMPLETE"] * 2
     assert finished.trials[0].user_attrs["directory"].endswith("0-attempt2")
 

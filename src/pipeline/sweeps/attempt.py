@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import shutil
@@ -101,10 +102,14 @@ class Attempt:
         return False
 
     def fail(self, error: Exception) -> None:
-        """Record a trial that raised: pruned, refused for its size, or failed."""
+        """Record a trial that raised: pruned, refused for its size, or failed.
+
+        Raises:
+            LostClaim: The trial is no longer this worker's; its files stay as they are.
+        """
         if isinstance(error, optuna.TrialPruned):
-            self._remove_checkpoints()
             self._finish(TrialState.PRUNED, self._last_value(), {"reason": str(error)})
+            self._let_go()
         elif isinstance(error, TooLarge):
             assert self.trial is not None
             self.trial.set_constraint("parameters", error.parameters - error.limit)
@@ -123,10 +128,18 @@ class Attempt:
     def _frozen(self) -> FrozenTrial:
         return self._storage.get_trial(self.claim.trial_id)
 
-    def _remove_checkpoints(self) -> None:
-        if self.directory is not None:
-            for folder in self.directory.rglob("checkpoints"):
-                shutil.rmtree(folder, ignore_errors=True)
+    def _let_go(self) -> None:
+        """Remove the checkpoints; what nobody goes on with counts as finished, and can be cleaned away."""
+        from pipeline.runs.state import FILE, RunState
+
+        if self.directory is None:
+            return
+        for folder in self.directory.rglob("checkpoints"):
+            shutil.rmtree(folder, ignore_errors=True)
+        # On a full disk it stays as it is: as good, but for the room that it takes.
+        with contextlib.suppress(OSError):
+            for path in list(self.directory.rglob(FILE)):
+                RunState(path.parent).finish()
 
     def _finish(self, state: TrialState, values: list[float] | None, attributes: Mapping[str, Any]) -> None:
         seconds = round(time.monotonic() - self._started, 3)

@@ -211,7 +211,10 @@ class Worker:
                 self._storage.give_back(claim)
             raise
         except Exception as error:
-            attempt.fail(error)
+            try:
+                attempt.fail(error)
+            except LostClaim as lost:
+                log.warning("%s; its end here is dropped", lost)
         finally:
             self._on_change()
 
@@ -274,10 +277,10 @@ class Worker:
 
         def report(step: int, metrics: Mapping[str, float]) -> None:
             attempt.steps = step + 1
+            self._pulse.check(attempt.claim)
             if len(self._plan.metrics) > 1 or self._plan.jobs is not None:
                 self._note_step(attempt)
                 return
-            self._pulse.check(attempt.claim)
             validated = any(name.startswith("val/") for name in metrics)
             if self._plan.metrics[0].startswith("val/") and not validated:
                 return
