@@ -20,8 +20,11 @@ from slurm_cluster import Cluster
 from test_workers import SWEEP
 
 from pipeline.__main__ import main
-from pipeline.sweeps.engines.slurm import Slurm
+from pipeline.errors import UserError
+from pipeline.sweeps.engines import WorkersFailed, slurm
+from pipeline.sweeps.engines.slurm import Slurm, SlurmWorkers
 from pipeline.sweeps.storage import open_storage
+from pipeline.training.signals import queue_again
 
 LAUNCHER = {"timeout_min": 5, "cpus_per_task": 1}
 
@@ -134,3 +137,74 @@ def test_the_script_asks_for_what_the_settings_say() -> None:
     assert not [option for option in options if option.startswith(("qos", "account", "constraint"))]
     assert script.index("module load cuda") < script.index("python -c")
     assert subprocess.run(["bash", "-n"], input=script, text=True, check=False).returncode == 0
+
+
+def workers(tmp_path: Path, finished: int = 0) -> SlurmWorkers:
+    return SlurmWorkers(
+        Slurm(), "toy", "sqlite:///x", tmp_path, lambda: 3, lambda: finished, on_lost=lambda: None
+    )
+
+
+def program(folder: Path, name: str, text: str) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(f"#!/bin/sh\n{text}\n", encoding="utf-8")
+    (folder / name).chmod(0o755)
+
+
+@pytest.fixture
+def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of SLURM's commands, of which `sbatch` notes how many workers it was asked for."""
+    folder = tmp_path / "bin"
+    program(folder, "sbatch", f"grep -o 'array=.*' >> {tmp_path}/told; echo 7")
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    monkeypatch.setattr(slurm, "_LOOK_SECONDS", 0.0)
+    return folder
+
+
+@pytest.mark.parametrize("squeue", ["echo away >&2; exit 1", "exec sleep 30"])
+def test_a_controller_that_is_away_ends_nothing(
+    tmp_path: Path, commands: Path, monkeypatch: pytest.MonkeyPatch, squeue: str
+) -> None:
+    watched = workers(tmp_path)
+    program(commands, "squeue", squeue)
+    with monkeypatch.context() as impatient:
+        impatient.setattr(slurm, "_COMMAND_SECONDS", 0.3)
+        assert [watched.look(), watched.look()] == [True, True]
+        with pytest.raises(UserError, match="SLURM does not answer"):
+            watched.start()
+    assert not (tmp_path / "told").exists()
+    program(commands, "squeue", "echo RUNNING")
+    assert watched.look()
+    assert (tmp_path / "told").read_text() == "array=0-1\n"
+
+
+def test_workers_that_die_are_given_up_when_none_is_left(tmp_path: Path, commands: Path) -> None:
+    watched = workers(tmp_path)
+    program(commands, "squeue", "echo RUNNING PENDING")
+    for _ in range(5):
+        assert watched.look()
+    assert (tmp_path / "told").read_text() == "array=0-0\n" * 3
+    program(commands, "squeue", "true")
+    with pytest.raises(WorkersFailed):
+        watched.look()
+
+
+@pytest.mark.parametrize(
+    ("given", "job"),
+    [({}, "7"), ({"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "2"}, "7_2")],
+    ids=["job", "task of an array"],
+)
+def test_what_is_queued_again_is_the_task_alone(
+    tmp_path: Path, commands: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, str], job: str
+) -> None:
+    """A task of an array may have the array's own number, which SLURM takes for all of them."""
+    monkeypatch.delenv("SLURM_PROCID", raising=False)
+    for name, value in {"SLURM_JOB_ID": "7", **given}.items():
+        monkeypatch.setenv(name, value)
+    program(commands, "scontrol", f'echo "$@" >> {tmp_path}/told')
+    program(commands, "squeue", f'echo "$@" >> {tmp_path}/asked; echo RUNNING')
+    script = Slurm().script("name", tmp_path / "log", ["sh", "-c", "kill -USR1 $PPID; sleep 30"])
+    assert subprocess.run(["bash", "-c", script], timeout=20, check=False).returncode == 143
+    queue_again()
+    assert (tmp_path / "told").read_text() == f"requeue {job}\n" * 2
+    assert (tmp_path / "asked").read_text() == f"-h -j {job} -o %T\n"

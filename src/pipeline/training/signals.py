@@ -29,6 +29,9 @@ def queue_again() -> None:
     if os.environ.get("SLURM_PROCID", "0") != "0":
         return
     job = os.environ["SLURM_JOB_ID"]
+    if array := os.environ.get("SLURM_ARRAY_JOB_ID"):
+        # The number of one of an array's tasks is the array's own, and would mean all of them.
+        job = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
     done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
     if done.returncode:
         log.warning("SLURM does not queue the job %s again: %s", job, done.stderr.strip())

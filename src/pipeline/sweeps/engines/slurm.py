@@ -113,16 +113,22 @@ class Slurm:
                 'export OMP_NUM_THREADS="${OMP_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-1}}"',
                 f"{shlex.join(words)} &",
                 "child=$!",
+                # The number of one of an array's tasks is the array's own, and would mean all of them.
+                'own="${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}"; own="${own:-$SLURM_JOB_ID}"',
                 "trap 'stopped=1; kill -TERM \"$child\"' USR1 TERM",
                 # A signal ends the shell's wait, not the child.
                 'while wait "$child"; code=$?; kill -0 "$child" 2>/dev/null; do :; done',
                 # Not where a person has cancelled it: the job is not running any more then.
                 'if [ -n "$stopped" ] && [ "$code" = 143 ] && '
-                '[ "$(squeue -h -j "$SLURM_JOB_ID" -o %T)" = RUNNING ]; then scontrol requeue "$SLURM_JOB_ID"; fi',
+                '[ "$(squeue -h -j "$own" -o %T)" = RUNNING ]; then scontrol requeue "$own"; fi',
                 'exit "$code"',
                 "",
             ]
         )
+
+
+class NoAnswer(UserError):
+    """SLURM's controller is away, or answers too late."""
 
 
 class SlurmWorkers:
@@ -156,6 +162,7 @@ class SlurmWorkers:
         self.name = f"pipeline-{re.sub(r'[^A-Za-z0-9_.-]', '_', study)}-{_digest(url)}"
         self._looked = 0.0
         self._rounds, self._done_before = 0, -1
+        self._away = False
 
     def start(self) -> None:
         """Submit the workers that are missing."""
@@ -163,13 +170,13 @@ class SlurmWorkers:
         there = len(tasks(self.name))
         if there:
             log.info("%d workers of this study are in SLURM's queue already", there)
-        self._submit(self._wanted() - there)
+        self._submit(there, self._wanted() - there)
 
     def look(self) -> bool:
         """Every two seconds: submit workers that are missing; gives whether there is work left.
 
         Raises:
-            WorkersFailed: Workers that were submitted three times in a row finished no trial.
+            WorkersFailed: Workers that were submitted three times in a row finished no trial, and none is left.
         """
         if time.monotonic() - self._looked < _LOOK_SECONDS:
             return True
@@ -177,25 +184,36 @@ class SlurmWorkers:
         wanted = self._wanted()
         if wanted <= 0:
             return False
-        missing = wanted - len(tasks(self.name))
-        if missing > 0:
-            self._on_lost()
-            self._submit(missing)
+        try:
+            there = len(tasks(self.name))
+            if there < wanted:
+                self._on_lost()
+                self._submit(there, wanted - there)
+        except NoAnswer as error:
+            # The workers need no controller to go on, and what became of a job that was handed in shows later.
+            if not self._away:
+                log.warning("%s; asked again until it does", error)
+            self._away = True
+        else:
+            self._away = False
         return True
 
-    def _submit(self, count: int) -> None:
+    def _submit(self, there: int, count: int) -> None:
         if count <= 0:
             return
         finished = self._finished()
-        self._rounds = 1 if finished > self._done_before else self._rounds + 1
-        if self._rounds > DEATHS_IN_A_ROW:
+        rounds = 1 if finished > self._done_before else self._rounds + 1
+        if rounds > DEATHS_IN_A_ROW:
+            if there:
+                # Those that live may finish trials yet.
+                return
             raise WorkersFailed(self.last_words())
-        self._done_before = finished
         logs = self._directory / "workers"
         logs.mkdir(parents=True, exist_ok=True)
         command = own_process("pipeline.sweeps.worker", "--study", self._study)
         script = self._slurm.script(self.name, logs / "slurm-%A_%a.log", command, array=count)
         number = submit(script, {**os.environ, "PIPELINE_STORAGE": self._url})
+        self._rounds, self._done_before = rounds, finished
         log.info("SLURM's job %s: %d workers (logs: %s)", number, count, logs)
 
     def stop(self) -> None:
@@ -235,7 +253,7 @@ def submit(script: str, environment: Mapping[str, str]) -> str:
         environment: Variables; those that a worker needs are taken along, none of them a password.
 
     Raises:
-        UserError: SLURM refuses it.
+        UserError: SLURM refuses it, or does not answer.
     """
     carried = finding_this_package(environment)
     names = names_to_carry(carried)
@@ -246,26 +264,33 @@ def submit(script: str, environment: Mapping[str, str]) -> str:
 
 
 def tasks(name: str) -> list[str]:
-    """The states of this user's tasks of a name that wait or run."""
+    """The states of this user's tasks of a name that wait or run.
+
+    Raises:
+        NoAnswer: SLURM does not say.
+    """
     done = _run(["squeue", "-h", "-r", "-u", getpass.getuser(), "-n", name, "-o", "%T"])
     # A controller that is away for a moment has not lost its jobs.
     if done.returncode:
-        raise UserError(f"SLURM does not answer: {mask(done.stderr.strip())}")
+        raise NoAnswer(f"SLURM does not answer: {mask(done.stderr.strip())}")
     return [state for state in done.stdout.split() if state != "COMPLETING"]
 
 
 def _run(
     words: list[str], script: str | None = None, environment: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        words,
-        input=script,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=_COMMAND_SECONDS,
-        check=False,
-    )
+    try:
+        return subprocess.run(
+            words,
+            input=script,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=_COMMAND_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise NoAnswer(f"SLURM does not answer: {words[0]} took over {_COMMAND_SECONDS:g} s") from None
 
 
 def _digest(text: str) -> str:
