@@ -220,12 +220,17 @@ def test_workers_elsewhere_take_no_password_along() -> None:
         "PATH": "/bin",
         "PGPASSWORD": "geheim",
         "MLFLOW_TRACKING_TOKEN": "geheim",
+        "HF_TOKEN": "geheim",
+        "PIPELINE_CLIENT_SECRET": "geheim",
+        "MLFLOW_S3_ACCESS_KEY": "geheim",
+        # The name of a file.
+        "PGSSLKEY": "/home/me/.ssl/key",
         "PGHOST": "db",
         "MLFLOW_TRACKING_URI": "https://me:geheim@host",
         "PIPELINE_STORAGE": "postgresql+psycopg://me@db/x",
         "SHELL": "/bin/sh",
     }
-    assert names_to_carry(given) == ["PATH", "PGHOST", "PIPELINE_STORAGE"]
+    assert names_to_carry(given) == ["PATH", "PGHOST", "PGSSLKEY", "PIPELINE_STORAGE"]
 
 
 def test_two_sweeps_on_postgresql_share_an_exact_total(tmp_path: Path, postgresql: postgres.Server) -> None:

@@ -1,4 +1,4 @@
-"""What keeps a sweep's workers alive: processes of this machine, SLURM, Ray. The database alone coordinates them."""
+"""What keeps a sweep's workers alive: processes of this machine, SLURM. The database alone coordinates them."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from pipeline.process_life import finding_this_package
 _CARRIED = ("PIPELINE_", "MLFLOW_", "PG", "OMP_", "HF_", "TORCH_")
 _NEEDED = ("PATH", "HOME", "USER", "LANG", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "PYTHONPATH", "TZ")
 # An engine keeps what it is given in files and tables of its own, which others read.
-_NEVER = frozenset({"PGPASSWORD", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"})
+_NEVER = ("PASSWORD", "TOKEN", "SECRET", "_KEY")
 
 
 def names_to_carry(environment: Mapping[str, str]) -> list[str]:
@@ -23,7 +23,9 @@ def names_to_carry(environment: Mapping[str, str]) -> list[str]:
     return sorted(
         name
         for name, value in environment.items()
-        if (name in _NEEDED or name.startswith(_CARRIED)) and name not in _NEVER and not holds_secret(value)
+        if (name in _NEEDED or name.startswith(_CARRIED))
+        and not name.endswith(_NEVER)
+        and not holds_secret(value)
     )
 
 
