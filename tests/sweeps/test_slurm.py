@@ -203,7 +203,9 @@ def test_what_is_queued_again_is_the_task_alone(
         monkeypatch.setenv(name, value)
     program(commands, "scontrol", f'echo "$@" >> {tmp_path}/told')
     program(commands, "squeue", f'echo "$@" >> {tmp_path}/asked; echo RUNNING')
-    script = Slurm().script("name", tmp_path / "log", ["sh", "-c", "kill -USR1 $PPID; sleep 30"])
+    script = Slurm().script(
+        "name", tmp_path / "log", ["sh", "-c", "sleep 1; kill -USR1 $PPID; exec sleep 30"]
+    )
     assert subprocess.run(["bash", "-c", script], timeout=20, check=False).returncode == 143
     queue_again()
     assert (tmp_path / "told").read_text() == f"requeue {job}\n" * 2
