@@ -40,16 +40,6 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
         found.stop()
 
 
-@pytest.fixture
-def postgresql() -> Iterator[postgres.Server]:
-    server = postgres.Server()
-    try:
-        server.start()
-        yield server
-    finally:
-        server.remove()
-
-
 @pytest.mark.faults
 @pytest.mark.timeout(300)
 def test_a_sweep_survives_kills_preemption_and_the_end_of_its_own_command(

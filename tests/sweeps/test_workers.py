@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -145,16 +145,6 @@ def test_a_killed_sweep_goes_on_with_the_trial_that_it_was_killed_in(
     finished = sweep(replace(plan, runner=toy.QUADRATIC), toy.url(tmp_path))
     assert_exact(finished.study, 4)
     assert Path(finished.trials[1].user_attrs["directory"]).name == place
-
-
-@pytest.fixture
-def postgresql() -> Iterator[postgres.Server]:
-    server = postgres.Server()
-    try:
-        server.start()
-        yield server
-    finally:
-        server.remove()
 
 
 @pytest.mark.faults

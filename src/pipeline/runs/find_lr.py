@@ -46,10 +46,9 @@ def find_lr(cfg: DictConfig) -> RangeTest:
     import pytorch_lightning as pl
 
     from pipeline.config.checks import check_classes
-    from pipeline.models.foreign import Wrapped
     from pipeline.runs.finished import data_of
     from pipeline.training.building import build_model, optimisation
-    from pipeline.training.features import with_features
+    from pipeline.training.features import learnt_from
     from pipeline.training.module import TrainingModule
     from pipeline.training.range_test import RangeWatch, rising
     from pipeline.training.trainer import Threads, build_trainer
@@ -63,8 +62,7 @@ def find_lr(cfg: DictConfig) -> RangeTest:
     model = build_model(plan.model, data, plan.fit)
     if not trains_here(model):
         raise need_spec("task=find_lr", model)
-    if isinstance(model, Wrapped) and model.freeze:
-        data = with_features(data, model, plan.fit.trainer)
+    data = learnt_from(data, model, plan.fit.trainer)
     watch = RangeWatch(STOP_AT, SMOOTHING, from_step=steps // 20)
     settings = {**plan.fit.trainer, "max_epochs": -1, "max_steps": steps, "profiler": None}
     module = TrainingModule(model, rising(optimisation(plan.fit), rates))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
@@ -118,8 +118,14 @@ def listed(
         and (sweep is None or (record.tags.get(STUDY_TAG) == sweep and "sweep.trial" in record.tags))
         and (tag is None or f"tag.{tag}" in record.tags)
     ]
-    check_known(asked, {name for row in rows for name in row.facts()})
-    rows = [row for row in rows if all(one.holds(looked_up(one.key, row.facts())) for one in asked)]
+    if asked:
+        facts = [row.facts() for row in rows]
+        check_known(asked, set().union(*facts))
+        rows = [
+            row
+            for row, found in zip(rows, facts, strict=True)
+            if all(one.holds(looked_up(one.key, found)) for one in asked)
+        ]
     return with_settings(sorted(rows, key=_order))
 
 
@@ -127,8 +133,7 @@ def with_settings(rows: Sequence[Row]) -> list[Row]:
     """The rows with the settings by which they differ."""
     keys = differing([row.params for row in rows], NOT_COMPARED)
     return [
-        Row(**{**vars(row), "settings": {key: row.params[key] for key in keys if key in row.params}})
-        for row in rows
+        replace(row, settings={key: row.params[key] for key in keys if key in row.params}) for row in rows
     ]
 
 

@@ -150,9 +150,8 @@ def run_name(cfg: DictConfig, hooks: Hooks) -> str:
 def _prepared(plan: RunPlan, hooks: Hooks) -> tuple[DataModule, BaseModule | Any]:
     import pytorch_lightning as pl
 
-    from pipeline.models.foreign import Wrapped
     from pipeline.training.building import build_data, build_model, monitored
-    from pipeline.training.features import with_features
+    from pipeline.training.features import is_frozen, learnt_from
     from pipeline.training.fit import start_from
     from pipeline.training.sureness import wanted
     from pipeline.training.trainer import quieten
@@ -165,11 +164,10 @@ def _prepared(plan: RunPlan, hooks: Hooks) -> tuple[DataModule, BaseModule | Any
     # Again: how many numbers the data drew must not decide the model's starting weights.
     pl.seed_everything(plan.seed, verbose=False)
     model = build_model(plan.model, data, plan.fit)
-    if isinstance(model, Wrapped) and model.freeze:
-        if plan.start_from:
-            # The features are those of the network that it begins with.
-            start_from(model, plan.start_from)
-        data = with_features(data, model, plan.fit.trainer)
+    if plan.start_from and is_frozen(model):
+        # The features are those of the network that it begins with.
+        start_from(model, plan.start_from)
+    data = learnt_from(data, model, plan.fit.trainer)
     if trains_here(model):
         # A metric that nothing is known of is the user's mistake, and told before anything is recorded.
         monitored(plan.fit, data)

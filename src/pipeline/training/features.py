@@ -49,6 +49,16 @@ class FeatureRows(Rows):
         return self._raw
 
 
+def learnt_from(data: DataModule, model: Any, trainer: Mapping[str, Any]) -> DataModule:
+    """The data as ``model`` learns from it: as it is, or, of a frozen network, as the features that it makes."""
+    return with_features(data, model, trainer) if is_frozen(model) else data
+
+
+def is_frozen(model: Any) -> bool:
+    """Whether only the last layer of a network learns."""
+    return isinstance(model, Wrapped) and model.freeze
+
+
 def with_features(data: DataModule, model: Wrapped, trainer: Mapping[str, Any]) -> DataModule:
     """The same data, each split with the features that ``model``'s last layer learns from.
 

@@ -24,9 +24,6 @@ class Engine(Protocol):
     def stop(self) -> None:
         """End all workers, each of which saves the state of its trial and gives it back."""
 
-    def last_words(self) -> str:
-        """What the workers that could not live left in their logs."""
-
 
 class WorkersFailed(RuntimeError):
     """No worker could be kept alive; the message names the log that says why."""
