@@ -68,7 +68,8 @@ def scores(model: BaseModule, logits: Tensor, targets: Tensor) -> dict[str, floa
         sums.reset()
         sums.add(loss, F.one_hot(predicted, spec.outputs).float(), targets, 0.0)
         result |= {name: value for name, value in sums.metrics().items() if not name.startswith("hit_rate")}
-    result |= ranking(objective.probabilities(logits.double()), targets)
+    p = objective.probabilities(logits.double())
+    result |= ranking(p, targets)
     result["balanced_accuracy"] = balanced_accuracy(predicted, labels)
-    result["log_loss"] = log_loss(objective.probabilities(logits.double()), labels)
+    result["log_loss"] = log_loss(p, labels)
     return result
