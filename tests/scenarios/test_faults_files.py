@@ -61,8 +61,8 @@ def test_processes_that_prepare_one_data_set_at_once_see_the_same(
     answers = [process.communicate(timeout=120) for process in processes]
     assert [error for _, error in answers if error] == []
     assert len({output for output, _ in answers}) == 1
-    entries = [path for path in (tmp_path / "data/cache").iterdir() if path.is_dir()]
-    assert len(entries) == 1 and ".part" not in entries[0].name
+    entries = sorted(path.name for path in (tmp_path / "data/cache").iterdir() if path.is_dir())
+    assert len(entries) == 2 and entries[0] == "image-digests" and entries[1].startswith("pictures-")
     record_fault("processes preparing one data set at once", count, count, 0)
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import inspect
-import logging
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -17,14 +15,13 @@ from torch import Tensor
 from pipeline.data.core.cache import cached
 from pipeline.data.core.module import DataModule
 from pipeline.data.core.splits import Rows
+from pipeline.data.core.waiting import shown
 from pipeline.errors import UserError
 from pipeline.models.foreign import Wrapped
 from pipeline.models.linear import Linear
 from pipeline.training.grown import Grown
 from pipeline.training.solving import solve
 from pipeline.training.stopping import Stop
-
-log = logging.getLogger(__name__)
 
 _BATCH = 64
 _ALPHAS = tuple(10 ** (power / 2) for power in range(9, -3, -1))
@@ -194,7 +191,11 @@ def _computed(
     model.eval().to(device)
     try:
         with torch.inference_mode():
-            for some in _shown(np.array_split(order, -(-len(order) // _BATCH)), len(order), trainer):
+            batches = np.array_split(order, -(-len(order) // _BATCH))
+            bar = trainer.get("enable_progress_bar", True)
+            for some in shown(
+                batches, len(batches), f"computing the features of {len(order):,} samples", bar
+            ):
                 parts = []
                 for number, split in enumerate(splits):
                     start = ends[number] - len(split)
@@ -207,17 +208,6 @@ def _computed(
     finally:
         model.to("cpu").train()
     return features
-
-
-def _shown(batches: list[np.ndarray], total: int, trainer: Mapping[str, Any]) -> Iterator[np.ndarray]:
-    """The batches, with a bar on a terminal and a line everywhere else."""
-    log.info("computing the features of %s samples", f"{total:,}")
-    if not (trainer.get("enable_progress_bar", True) and sys.stderr.isatty()):
-        yield from batches
-        return
-    from rich.progress import track
-
-    yield from track(batches, description=f"features of {total:,} samples")
 
 
 def _device(trainer: Mapping[str, Any]) -> torch.device:

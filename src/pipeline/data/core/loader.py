@@ -91,8 +91,9 @@ class Loader:
         # Read when the first batch is asked for: Lightning creates the iterator before it says which epoch it is.
         first, self._first_chunk = self._first_chunk, 0
         rows = self.rows(self._epoch)
+        ahead = self.split.stream(rows[first * self.chunk :]) if self.split.streams else None
         for start in range(first * self.chunk, len(rows), self.chunk):
-            yield Chunk(self.split, rows[start : start + self.chunk], self.device, self.augment)
+            yield Chunk(self.split, rows[start : start + self.chunk], self.device, self.augment, ahead)
 
 
 class Batches:

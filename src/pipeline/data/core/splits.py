@@ -8,7 +8,8 @@ numbers alone; a ``Chunk`` takes the batches of one Lightning step.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,9 @@ class Rows:
         rows = torch.arange(n) if generator is None else torch.randperm(n, generator=generator)
         return list(rows.split(batch_size))
 
+    streams = False
+    """Whether batches are better taken ahead, all of an epoch's one after the other."""
+
     def batches(self, batch_size: int) -> int:
         """How many batches :meth:`order` gives."""
         return -(-len(self) // batch_size)
@@ -58,6 +62,14 @@ class Rows:
     def take(self, rows: Tensor) -> Batch:
         """Inputs and targets of ``rows``, in that order."""
         return self._inputs(rows), chosen(self.y, rows)
+
+    def stream(self, batches: Sequence[Tensor]) -> Iterator[Batch]:
+        """The batches of these row numbers one after the other, each taken when it is asked for, or ahead.
+
+        Args:
+            batches: Row numbers of each batch.
+        """
+        yield from (self.take(rows) for rows in batches)
 
     def _inputs(self, rows: Tensor) -> Tensor:
         if isinstance(self.x, Tensor):
@@ -241,6 +253,7 @@ class Chunk:
         rows: Row numbers of each batch.
         device: Device that the batches go to, None for that of the split.
         augment: Function that is applied to the inputs of each batch.
+        batches: Batches of an epoch that are taken ahead, of which these are the next; None takes them one by one.
     """
 
     def __init__(
@@ -249,15 +262,19 @@ class Chunk:
         rows: list[Tensor],
         device: torch.device | None = None,
         augment: Augment | None = None,
+        batches: Iterator[Batch] | None = None,
     ) -> None:
         self.split, self.rows, self.device, self.augment = split, rows, device, augment
+        self.batches = batches
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __iter__(self) -> Iterator[Batch]:
-        for rows in self.rows:
-            x, y = self.split.take(rows)
+        # Gone through a second time, what was taken ahead is no longer there.
+        ahead, self.batches = self.batches, None
+        taken = self.split.stream(self.rows) if ahead is None else islice(ahead, len(self.rows))
+        for x, y in taken:
             if self.device is not None:
                 x, y = x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
             yield (self.augment(x) if self.augment else x), y

@@ -40,7 +40,11 @@ AS_A_WHOLE = Resizing()
 
 
 def read_images(
-    files: Sequence[Path], shape: Sequence[int], resize: bool = True, how: Resizing = AS_A_WHOLE
+    files: Sequence[Path],
+    shape: Sequence[int],
+    resize: bool = True,
+    how: Resizing = AS_A_WHOLE,
+    threads: int | None = None,
 ) -> tuple[np.ndarray, list[str]]:
     """Image files as one array, on several threads.
 
@@ -49,6 +53,7 @@ def read_images(
         shape: Channels (1 or 3), height and width of every image.
         resize: Whether images of another size are resized; otherwise they count as unreadable.
         how: How they are resized.
+        threads: Number of threads; None for one a core.
 
     Returns:
         ``uint8`` (files, channels, height, width), and for each file why it cannot be read; empty where it can.
@@ -63,10 +68,13 @@ def read_images(
             return (str(error) or type(error).__name__).splitlines()[0][:200]
         return ""
 
-    with warnings.catch_warnings(), ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
+    with warnings.catch_warnings():
         # Decoders warn of what is damaged without saying where; the caller names the file.
         warnings.simplefilter("ignore")
-        return images, list(pool.map(decode, range(len(files))))
+        if threads == 1:
+            return images, [decode(number) for number in range(len(files))]
+        with ThreadPoolExecutor(threads or min(16, os.cpu_count() or 1)) as pool:
+            return images, list(pool.map(decode, range(len(files))))
 
 
 def sizes_of(files: Sequence[Path]) -> tuple[np.ndarray, bool]:

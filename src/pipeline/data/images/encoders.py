@@ -15,6 +15,9 @@ from pipeline.data.core.encoder import Encoder
 from pipeline.data.images.decoding import AS_A_WHOLE, SUFFIXES, Resizing, read_images, to_array
 from pipeline.errors import UserError
 
+_COUNTED = 1000
+"""Images whose pixels are counted at once: each pixel takes eight bytes for it."""
+
 
 class ImageEncoder(Encoder):
     """Raw pixels 0–255 to ``uint8`` images; the model itself normalises them on its device.
@@ -40,7 +43,9 @@ class ImageEncoder(Encoder):
         mean, std = [], []
         for channel in range(images.shape[1]):
             # A histogram of 256 bins is exact, and needs no float copy of the whole split.
-            counts = torch.bincount(images[:, channel].reshape(-1), minlength=256).double()
+            counts = torch.zeros(256, dtype=torch.float64)
+            for some in images[:, channel].split(_COUNTED):
+                counts += torch.bincount(some.reshape(-1), minlength=256)
             values = torch.arange(256, dtype=torch.float64)
             average = float((counts * values).sum() / counts.sum())
             variance = float((counts * (values - average) ** 2).sum() / counts.sum())
@@ -155,6 +160,22 @@ class ResizingImageEncoder(ImageEncoder):
     def fit(cls, images: Tensor, how: Resizing = AS_A_WHOLE) -> ResizingImageEncoder:
         fitted = ImageEncoder.fit(images)
         return cls(fitted.shape, fitted.mean, fitted.std, how.crop, how.interpolation)
+
+    @classmethod
+    def of_sums(
+        cls, shape: Sequence[int], sums: np.ndarray, how: Resizing = AS_A_WHOLE
+    ) -> ResizingImageEncoder:
+        """The encoder of images of which sums are known.
+
+        Args:
+            shape: Channels, height and width.
+            sums: Sum and sum of squares of each training image's channels, (images, channels, 2), whole numbers.
+            how: How images are resized.
+        """
+        pixels = len(sums) * shape[1] * shape[2]
+        mean, square = sums.sum(0).T / pixels
+        std = np.maximum(np.sqrt(np.maximum(square - mean**2, 0)), 1.0)
+        return cls(list(shape), mean.tolist(), std.tolist(), how.crop, how.interpolation)
 
     def example(self) -> np.ndarray:
         channels, height, width = self.shape

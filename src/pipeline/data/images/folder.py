@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
-import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,23 +14,35 @@ import torch
 from torch import Tensor
 
 from pipeline.data.core.cache import cached
-from pipeline.data.core.memory import check_memory
 from pipeline.data.core.module import DataModule
 from pipeline.data.core.spec import Spec
 from pipeline.data.core.splits import Rows
 from pipeline.data.core.splitting import drawn_but_the_first
+from pipeline.data.core.waiting import shown
 from pipeline.data.images.arrays import read_arrays
-from pipeline.data.images.decoding import AS_A_WHOLE, Resizing, read_images, sizes_of
+from pipeline.data.images.decoding import Resizing, sizes_of
 from pipeline.data.images.encoders import ResizingImageEncoder
-from pipeline.data.images.layouts import TEST, VALIDATION, Listing, content_digest, listing, unpacked
+from pipeline.data.images.layouts import (
+    TEST,
+    VALIDATION,
+    Listing,
+    kept_digest,
+    listing,
+    stat_digest,
+    unpacked,
+)
+from pipeline.data.images.preparing import Order, cores, in_memory, prepare, room_for, sums_of
+from pipeline.data.images.stored import IN_MEMORY, Decoded, ImageFiles, Stored, StoredRows
 from pipeline.data.images.tabled import is_table, table_listing
 from pipeline.errors import UserError
-from pipeline.settings import BELOW_ONE, COLUMN, PATH_OR_NULL, Number, Word
+from pipeline.settings import BELOW_ONE, COLUMN, NOT_NEGATIVE, PATH_OR_NULL, Number, Word
 
 log = logging.getLogger(__name__)
 
 _LOOKED_AT = 200
 """Files whose size is looked at, to say what is lost on the way to the size that is learnt from."""
+_STATISTICS = 4096
+"""Training images whose mean and deviation stand for those of all, where all would have to be decoded for it."""
 
 
 class ImageFolder(DataModule):
@@ -57,6 +69,9 @@ class ImageFolder(DataModule):
         channels: 3 for colour, 1 for grey.
         max_unreadable: Share of the images that may be unreadable.
         test_fraction: Share of the images for the test, where nothing says which are.
+        prepared_gb: Largest size of the decoded images, in GB, up to which they are kept in the cache; more are decoded
+            from their files in every epoch, and their mean and deviation are those of some thousand of them.
+        workers: Number of processes that decode; None for one a core, 0 for none beside this one.
         **shared: Settings that every data set takes, see :class:`DataModule`.
     """
 
@@ -76,6 +91,8 @@ class ImageFolder(DataModule):
         channels: int = 3,
         max_unreadable: float = 0.05,
         test_fraction: Annotated[float, BELOW_ONE] = 0.15,
+        prepared_gb: Annotated[float, NOT_NEGATIVE] = 50.0,
+        workers: Annotated[int | None, Number(0, whole=True, null=True)] = None,
         **shared: Any,
     ) -> None:
         super().__init__(name=name, **shared)
@@ -95,10 +112,13 @@ class ImageFolder(DataModule):
         self.shape = [channels, *size]
         self.how = Resizing(crop, interpolation or "bilinear")
         self.max_unreadable, self.test_fraction = max_unreadable, test_fraction
+        self.prepared_gb, self.workers = prepared_gb, workers
         self.source = str(path)
 
     def setup(self, stage: str | None = None) -> None:
+        x: Tensor | Stored
         x, labels, parts = self._arrays() if self.path.suffix == ".npz" else self._read(self._listing())
+        self.content = x.content if isinstance(x, Stored) else ""
         test = np.flatnonzero(parts == TEST)
         known = np.flatnonzero(parts != TEST)
         classes = self._classes(labels[known], labels[test])
@@ -111,14 +131,14 @@ class ImageFolder(DataModule):
         if self.train_on_all:
             train = known
         binary = len(classes) == 2
-        everything = Rows(x, targets.float() if binary else targets)
+        y = targets.float() if binary else targets
+        everything = Rows(x, y) if isinstance(x, Tensor) else x.rows(y)
         training = everything.subset(torch.from_numpy(train))
         if len(torch.unique(training.y)) < 2:
             raise UserError(f"{self.path}: the training images are all of one class: nothing to learn")
         self.validation = everything.subset(torch.from_numpy(validation)) if len(validation) else None
         self.test = everything.subset(torch.from_numpy(test)) if len(test) else None
-        assert isinstance(training.x, Tensor)
-        self.encoder = ResizingImageEncoder.fit(training.x, self.how)
+        self.encoder = self._fitted(training, x)
         self.spec = Spec(
             task="binary" if binary else "multiclass",
             input="image",
@@ -131,6 +151,36 @@ class ImageFolder(DataModule):
             class_weights=self.class_weights(training.y, len(classes)),
         )
         self.train = self.oversampled(training)
+
+    def _fitted(self, training: Rows, x: Tensor | Stored) -> ResizingImageEncoder:
+        """The encoder with the training images' mean and deviation: of some, where all would have to be decoded."""
+        if isinstance(training.x, Tensor):
+            return ResizingImageEncoder.fit(training.x, self.how)
+        assert isinstance(training, StoredRows) and isinstance(x, Stored)
+        if x.sums is None:
+            sums = self._sums_of_some(training)
+        else:
+            sums = x.sums[training.places.numpy()]
+        return ResizingImageEncoder.of_sums(self.shape, sums, self.how)
+
+    def _sums_of_some(self, training: StoredRows) -> np.ndarray:
+        """Sums over some thousand training images, kept in the cache."""
+        rows = torch.arange(len(training))[:: max(1, len(training) // _STATISTICS)]
+        key = hashlib.blake2b(training.places[rows].numpy().tobytes() + self.content.encode(), digest_size=12)
+
+        def build() -> tuple[dict[str, np.ndarray], None]:
+            batches = rows.split(64)
+            what = f"mean and deviation of {len(rows):,} images"
+            found = [sums_of(x.numpy()) for x, _ in shown(training.stream(batches), len(batches), what)]
+            return {"sums": np.concatenate(found)}, None
+
+        return cached(self.data_dir, f"image-sums-{key.hexdigest()}", build)[0]["sums"]
+
+    def _tensors(self, split: Rows) -> list[Any]:
+        found = super()._tensors(split)
+        # Places say nothing of what is there.
+        own = np.frombuffer(self.content.encode(), dtype=np.uint8)
+        return [own, *found] if isinstance(split.raw, StoredRows) else found
 
     def _arrays(self) -> tuple[Tensor, np.ndarray, np.ndarray]:
         """The images of a ``.npz`` file, and of another for the test."""
@@ -195,41 +245,52 @@ class ImageFolder(DataModule):
         chosen = drawn_but_the_first(len(labels), self.validation_fraction, self.seed + 1, labels.numpy())
         return np.delete(pool, chosen), pool[chosen]
 
-    def _read(self, found: Listing) -> tuple[Tensor, np.ndarray, np.ndarray]:
-        """All readable images (samples, channels, height, width), their labels and their parts."""
-        files = found.files
-        check_memory(
-            # They are in memory twice while they are prepared.
-            2 * len(files) * math.prod(self.shape),
-            f"{len(files):,} images of {'×'.join(map(str, self.shape))}",
-            "lower data.image_size",
-        )
-        settings = [self.shape] + ([asdict(self.how)] if self.how != AS_A_WHOLE else [])
-        key = content_digest(found.root, files, settings)
-        arrays, unreadable = cached(self.data_dir, f"images-{key}", lambda: self._decode(found.root, files))
-        if unreadable:
-            self._name_unreadable(found.root, unreadable, len(files))
-        self._say_what_is_lost(files)
-        good = arrays["readable"]
+    def _read(self, found: Listing) -> tuple[Tensor | Stored, np.ndarray, np.ndarray]:
+        """All readable images, their labels and their parts."""
+        workers = cores() if self.workers is None else self.workers
+        order = Order(found.root, found.files, self.shape, self.how, self.max_unreadable, workers)
+        x = self._prepared(order)
+        self._say_what_is_lost(found.files)
+        good = np.ones(len(found.files), dtype=bool)
+        good[[*x.unreadable]] = False
         labels, parts = np.asarray(found.labels, dtype=object), np.asarray(found.parts, dtype=object)
         if gone := sorted(set(labels.tolist()) - set(labels[good].tolist())):
             log.warning(
                 "%s: no image of %s can be read: no such class is learnt", found.root, ", ".join(gone)
             )
-        return torch.from_numpy(arrays["images"]), labels[good], parts[good]
+        return x.readable(good), labels[good], parts[good]
 
-    def _decode(self, root: Path, files: Sequence[Path]) -> tuple[dict[str, np.ndarray], list[list[str]]]:
-        images, reasons = read_images(files, self.shape, how=self.how)
-        good = np.array([not reason for reason in reasons])
-        unreadable = [
-            [str(path.relative_to(root) if path.is_relative_to(root) else path), reason]
-            for path, reason in zip(files, reasons, strict=True)
-            if reason
-        ]
-        # Raised before anything is cached: above the limit nothing is worth it.
-        if len(unreadable) > self.max_unreadable * len(files):
-            self._name_unreadable(root, unreadable, len(files))
-        return {"images": images if good.all() else images[good], "readable": good}, unreadable
+    def _prepared(self, order: Order) -> Stored:
+        """The images from the cache; where they cannot be kept there, from memory or from their files."""
+        settings = [*self.shape, asdict(self.how)]
+        if order.nbytes > self.prepared_gb * 1e9:
+            log.info(
+                "%s: its images take %.1f GB decoded, more than data.prepared_gb=%g: they are decoded in every epoch",
+                order.root,
+                order.nbytes / 1e9,
+                self.prepared_gb,
+            )
+            return self._streamed(order, settings)
+        key = kept_digest(self.data_dir, order.root, order.files, settings)
+        entry = (self.data_dir / "cache" / f"pictures-{key}").absolute()
+        missing = room_for(order, entry)
+        try:
+            if not missing:
+                found = prepare(order, entry)
+                return Stored(Decoded(found.images), found.unreadable, key, found.sums)
+            why = f"{missing / 1e9:.1f} GB more are needed on its disk"
+        except OSError as error:
+            why = error.strerror or str(error)
+        instead = "they are in memory" if order.nbytes <= IN_MEMORY else "they are decoded in every epoch"
+        log.warning("%s: its images cannot be kept in %s (%s): %s", order.root, entry.parent, why, instead)
+        if order.nbytes > IN_MEMORY:
+            return self._streamed(order, settings)
+        images, unreadable = in_memory(order)
+        return Stored(torch.from_numpy(images), unreadable, key)
+
+    def _streamed(self, order: Order, settings: list[Any]) -> Stored:
+        files = ImageFiles(order.files, order.shape, order.how, order.workers or 0)
+        return Stored(files, {}, stat_digest(order.root, order.files, settings))
 
     def _say_what_is_lost(self, files: Sequence[Path]) -> None:
         """Say what the files hold that the size that is learnt from does not."""
@@ -251,11 +312,3 @@ class ImageFolder(DataModule):
             )
         if channels == 1 and colour:
             log.info("%s: the images have colours, which data.channels=1 leaves out", self.path)
-
-    def _name_unreadable(self, root: Path, unreadable: list[list[str]], total: int) -> None:
-        named = "; ".join(f"{path} ({reason})" for path, reason in unreadable[:10])
-        more = f" and {len(unreadable) - 10} more" if len(unreadable) > 10 else ""
-        text = f"{root}: {len(unreadable)} of {total} images cannot be read: {named}{more}"
-        if len(unreadable) > self.max_unreadable * total:
-            raise UserError(f"{text}. That is more than data.max_unreadable={self.max_unreadable:g} of them")
-        log.warning("%s. They are skipped", text)

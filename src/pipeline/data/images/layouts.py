@@ -14,6 +14,7 @@ from pipeline.data.images.decoding import SUFFIXES
 from pipeline.data.sources.archives import unpack
 from pipeline.data.sources.finding import digest
 from pipeline.errors import UserError
+from pipeline.files import write_text
 
 log = logging.getLogger(__name__)
 
@@ -238,3 +239,34 @@ def content_digest(root: Path, files: Sequence[Path], settings: object) -> str:
         for part in pool.map(one, files):
             state.update(part)
     return state.hexdigest()
+
+
+def stat_digest(root: Path, files: Sequence[Path], settings: object) -> str:
+    """A hash of the files' names, sizes and times of change, and of the settings: what changes with any of them."""
+    state = hashlib.blake2b(repr((str(root.absolute()), settings)).encode(), digest_size=12)
+    for path in files:
+        try:
+            found = path.stat()
+            facts = (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+        except OSError as error:
+            facts = (error.errno or 0, 0, 0, 0)
+        state.update(f"{path}\0{facts}\n".encode())
+    return state.hexdigest()
+
+
+def kept_digest(data_dir: Path, root: Path, files: Sequence[Path], settings: object) -> str:
+    """The :func:`content_digest`, kept in the cache as long as no file is written to: reading all takes a while."""
+    place = data_dir / "cache" / "image-digests" / stat_digest(root, files, settings)
+    try:
+        if len(known := place.read_text(encoding="ascii")) == 24:
+            return known
+    except (OSError, ValueError):
+        # Not there, or not to be read: it is found out again.
+        pass
+    found = content_digest(root, files, settings)
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_text(place, found)
+    except OSError:
+        log.debug("%s cannot be written to", place)
+    return found

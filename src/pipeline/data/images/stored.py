@@ -1,0 +1,222 @@
+"""Images that are not in memory: decoded ones in a file on disk, and files that are decoded when they are asked for.
+
+Decoded ones are read with ``pread``, sorted by their place: pages of a memory map would count as memory of the process,
+which would grow to the size of the folder.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.data.core.splits import Batch, Rows
+from pipeline.data.images.decoding import AS_A_WHOLE, Resizing, read_images
+
+log = logging.getLogger(__name__)
+
+IN_MEMORY = 1 << 28
+"""Bytes of decoded images up to which they are taken into memory as a whole."""
+_CHUNK = 64 << 20
+_AHEAD = 4
+"""Batches that each loader worker is ahead."""
+
+
+class Decoded:
+    """The images of an ``.npy`` file, read without being mapped.
+
+    Args:
+        path: The file: ``uint8`` (images, channels, height, width).
+    """
+
+    def __init__(self, path: Path) -> None:
+        mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+        self.path, self.shape, self.offset = path, tuple(mapped.shape), int(mapped.offset)
+        self._size = int(np.prod(self.shape[1:]))
+        self._file: tuple[int, int] | None = None
+
+    def __len__(self) -> int:
+        return int(self.shape[0])
+
+    def take(self, places: np.ndarray) -> np.ndarray:
+        """The images at ``places``, in that order; the disk is gone through in its own order.
+
+        Raises:
+            OSError: The file is shorter than it was.
+        """
+        images = np.empty((len(places), *self.shape[1:]), dtype=np.uint8)
+        flat, descriptor = images.reshape(len(places), self._size), self._descriptor()
+        for row in np.argsort(places, kind="stable").tolist():
+            start = self.offset + int(places[row]) * self._size
+            if os.preadv(descriptor, [flat[row].data], start) != self._size:
+                raise OSError(f"{self.path} ends before image {int(places[row])}")
+        return images
+
+    def _descriptor(self) -> int:
+        # A process that was forked opens the file for itself.
+        if self._file is None or self._file[0] != os.getpid():
+            self._file = (os.getpid(), os.open(self.path, os.O_RDONLY))
+        return self._file[1]
+
+    def __del__(self) -> None:
+        if getattr(self, "_file", None) is not None and self._file is not None:
+            os.close(self._file[1])
+            self._file = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_file": None}
+
+    def __deepcopy__(self, memo: Any) -> Decoded:
+        return self
+
+
+class ImageFiles:
+    """Image files, decoded whenever they are asked for.
+
+    Args:
+        files: Path of each image.
+        shape: Channels, height and width that they become.
+        how: How they are resized.
+        workers: Number of processes that decode batches ahead; 0 decodes in this one.
+    """
+
+    def __init__(
+        self, files: Sequence[Path], shape: Sequence[int], how: Resizing = AS_A_WHOLE, workers: int = 0
+    ) -> None:
+        self.files, self.how, self.workers = files, how, workers
+        self.shape = (len(files), *shape)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def take(self, places: np.ndarray) -> np.ndarray:
+        """The images at ``places``; one that cannot be read is black."""
+        files = [self.files[place] for place in places.tolist()]
+        inside = torch.utils.data.get_worker_info() is not None
+        images, reasons = read_images(files, self.shape[1:], how=self.how, threads=1 if inside else None)
+        for path, reason in zip(files, reasons, strict=True):
+            if reason:
+                log.warning("%s cannot be read (%s): a black image stands in its place", path, reason)
+        return images
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The images of a folder, wherever they are.
+
+    Args:
+        images: All images, in the order of their files.
+        unreadable: Place of each image that cannot be read, and why.
+        content: Hash by which the images are recognised.
+        sums: Sum and sum of squares of each image's channels, (images, channels, 2); None where they are not known.
+        places: Places of the images that are meant, (samples,); None for all.
+    """
+
+    images: Tensor | Decoded | ImageFiles
+    unreadable: dict[int, str]
+    content: str
+    sums: np.ndarray | None = None
+    places: Tensor | None = None
+
+    def readable(self, good: np.ndarray) -> Tensor | Stored:
+        """The images that can be read, in memory where they are few.
+
+        Args:
+            good: Whether each image can be read, (images,).
+        """
+        places = torch.from_numpy(np.flatnonzero(good))
+        if isinstance(self.images, Tensor):
+            return self.images[places]
+        if isinstance(self.images, Decoded) and np.prod(self.images.shape) <= IN_MEMORY:
+            return torch.from_numpy(self.images.take(places.numpy()))
+        return replace(self, places=places)
+
+    def rows(self, y: Tensor) -> StoredRows:
+        """The images with their targets, (samples, ...)."""
+        assert self.places is not None and not isinstance(self.images, Tensor)
+        return StoredRows(self.images, self.places, y)
+
+
+class StoredRows(Rows):
+    """Samples whose images are read when a batch is taken.
+
+    Args:
+        images: The images of the whole data set.
+        places: Place of each sample's image among them, (samples,).
+        y: Targets, (samples, ...).
+    """
+
+    def __init__(self, images: Decoded | ImageFiles, places: Tensor, y: Tensor) -> None:
+        if len(places) != len(y):
+            raise ValueError(f"{len(places)} inputs but {len(y)} targets")
+        self.images, self.places, self.y = images, places, y
+
+    @property
+    def x(self) -> np.ndarray:  # type: ignore[override]
+        """Where each sample's image is; the images themselves are not in memory."""
+        return self.places.numpy()
+
+    @property
+    def streams(self) -> bool:  # type: ignore[override]
+        """Whether other processes decode ahead."""
+        return isinstance(self.images, ImageFiles) and self.images.workers > 0
+
+    def _inputs(self, rows: Tensor) -> Tensor:
+        return torch.from_numpy(self.images.take(self.places[rows].numpy()))
+
+    def subset(self, rows: Tensor) -> StoredRows:
+        return StoredRows(self.images, self.places[rows], self.y[rows])
+
+    def to(self, device: torch.device) -> Rows:
+        if isinstance(self.images, ImageFiles):
+            return self
+        x = torch.empty((len(self), *self.images.shape[1:]), dtype=torch.uint8, device=device)
+        for rows in torch.arange(len(self)).split(max(1, _CHUNK // max(1, self.nbytes // len(self)))):
+            x[rows.to(device)] = self._inputs(rows).to(device)
+        return Rows(x, self.y.to(device))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the images take once they are decoded, and the targets."""
+        return len(self) * int(np.prod(self.images.shape[1:])) + self.y.nbytes
+
+    def stream(self, batches: Sequence[Tensor]) -> Iterator[Batch]:
+        if not self.streams or len(batches) < 2:
+            yield from super().stream(batches)
+            return
+        loader: Any = torch.utils.data.DataLoader(
+            _Batches(self, batches),
+            batch_size=None,
+            num_workers=cast(ImageFiles, self.images).workers,
+            prefetch_factor=_AHEAD,
+            # Arrays go through a pipe: shared memory is small in many containers.
+            collate_fn=_as_it_is,
+            # Without one of its own it would draw from the training's random state.
+            generator=torch.Generator(),
+        )
+        for rows, x in zip(batches, loader, strict=True):
+            yield torch.from_numpy(x), self.y[rows]
+
+
+class _Batches(torch.utils.data.Dataset[np.ndarray]):
+    """The inputs of batches, for processes that decode ahead."""
+
+    def __init__(self, split: StoredRows, batches: Sequence[Tensor]) -> None:
+        self.split, self.batches = split, batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        return self.split.images.take(self.split.places[self.batches[number]].numpy())
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
