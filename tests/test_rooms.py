@@ -30,6 +30,7 @@ LIBRARIES = {
     "PIL": ("data.images",),
     "mlflow": ("tracking",),
     "optuna": ("sweeps",),
+    "ray": ("sweeps.engines",),
 }
 LONGEST = 450
 

@@ -112,10 +112,16 @@ def submit_once(cfg: DictConfig, words: list[str]) -> int:
     from omegaconf import OmegaConf
 
     from pipeline.process_life import own_process
+    from pipeline.sweeps.engines.ray import is_ray
     from pipeline.sweeps.engines.slurm import Slurm, require_slurm, submit
 
     if cfg.task.name != "train":
         raise UserError(f"task={cfg.task.name}: hydra/launcher submits trainings (task=train) and sweeps")
+    if is_ray(cfg.hydra.launcher):
+        raise UserError(
+            "hydra/launcher=ray runs the workers of a sweep (-m); a single run is a job of Ray's own: "
+            "ray job submit -- python -m pipeline ..."
+        )
     require_slurm()
     kept = [
         word for word in words if not word.lstrip("+~").startswith(("hydra/launcher=", "hydra.launcher."))

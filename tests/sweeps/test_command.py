@@ -246,6 +246,15 @@ REFUSED = {
     ),
     "too short a grace": ([*OPTUNA, "hydra.sweeper.grace=5"], "at least 15"),
     "another's launcher": ([*OPTUNA, "hydra/launcher=submitit_slurm"], "use hydra/launcher=slurm"),
+    "another's launcher for Ray": ([*OPTUNA, "hydra/launcher=ray_aws"], "use hydra/launcher=ray"),
+    "Ray with files of this machine": (
+        [*OPTUNA, "hydra/launcher=ray", "hydra.launcher.num_gpus=1"],
+        r"hydra\.sweeper\.storage=postgresql",
+    ),
+    "half a core less than none": (
+        [*OPTUNA, "hydra/launcher=ray", "hydra.launcher.num_cpus=-1"],
+        "num_cpus=-1",
+    ),
     "a launcher for this machine": ([*OPTUNA, "hydra/launcher=joblib"], r"use hydra\.sweeper\.n_jobs"),
     "files of this machine": (
         [*OPTUNA, "hydra/launcher=slurm", "logger.mlflow=true"],

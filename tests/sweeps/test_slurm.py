@@ -21,7 +21,7 @@ from test_workers import SWEEP
 
 from pipeline.__main__ import main
 from pipeline.errors import UserError
-from pipeline.sweeps.engines import WorkersFailed, slurm
+from pipeline.sweeps.engines import Work, WorkersFailed, slurm
 from pipeline.sweeps.engines.slurm import Slurm, SlurmWorkers
 from pipeline.sweeps.storage import open_storage
 from pipeline.training.signals import queue_again
@@ -130,9 +130,8 @@ def test_the_script_asks_for_what_the_settings_say() -> None:
 
 
 def workers(tmp_path: Path, finished: int = 0) -> SlurmWorkers:
-    return SlurmWorkers(
-        Slurm(), "toy", "sqlite:///x", tmp_path, lambda: 3, lambda: finished, on_lost=lambda: None
-    )
+    work = Work("toy", "sqlite:///x", tmp_path, lambda: 3, lambda: 0, lambda: finished, lambda: None)
+    return SlurmWorkers(Slurm(), work)
 
 
 def program(folder: Path, name: str, text: str) -> None:

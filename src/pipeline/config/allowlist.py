@@ -67,7 +67,7 @@ SECTIONS: dict[str, tuple[tuple[str, ...], str]] = {
     "trainer._target_": (tuple(f"{package}.trainer" for package in _LIGHTNING), "Lightning's Trainer"),
     "hydra.launcher._target_": (
         (CORE_PLUGINS, "pipeline.sweeps.engines"),
-        "no launcher for this machine (hydra.sweeper.n_jobs), or hydra/launcher=slurm",
+        "no launcher for this machine (hydra.sweeper.n_jobs), hydra/launcher=slurm or hydra/launcher=ray",
     ),
     "hydra.sweeper._target_": (
         (CORE_PLUGINS, "hydra_plugins.pipeline_sweeper"),

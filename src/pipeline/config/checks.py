@@ -42,6 +42,8 @@ _OF_THIS_MACHINE = "hydra.sweeper.n_jobs=N, which runs N worker processes on thi
 # Launchers of others, which would run each job once and know nothing of the ones that were lost.
 _OTHER_LAUNCHERS = {
     "submitit_slurm": "hydra/launcher=slurm, which takes the same settings",
+    "ray_aws": "hydra/launcher=ray with the address of a cluster that runs",
+    "ray_jobs": "hydra/launcher=ray with the address of a cluster that runs",
     "submitit_local": _OF_THIS_MACHINE,
     "joblib": _OF_THIS_MACHINE,
 }

@@ -19,9 +19,10 @@ from pipeline.sweeps import results
 from pipeline.sweeps.attempt import report_lost
 from pipeline.sweeps.composing import Composer
 from pipeline.sweeps.display import Display
-from pipeline.sweeps.engines import WorkersFailed
+from pipeline.sweeps.engines import Engine, Work, WorkersFailed
 from pipeline.sweeps.engines.attending import Left, attend
 from pipeline.sweeps.engines.local import LocalWorkers
+from pipeline.sweeps.engines.ray import Ray, RayWorkers, is_ray
 from pipeline.sweeps.engines.slurm import Slurm, SlurmWorkers
 from pipeline.sweeps.parent import NoParent, Parent
 from pipeline.sweeps.plan import Plan
@@ -176,7 +177,7 @@ def _run_trials(
             Worker(plan, storage, composer, runner, on_change=display.update).work()
             return
         engine = _engine(plan, url, storage, study, parent)
-        if isinstance(engine, LocalWorkers) or plan.launcher.get("wait", True):
+        if not engine.outlives or plan.launcher.get("wait", True):
             attend(engine, display.update)
             return
         engine.start()
@@ -185,12 +186,15 @@ def _run_trials(
 
 def _engine(
     plan: Plan, url: str, storage: SweepStorage, study: optuna.Study, parent: Parent | NoParent
-) -> LocalWorkers | SlurmWorkers:
+) -> Engine:
     """What runs the workers."""
     study_id = storage.get_study_id_from_name(study.study_name)
 
     def finished() -> int:
         return sum(trial.state.is_finished() for trial in trials_of(study, plan))
+
+    def running() -> int:
+        return sum(trial.state == TrialState.RUNNING for trial in trials_of(study, plan))
 
     def wanted() -> int:
         failed = sum(trial.state == TrialState.FAIL for trial in trials_of(study, plan))
@@ -202,10 +206,12 @@ def _engine(
         report_lost(storage.reclaim(study_id, plan.retries))
         parent.recover()
 
-    if plan.launcher:
-        slurm = Slurm.read(plan.launcher)
-        return SlurmWorkers(slurm, plan.study_name, url, Path(plan.directory), wanted, finished, lost)
-    return LocalWorkers(plan, url, storage, study_id, finished, parent.recover)
+    if not plan.launcher:
+        return LocalWorkers(plan, url, storage, study_id, finished, parent.recover)
+    work = Work(plan.study_name, url, Path(plan.directory), wanted, running, finished, lost)
+    if is_ray(plan.launcher):
+        return RayWorkers(Ray.read(plan.launcher), work)
+    return SlurmWorkers(Slurm.read(plan.launcher), work)
 
 
 def _say_left(plan: Plan, finished: Finished, console: Console) -> None:

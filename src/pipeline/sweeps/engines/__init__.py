@@ -1,7 +1,10 @@
-"""What keeps a sweep's workers alive: processes of this machine, SLURM. The database alone coordinates them."""
+"""What keeps a sweep's workers alive: processes of this machine, SLURM, Ray. The database alone coordinates them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 
@@ -23,6 +26,29 @@ class Engine(Protocol):
 
     def stop(self) -> None:
         """End all workers, each of which saves the state of its trial and gives it back."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What an engine of other machines knows of a sweep.
+
+    Args:
+        study: Name of the study.
+        url: Address of its storage, without a password.
+        directory: Directory of the sweep, for logs.
+        wanted: Function that gives how many workers there is work for.
+        running: Function that gives the number of trials that run.
+        finished: Function that gives the number of finished trials.
+        on_lost: Function called where workers are gone.
+    """
+
+    study: str
+    url: str
+    directory: Path
+    wanted: Callable[[], int]
+    running: Callable[[], int]
+    finished: Callable[[], int]
+    on_lost: Callable[[], None]
 
 
 class WorkersFailed(RuntimeError):

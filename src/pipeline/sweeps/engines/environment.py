@@ -10,20 +10,26 @@ from pipeline.config.masking import holds_secret
 from pipeline.process_life import finding_this_package
 
 _CARRIED = ("PIPELINE_", "MLFLOW_", "PG", "OMP_", "HF_", "TORCH_")
-_NEEDED = ("PATH", "HOME", "USER", "LANG", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "PYTHONPATH", "TZ")
+# Of machines that are made alike; others have these of their own.
+_NEEDED = ("PATH", "HOME", "USER", "LANG", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "TZ")
 # An engine keeps what it is given in files and tables of its own, which others read.
 _NEVER = ("PASSWORD", "TOKEN", "SECRET", "_KEY")
 
 
-def names_to_carry(environment: Mapping[str, str]) -> list[str]:
+def names_to_carry(environment: Mapping[str, str], alike: bool = True) -> list[str]:
     """The names of the variables that workers elsewhere take along: what this project and its libraries read.
 
     Passwords and tokens are not among them.
+
+    Args:
+        environment: Variables of this process.
+        alike: Whether the other machines are made like this one, with the same home and programs.
     """
+    names = ("PYTHONPATH", *(_NEEDED if alike else ()))
     return sorted(
         name
         for name, value in environment.items()
-        if (name in _NEEDED or name.startswith(_CARRIED))
+        if (name in names or name.startswith(_CARRIED))
         and not name.endswith(_NEVER)
         and not holds_secret(value)
     )

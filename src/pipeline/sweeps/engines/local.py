@@ -63,16 +63,11 @@ class LocalWorkers:
         self._finished = finished
         self._on_lost = on_lost
         self._slots: list[_Slot] = []
-        self._last = 0
 
     def start(self) -> None:
         """Start the workers."""
         for number in range(min(self._plan.n_jobs, self._plan.n_trials)):
             self._slots.append(_Slot(number, self._start(number)))
-
-    def last_words(self) -> str:
-        """What the worker that died last left in its log."""
-        return last_line(self._log_file(self._last))
 
     def _start(self, number: int) -> subprocess.Popen[bytes]:
         output = self._log_file(number)
@@ -115,10 +110,9 @@ class LocalWorkers:
         finished = self._finished()
         deaths = 1 if finished > slot.done_before else slot.deaths + 1
         if deaths >= DEATHS_IN_A_ROW:
-            self._last = slot.number
             log.error("Worker %d died %d times in a row and is not started again", slot.number, deaths)
             if not self._slots:
-                raise WorkersFailed(self.last_words())
+                raise WorkersFailed(last_line(self._log_file(slot.number)))
             return
         self._slots.append(_Slot(slot.number, self._start(slot.number), deaths, finished))
 

@@ -11,7 +11,7 @@ import shlex
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 from pipeline.config.masking import mask
 from pipeline.errors import UserError
 from pipeline.process_life import finding_this_package, own_process
-from pipeline.sweeps.engines import DEATHS_IN_A_ROW, WorkersFailed
+from pipeline.sweeps.engines import DEATHS_IN_A_ROW, Work, WorkersFailed
 from pipeline.sweeps.engines.environment import last_line, names_to_carry
 
 log = logging.getLogger(__name__)
@@ -136,30 +136,15 @@ class SlurmWorkers:
 
     Args:
         slurm: What each of them asks for.
-        study: Name of the study.
-        url: Address of its storage, without a password.
-        directory: Directory of the sweep, for logs.
-        wanted: Function that gives how many workers there is work for.
-        finished: Function that gives the number of finished trials.
-        on_lost: Function called where workers are gone.
+        work: The sweep.
     """
 
     outlives = True
 
-    def __init__(
-        self,
-        slurm: Slurm,
-        study: str,
-        url: str,
-        directory: Path,
-        wanted: Callable[[], int],
-        finished: Callable[[], int],
-        on_lost: Callable[[], None],
-    ) -> None:
-        self._slurm, self._study, self._url, self._directory = slurm, study, url, directory
-        self._wanted, self._finished, self._on_lost = wanted, finished, on_lost
+    def __init__(self, slurm: Slurm, work: Work) -> None:
+        self._slurm, self._work = slurm, work
         # Told by it from what others run, and found again by the next command.
-        self.name = f"pipeline-{re.sub(r'[^A-Za-z0-9_.-]', '_', study)}-{_digest(url)}"
+        self.name = f"pipeline-{re.sub(r'[^A-Za-z0-9_.-]', '_', work.study)}-{_digest(work.url)}"
         self._looked = 0.0
         self._rounds, self._done_before = 0, -1
         self._away = False
@@ -170,7 +155,7 @@ class SlurmWorkers:
         there = len(tasks(self.name))
         if there:
             log.info("%d workers of this study are in SLURM's queue already", there)
-        self._submit(there, self._wanted() - there)
+        self._submit(there, self._work.wanted() - there)
 
     def look(self) -> bool:
         """Every two seconds: submit workers that are missing; gives whether there is work left.
@@ -181,13 +166,13 @@ class SlurmWorkers:
         if time.monotonic() - self._looked < _LOOK_SECONDS:
             return True
         self._looked = time.monotonic()
-        wanted = self._wanted()
+        wanted = self._work.wanted()
         if wanted <= 0:
             return False
         try:
             there = len(tasks(self.name))
             if there < wanted:
-                self._on_lost()
+                self._work.on_lost()
                 self._submit(there, wanted - there)
         except NoAnswer as error:
             # The workers need no controller to go on, and what became of a job that was handed in shows later.
@@ -201,18 +186,18 @@ class SlurmWorkers:
     def _submit(self, there: int, count: int) -> None:
         if count <= 0:
             return
-        finished = self._finished()
+        finished = self._work.finished()
         rounds = 1 if finished > self._done_before else self._rounds + 1
         if rounds > DEATHS_IN_A_ROW:
             if there:
                 # Those that live may finish trials yet.
                 return
-            raise WorkersFailed(self.last_words())
-        logs = self._directory / "workers"
+            raise WorkersFailed(self._last_words())
+        logs = self._work.directory / "workers"
         logs.mkdir(parents=True, exist_ok=True)
-        command = own_process("pipeline.sweeps.worker", "--study", self._study)
+        command = own_process("pipeline.sweeps.worker", "--study", self._work.study)
         script = self._slurm.script(self.name, logs / "slurm-%A_%a.log", command, array=count)
-        number = submit(script, {**os.environ, "PIPELINE_STORAGE": self._url})
+        number = submit(script, {**os.environ, "PIPELINE_STORAGE": self._work.url})
         self._rounds, self._done_before = rounds, finished
         log.info("SLURM's job %s: %d workers (logs: %s)", number, count, logs)
 
@@ -223,10 +208,9 @@ class SlurmWorkers:
         while tasks(self.name) and time.monotonic() < deadline:
             time.sleep(_LOOK_SECONDS / 4)
 
-    def last_words(self) -> str:
-        """The last line of the newest log."""
+    def _last_words(self) -> str:
         logs = sorted(
-            (self._directory / "workers").glob("slurm-*.log"), key=lambda path: path.stat().st_mtime
+            (self._work.directory / "workers").glob("slurm-*.log"), key=lambda path: path.stat().st_mtime
         )
         return last_line(logs[-1] if logs else None)
 
