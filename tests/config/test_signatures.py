@@ -213,12 +213,17 @@ def test_what_the_class_takes_is_let_through(override: str) -> None:
 def test_another_class_in_a_section_leaves_the_settings_of_the_first_behind() -> None:
     cfg = compose(["model._target_=torchvision.models.resnet18", "+model.num_classes=10", "data=digits"])
     check_classes(cfg)
-    # What the training takes stays, whatever is trained.
-    training = {key: cfg.model[key] for key in SHARED}
-    assert without_left_overs("model", OmegaConf.to_container(cfg.model)) == {
-        **training,
+    assert OmegaConf.to_container(cfg.model) == {
         "_target_": "torchvision.models.resnet18",
         "num_classes": 10,
+    }
+    # Of one that a file names, what the training takes stays, whatever is trained.
+    cfg = compose(["data=digits"])
+    training = {key: cfg.model[key] for key in SHARED}
+    node = {**OmegaConf.to_container(cfg.model), "_target_": "torchvision.models.resnet18"}
+    assert without_left_overs("model", node) == {
+        **training,
+        "_target_": "torchvision.models.resnet18",
         "compile": False,
     }
     # What was typed for it is not left behind.
@@ -234,3 +239,18 @@ def test_the_table_of_rules_is_not_about_classes_of_someone_else() -> None:
     assert list(cfg.model.layers) == [2, 2, 2, 2]
     with pytest.raises(UserError, match=r"model\.layers=\[2,2\]: expected a whole number"):
         compose(["model=mlp", "model.layers=[2,2]"])
+
+
+def test_what_is_typed_beside_a_class_is_an_argument_of_it_and_the_rest_is_left_to_it() -> None:
+    words = ["data=digits", "model._target_=torchvision.models.vgg16"]
+    # A name that it shares with model=mlp: its own default is 0.5, not 0.
+    assert "dropout" not in compose(words).model
+    assert compose([*words, "model.dropout=0.0", "model.num_classes=7"]).model == {
+        "_target_": "torchvision.models.vgg16",
+        "dropout": 0.0,
+        "num_classes": 7,
+    }
+    with pytest.raises(UserError, match=r"model\.num_clases: there is no such setting in .*num_classes"):
+        check_classes(
+            compose(["data=digits", "model._target_=torchvision.models.ResNet", "model.num_clases=7"])
+        )

@@ -10,12 +10,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from pipeline.config.loading import compose
 from pipeline.errors import UserError
 from pipeline.runs.hooks import Hooks
 from pipeline.runs.result import RunResult
 from pipeline.runs.train import train
+from pipeline.tracking import drain
+from pipeline.tracking.queries import Store
 from pipeline.training.checkpoints import load_checkpoint
 
 CODE = """
@@ -300,3 +303,80 @@ def test_predict_and_export_ask_what_the_module_says(
     assert "add predict_step(self, batch, batch_idx)" in capsys.readouterr().err
     assert main(["task=export", f"task.run_id={silent}", "task.format=onnx"]) == 2
     assert "set self.example_input_array" in capsys.readouterr().err
+
+
+DRAWS = """
+
+class Draws(Lit):
+    def __init__(self, width: int = 8):
+        super().__init__()
+        self.body = nn.Sequential(nn.LazyLinear(width), nn.ReLU(), nn.Linear(width, 3))
+
+    def validation_step(self, batch, batch_idx, dataloader_idx=0):
+        self.step(batch, "val")
+
+    def on_train_epoch_end(self):
+        writer = self.logger.experiment
+        writer.add_scalar("norm", 2.5, self.current_epoch)
+        writer.add_image("first", torch.linspace(0, 1, 12).view(1, 3, 4), self.current_epoch)
+        writer.add_histogram("weights", self.body[0].weight, self.current_epoch)
+        writer.log({"wide": 4, "tensor": torch.tensor(0.5)}, step=self.current_epoch)
+        self.logger.log_image(key="grid", images=[torch.zeros(3, 5, 6)])
+
+
+class Several(Blobs):
+    def val_dataloader(self):
+        return [DataLoader(self.parts[1], 64), DataLoader(self.parts[2], 64)]
+"""
+
+
+@pytest.fixture
+def drawing(package: str, tmp_path: Path) -> str:
+    with (tmp_path / f"{package}.py").open("a", encoding="utf-8") as file:
+        file.write(DRAWS)
+    return package
+
+
+def test_what_it_gives_to_its_logger_is_of_the_run(
+    drawing: str, run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    words = [f"data._target_={drawing}.Several", f"model._target_={drawing}.Draws", "model.width=5"]
+    result = run("draws", *words, "logger=mlflow", "trainer.max_epochs=2")
+    assert sorted(path.name for path in (result.directory / "logged").iterdir()) == [
+        *("first_000000.png", "first_000001.png", "grid_000008.png", "grid_000016.png")
+    ]
+    with Image.open(result.directory / "logged/first_000001.png") as picture:
+        assert picture.size == (4, 3)
+    said = [record.message for record in caplog.records if "add_histogram" in record.message]
+    assert said == [
+        "logger.experiment.add_histogram: not recorded; logger=tensorboard has a writer of its own"
+    ]
+    # A lazy layer has its weights after a batch: (4 + 1) × 5 and (5 + 1) × 3.
+    assert result.model["parameters"] == 43
+    assert drain(tmp_path, 60)
+    (record,) = Store(None, tmp_path).runs()
+    assert {"norm": 2.5, "wide": 4.0, "tensor": 0.5}.items() <= record.metrics.items()
+    # Each loader of several is judged under a name of its own.
+    assert {"val_loss_epoch/dataloader_idx_0", "val_loss/dataloader_idx_1"} & result.metrics.keys()
+
+
+def test_a_module_of_one_package_takes_a_data_module_of_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
+    for library in LIBRARIES:
+        pytest.importorskip(library)
+        (tmp_path / f"of_{library}.py").write_text(CODE.format(library=library), encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PIPELINE_ALLOW", "of_lightning,of_pytorch_lightning")
+    results = [
+        run(
+            f"{data}-{model}",
+            f"data._target_=of_{data}.Blobs",
+            f"model._target_=of_{model}.Lit",
+            "trainer.max_epochs=2",
+        )
+        for data in LIBRARIES
+        for model in LIBRARIES
+    ]
+    losses = [result.history["val_loss"] for result in results]
+    assert losses[0] == losses[1] == losses[2] == losses[3]

@@ -24,6 +24,7 @@ from pipeline.config.hydra_inside import HydraLoader, create_config_search_path,
 from pipeline.config.nearest import suggest
 from pipeline.config.omegaconf_inside import children, is_reference
 from pipeline.config.options import shipped_settings
+from pipeline.config.own_class import leave_behind, typed_sections
 from pipeline.config.quoting import understood
 from pipeline.config.resolvers import refusal, register
 from pipeline.config.shipped import config_directory
@@ -81,7 +82,7 @@ class Loader(HydraLoader):
         if self._is_template and config_name == "config":
             config_name = template.PRIMARY
         check_overrides(overrides)
-        meant_by = [self._understood(override) for override in overrides]
+        meant_by = self._all_understood(overrides)
         meant_by += self._recipe(meant_by) if config_name == "config" else []
         try:
             cfg = super().load_configuration(
@@ -90,6 +91,7 @@ class Loader(HydraLoader):
             if config_name is not None:
                 if self._is_template:
                     template.adopt(cfg, self._shipped)
+                leave_behind(cfg, meant_by)
                 _settle(cfg)
                 _keep_typed_length(cfg, meant_by)
         except Exception as error:
@@ -103,7 +105,7 @@ class Loader(HydraLoader):
         return cfg
 
     def compute_defaults_list(self, config_name: str | None, overrides: list[str], run_mode: RunMode) -> Any:
-        return super().compute_defaults_list(config_name, [self._understood(o) for o in overrides], run_mode)
+        return super().compute_defaults_list(config_name, self._all_understood(overrides), run_mode)
 
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
         cfg = super().load_sweep_config(master_config, sweep_overrides)
@@ -127,6 +129,17 @@ class Loader(HydraLoader):
         """The shipped configuration as it is without a user's directory beside it."""
         own = HydraLoader(create_config_search_path(str(config_directory())))
         return own.load_configuration("config", [], RunMode.RUN)
+
+    def _all_understood(self, overrides: Sequence[str]) -> list[str]:
+        """All overrides as Hydra has to be told them.
+
+        ``model._target_=mine.Net model.width=8`` sets an argument of that class, which no shipped file lists.
+        """
+        sections = tuple(f"{section}." for section in typed_sections(overrides))
+        return [
+            f"++{override}" if sections and override.startswith(sections) else self._understood(override)
+            for override in overrides
+        ]
 
     def _understood(self, override: str) -> str:
         """``+experiment=x`` means ``experiment=x``; ``+key=value`` sets it, whether it was there or not."""

@@ -71,7 +71,19 @@ def fit_and_test_own(
         if hooks.on_epoch:
             hooks.on_epoch(epoch, values)
 
-    fit = prepare_own_fit(plan.fit, data, module, directory, on_epoch=on_epoch, on_step=on_step)
+    def on_file(path: Path) -> None:
+        tracked.log_artifact(path, path.parent.name if path.is_relative_to(directory) else "")
+
+    fit = prepare_own_fit(
+        plan.fit,
+        data,
+        module,
+        directory,
+        on_epoch=on_epoch,
+        on_step=on_step,
+        on_file=on_file,
+        run_id=tracked.run_id,
+    )
     result = RunResult(
         directory=directory,
         run_id=tracked.run_id,
@@ -94,6 +106,7 @@ def fit_and_test_own(
         except Interrupted:
             keep_partial_plots(fit, directory, tracked)
             raise
+        result.model["parameters"] = parameters(module)
         _note_fit(fit, result)
         result.data |= _sizes(fit)
     result.seconds |= {"startup": (fit.started or time.time()) - started, "fit": fit.seconds, "test": 0.0}

@@ -261,5 +261,6 @@ def judged_by(plan: FitPlan, spec: Spec, asked: str = "auto") -> tuple[str, str]
 
 
 def parameters(model: torch.nn.Module) -> int:
-    """Number of trainable parameters."""
-    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    """Number of trainable parameters; those of a lazy layer that has not seen a batch do not count yet."""
+    known = (p for p in model.parameters() if not torch.nn.parameter.is_lazy(p))
+    return sum(parameter.numel() for parameter in known if parameter.requires_grad)

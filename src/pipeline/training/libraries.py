@@ -59,3 +59,26 @@ def name_in_library(dotted: str, library: str) -> str:
         if dotted.startswith(f"{below}."):
             return fabric + dotted[len(below) :]
     return dotted
+
+
+def adopt_data_module(inner: Any, library: str) -> Any:
+    """Make a person's LightningDataModule, which may be of the other package, one that ``library``'s Trainer takes.
+
+    It stays the same object: its class is followed by one that descends from the other package's base class too, whose
+    hooks stand where the person wrote none, so that the Trainer knows which are the person's own.
+    """
+    written_for = library_of(inner, "LightningDataModule")
+    if written_for in (library, None):
+        return inner
+    base, other = (import_module(name).LightningDataModule for name in (str(written_for), library))
+    untouched = {
+        name: getattr(other, name)
+        for name in dir(other)
+        if not name.startswith("_")
+        and inspect.isfunction(getattr(other, name))
+        and getattr(type(inner), name, None) is getattr(base, name, None)
+    }
+    kind = type(inner)
+    named = {"__module__": kind.__module__, "__qualname__": kind.__qualname__}
+    inner.__class__ = type(kind.__name__, (kind, other), {**untouched, **named})
+    return inner

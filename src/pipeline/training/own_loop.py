@@ -16,7 +16,6 @@ from typing import Any, cast
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, Checkpoint, EarlyStopping
-from pytorch_lightning.loggers import Logger
 
 from pipeline import metrics
 from pipeline.config import build
@@ -26,8 +25,9 @@ from pipeline.data.core.module import DataModule
 from pipeline.errors import UserError
 from pipeline.training.agreeing import largest
 from pipeline.training.checkpoints import AtomicCheckpointIO, Checkpoints
-from pipeline.training.libraries import in_library, library_of, name_in_library
-from pipeline.training.lightning_inside import begin_epoch_again, between_steps, resume_at_epoch_ends
+from pipeline.training.libraries import adopt_data_module, in_library, library_of, name_in_library
+from pipeline.training.lightning_inside import begin_epoch_again, resume_at_epoch_ends
+from pipeline.training.own_logger import StepLogger
 from pipeline.training.plan import FitPlan, Node
 from pipeline.training.profiling import lightning_profiler, profiled
 from pipeline.training.progress import Progress
@@ -162,46 +162,6 @@ class RandomState(Checkpoint):
             begin_epoch_again(trainer)
 
 
-class StepLogger(Logger):
-    """Hands on what a module logs at single steps.
-
-    Args:
-        on_step: Function called with the optimiser step and the metrics.
-    """
-
-    def __init__(self, on_step: Callable[[int, dict[str, float]], None]) -> None:
-        super().__init__()
-        self.on_step = on_step
-        self.names: set[str] = set()
-        self._trainer: pl.Trainer | None = None
-
-    @property
-    def name(self) -> str:
-        """Name of the logger."""
-        return "pipeline"
-
-    @property
-    def version(self) -> str:
-        """Version of the logger."""
-        return ""
-
-    def follow(self, trainer: pl.Trainer) -> None:
-        """Listen to this trainer."""
-        self._trainer = trainer
-
-    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
-        """Metrics as Lightning hands them to every logger."""
-        if self._trainer is None or not between_steps(self._trainer):
-            return
-        values = {name: float(value) for name, value in dict(metrics).items() if name != "epoch"}
-        if values:
-            self.names.update(values)
-            self.on_step(int(step or 0), values)
-
-    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Do nothing: the run records its configuration itself."""
-
-
 @dataclass
 class OwnFit:
     """A fit by Lightning's own loop that is going on or has ended.
@@ -237,6 +197,8 @@ def prepare_own_fit(
     *,
     on_epoch: Callable[[int, dict[str, float]], None] | None = None,
     on_step: Callable[[int, dict[str, float]], None] | None = None,
+    on_file: Callable[[Path], None] | None = None,
+    run_id: str | None = None,
 ) -> OwnFit:
     """The trainer of a person's LightningModule, with what is added to it.
 
@@ -247,6 +209,8 @@ def prepare_own_fit(
         directory: Directory of the run.
         on_epoch: Function called after every epoch with its number (from 1) and its metrics.
         on_step: Function called with the optimiser step and what was logged at it.
+        on_file: Function called with a picture or text that the module gave to its logger.
+        run_id: Id of the tracked run, None where none is.
 
     Raises:
         UserError: Lightning refuses a setting.
@@ -259,7 +223,9 @@ def prepare_own_fit(
     checkpoints = in_library(OwnCheckpoints, library)(
         directory / "checkpoints", watched, plan.checkpoint.every_seconds
     )
-    steps = in_library(StepLogger, library)(on_step or (lambda step, values: None))
+    steps = in_library(StepLogger, library)(
+        directory, on_step or (lambda step, values: None), on_file or (lambda path: None), run_id or ""
+    )
     callbacks = _callbacks(plan, watched, library)
     callbacks += [in_library(RandomState, library)(), recorder, checkpoints]
     settings = {key: value for key, value in plan.trainer.items() if key not in (*FIT_ONLY, "steps_per_call")}
@@ -277,7 +243,7 @@ def prepare_own_fit(
                 "default_root_dir": str(directory),
                 "plugins": [in_library(AtomicCheckpointIO, library)(), *environment_plugins(library)],
                 "callbacks": callbacks,
-                "logger": [steps, *_loggers(plan.loggers, directory, library)],
+                "logger": _in_order(steps, _loggers(plan.loggers, directory, library)),
                 "enable_checkpointing": True,
                 # Lightning refuses a person's own bar or summary where these say that there is none.
                 "enable_model_summary": _has(callbacks, "ModelSummary"),
@@ -347,7 +313,7 @@ def _data_for(fit: OwnFit, training: bool) -> dict[str, Any]:
     data, trainer = fit.data, fit.trainer
     inner = getattr(data, "inner", None)
     if inner is not None:
-        return {"datamodule": inner}
+        return {"datamodule": adopt_data_module(inner, cast(str, library_of(fit.module)))}
     if not training:
         return {"dataloaders": Batches(data.loader_of(cast(Any, data.test)), data.spec)}
     loader = data.training_loader(fit.plan.seed, rank=trainer.global_rank, world_size=trainer.world_size)
@@ -388,6 +354,12 @@ def _loggers(settings: Node, directory: Path, library: str) -> list[Any]:
         elif name == "tensorboard" and node:
             found.append(loggers.TensorBoardLogger(str(directory), name="tensorboard", version=""))
     return found
+
+
+def _in_order(steps: StepLogger, loggers: list[Any]) -> list[Any]:
+    """All loggers, first the one that the module finds as ``self.logger``: a person's own, TensorBoard's, or ours."""
+    rows_only = [logger for logger in loggers if type(logger).__name__ == "CSVLogger"]
+    return [*(logger for logger in loggers if logger not in rows_only), steps, *rows_only]
 
 
 def _built(node: Node, key: str, library: str) -> Any:
