@@ -62,7 +62,7 @@ def by_hand(cfg: Any) -> Callable[[], float]:
     from pipeline.models.base import ParameterGroup
     from pipeline.runs.plan import plan_of
     from pipeline.training.building import build_data, build_model, optimisation
-    from pipeline.training.trainer import Threads
+    from pipeline.training.threads import Threads
 
     torch.manual_seed(0)
     run_plan = plan_of(cfg)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.config.quoting import understood
 from pipeline.errors import UserError
 from pipeline.jobs import hydra_of, refuse_lists_of_values, run_once
+from pipeline.process_life import let_threads_sleep
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -182,6 +183,7 @@ def _session(config_dir: str | Path | None, allow: Sequence[str]) -> Iterator[An
     """Hydra for one call; logging is as it was before, afterwards."""
     from pipeline.config.allowing import allowing
 
+    let_threads_sleep()
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     try:

@@ -15,7 +15,7 @@ from pipeline.models.linear import Linear
 from pipeline.models.mlp import MLP
 from pipeline.models.recurrent import Recurrent
 from pipeline.training.building import optimisation
-from pipeline.training.trainer import Threads
+from pipeline.training.threads import Threads
 
 WIDE = Spec("regression", "vector", (1000,), 1)
 

@@ -18,7 +18,7 @@ from pipeline.runs.plan import RunPlan, plan_of
 from pipeline.training.at_once import fits_at_once
 from pipeline.training.building import build_model
 from pipeline.training.step import Loop, Machine, Optimisation, train_on
-from pipeline.training.trainer import Threads
+from pipeline.training.threads import Threads
 
 _SHARE, _OF_THE_LAST, _OF_A_SEARCH = 0.15, 0.25, 0.3
 """Of the time that is left, what a rung may take, the last before a search, and the search: the first are the quick."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,7 +63,20 @@ def record_data(data: DataModule, model: Any, tracked: AnyRun, plan: FitPlan) ->
     tracked.set_tags({"data.digest": data.digest})
     tracked.log_text(str(model), "model_summary.txt")
     # What a later reproduction is compared with.
-    tracked.log_text(json.dumps(environment(), indent=2), "environment.json")
+    tracked.log_text(json.dumps(environment(), indent=2), ENVIRONMENT)
+
+
+ENVIRONMENT = "environment.json"
+"""The artifact that says what a run's result depends on beside configuration and data."""
+
+THREADS = "threads.json"
+"""The artifact that says how many threads computed each fit of a run."""
+
+
+def record_threads(tracked: AnyRun, threads: Mapping[str, list[list[int]]]) -> None:
+    """Record the numbers of threads of a run's fits by their names, for a repetition with the same ones."""
+    if any(threads.values()):
+        tracked.log_text(json.dumps(threads), THREADS)
 
 
 def describe(data: DataModule) -> dict[str, Any]:

@@ -51,7 +51,8 @@ def find_lr(cfg: DictConfig) -> RangeTest:
     from pipeline.training.features import learnt_from
     from pipeline.training.module import TrainingModule
     from pipeline.training.range_test import RangeWatch, rising
-    from pipeline.training.trainer import Threads, build_trainer
+    from pipeline.training.threads import Threads
+    from pipeline.training.trainer import build_trainer
 
     check_classes(cfg)
     plan = plan_of(cfg)

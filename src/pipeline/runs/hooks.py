@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,8 @@ class Hooks:
         baseline: Whether to compute the common-sense baseline.
         test: Whether to test at the end where the configuration asks for it; a ladder looks at the test split later,
             for all of its rungs at once.
+        threads: Numbers of threads that each fit is to compute with (:data:`pipeline.training.threads.Schedule`), by
+            the fit's name, "" for a run of a single one; a fit that is not named finds its own.
         settled: How sure the model is, where nothing is held out to tell it by; None to read it off validation data.
     """
 
@@ -47,3 +49,4 @@ class Hooks:
     baseline: bool = True
     test: bool = True
     settled: Settled | None = None
+    threads: Mapping[str, list[list[int]]] = field(default_factory=dict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -47,13 +48,18 @@ class RunPlan:
         return replace(self, fit=replace(self.fit, **merged))
 
 
-def plan_of(cfg: DictConfig) -> RunPlan:
-    """What a composed and checked configuration asks for."""
+def plan_of(cfg: DictConfig, threads: Iterable[Sequence[int]] = ()) -> RunPlan:
+    """What a composed and checked configuration asks for.
+
+    Args:
+        cfg: Configuration.
+        threads: Pairs of an optimiser step and a number of threads, where a fit is repeated.
+    """
     return RunPlan(
         name=str(cfg.name),
         data=plain(cfg.data),
         model=plain(cfg.model),
-        fit=fit_plan(cfg),
+        fit=replace(fit_plan(cfg), threads=tuple((int(step), int(count)) for step, count in threads)),
         train=bool(cfg.train),
         test=bool(cfg.test),
         start_from=None if cfg.ckpt_path is None else str(cfg.ckpt_path),

@@ -48,6 +48,7 @@ class RunResult:
             told apart from``, or empty with the reason in ``why``), ``against``, ``split``, ``metric``, ``gain`` and
             the ends ``low`` and ``high`` of its interval (see :class:`pipeline.runs.verdicts.Verdict`).
         unfinished: In words, why the model may not have learnt all that it can; empty where it stopped improving.
+        threads: Pairs of an optimiser step and the number of threads that computed from there on.
         nested: One entry a fit, where the run was made of several (folds, seeds, variants).
     """
 
@@ -70,6 +71,7 @@ class RunResult:
     unfinished: str = ""
     nested: list[dict[str, Any]] = field(default_factory=list)
     steps: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
+    threads: list[list[int]] = field(default_factory=list)
     schema_version: int = SCHEMA_VERSION
 
     def write(self) -> Path:

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from pipeline.errors import UserError
 from pipeline.metrics import headline
 from pipeline.runs import naming
+from pipeline.runs.describing import ENVIRONMENT, record_threads
 from pipeline.runs.environment import environment
 from pipeline.runs.hooks import Hooks
 from pipeline.runs.recording import NoRun, git_state, is_main_process, open_run, recorded
@@ -128,7 +129,7 @@ def train_many(
     with recorded(parent), state.ended_by():
         parent.set_tags({"fits": str(len(fits))})
         # What a later reproduction is compared with.
-        parent.log_text(json.dumps(environment(), indent=2), "environment.json")
+        parent.log_text(json.dumps(environment(), indent=2), ENVIRONMENT)
         for number, part in enumerate(fits):
             log.info("Fit %d of %d: %s", number + 1, len(fits), part.name)
             inner = replace(
@@ -138,6 +139,7 @@ def train_many(
                 started=None,
                 tags={**hooks.tags, "mlflow.runName": f"{name}-{part.name}", "fit": part.name},
                 reports=hooks.reports and len(fits) <= 12,
+                threads={"": hooks.threads.get(part.name, [])},
             )
             result = _finished(directory / part.name) if resuming else None
             if result is None:
@@ -154,6 +156,9 @@ def train_many(
             parent.log_artifact(plot, "plots")
         if total.nested:
             parent.log_text(table_text(total), "table.txt")
+        record_threads(
+            parent, {part.name: result.threads for part, result in zip(fits, results, strict=True)}
+        )
     parent.finish("FINISHED")
     if hooks.parent is None:
         parent.wait(hooks.wait)

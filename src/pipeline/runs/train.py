@@ -18,6 +18,7 @@ from pipeline.runs.describing import (
     guesses_of,
     keep_partial_plots,
     record_data,
+    record_threads,
     resumed_at,
 )
 from pipeline.runs.hooks import Hooks
@@ -92,7 +93,7 @@ def output_directory() -> Path:
 def train_one(cfg: DictConfig, hooks: Hooks, directory: Path) -> RunResult:
     """Run one fit and its test, recorded in ``directory``."""
     started = hooks.started or (process_start() if hooks.parent is None else time.time())
-    plan = plan_of(cfg)
+    plan = plan_of(cfg, hooks.threads.get("", ()))
     directory.mkdir(parents=True, exist_ok=True)
     state = RunState(directory)
     before = read(directory) if plan.resumes else {}
@@ -243,6 +244,7 @@ def _fit_and_test(
             keep_partial_plots(fit, directory, tracked)
             raise
         _note_fit(fit, result)
+        record_threads(tracked, {"": result.threads})
     result.seconds |= {"startup": (fit.started or time.time()) - started, "fit": fit.seconds, "test": 0.0}
     tested = plan.test and hooks.test
     answers = validated = None
@@ -267,11 +269,15 @@ def _hyperparameters(model: BaseModule) -> dict[str, Any]:
 
 def _note_fit(fit: Fit, result: RunResult) -> None:
     """Give the model the weights of its best epoch, and the result that epoch's metrics."""
+    from pipeline.training.threads import in_words
+
     fit.checkpoints.restore_best(fit.module)
     recorder = fit.recorder
     result.history = recorder.history
     result.steps = fit.module.curve.points if fit.module.curve is not None else {}
     result.samples_per_second = recorder.samples / recorder.seconds if recorder.seconds else 0.0
+    result.threads = [list(change) for change in fit.threads]
+    result.notes += in_words(result.threads)
     best = fit.checkpoints.best_epoch
     result.best_epoch = None if best is None or fit.checkpoints.monitor is None else best + 1
     for name, points in recorder.history.items():

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from pipeline.errors import UserError
 from pipeline.evaluation.outputs import result_directory
 from pipeline.files import write_json
-from pipeline.runs.describing import final_metrics
+from pipeline.runs.describing import ENVIRONMENT, THREADS, final_metrics
 from pipeline.runs.environment import environment
 from pipeline.runs.finished import FinishedRun, find_run, open_store
 from pipeline.runs.hooks import Hooks
@@ -79,7 +79,9 @@ def reproduce(cfg: DictConfig) -> Comparison:
     original = find_run(store, str(cfg.task.run_id), cfg)
     directory = result_directory(cfg)
     tags = {"reproduces": original.record.run_id, "mlflow.runName": f"{original.record.name}-again"}
-    result = train(original.cfg, Hooks(directory=directory / "again", tags=tags))
+    # Another number of threads rounds differently.
+    threads = _json_of(store, original, THREADS)
+    result = train(original.cfg, Hooks(directory=directory / "again", tags=tags, threads=threads))
     comparison = Comparison(original.record.run_id, result.run_id)
     _compare_metrics(comparison, original, result)
     comparison.weights = _compare_weights(store, original, result.directory / "model")
@@ -132,7 +134,7 @@ def _causes(store: Store, original: FinishedRun, result: RunResult) -> dict[str,
         "code (git commit)": (tags.get("mlflow.source.git.commit"), commit),
         "code (uncommitted changes)": (tags.get("git.dirty"), str(dirty).lower() if commit else None),
     }
-    before = _environment_of(store, original)
+    before = _json_of(store, original, ENVIRONMENT)
     pairs |= {name: (before.get(name), value) for name, value in environment().items() if before}
     return {
         name: (str(then), str(now)) for name, (then, now) in pairs.items() if then and now and then != now
@@ -141,7 +143,11 @@ def _causes(store: Store, original: FinishedRun, result: RunResult) -> dict[str,
 
 def _unknown(store: Store, original: FinishedRun) -> list[str]:
     """What cannot be said to be unchanged, and why: the code is known only between two clean states of a repository."""
-    found = [] if _environment_of(store, original) else ["versions and hardware: the run did not record them"]
+    found = (
+        []
+        if _json_of(store, original, ENVIRONMENT)
+        else ["versions and hardware: the run did not record them"]
+    )
     commit, dirty = git_state()
     then = original.record.tags.get("mlflow.source.git.commit")
     if not then or not commit:
@@ -152,10 +158,11 @@ def _unknown(store: Store, original: FinishedRun) -> list[str]:
     return found
 
 
-def _environment_of(store: Store, original: FinishedRun) -> dict[str, Any]:
+def _json_of(store: Store, original: FinishedRun, name: str) -> dict[str, Any]:
+    """What an artifact of the run says, empty where it has none of that name."""
     with tempfile.TemporaryDirectory() as folder:
         try:
-            path = store.download_artifact(original.record.run_id, "environment.json", Path(folder))
+            path = store.download_artifact(original.record.run_id, name, Path(folder))
             found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         except (UserError, ValueError):
             return {}

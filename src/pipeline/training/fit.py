@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,7 +31,8 @@ from pipeline.training.scoring import needs_every_output
 from pipeline.training.signals import Signals
 from pipeline.training.softening import softening
 from pipeline.training.step_curve import StepCurve
-from pipeline.training.trainer import Threads, build_trainer, steps_per_call
+from pipeline.training.threads import Threads
+from pipeline.training.trainer import build_trainer, steps_per_call
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,7 @@ class Fit:
         on_rewind: Function called with the checkpoint that the fit goes back to.
         seconds: Time that it took.
         started: Time (seconds since 1970) at which training began.
+        threads: Numbers of threads that computed it, each with the optimiser step that it began with.
     """
 
     plan: FitPlan
@@ -65,6 +67,7 @@ class Fit:
     on_rewind: Callable[[Path], None] | None = None
     seconds: float = 0.0
     started: float = 0.0
+    threads: list[tuple[int, int]] = field(default_factory=list)
 
     @property
     def model(self) -> BaseModule:
@@ -145,7 +148,7 @@ def run_fit(fit: Fit, resume_from: Path | None = None) -> None:
     """
     signals = Signals(fit.checkpoints)
     trainer, data, settings = fit.trainer, fit.data, fit.plan.trainer
-    threads = Threads(settings, fit.model, data.batch_size)
+    threads = Threads(settings, fit.model, data.batch_size, fit.plan.threads)
     cast(Any, trainer).callbacks[:0] = [signals, threads]
     fit.started = time.time()
     began = time.perf_counter()
@@ -187,6 +190,7 @@ def run_fit(fit: Fit, resume_from: Path | None = None) -> None:
                     fit.on_rewind(resume_from)
     finally:
         fit.seconds = time.perf_counter() - began
+        fit.threads = threads.changes
 
 
 class LowerRate:

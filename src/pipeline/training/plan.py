@@ -39,6 +39,7 @@ class FitPlan:
         checkpoint: When the state is saved.
         metric: Metric that the run is judged by, or ``auto``.
         direction: ``maximize``, ``minimize`` or ``auto``.
+        threads: Pairs of an optimiser step and a number of threads, where a fit is repeated; empty to find them.
     """
 
     seed: int
@@ -50,3 +51,4 @@ class FitPlan:
     checkpoint: CheckpointPlan = CheckpointPlan()
     metric: str = "auto"
     direction: str = "auto"
+    threads: tuple[tuple[int, int], ...] = ()

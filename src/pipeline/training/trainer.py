@@ -12,7 +12,6 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from pytorch_lightning.callbacks import Callback
 
 from pipeline.errors import UserError
 from pipeline.models.base import BaseModule
@@ -25,7 +24,6 @@ OURS = ("steps_per_call", "accumulate_grad_batches", "gradient_clip_val", "gradi
 
 FIT_ONLY = ("auto_batch_size", "on_divergence", "threads", "record_every_n_steps", "_target_")
 """Settings of a fit that Lightning's Trainer knows nothing of."""
-_ONE_THREAD_OPERATIONS = 200_000_000
 _COUNTS_BATCHES = ("limit_train_batches", "overfit_batches", "fast_dev_run", "val_check_interval")
 
 
@@ -139,46 +137,3 @@ def steps_per_call(settings: Mapping[str, Any], model: torch.nn.Module, every_n_
         # A checkpoint is written between two Lightning steps.
         steps = min(steps, every_n_steps)
     return steps
-
-
-class Threads(Callback):
-    """Has a fit compute with ``trainer.threads`` threads on the processor; afterwards there are as many as before.
-
-    Used as a context manager around the fit, and given to the trainer as a callback.
-
-    ``auto`` is one thread where a step is so small that sharing it out saves little: for the MLP on MNIST, one was
-    within 6 % of two, on two cores. Beside another busy process, threads that wait for each other took five times as
-    long.
-
-    Args:
-        settings: The ``trainer`` settings.
-        model: Model to train.
-        batch_size: Number of samples in a training batch.
-    """
-
-    def __init__(self, settings: Mapping[str, Any], model: BaseModule, batch_size: int) -> None:
-        asked = settings.get("threads", "auto")
-        self.count = int(asked) if asked != "auto" else 1 if _is_small(model, batch_size) else None
-        self._before = torch.get_num_threads()
-
-    def __enter__(self) -> Threads:
-        self._set()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        torch.set_num_threads(self._before)
-
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # What starts several processes has set a number of its own in each.
-        self._set()
-
-    def _set(self) -> None:
-        if self.count is not None:
-            torch.set_num_threads(self.count)
-
-
-def _is_small(model: BaseModule, batch_size: int) -> bool:
-    # Forward, and twice as much backward; a multiplication and an addition each.
-    operations = 6 * batch_size * sum(parameter.numel() for parameter in model.parameters())
-    # Words and items become a row of all there are, batch by batch, which is work of its own.
-    return model.uses_weights_once and model.spec.input != "bag" and operations < _ONE_THREAD_OPERATIONS

@@ -91,6 +91,10 @@ class Rows:
             return self
         return Rows(self.x.to(device), self.y.to(device))
 
+    def work(self, rows: Tensor) -> int:
+        """How much there is to compute for a batch of ``rows``: samples, or steps where these differ in length."""
+        return len(rows)
+
     @property
     def nbytes(self) -> int:
         """Bytes that the split takes in memory (0 for a memory map's input)."""
@@ -172,6 +176,9 @@ class RaggedRows(Rows):
         for pool in torch.randperm(len(self), generator=generator).split(50 * batch_size):
             batches += pool[lengths[pool].argsort(stable=True)].split(batch_size)
         return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
+
+    def work(self, rows: Tensor) -> int:
+        return len(rows) * int((self.indptr[rows + 1] - self.indptr[rows]).max())
 
     def _inputs(self, rows: Tensor) -> Tensor:
         row_of_value, values = gather_ragged(self.indptr, self.tokens, rows)

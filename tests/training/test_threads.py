@@ -1,0 +1,163 @@
+"""The number of threads follows what is fast beside other work, and what was computed can be computed again."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import DictConfig
+
+from pipeline.data.core.spec import Spec
+from pipeline.models.mlp import MLP
+from pipeline.runs.hooks import Hooks
+from pipeline.runs.result import RunResult
+from pipeline.runs.train import train
+from pipeline.sweeps.engines.environment import worker_environment
+from pipeline.tasks import reproduce
+from pipeline.training import threads as room
+from pipeline.training.threads import Threads
+
+WORDS = ["+experiment=digits_cnn", "trainer.max_epochs=2", "data.batch_size=256", "trainer.steps_per_call=1"]
+CHANGES = [[0, 2], [2, 1], [7, 2]]
+
+
+class Machine:
+    """A machine on which steps take a known time, and others compute for a known share of it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+        monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+        self.now, self.others, self.seconds = 0.0, 0.0, {1: 0.1, 2: 0.05}
+        clock = SimpleNamespace(
+            monotonic=lambda: self.now, perf_counter=lambda: self.now, process_time=lambda: 0
+        )
+        monkeypatch.setattr(room, "time", clock)
+        monkeypatch.setattr(room.Neighbours, "share", lambda _: self.others)
+        self.trainer: Any = SimpleNamespace(global_step=0, world_size=1)
+        self.module: Any = SimpleNamespace(device=torch.device("cpu"))
+
+    def begin(self, threads: Threads) -> None:
+        threads.on_train_start(self.trainer, self.module)
+
+    def run(self, threads: Threads, steps: int) -> dict[int, int]:
+        """How many steps were computed with each number of threads."""
+        found: dict[int, int] = {}
+        for index in range(steps):
+            threads.on_train_batch_start(self.trainer, self.module, None, index)
+            count = torch.get_num_threads()
+            found[count] = found.get(count, 0) + 1
+            self.now += self.seconds[count]
+            self.trainer.global_step += 1
+            threads.on_train_batch_end(self.trainer, self.module, None, None, index)
+        return found
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield Machine(monkeypatch)
+    torch.set_num_threads(before)
+
+
+def threads_of(**settings: Any) -> Threads:
+    return Threads(settings, MLP(Spec("regression", "vector", (1000,), 1), hidden_units=[300, 300]), 512)
+
+
+def test_on_a_machine_of_its_own_a_fit_computes_as_it_always_did(machine: Machine) -> None:
+    with threads_of() as threads:
+        machine.begin(threads)
+        # Whatever else makes steps slow.
+        machine.run(threads, 200)
+        machine.seconds = {1: 0.1, 2: 0.5}
+        assert machine.run(threads, 200) == {2: 200}
+    assert threads.changes == [(0, 2)]
+
+
+def test_beside_busy_processes_it_goes_on_with_what_is_faster_and_comes_back(machine: Machine) -> None:
+    with threads_of() as threads:
+        machine.begin(threads)
+        machine.run(threads, 200)
+        machine.others, machine.seconds = 0.6, {1: 0.1, 2: 0.5}
+        assert machine.run(threads, 40).get(1, 0) >= 10
+        # Of the best that there is at least nine tenths, comparisons counted in.
+        began = machine.now
+        machine.run(threads, 3000)
+        assert 3000 * 0.1 / (machine.now - began) > 0.9
+        machine.others, machine.seconds = 0.0, {1: 0.1, 2: 0.05}
+        machine.run(threads, 2000)
+        assert machine.run(threads, 100) == {2: 100}
+    assert torch.get_num_threads() == 2
+    assert [step for step, _ in threads.changes] == sorted(step for step, _ in threads.changes)
+
+
+@pytest.mark.parametrize("name", ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "trainer.threads"])
+def test_a_number_that_somebody_chose_is_kept(
+    name: str, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"threads": 2} if name == "trainer.threads" else {}
+    if not settings:
+        monkeypatch.setenv(name, "2")
+    with threads_of(**settings) as threads:
+        machine.begin(threads)
+        machine.others, machine.seconds = 0.9, {1: 0.1, 2: 5.0}
+        assert machine.run(threads, 100) == {2: 100}
+
+
+def test_a_workers_share_of_the_cores_is_no_choice(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = worker_environment(0, 1, "sqlite://")
+    assert int(environment["OMP_NUM_THREADS"]) == len(os.sched_getaffinity(0))
+    for name in environment.keys() - os.environ.keys():
+        monkeypatch.setenv(name, environment[name])
+    with threads_of() as threads:
+        machine.begin(threads)
+        machine.others, machine.seconds = 0.9, {1: 0.1, 2: 1.0}
+        assert machine.run(threads, 200).get(1, 0) > 100
+
+
+def test_a_resumed_fit_goes_on_with_the_number_that_it_had(machine: Machine) -> None:
+    before = threads_of()
+    before.changes = [(0, 2), (40, 1)]
+    with threads_of() as threads:
+        threads.load_state_dict(before.state_dict())
+        machine.trainer.global_step = 60
+        machine.begin(threads)
+        assert machine.run(threads, 20) == {1: 20}
+        assert threads.changes == [(0, 2), (40, 1)]
+    with threads_of(threads=2) as threads:
+        threads.load_state_dict(before.state_dict())
+        machine.begin(threads)
+        assert machine.run(threads, 20) == {2: 20}
+        assert threads.changes[-1][1] == 2
+
+
+def test_a_run_whose_number_changed_is_reproduced_bit_for_bit(
+    tmp_path: Path, command: Callable[..., DictConfig]
+) -> None:
+    hooks = Hooks(directory=tmp_path / "run", threads={"": CHANGES})
+    result: RunResult = train(command(*WORDS), hooks)
+    assert result.threads == CHANGES
+    assert any("2 threads at first" in note for note in result.notes)
+    asked = ["task=reproduce", f"task.run_id={result.run_id}", f"task.output={tmp_path / 'again'}"]
+    assert reproduce.reproduce(command(*asked)).identical
+    assert RunResult.read(tmp_path / "again" / "again").threads == CHANGES
+
+
+@pytest.mark.parametrize(("given", "expected"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")])
+def test_threads_sleep_while_they_wait_unless_the_environment_decides(
+    given: dict[str, str], expected: str
+) -> None:
+    program = "from pipeline.process_life import run_process; import os\n"
+    program += "run_process(lambda: print(os.environ['OMP_WAIT_POLICY']) or 0)"
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"} | given
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == expected
