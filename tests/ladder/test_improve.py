@@ -271,6 +271,7 @@ def test_every_ladder_composes(name: str) -> None:
         "sequences": "data=kafka",
         "table": "data=boston_housing",
         "text": "data=imdb",
+        "images": "data=image_folder",
     }.get(name)
     base, ladder = [*cfg.ladder.base, *([data] if data else [])], cfg.ladder
     kinds = {rung: compose([*base, *words]).data.name for rung, words in ladder.rungs.items()}

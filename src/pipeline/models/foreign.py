@@ -94,6 +94,13 @@ class Wrapped(BaseModule):
     def _input(self, x: Tensor) -> Tensor:
         return x.long() if self.spec.input == "tokens" else self.normalised(x)
 
+    @classmethod
+    def kept(
+        cls, settings: Mapping[str, Any], facts: Mapping[str, Any], rounds: int | None
+    ) -> dict[str, Any] | None:
+        exact = settings.get("freeze") and settings.get("solver", "exact") == "exact"
+        return {"alpha": facts["alpha"]} if exact else None
+
     # What was learnt elsewhere.
 
     @classmethod
