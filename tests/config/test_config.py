@@ -410,3 +410,11 @@ def test_the_nearest_names_come_first() -> None:
     assert suggest("zzz", ["a", "b"]) == "There are: a, b."
     assert suggest("zzz", []) == "There are none."
     assert suggest("zzz", map(str, range(100, 200))) == "There are 100, from 100 to 199."
+
+
+def test_other_ways_to_start_the_same_processes_are_ddp() -> None:
+    words = ["trainer=cpu", "trainer.devices=2"]
+    assert (
+        compose([*words, "trainer.strategy=ddp_spawn"]).trainer
+        == compose([*words, "trainer.strategy=ddp"]).trainer
+    )

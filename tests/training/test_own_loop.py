@@ -380,3 +380,23 @@ def test_a_module_of_one_package_takes_a_data_module_of_the_other(
     ]
     losses = [result.history["val_loss"] for result in results]
     assert losses[0] == losses[1] == losses[2] == losses[3]
+
+
+def test_a_module_that_brings_its_loaders_needs_no_other_data(package: str, run: Run, tmp_path: Path) -> None:
+    with (tmp_path / f"{package}.py").open("a", encoding="utf-8") as file:
+        file.write("""
+
+class Whole(Lit):
+    def train_dataloader(self):
+        blobs = Blobs()
+        blobs.setup()
+        return blobs.train_dataloader()
+
+    val_dataloader = train_dataloader
+""")
+    result = run("whole", f"model._target_={package}.Whole", "trainer.max_epochs=1")
+    assert result.data["train"] == 120 and "val_loss" in result.metrics
+    assert result.notes[-1] == "not tested: Whole has no test_dataloader"
+    # Data that is chosen goes before: images, which it does not take.
+    with pytest.raises(RuntimeError, match=r"\(.*x8 and 4x8\)"):
+        run("chosen", f"model._target_={package}.Whole", "trainer.max_epochs=1", "data=digits")

@@ -55,6 +55,8 @@ _LENGTHS = frozenset(
 _PATHS = ("data.path", "data.test_path", "task.input", "task.output", "task.run_dir", "ckpt_path")
 """Settings that are paths, beside those of ``paths``."""
 
+_AS_DDP = ("ddp_spawn", "ddp_fork", "ddp_notebook")
+"""Other ways to start the same processes: here each is a command of its own, which a cluster can start as well."""
 _RECIPES = {"csv": "table", "text_csv": "text", "text_folder": "text", "image_folder": "images"}
 """What data of one's own is trained by where nothing says how, by data set."""
 _OWN = "own"
@@ -313,6 +315,8 @@ def _settle(cfg: DictConfig) -> None:
     with read_write(cfg), open_dict(cfg):
         if "name" in cfg:
             cfg.name = _name(cfg)
+        if OmegaConf.select(cfg, "trainer.strategy", throw_on_missing=False) in _AS_DDP:
+            cfg.trainer.strategy = "ddp"
         for key in ("data_dir", "experiments_dir"):
             value = OmegaConf.select(cfg, f"paths.{key}", throw_on_missing=False)
             if isinstance(value, str) and value:

@@ -61,6 +61,16 @@ class LoaderSplit:
         return targets
 
 
+class OwnLoaders:
+    """In the place of a data module: the LightningModule brings its loaders itself."""
+
+    def prepare_data(self) -> None:
+        """Do nothing: the module prepares its data."""
+
+    def setup(self, stage: str) -> None:
+        """Do nothing: the module sets its data up."""
+
+
 class LightningData(DataModule):
     """A person's own LightningDataModule.
 
@@ -152,7 +162,12 @@ def pair(batch: Any) -> tuple[Any, Any]:
     """
     if isinstance(batch, list | tuple) and len(batch) == 2:
         return batch[0], batch[1]
-    shown = f"a dictionary of {sorted(map(str, batch))}" if isinstance(batch, dict) else type(batch).__name__
+    if isinstance(batch, dict):
+        shown = f"a dictionary of {sorted(map(str, batch))}"
+    elif isinstance(batch, list | tuple):
+        shown = f"of {len(batch)} parts"
+    else:
+        shown = f"one {type(batch).__name__}"
     raise UserError(
         f"data: a batch is {shown}; the models of this project take pairs (inputs, targets). Give pairs, or train a "
         "LightningModule of your own, which takes any batch"

@@ -54,7 +54,7 @@ def fit_and_test_own(
     """
     from pipeline.training.building import parameters
     from pipeline.training.fit import start_from
-    from pipeline.training.own_loop import prepare_own_fit, run_own_fit, test_own
+    from pipeline.training.own_loop import not_tested, prepare_own_fit, run_own_fit, test_own
 
     record_data(data, module, tracked, plan.fit)
     if plan.start_from:
@@ -113,8 +113,8 @@ def fit_and_test_own(
     if plan.test and hooks.test and is_main_process() and (data.test is not None or hasattr(data, "inner")):
         began = time.perf_counter()
         found = test_own(fit)
-        if not found:
-            result.notes.append(f"not tested: {type(module).__name__} has no test_step")
+        if why := not_tested(fit):
+            result.notes.append(f"not tested: {why}")
         result.metrics |= {name: value for name, value in found.items() if name not in result.metrics}
         result.seconds["test"] = time.perf_counter() - began
     if is_main_process():

@@ -105,7 +105,7 @@ def _print_groups(plan: Plan, trials: Sequence[FrozenTrial], console: Console) -
     for column in ("settings", "jobs", *names):
         table.add_column(column, overflow="fold")
     for group in groups:
-        settings = " ".join(f"{key}={value}" for key, value in group["settings"].items()) or "-"
+        settings = " ".join(f"{key.lstrip('+')}={value}" for key, value in group["settings"].items()) or "-"
         cells = [_mean(group["mean"].get(name), group["std"].get(name)) for name in names]
         table.add_row(settings, str(len(group["jobs"])), *cells)
     console.print(table)

@@ -16,12 +16,12 @@ from pipeline.config import build, resolve
 from pipeline.config.checks import without_left_overs
 from pipeline.data.core.module import READING, DataModule
 from pipeline.data.core.spec import Spec, asks_for_spec
-from pipeline.data.foreign import LightningData
+from pipeline.data.foreign import LightningData, OwnLoaders
 from pipeline.errors import UserError
 from pipeline.models.base import SHARED, BaseModule, ParameterGroup
 from pipeline.models.foreign import TRANSFER, Foreign, Wrapped
 from pipeline.training.beginning import fitted_to, with_weights
-from pipeline.training.libraries import library_of
+from pipeline.training.libraries import library_of, overrides
 from pipeline.training.plan import FitPlan, Node
 from pipeline.training.step import Optimisation
 
@@ -33,6 +33,9 @@ _HAS_FUSED = ("cpu", "cuda")
 
 _SHARED_DATA = ("name", "spec", *inspect.signature(DataModule.__init__).parameters)
 """Settings that all data sets of ours take; a person's own data module gets those that it takes too."""
+
+_UNASKED = "mnist"
+"""The data set where none is chosen."""
 
 _prepared: dict[str, DataModule] = {}
 
@@ -47,6 +50,9 @@ def build_data(settings: Node, model: Node | None = None) -> DataModule:
     Raises:
         UserError: The data is not to be had, or not what was asked for.
     """
+    if settings.get("name") == _UNASKED and (brings := _with_own_loaders(model or {})):
+        log.info("data: the loaders that %s brings itself", brings)
+        return LightningData(OwnLoaders(), brings)
     settings = without_left_overs("data", fitted_to(dict(settings), model or {}))
     reading = {name: settings[name] for name in READING if name in settings}
     fixed = {name: value for name, value in settings.items() if name not in READING or name == "batch_size"}
@@ -62,6 +68,15 @@ def build_data(settings: Node, model: Node | None = None) -> DataModule:
         _prepared.clear()
         _prepared[key if data.batch_size_shapes_splits else shared_key] = data
     return data.with_reading(**reading)
+
+
+def _with_own_loaders(model: Node) -> str | None:
+    """The name of a LightningModule whose loaders are its own, None for any other model."""
+    target = model.get("_target_")
+    if not isinstance(target, str) or target.startswith("pipeline."):
+        return None
+    found = resolve(target, "model._target_")
+    return found.__name__ if library_of(found) and overrides(found, "train_dataloader") else None
 
 
 def _data_set(settings: Node) -> DataModule:

@@ -30,6 +30,15 @@ def library_of(found: Any, root: str = "LightningModule") -> str | None:
     return None
 
 
+def overrides(found: Any, hook: str) -> bool:
+    """Whether a class of a person's own (or an object's class) has a hook that Lightning's base classes leave empty."""
+    kind = found if inspect.isclass(found) else type(found)
+    for base in kind.__mro__:
+        if hook in base.__dict__:
+            return not base.__module__.startswith(tuple(f"{library}." for library in LIBRARIES))
+    return False
+
+
 @lru_cache(maxsize=64)
 def in_library(kind: Any, library: str) -> Any:
     """A callback or plugin class of ours, as a class of ``library`` too.

@@ -22,10 +22,11 @@ from pipeline.config import build
 from pipeline.config.nearest import suggest
 from pipeline.data.core.loader import Batches
 from pipeline.data.core.module import DataModule
+from pipeline.data.foreign import OwnLoaders
 from pipeline.errors import UserError
 from pipeline.training.agreeing import largest
 from pipeline.training.checkpoints import AtomicCheckpointIO, Checkpoints
-from pipeline.training.libraries import adopt_data_module, in_library, library_of, name_in_library
+from pipeline.training.libraries import adopt_data_module, in_library, library_of, name_in_library, overrides
 from pipeline.training.lightning_inside import begin_epoch_again, resume_at_epoch_ends
 from pipeline.training.own_logger import StepLogger
 from pipeline.training.plan import FitPlan, Node
@@ -293,25 +294,30 @@ def run_own_fit(fit: OwnFit, resume_from: Path | None = None) -> None:
 
 
 def test_own(fit: OwnFit) -> dict[str, float]:
-    """What the module logs in its test, empty where it has none."""
-    if not _overrides(fit.module, "test_step"):
+    """What the module logs in its test, empty where it has none, or no data for it."""
+    if not_tested(fit):
         return {}
     fit.trainer.test(fit.module, **_data_for(fit, training=False), verbose=False)
     return {name: float(value) for name, value in fit.trainer.callback_metrics.items()}
 
 
-def _overrides(module: Any, hook: str) -> bool:
-    """Whether a LightningModule has a hook of its own."""
-    for base in type(module).__mro__:
-        if hook in base.__dict__:
-            return base.__name__ != "LightningModule"
-    return False
+def not_tested(fit: OwnFit) -> str | None:
+    """Why there is no test, None where there is one."""
+    if not overrides(fit.module, "test_step"):
+        return f"{type(fit.module).__name__} has no test_step"
+    inner = getattr(fit.data, "inner", None)
+    bringing = fit.module if isinstance(inner, OwnLoaders) else inner
+    if bringing is not None and not overrides(bringing, "test_dataloader"):
+        return f"{type(bringing).__name__} has no test_dataloader"
+    return None
 
 
 def _data_for(fit: OwnFit, training: bool) -> dict[str, Any]:
     """The arguments of ``fit`` or ``test`` that say what to go through: a person's data module as it is, or ours."""
     data, trainer = fit.data, fit.trainer
     inner = getattr(data, "inner", None)
+    if isinstance(inner, OwnLoaders):
+        return {}
     if inner is not None:
         return {"datamodule": adopt_data_module(inner, cast(str, library_of(fit.module)))}
     if not training:
