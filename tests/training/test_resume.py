@@ -105,6 +105,7 @@ CASES = {
     "nothing_held_out": ["data.validation_fraction=0.0"],
     "one_step_an_epoch": ["data.validation_fraction=0.0", "data.batch_size=2000", "trainer.max_epochs=8"],
     "max_steps": ["trainer.max_steps=50"],
+    "averaged": ["trainer.ema=0.9"],
     "seldom_validated": ["trainer.check_val_every_n_epoch=2"],
     "validated_before_the_end": ["+trainer.val_check_interval=0.4", "trainer.steps_per_call=1"],
     "early_stopping": ["callbacks.early_stopping.patience=1", "optimizer.lr=0.00001", "trainer.max_epochs=6"],
@@ -117,7 +118,14 @@ CASES = {
         *((case, {"step": 7}) for case in CASES),
         *(
             (case, {"epoch": 2})
-            for case in ("scheduler", "mixed", "nothing_held_out", "one_step_an_epoch", "max_steps")
+            for case in (
+                "scheduler",
+                "mixed",
+                "nothing_held_out",
+                "one_step_an_epoch",
+                "max_steps",
+                "averaged",
+            )
         ),
     ],
 )

@@ -77,6 +77,7 @@ RULES: dict[str, Rule] = {
     "trainer.accumulate_grad_batches": COUNT,
     "trainer.gradient_clip_val": Number(0, null=True),
     "trainer.gradient_clip_algorithm": Word(("norm", "value"), null=True),
+    "trainer.ema": Number(0, 1, above=True, below=True, null=True),
     "trainer.steps_per_call": Number(1, whole=True, words=("auto",)),
     "trainer.record_every_n_steps": Number(1, whole=True, null=True, words=("auto",)),
     "trainer.threads": Number(1, 1024, whole=True, words=("auto",)),

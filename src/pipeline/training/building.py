@@ -225,6 +225,7 @@ def optimisation(plan: FitPlan) -> Optimisation:
         interval=interval,
         monitor=monitor,
         accumulate=int(plan.trainer.get("accumulate_grad_batches") or 1),
+        ema=plan.trainer.get("ema"),
         clip_value=plan.trainer.get("gradient_clip_val"),
         clip_algorithm=plan.trainer.get("gradient_clip_algorithm") or "norm",
     )

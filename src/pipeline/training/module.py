@@ -24,6 +24,7 @@ from pipeline.data.core.sums import Sums
 from pipeline.errors import Diverged
 from pipeline.models.base import BaseModule
 from pipeline.training.agreeing import of_the_first, raise_together
+from pipeline.training.averaging import Average, refuse_sharded
 from pipeline.training.carried import moved
 from pipeline.training.divergence import LossWatch
 from pipeline.training.lightning_inside import (
@@ -87,12 +88,19 @@ class TrainingModule(QuickAttributes, pl.LightningModule):
         return logits
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
-        """The model's own weights."""
-        return self.model.state_dict(*args, **kwargs)
+        """The model's own weights; where their mean over the last steps is what counts, that."""
+        return self.judged.state_dict(*args, **kwargs)
 
     def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
         """Give the model its weights."""
+        if self.loop.average is not None:
+            self.loop.average.model.load_state_dict(state_dict, strict=strict)
         return self.model.load_state_dict(state_dict, strict=strict, assign=assign)
+
+    @property
+    def judged(self) -> BaseModule:
+        """The model with the weights that are judged and kept: the last ones, or their mean over the last steps."""
+        return self.model if self.loop.average is None else self.loop.average.model
 
     # What others may ask of a training that goes on.
 
@@ -170,6 +178,9 @@ class TrainingModule(QuickAttributes, pl.LightningModule):
         loop = self.loop
         loop.batches = self._batches_per_epoch()
         loop.losses = LossWatch(holds=self.trainer.world_size > 1)
+        if loop.plan.ema is not None:
+            refuse_sharded(self.trainer.strategy)
+            loop.average = Average(self.model, loop.plan.ema)
         if (loader := self._loader()) is not None:
             loader.move(self.device)
 
@@ -189,6 +200,10 @@ class TrainingModule(QuickAttributes, pl.LightningModule):
             self.epoch_metrics = dict(self._resumed.get("metrics") or {})
             self._set_callback_metrics(self.epoch_metrics)
             loop.state = moved(self._resumed["state"], self.device)
+            if loop.average is not None and (last := self._resumed.get("last_weights")) is not None:
+                # What the checkpoint keeps under the model's own names is their mean.
+                self.model.load_state_dict(last)
+                loop.average.steps = int(self._resumed["averaged"])
             self._take_up_gradients(self._resumed.get("gradients") or {}, self._resumed.get("waiting", 0))
             if (loader := self._loader()) is not None:
                 loader.go_to(self.trainer.current_epoch, loop.batches_done)
@@ -337,7 +352,7 @@ class TrainingModule(QuickAttributes, pl.LightningModule):
         self._evaluate(batch)
 
     def _evaluate(self, batch: Any) -> None:
-        model, objective = self.model, self.model.objective
+        model, objective = self.judged, self.model.objective
         # What is measured is what is served: float32, so that serving elsewhere gives the same answers.
         with torch.autocast(self.device.type, enabled=False):
             for x, y in batches_of(batch):
@@ -402,6 +417,11 @@ class TrainingModule(QuickAttributes, pl.LightningModule):
             "waiting": loop.waiting,
             "gradients": gradients,
             **({} if loop.curve is None else {"curve": loop.curve.dump()}),
+            **(
+                {}
+                if loop.average is None
+                else {"last_weights": self.model.state_dict(), "averaged": loop.average.steps}
+            ),
             "random": random_state(),
         }
 

@@ -229,7 +229,13 @@ def prepare_own_fit(
     )
     callbacks = _callbacks(plan, watched, library)
     callbacks += [in_library(RandomState, library)(), recorder, checkpoints]
-    settings = {key: value for key, value in plan.trainer.items() if key not in (*FIT_ONLY, "steps_per_call")}
+    if plan.trainer.get("ema") is not None:
+        raise UserError(
+            f"trainer.ema={plan.trainer['ema']}: a LightningModule trains itself; Lightning has a callback for it: "
+            "+callbacks.ema._target_=pytorch_lightning.callbacks.EMAWeightAveraging"
+        )
+    ours = (*FIT_ONLY, "steps_per_call", "ema")
+    settings = {key: value for key, value in plan.trainer.items() if key not in ours}
     settings["precision"] = "32-true" if settings.get("precision") == "auto" else settings.get("precision")
     settings["profiler"] = lightning_profiler(settings.get("profiler"), directory)
     if library != "pytorch_lightning":

@@ -13,6 +13,7 @@ from torch import Tensor
 from pipeline.data.core.sums import Sums
 from pipeline.errors import Diverged
 from pipeline.models.base import BaseModule, State
+from pipeline.training.averaging import Average
 from pipeline.training.carried import detached, joined, of_samples
 from pipeline.training.divergence import LossWatch, diverged
 from pipeline.training.softening import Softening
@@ -32,6 +33,7 @@ class Optimisation:
         clip_value: Largest norm (or value) of the gradient, None for no clipping.
         clip_algorithm: ``norm`` or ``value``.
         soften: Function that makes a batch's targets less sure, None where they stay as they are.
+        ema: Share of itself that the mean of the weights keeps at each step; None where the last weights count.
     """
 
     optimizer: Callable[[Any], torch.optim.Optimizer]
@@ -42,6 +44,7 @@ class Optimisation:
     clip_value: float | None = None
     clip_algorithm: str = "norm"
     soften: Softening | None = None
+    ema: float | None = None
 
 
 @dataclass
@@ -89,6 +92,7 @@ class Loop:
         step: Optimiser steps that were made.
         epoch: Number of the running epoch, from 0.
         curve: Points of the curves within epochs, None where none are kept.
+        average: Mean of the weights over the last steps, None where there is none.
     """
 
     model: BaseModule
@@ -104,6 +108,7 @@ class Loop:
     step: int = 0
     epoch: int = 0
     curve: StepCurve | None = None
+    average: Average | None = None
 
 
 def train_on(loop: Loop, machine: Machine, x: Tensor, y: Tensor) -> None:
@@ -156,6 +161,8 @@ def train_on(loop: Loop, machine: Machine, x: Tensor, y: Tensor) -> None:
     if machine.clip is not None:
         machine.clip()
     machine.optimizer.step()
+    if loop.average is not None:
+        loop.average.update(model)
     loop.waiting = 0
     loop.step += 1
     if curve is not None:

@@ -19,7 +19,7 @@ from pipeline.process_life import note_main_process
 from pipeline.training.checkpoints import AtomicCheckpointIO
 from pipeline.training.lightning_inside import QuickTrainer
 
-OURS = ("steps_per_call", "accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm")
+OURS = ("steps_per_call", "accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm", "ema")
 """Settings that the training step itself takes, since it optimises manually."""
 
 FIT_ONLY = ("auto_batch_size", "on_divergence", "threads", "record_every_n_steps", "_target_")
