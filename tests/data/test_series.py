@@ -13,6 +13,7 @@ import torch
 from pipeline.config.loading import compose
 from pipeline.data.series.baselines import as_last_season, as_last_time
 from pipeline.data.series.generated import sales
+from pipeline.data.series.reading import lines_of
 from pipeline.data.series.series import Series
 from pipeline.errors import UserError
 from pipeline.models.saved import load
@@ -101,12 +102,106 @@ def test_a_series_that_begins_late_is_scaled_by_what_its_first_forecast_looks_ba
     assert (level, deviation) == (np.arange(10.0).mean(), np.arange(10.0).std())
 
 
-def test_words_for_yes_and_no_are_numbers_however_they_are_read(tmp_path: Path) -> None:
-    from pipeline.data.series.reading import _numbers
+def german(days: int = 200) -> tuple[list[str], np.ndarray]:
+    """The rows of a table as a German shop writes it, and the numbers in it."""
+    units = daily(days)["units"].to_numpy() * 30
+    days_ = pd.date_range("2024-01-01", periods=days).strftime("%d.%m.%Y")
+    written = [f"{u:,.2f}".replace(",", " ").replace(".", ",").replace(" ", ".") + " €" for u in units]
+    rows = [
+        f"{day};{sold};{steps % 40} %;{'true' if steps % 7 else 'false'}"
+        for steps, (day, sold) in enumerate(zip(days_, written, strict=True))
+    ]
+    return ["date;units;discount;open", *rows], units
 
-    for kind in ("str", object):
-        column = pd.Series(["true", "false", "True"], dtype=kind)
-        assert _numbers(column, "open", "sales.csv").tolist() == [1.0, 0.0, 1.0]
+
+def test_money_percent_dates_and_a_decimal_comma_are_read_as_in_any_table(tmp_path: Path) -> None:
+    rows, units = german()
+    (tmp_path / "sales.csv").write_text("\n".join(rows), encoding="utf-8")
+    data = Series(
+        path=str(tmp_path / "sales.csv"), target="units", time="date", horizon=5, known=["discount", "open"]
+    )
+    data.setup()
+    assert data.test is not None
+    assert data.test.y.flatten().numpy() == pytest.approx(units[-len(data.test) * 5 :], abs=0.01)
+    learnt = units[: 200 - 30 - 25]
+    assert data.encoder.levels[""] == pytest.approx([learnt.mean(), learnt.std()], rel=1e-6)
+    assert data.encoder.scales[0][0] == pytest.approx(np.mean(np.arange(145) % 40))
+    assert data.encoder.scales[1][0] == pytest.approx(np.mean(np.arange(145) % 7 > 0))
+    assert data.encoder.step == "D" and data.encoder.last["date"][-1] == "2024-07-18"
+    assert [guess.what for guess in data.guesses] == [
+        "the column 'units' has a decimal comma (3.000,00 € is 3000)"
+    ]
+
+
+def test_predictions_read_a_file_as_the_training_file_was_read(tmp_path: Path) -> None:
+    """The same days from the German file, and as numbers and dates from other kinds of file."""
+    rows, _ = german()
+    (tmp_path / "sales.csv").write_text("\n".join(rows), encoding="utf-8")
+    words = ["data=series", f"data.path={tmp_path}/sales.csv", "data.target=units", "data.time=date"]
+    words += [
+        "data.past=[discount,open]",
+        "model=linear",
+        "trainer.max_epochs=1",
+        "logger=none",
+        "trainer=cpu",
+    ]
+    train(compose([*words, "callbacks.progress=null"]), Hooks(directory=tmp_path / "run"))
+    predictor = load(tmp_path / "run/model")
+    data = Series(path=str(tmp_path / "sales.csv"), target="units", time="date", past=["discount", "open"])
+    (line,) = lines_of(data.table(), data.columns)
+    plain = pd.DataFrame({"date": line.times, "units": line.values[:, 0], "discount": line.values[:, 1]})
+    plain["open"] = line.values[:, 2] > 0
+    plain.to_parquet(tmp_path / "plain.parquet", row_group_size=50)
+    plain.astype({"date": str}).to_json(tmp_path / "plain.jsonl", orient="records", lines=True)
+    found = []
+    for name in ("sales.csv", "plain.parquet", "plain.jsonl"):
+        assert predict(predictor, str(tmp_path / name), str(tmp_path / "out.jsonl")) == 14
+        found.append(pd.read_json(tmp_path / "out.jsonl", lines=True, convert_dates=False))
+        assert found[-1]["date"].tolist()[0] == "2024-07-19"
+        assert found[-1]["prediction"].tolist() == pytest.approx(found[0]["prediction"].tolist(), rel=1e-6)
+    # What is given to the model in Python, without a file.
+    assert predictor.predict(plain)["prediction"].tolist() == pytest.approx(
+        found[0]["prediction"].tolist(), rel=1e-6
+    )
+
+
+def test_a_missing_number_is_a_gap_however_it_is_written(tmp_path: Path) -> None:
+    for word in ("n/a", "?", "-", "unknown", " "):
+        frame = daily().astype({"units": object})
+        frame.loc[30, "units"] = word
+        with pytest.raises(UserError, match="units is missing at 2024-01-31"):
+            made(tmp_path, frame)
+
+
+@pytest.mark.parametrize(("form", "words"), [("dmy", "%d/%m/%Y"), ("mdy", "%m/%d/%Y")])
+def test_first_days_of_months_are_read_in_the_way_that_is_evenly_spaced(
+    tmp_path: Path, form: str, words: str
+) -> None:
+    dates = pd.date_range("2020-01-01", periods=80, freq="MS")
+    frame = pd.DataFrame({"date": dates.strftime(words), "units": np.arange(80) % 7 + 1.0})
+    data = made(tmp_path, frame, horizon=3)
+    assert data.encoder.readings is not None and data.encoder.readings["date"].form == form
+    assert data.encoder.step == "MS" and data.guesses == []
+    told = data.encoder.unfolded(frame, pd.DataFrame({"prediction": [[1.0, 2.0, 3.0]]}))
+    assert told["date"].tolist() == ["2026-09-01", "2026-10-01", "2026-11-01"]
+
+
+def test_months_and_quarters_may_be_written_by_name(tmp_path: Path) -> None:
+    months = pd.date_range("2020-01-01", periods=80, freq="MS")
+    quarters = [f"{2000 + number // 4}-Q{number % 4 + 1}" for number in range(80)]
+    for words, step in ((months.strftime("%b %Y"), "MS"), (quarters, "QS-JAN")):
+        frame = pd.DataFrame({"date": words, "units": np.arange(80) % 7 + 1.0})
+        assert made(tmp_path, frame, horizon=3).encoder.step == step
+
+
+def test_names_of_series_are_kept_as_they_are_written(tmp_path: Path) -> None:
+    frame = pd.concat([daily().assign(shop="007"), daily().assign(shop="7")], ignore_index=True)
+    frame = frame.sample(frac=1.0, random_state=1)
+    data = made(tmp_path, frame, key="shop")
+    assert sorted(data.encoder.levels) == ["007", "7"]
+    frame["shop"] = [None, *frame["shop"][1:]]
+    with pytest.raises(UserError, match=r"data\.key=shop: .* has rows without a shop"):
+        made(tmp_path, frame, key="shop")
 
 
 def test_what_is_solved_at_once_is_no_forecast(tmp_path: Path) -> None:
@@ -219,7 +314,7 @@ def test_predict_goes_on_from_the_end_of_the_file(trained: Path) -> None:
     ("change", "words"),
     [
         (lambda frame: frame, "must be known for 14 steps after 2023-10-27, but there are 0"),
-        (lambda frame: ahead(frame, 14).drop(columns="promotion"), "no column of that name"),
+        (lambda frame: ahead(frame, 14).drop(columns="promotion"), "lacks the columns 'promotion'"),
         (
             lambda frame: ahead(frame, 14)[lambda rows: rows["date"] > "2023-10-01"],
             "this model looks at the last 28",
@@ -247,13 +342,17 @@ def without(frame: pd.DataFrame, row: int) -> pd.DataFrame:
             "not evenly spaced: most are 1 days apart, but after 2024-02-19 comes 2024-02-21",
         ),
         (pd.concat([daily(), daily()]), {}, "2024-01-01 occurs more than once; .* data.key"),
-        (daily().replace({"date": {"2024-01-05": "soon"}}), {}, "'soon', which is no date"),
+        (
+            daily().replace({"date": {"2024-01-05": "soon"}}),
+            {},
+            "the column 'date' must hold dates .* but has 'soon'",
+        ),
         (
             daily().assign(units=lambda rows: rows["units"].where(rows.index != 30)),
             {},
             "units is missing at 2024-01-31",
         ),
-        (daily().assign(units="many"), {}, "has 'many'; expected numbers"),
+        (daily().assign(units="many"), {}, "the column 'units' must hold numbers, but has 'many'"),
         (daily(30), {}, "has 30 times, too few for a horizon of 5 steps"),
         (daily(), {"horizon": 150}, "too few for a horizon of 150 steps .* lower data.horizon"),
         (daily(), {"window": 3}, "data.window=3: expected at least a season, 7 steps"),

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, TextIO
 import numpy as np
 
 from pipeline.data.tables.delimited import csv_batches
-from pipeline.data.tables.encoder import TableEncoder
 from pipeline.data.tables.files import in_sizes, json_rows, parquet_batches
 from pipeline.data.tables.formats import FORMATS, TableFormat, encoding_of, text_encoding
 from pipeline.data.tables.frames import with_numbers
@@ -249,7 +248,7 @@ def _of_table(table: Any, source: _Source) -> Samples:
         frame = table.to_pandas()
         texts = [name for name in frame.columns if name not in source.beside]
         return Samples(frame.fillna(dict.fromkeys(texts, "")))
-    if isinstance(source.encoder, TableEncoder):
+    if source.encoder.takes_tables:
         # What a value is, the encoder knows.
         return Samples(table.to_pandas() if source.beside else table)
     # Codes like 007 stay as they are written.

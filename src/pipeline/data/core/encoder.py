@@ -57,6 +57,9 @@ class Encoder(ABC):
     takes_whole: ClassVar[bool] = False
     """Whether a table is one raw input as a whole, rather than a sample a row."""
 
+    takes_tables: ClassVar[bool] = False
+    """Whether it reads the values of a table itself, and is given them as they are written."""
+
     def unfolded(self, raw: Any, frame: pd.DataFrame) -> pd.DataFrame:
         """The table of answers to some raw input, as it is given out.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,6 +10,10 @@ import torch
 
 from pipeline.data.core.encoder import Encoder
 from pipeline.data.series.reading import Columns, Line, calendar, following, lines_of, shown, step_of
+from pipeline.data.tables.formats import TableFormat
+from pipeline.data.tables.frames import table_of
+from pipeline.data.tables.reading import Reading, state_of
+from pipeline.data.tables.values import Table
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
@@ -31,10 +36,15 @@ class ForecastEncoder(Encoder):
         unit: Standard deviation of all targets.
         scales: Mean and standard deviation of each of the other columns.
         last: The end of a training series, as an example: columns of a table.
+        readings: How each column is understood (arguments of :class:`~pipeline.data.tables.reading.Reading`); None, in
+            models of earlier versions, finds out from each input.
+        written: How the file is written that it was fitted on (arguments of
+            :class:`~pipeline.data.tables.formats.TableFormat` that differ from the defaults).
     """
 
     kind = "forecast"
     takes_whole = True
+    takes_tables = True
 
     def __init__(
         self,
@@ -47,12 +57,18 @@ class ForecastEncoder(Encoder):
         unit: float,
         scales: list[list[float]],
         last: dict[str, list[Any]],
+        readings: Mapping[str, Reading | dict[str, Any]] | None = None,
+        written: dict[str, Any] | None = None,
     ) -> None:
         self.columns = Columns(
             **{**columns, "known": tuple(columns["known"]), "past": tuple(columns["past"])}
         )
         self.step, self.season, self.window, self.horizon = step, season, window, horizon
         self.levels, self.unit, self.scales, self.last = levels, unit, scales, last
+        self.readings = (
+            None if readings is None else {name: Reading.of(reading) for name, reading in readings.items()}
+        )
+        self.written = TableFormat(**(written or {}))
 
     def rows(self, line: Line, origins: Any) -> np.ndarray:
         """Model input for some origins, the first step ahead each: (origins, window + horizon, features), float32."""
@@ -96,10 +112,8 @@ class ForecastEncoder(Encoder):
 
     def _lines(self, raw: Any) -> list[Line]:
         """The series of a table, each with all its steps ahead."""
-        import pandas as pd
-
-        frame = raw if isinstance(raw, pd.DataFrame) else pd.DataFrame(raw)
-        lines = lines_of(frame, self.columns, "the input")
+        table = table_of(raw, self.columns.names)
+        lines = lines_of(Table(table.arrow, table.source, self.written), self.columns, self.readings)
         for line in lines:
             where = f"the input{f', {self.columns.key}={line.key}' if line.key else ''}"
             if line.known < self.window:
@@ -153,6 +167,10 @@ class ForecastEncoder(Encoder):
             },
             "scales": self.scales,
             "last": self.last,
+            "readings": None
+            if self.readings is None
+            else {name: state_of(reading) for name, reading in self.readings.items()},
+            "written": self.written.differences(),
         }
 
     def example(self) -> pd.DataFrame:
@@ -163,9 +181,9 @@ class ForecastEncoder(Encoder):
     def signature(self) -> dict[str, Any]:
         columns = self.columns
         texts = {columns.key, columns.time if not isinstance(self.step, int) else None}
-        names = [columns.time, *([columns.key] if columns.key else []), *columns.numbers]
         listed = [
-            {"name": name, "dtype": "string" if name in texts else "any", "required": True} for name in names
+            {"name": name, "dtype": "string" if name in texts else "any", "required": True}
+            for name in columns.names
         ]
         return {"type": "columns", "columns": listed}
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.data.series.series import Series
+from pipeline.data.tables.frames import table_of_frame
+from pipeline.data.tables.values import Table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,9 +34,10 @@ class Sales(Series):
         super().__init__(**{**columns, "known": ["holiday", "promotion"], "past": ["temperature"], **shared})
         self.days, self.shops, self.noise, self.world_seed = days, shops, noise, world_seed
 
-    def table(self) -> pd.DataFrame:
+    def table(self) -> Table:
         self.source = f"generated: {self.days} days, {self.shops} shops"
-        return sales(self.days, self.shops, self.noise, self.world_seed)
+        frame = sales(self.days, self.shops, self.noise, self.world_seed)
+        return Table(table_of_frame(frame), self.source)
 
 
 def sales(days: int = 1095, shops: int = 3, noise: float = 0.06, seed: int = 0) -> pd.DataFrame:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from pipeline.config.nearest import suggest
+from pipeline.data.tables.guesses import Guess
+from pipeline.data.tables.reading import Reading, column_of, find_reading
+from pipeline.data.tables.values import Column, Table
+from pipeline.data.tables.words import dates_of, form_of_dates
 from pipeline.errors import UserError
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 SEASONS = {"min": 60, "h": 24, "D": 7, "B": 5, "W": 52, "M": 12, "Q": 4}
 """Steps in the season that is usual for a step's length: a day of hours, a week of days, a year of months."""
@@ -41,6 +42,11 @@ class Columns:
         """Every column of numbers, the target first."""
         return (self.target, *self.known, *self.past)
 
+    @property
+    def names(self) -> list[str]:
+        """Every column that is needed."""
+        return [self.time, *([self.key] if self.key is not None else []), *self.numbers]
+
 
 @dataclass
 class Line:
@@ -60,43 +66,138 @@ class Line:
     known: int
 
 
-def lines_of(frame: pd.DataFrame, columns: Columns, source: str) -> list[Line]:
-    """The series of a table, sorted by time.
+def find_readings(table: Table, columns: Columns) -> tuple[dict[str, Reading], list[Guess]]:
+    """How the values of each column are understood: numbers, dates, true and false as people write them.
+
+    A series has no gaps: unlike in a table of samples, a word that is none of these is an error when it is read.
 
     Args:
-        frame: A row a time (and series).
+        table: The rows, each a time (and series).
         columns: Which column is what.
-        source: What the table is called in messages.
+
+    Returns:
+        The readings by name, and what was guessed to find them.
+
+    Raises:
+        UserError: A column is missing, or cannot be one of times.
+    """
+    _require(table, columns)
+    found: dict[str, Reading] = {}
+    guesses: list[Guess] = []
+    for name in columns.names:
+        column = _column(table, name)
+        reading, more = find_reading(
+            column, None, name, table.how, categorical=name == columns.key, folds=False
+        )
+        if name == columns.time:
+            reading = _of_times(reading, column, name, table.source)
+        elif name != columns.key and reading.kind not in ("number", "truth"):
+            reading, more = find_reading(column, None, name, table.how, numeric=True)
+        found[name] = replace(reading, missing=(), any_missing=False)
+        # The keys that decide otherwise in a table of samples are not a series'.
+        guesses += [
+            replace(guess, key="", effect="" if guess.key else guess.effect) for guess in more if guess.costly
+        ]
+    return _with_even_dates(table, columns, found, guesses)
+
+
+def _of_times(reading: Reading, column: Column, name: str, source: str) -> Reading:
+    if reading.kind in ("date", "number"):
+        return reading
+    words = column.words
+    odd = next((word for word, other in zip(words, np.isnan(dates_of(words)), strict=True) if other), "")
+    raise UserError(
+        f"data.time={name}: {source} has {odd!r}, which is no date; expected dates like 2026-03-01, or 0, 1, 2 …"
+    )
+
+
+def _with_even_dates(
+    table: Table, columns: Columns, found: dict[str, Reading], guesses: list[Guess]
+) -> tuple[dict[str, Reading], list[Guess]]:
+    """Where dates like 1/2/2024 may be read in two ways, the one in which they are evenly spaced."""
+    reading, column = found[columns.time], _column(table, columns.time)
+    if reading.kind != "date" or column.kind != "text" or not form_of_dates(column.words)[1]:
+        return found, guesses
+    even = []
+    for form in ("dmy", "mdy"):
+        tried = {**found, columns.time: replace(reading, form=form)}
+        try:
+            lines_of(table, replace(columns, known=(), past=()), tried)
+        except UserError:
+            continue
+        even.append(tried)
+    if len(even) != 1:
+        return found, guesses
+    return even[0], [guess for guess in guesses if columns.time not in guess.columns]
+
+
+def lines_of(table: Table, columns: Columns, readings: Mapping[str, Reading] | None = None) -> list[Line]:
+    """The series of a table, sorted by name and time.
+
+    Args:
+        table: A row a time (and series).
+        columns: Which column is what.
+        readings: How each column is understood, see :func:`find_readings`; None finds out.
 
     Raises:
         UserError: A column is missing, a time or a number cannot be read, times are not evenly spaced or occur twice,
             or the target has gaps.
     """
-    _require(frame, columns, source)
-    keys = [None] if columns.key is None else sorted(frame[columns.key].astype(str).unique())
-    if not len(frame):
-        raise UserError(f"{source} holds no rows")
-    lines = []
-    for key in keys:
-        rows = frame if key is None else frame[frame[columns.key].astype(str) == key]
-        lines.append(_line(rows, columns, "" if key is None else key, source))
-    return lines
+    _require(table, columns)
+    if not len(table):
+        raise UserError(f"{table.source} holds no rows")
+    readings = find_readings(table, columns)[0] if readings is None else readings
+    times = _times(_read(table, columns.time, readings), columns.time, table.source)
+    values = np.column_stack([_read(table, name, readings).values for name in columns.numbers])
+    names, codes = _keys(table, columns, readings)
+    # One sort puts every series together in its order of time.
+    order = np.lexsort((times.to_numpy(), codes))
+    ends = np.searchsorted(codes[order], np.arange(1, len(names)))
+    parts = np.split(order, ends)
+    return [
+        _line(times[rows], values[rows], columns, key, table.source)
+        for key, rows in zip(names, parts, strict=True)
+    ]
 
 
-def _require(frame: pd.DataFrame, columns: Columns, source: str) -> None:
+def _require(table: Table, columns: Columns) -> None:
     asked = {"target": [columns.target], "time": [columns.time], "known": columns.known, "past": columns.past}
     asked["key"] = [] if columns.key is None else [columns.key]
     for setting, names in asked.items():
         for name in names:
-            if name not in frame.columns:
-                near = suggest(name, map(str, frame.columns))
-                raise UserError(f"data.{setting}={name}: {source} has no column of that name. {near}")
+            if name not in table.names:
+                near = suggest(name, table.names)
+                raise UserError(f"data.{setting}={name}: {table.source} has no column of that name. {near}")
 
 
-def _line(rows: pd.DataFrame, columns: Columns, key: str, source: str) -> Line:
-    times = _times(rows[columns.time], columns.time, source)
-    order = np.argsort(times.to_numpy(), kind="stable")
-    times, rows = times[order], rows.iloc[order]
+def _column(table: Table, name: str) -> Column:
+    try:
+        return table.column(name)
+    except TypeError as error:
+        raise UserError(f"{table.source}: the column {name!r} cannot be used: {error}") from None
+
+
+def _read(table: Table, name: str, readings: Mapping[str, Reading]) -> Column:
+    _column(table, name)
+    try:
+        return column_of(table, name, readings[name])
+    except UserError as error:
+        raise UserError(f"{table.source}: {error}") from None
+
+
+def _keys(table: Table, columns: Columns, readings: Mapping[str, Reading]) -> tuple[list[str], np.ndarray]:
+    """The names of the series in order, and the place of each row's among them."""
+    if columns.key is None:
+        return [""], np.zeros(len(table), dtype=np.int64)
+    column = _read(table, columns.key, readings).as_text()
+    if column.missing.any():
+        raise UserError(f"data.key={columns.key}: {table.source} has rows without a {columns.key}")
+    used, codes = np.unique(column.values, return_inverse=True)
+    names, places = np.unique([column.words[code].strip() for code in used], return_inverse=True)
+    return names.tolist(), places[codes]
+
+
+def _line(times: Any, values: np.ndarray, columns: Columns, key: str, source: str) -> Line:
     where = f"{source}{f', {columns.key}={key}' if key else ''}"
     doubled = times[1:][times[1:] == times[:-1]]
     if len(doubled):
@@ -107,7 +208,6 @@ def _line(rows: pd.DataFrame, columns: Columns, key: str, source: str) -> Line:
         )
         raise UserError(f"{where}: {columns.time} {shown(doubled[0])} occurs more than once{hint}")
     _check_even(times, columns.time, where)
-    values = np.column_stack([_numbers(rows[name], name, source) for name in columns.numbers])
     there = np.flatnonzero(~np.isnan(values[:, 0]))
     if not len(there):
         raise UserError(f"{where}: the column {columns.target} holds no number")
@@ -118,27 +218,18 @@ def _line(rows: pd.DataFrame, columns: Columns, key: str, source: str) -> Line:
     return Line(key, times, values, known)
 
 
-def _times(column: pd.Series, name: str, source: str) -> Any:
+def _times(column: Column, name: str, source: str) -> Any:
     import pandas as pd
 
-    if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
-        if column.isna().any() or (column != column.round()).any():
-            raise UserError(
-                f"data.time={name}: {source} has times that are no whole numbers; expected dates, or 0, 1, 2 …"
-            )
-        return pd.Index(column.astype("int64"))
-    try:
-        times = pd.DatetimeIndex(pd.to_datetime(column))
-    except (ValueError, TypeError, OverflowError):
-        parsed = pd.to_datetime(column, errors="coerce")
-        wrong = column[parsed.isna()]
-        example = wrong.iloc[0] if len(wrong) else column.iloc[0]
-        raise UserError(
-            f"data.time={name}: {source} has {example!r}, which is no date; expected dates like 2026-03-01"
-        ) from None
-    if times.hasnans:
+    if column.missing.any():
         raise UserError(f"data.time={name}: {source} has rows without a date")
-    return times
+    if column.kind == "date":
+        return pd.DatetimeIndex((column.values * 1e3).round().astype("datetime64[ms]"))
+    if not column.whole:
+        raise UserError(
+            f"data.time={name}: {source} has times that are no whole numbers; expected dates, or 0, 1, 2 …"
+        )
+    return pd.Index(column.values.astype(np.int64))
 
 
 def step_of(times: Any) -> str | int:
@@ -167,23 +258,6 @@ def _check_even(times: Any, name: str, where: str) -> None:
         f"{where}: the times in {name} are not evenly spaced: most are {length} apart, but after {shown(times[odd])} "
         f"comes {shown(times[odd + 1])}; add the rows that are missing, or sum the table up by day, week or month"
     )
-
-
-def _numbers(column: pd.Series, name: str, source: str) -> np.ndarray:
-    import pandas as pd
-
-    if column.dtype == bool:
-        return column.to_numpy(dtype=np.float64)
-    words = column
-    if not pd.api.types.is_numeric_dtype(column):
-        words = column.astype(object).replace({"true": 1, "false": 0, "True": 1, "False": 0})
-    numbers = pd.to_numeric(words, errors="coerce")
-    wrong = column[numbers.isna() & column.notna() & (column.astype(str).str.strip() != "")]
-    if len(wrong):
-        raise UserError(
-            f"{source}: the column {name} has {wrong.iloc[0]!r}; expected numbers, or true and false"
-        )
-    return np.asarray(numbers.to_numpy(dtype=np.float64))
 
 
 def _check_gaps(times: Any, values: np.ndarray, known: int, columns: Columns, where: str) -> None:

@@ -13,14 +13,24 @@ from pipeline.data.core.module import DataModule
 from pipeline.data.core.spec import Spec
 from pipeline.data.core.splits import Rows
 from pipeline.data.series.encoder import ForecastEncoder, level_of
-from pipeline.data.series.reading import Columns, Line, checked_names, lines_of, season_of, shown, step_of
-from pipeline.data.tables.files import TableFormat, read_table
+from pipeline.data.series.reading import (
+    Columns,
+    Line,
+    checked_names,
+    find_readings,
+    lines_of,
+    season_of,
+    shown,
+    step_of,
+)
+from pipeline.data.tables.files import read_table
+from pipeline.data.tables.formats import TableFormat
+from pipeline.data.tables.guesses import Guess, say
+from pipeline.data.tables.values import Table
 from pipeline.errors import UserError
-from pipeline.settings import BELOW_ONE, PATH_OR_NULL, Number, Text, Texts
+from pipeline.settings import BELOW_ONE, PATH_OR_NULL, FlagOrNull, Number, Text, Texts
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from pipeline.data.core.baselines import Baseline
 
 _COLUMN = Text("a column's name", null=True)
@@ -46,6 +56,12 @@ class Series(DataModule):
         test_fraction: Share of the time, at its end, that is held out for the test.
         validation_fraction: Share of what is left, at its end, that is held out for validation.
         target_unit: Unit of the target.
+        format: ``csv``, ``tsv``, ``parquet``, ``jsonl``, or ``auto``: by the file's extension.
+        delimiter: Character between a CSV's values; None is a comma (a tabulator for TSV).
+        encoding: Encoding of a CSV (UTF-16 is found out).
+        decimal: Decimal mark of a CSV's numbers; a decimal comma is found out column by column.
+        header: Whether the first line names the columns; None finds out.
+        sheet: Name or number (from 0) of the sheet of a workbook; None is the first.
         **shared: Settings that every data set takes, see :class:`DataModule`.
 
     Raises:
@@ -68,6 +84,12 @@ class Series(DataModule):
         test_fraction: Annotated[float, BELOW_ONE] = 0.15,
         validation_fraction: float = 0.15,
         target_unit: str = "",
+        format: str = "auto",
+        delimiter: str | None = None,
+        encoding: str = "utf-8",
+        decimal: str = ".",
+        header: Annotated[bool | None, FlagOrNull()] = None,
+        sheet: str | int | None = None,
         name: str = "series",
         **shared: Any,
     ) -> None:
@@ -82,8 +104,10 @@ class Series(DataModule):
         self.path, self.horizon, self.asked_window, self.asked_season = path, horizon, window, season
         self.columns = Columns(target, time, key, checked_names(known), checked_names(past))
         self.test_fraction, self.target_unit = test_fraction, target_unit
+        self.format = TableFormat(format, delimiter, encoding, decimal, header, sheet)
+        self.guesses: list[Guess] = []
 
-    def table(self) -> pd.DataFrame:
+    def table(self) -> Table:
         """The rows.
 
         Raises:
@@ -92,11 +116,15 @@ class Series(DataModule):
         if self.path is None:
             raise UserError("data.path is not given: the file with the series")
         self.source = str(self.path)
-        frame: pd.DataFrame = read_table(Path(self.path).expanduser(), TableFormat()).arrow.to_pandas()
-        return frame
+        # Names of series like 007 stay as they are written.
+        texts = frozenset(filter(None, [self.columns.key]))
+        return read_table(Path(self.path).expanduser(), self.format, texts)
 
     def setup(self, stage: str | None = None) -> None:
-        lines = lines_of(self.table(), self.columns, self.source)
+        table = self.table()
+        readings, self.guesses = find_readings(table, self.columns)
+        lines = lines_of(table, self.columns, readings)
+        say(self.guesses, self.source)
         for line in lines:
             line.times, line.values = line.times[: line.known], line.values[: line.known]
         step = step_of(lines[0].times)
@@ -113,6 +141,8 @@ class Series(DataModule):
         validation, test = self._cuts(lines, window)
         learn = test if self.train_on_all else validation
         self.encoder = self._fitted(lines, learn, step, season, window)
+        self.encoder.readings, self.encoder.written = readings, table.how
+        table.release()
         steps = self.horizon
         self.train = self._rows(lines, None, learn, 1)
         held_out = validation is not None and (test is None or validation < test)

@@ -15,7 +15,7 @@ from pipeline.data.core.encoder import Encoder
 from pipeline.data.tables.features import DateFeature, Feature, NumberFeature, TextFeature
 from pipeline.data.tables.formats import TableFormat
 from pipeline.data.tables.frames import table_of
-from pipeline.data.tables.reading import Reading, column_of
+from pipeline.data.tables.reading import Reading, column_of, state_of
 from pipeline.data.tables.rows import expand
 from pipeline.data.tables.threads import for_each
 from pipeline.data.tables.unusual import Usual
@@ -42,6 +42,7 @@ class TableEncoder(Encoder):
     """
 
     kind = "table"
+    takes_tables = True
 
     def __init__(
         self,
@@ -130,10 +131,10 @@ class TableEncoder(Encoder):
     def state(self) -> dict[str, Any]:
         written = self.written.differences()
         features = [
-            {"kind": feature.kind, **asdict(feature), "reading": _state_of(feature.understood)}
+            {"kind": feature.kind, **asdict(feature), "reading": state_of(feature.understood)}
             for feature in self.features
         ]
-        target = {} if self.target is None else {"target": _state_of(self.target)}
+        target = {} if self.target is None else {"target": state_of(self.target)}
         usual = {} if self.usual is None else {"usual": self.usual.state()}
         return {"features": features, **({"written": written} if written else {}), **target, **usual}
 
@@ -185,10 +186,3 @@ def _column(table: Table, feature: Feature, strict: bool) -> Column:
         return column_of(table, feature.name, feature.understood, strict)
     except TypeError as error:
         raise UserError(f"the column {feature.name!r} cannot be used: {error}") from None
-
-
-def _state_of(reading: Reading) -> dict[str, Any]:
-    """What is not as it is by default."""
-    default = asdict(Reading())
-    state = {key: value for key, value in asdict(reading).items() if value != default[key]}
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in state.items()}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -102,6 +102,13 @@ class Reading:
             known = known - {NOT_AVAILABLE} if self.codes else known
             return np.array([is_missing(word, known) for word in words], dtype=bool)
         return np.array([is_no_number(word) or word in self.missing for word in words], dtype=bool)
+
+
+def state_of(reading: Reading) -> dict[str, Any]:
+    """What of a reading is not as it is by default, as JSON values: the inverse of :meth:`Reading.of`."""
+    default = asdict(Reading())
+    state = {key: value for key, value in asdict(reading).items() if value != default[key]}
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in state.items()}
 
 
 _ARROWS = (MISSING - {"?", "<NA>", "None", "n/k", "N/K"}) | {""}

@@ -56,6 +56,7 @@ _NAMED = re.compile(
     r"(?:[A-Za-z]{3,9},?\s+)?(?:(\d{1,2})(?:st|nd|rd|th)?[-\s.]+([A-Za-z]{3,9})|([A-Za-z]{3,9})[-\s.]+(\d{1,2})(?:st|nd|rd|th)?)"
     r"[-\s.,]+(\d{4}|\d{2})" + _CLOCK
 )
+_MONTH = re.compile(r"([A-Za-z]{3,9})[-\s.,]+(\d{4})|(\d{4})[-\s]*[Qq]([1-4])")
 _TIME = re.compile(r"(\d{1,2}):([0-5]\d)(?::([0-5]\d(?:\.\d+)?))?\s*([AaPp]\.?[Mm]\.?)?")
 _ISO = re.compile(r"\d{4}-\d{2}-\d{2}(?:$|[T ]\d)")
 
@@ -163,7 +164,8 @@ def _clock(hour: str | None, minute: str | None, second: str | None, half: str |
 def dates_of(words: Sequence[str], form: str = "ymd") -> np.ndarray:
     """Each text that is a date as seconds since 1970 (UTC), NaN for other words.
 
-    ISO 8601 is always understood, 2024/01/31 and 31 Jan 2024 too.
+    ISO 8601 is always understood, 2024/01/31 and 31 Jan 2024 too; of a month or a quarter
+    (Jan 2024, 2024-Q1) the first day.
 
     Args:
         words: The texts.
@@ -198,9 +200,14 @@ def _date(word: str, form: str) -> float:
             return np.nan
         month, day, year = MONTHS[name], int(parts[1] or parts[4]), _full_year(parts[5])
         clock = parts.groups()[5:]
+    elif parts := _MONTH.fullmatch(word):
+        if parts[1] and parts[1].lower() not in MONTHS:
+            return np.nan
+        year, day, clock = int(parts[2] or parts[3]), 1, ()
+        month = MONTHS[parts[1].lower()] if parts[1] else 3 * int(parts[4]) - 2
     else:
         return np.nan
-    seconds = _clock(*clock)
+    seconds = _clock(*clock) if clock else 0.0
     if not 1 <= month <= 12 or not 1 <= day <= 31 or not 1 <= year <= 9999:
         return np.nan
     try:
