@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -16,11 +18,13 @@ from safetensors.numpy import load_file
 
 from pipeline.data.core.encoder import SeriesEncoder
 from pipeline.data.core.spec import Spec
+from pipeline.data.core.splits import Streams
 from pipeline.data.text.encoders import TokensEncoder
 from pipeline.errors import UserError
 from pipeline.models.cnn import CNN
 from pipeline.models.recurrent import Recurrent
 from pipeline.models.saved import Predictor, load
+from pipeline.models.transformer import Transformer
 from pipeline.runs.result import RunResult
 from pipeline.tasks import export as task
 
@@ -88,28 +92,57 @@ def test_an_export_that_differs_is_refused_and_leaves_no_file(
         task.export(command(*typed, "task.format=h5"))
 
 
-@pytest.mark.parametrize("kind", ["cnn", "tokens", "series"])
-def test_other_architectures_export_with_free_batch_and_steps(kind: str, tmp_path: Path) -> None:
+def network(kind: str) -> tuple[Any, torch.Tensor]:
+    """A small network of a kind, and inputs for it."""
     torch.manual_seed(0)
+    tokens = torch.randint(0, 12, (7, 9))
+    small: dict[str, Any] = {"hidden_units": 8, "heads": 2, "layers": 1}
     if kind == "cnn":
         spec = Spec("multiclass", "image", (1, 8, 8), 3, ("a", "b", "c"), pixel_mean=(9.0,), pixel_std=(3.0,))
-        model, x = (
-            CNN(spec, channels=[4], hidden_units=8),
-            torch.randint(0, 255, (7, 1, 8, 8), dtype=torch.uint8),
-        )
-        encoder = SeriesEncoder()
-    elif kind == "tokens":
+        images = torch.randint(0, 255, (7, 1, 8, 8), dtype=torch.uint8)
+        return CNN(spec, channels=[4], hidden_units=8), images
+    if kind in ("tokens", "transformer of texts"):
         spec = Spec("binary", "tokens", (0,), 1, ("no", "yes"), vocabulary=12)
-        model, x = Recurrent(spec, hidden_units=5, embedding=4), torch.randint(0, 12, (7, 9))
-        encoder = TokensEncoder(list("abcdefghij"))
-    else:
-        spec = Spec("multiclass", "series", (0, 1), 2, ("a", "b"), per_step=True)
-        model, x = Recurrent(spec, cell="gru", hidden_units=5), torch.randn(7, 6, 1)
-        encoder = SeriesEncoder()
-    answer = task.write_onnx(Predictor(model.eval(), encoder), x, tmp_path / "m.onnx")
+        transformer = kind != "tokens"
+        return (
+            Transformer(spec, **small) if transformer else Recurrent(spec, hidden_units=5, embedding=4)
+        ), tokens
+    if kind == "transformer of characters":
+        letters = tuple("?abcdefghijk")
+        spec = Spec("multiclass", "tokens", (0,), 12, letters, per_step=True, stateful=True, vocabulary=12)
+        return Transformer(spec, context=4, **small), tokens
+    if "forecast" in kind:
+        spec = Spec("regression", "series", (11, 5), 3, horizon=3, target_std=2.0)
+        x = torch.randn(7, 11, 5)
+        return (Recurrent(spec, hidden_units=5) if "lstm" in kind else Transformer(spec, **small)), x
+    spec = Spec("multiclass", "series", (0, 1), 2, ("a", "b"), per_step=True)
+    return Recurrent(spec, cell="gru", hidden_units=5), torch.randn(7, 6, 1)
+
+
+KINDS = ["cnn", "tokens", "series", "transformer of texts", "transformer of characters"]
+KINDS += ["lstm that forecasts", "transformer that forecasts"]
+
+
+@pytest.mark.parametrize("form", ["onnx", "pt2"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_other_architectures_export_with_free_batch_and_steps(kind: str, form: str, tmp_path: Path) -> None:
+    model, x = network(kind)
+    encoder = TokensEncoder(list("abcdefghij")) if "tokens" in kind else SeriesEncoder()
+    writer = {"onnx": task.write_onnx, "pt2": task.write_pt2}[form]
+    answer = writer(Predictor(model.eval(), encoder), x, tmp_path / "model")
     assert task.largest_difference(model, answer, x) < 1e-5
-    if kind != "cnn":
+    if kind != "cnn" and "forecast" not in kind:
         assert task.largest_difference(model, answer, x[:, :4]) < 1e-5
+        assert task.largest_difference(model, answer, torch.cat([x, x, x], 1)) < 1e-5
+
+
+@pytest.mark.parametrize("streams", [1, 6])
+def test_one_long_text_is_tried_as_several_samples(streams: int) -> None:
+    ids = torch.arange(1, 241) % 11
+    split = Streams.from_series(ids[:-1], ids[1:], streams, 50)
+    x = task.real_samples(cast(Any, SimpleNamespace(validation=split, train=split)))
+    assert x.flatten().tolist() == split.x[:, : x.numel() // streams].flatten().tolist()
+    assert x.shape == ((4, 12) if streams == 1 else (6, 39))
 
 
 def test_it_says_how_the_file_is_opened(

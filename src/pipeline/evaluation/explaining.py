@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -16,6 +16,8 @@ from pipeline.errors import UserError
 
 if TYPE_CHECKING:
     from pipeline.data.core.module import DataModule
+    from pipeline.data.core.spec import Spec
+    from pipeline.data.series.encoder import ForecastEncoder
     from pipeline.models.base import BaseModule
     from pipeline.models.saved import Predictor
 
@@ -62,12 +64,13 @@ def explain(predictor: Predictor, data: DataModule, split: Rows, directory: Path
     spec = predictor.spec
     embedded = getattr(predictor.module, "embedding", None) is not None
     if spec.per_step or not (
-        spec.input in ("image", "vector", "bag") or (spec.input == "tokens" and embedded)
+        spec.horizon or spec.input in ("image", "vector", "bag") or (spec.input == "tokens" and embedded)
     ):
         what = "tokens without an embedding" if spec.input == "tokens" and not spec.per_step else spec.input
         raise UserError(
-            "task.explain=true is for images, tables, bags of words and embedded words, one prediction a sample; "
-            f"this model takes {what}{', with a prediction for each step' if spec.per_step else ''}"
+            "task.explain=true is for images, tables, forecasts, bags of words and embedded words, one prediction a "
+            f"sample; this model takes {what}{', with a prediction for each step' if spec.per_step else ''}"
+            f"{_instead(spec)}"
         )
     if spec.input == "tokens":
         texts = explained_texts(predictor, split)
@@ -77,11 +80,55 @@ def explain(predictor: Predictor, data: DataModule, split: Rows, directory: Path
         ]
     rows = torch.arange(min(len(split), IMAGES if spec.input == "image" else SAMPLES))
     x = split.take(rows)[0].float()
+    if spec.horizon:
+        sums = forecast_gradients(predictor, x)
+        return [_bars(np.array(list(sums.values())), list(sums), directory / "explanation.png")]
     attributions = integrated_gradients(predictor.module, x)
     path = directory / "explanation.png"
     if spec.input == "image":
         return [_heat_maps(x.numpy(), attributions.numpy(), path, _favours(predictor))]
     return [_bars(attributions.abs().mean(0).numpy(), _names(predictor, data, x.shape[1]), path)]
+
+
+def _instead(spec: Spec) -> str:
+    """What tells more of a model that cannot be explained in this way."""
+    if not spec.per_step:
+        return "; train it with model.embedding=32" if spec.input == "tokens" else ""
+    return (
+        "; task=generate shows what it writes"
+        if spec.input == "tokens"
+        else "; its run's plots show what it does"
+    )
+
+
+def forecast_gradients(predictor: Predictor, x: Tensor) -> dict[str, float]:
+    """How much each column adds to the mean of the steps ahead: mean absolute contributions in the target's unit.
+
+    Against a series that stays at its level, whose other columns are as they are on average.
+
+    Args:
+        predictor: A model that forecasts.
+        x: Encoded windows, (samples, steps, features).
+    """
+    model, x = predictor.module, x.to(predictor.module.device)
+    names = cast("ForecastEncoder", predictor.encoder).inputs()
+    reference = x * torch.tensor([not name for name in names], device=x.device)
+
+    def mean_ahead(inputs: Tensor) -> Tensor:
+        found: Tensor = model(inputs).mean(1)
+        return found
+
+    with torch.enable_grad():
+        found = _captum("IntegratedGradients")(mean_ahead).attribute(x, reference, n_steps=STEPS)
+    parts = found.detach().cpu().float().abs().mean(0)
+    ahead = parts[-predictor.spec.horizon :, 0].sum()
+    sums: dict[str, float] = defaultdict(float)
+    for name, value in zip(names, parts.sum(0).tolist(), strict=True):
+        if name:
+            sums[name] += value
+    sums[names[0]] -= float(ahead)
+    sums[f"{names[0]}, a season before"] = float(ahead)
+    return dict(sums)
 
 
 def integrated_gradients(model: BaseModule, x: Tensor) -> Tensor:

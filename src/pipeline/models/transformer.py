@@ -67,29 +67,40 @@ class Transformer(BaseModule):
         self.initialise()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.forward_state(x, None)[0]
+        return self._each_step(x, None)[0] if self.spec.per_step else self._as_a_whole(x)
 
     def forward_state(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        if not self.spec.per_step:
+            return self._as_a_whole(x), None
+        logits, kept = self._each_step(x, state)
+        return logits, torch.stack([both[:, -self.context :] for both in kept])
+
+    def _each_step(self, x: Tensor, state: State) -> tuple[Tensor, list[Tensor]]:
+        """The outputs of every step, and each block's keys and values of all steps, the remembered ones first."""
         steps = self.dropout(self.embedding(self._steps(x)))
-        if self.spec.per_step:
-            before = 0 if state is None else state.shape[2]
-            seen = self._seen(steps.shape[1], before, x.device)
-            memory: list[Tensor] = []
-            for layer, block in enumerate(self.blocks):
-                steps, kept = block(steps, seen, None if state is None else state[layer])
-                memory.append(kept[:, -self.context :])
-            return self.output(self.norm(steps)), torch.stack(memory)
+        seen = self._seen(steps.shape[1], 0 if state is None else state.shape[2], x.device)
+        kept: list[Tensor] = []
+        for layer, block in enumerate(self.blocks):
+            steps, both = block(steps, seen, None if state is None else state[layer])
+            kept.append(both)
+        return self.output(self.norm(steps)), kept
+
+    def _as_a_whole(self, x: Tensor) -> Tensor:
+        """One output a sample."""
+        steps = self.dropout(self.embedding(self._steps(x)))
         there = x != 0 if self.spec.input == "tokens" else None
         if there is not None:
             # A text without a known word: its first padding stands for it, or there would be nothing to look at.
-            there = torch.cat([torch.ones_like(there[:, :1]), there[:, 1:]], 1)
+            there = there | (torch.arange(x.shape[1], device=x.device) == 0)
         for block in self.blocks:
             steps, _ = block(steps, None if there is None else there[:, None, None, :], None)
         steps = self.norm(steps)
         if there is None:
-            return self.output(steps.mean(1)), None
+            whole: Tensor = self.output(steps.mean(1))
+            return whole
         weights = there[..., None].to(steps.dtype)
-        return self.output((steps * weights).sum(1) / weights.sum(1)), None
+        known: Tensor = self.output((steps * weights).sum(1) / weights.sum(1))
+        return known
 
     def _steps(self, x: Tensor) -> Tensor:
         """Token ids as they are; everything else as float (samples, steps, features)."""

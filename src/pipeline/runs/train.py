@@ -234,6 +234,7 @@ def _fit_and_test(
     )
     if plan.train and fits_at_once(model):
         _note_at_once(fit_at_once(fit), result)
+        result.steps = fit.module.curve.points if fit.module.curve is not None else {}
     elif plan.train:
         checkpoint = resumed.checkpoint() if resumed else None
         if resumed is not None:

@@ -17,6 +17,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
+from pipeline.data.core.splits import Streams
 from pipeline.errors import UserError
 from pipeline.evaluation.outputs import result_directory
 from pipeline.files import written
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 FORMATS = {"onnx": ".onnx", "pt2": ".pt2", "safetensors": ".safetensors"}
 SAMPLES = 64
+PIECES = 4
 
 Answer = Callable[[Tensor], Tensor]
 
@@ -105,9 +107,12 @@ class OwnExport:
 def real_samples(data: DataModule) -> Tensor:
     """Some inputs that the model was not trained on, and not those of the test split."""
     split = data.validation if data.validation is not None and len(data.validation) else data.train
-    return split.take(
-        torch.arange(min(SAMPLES, len(split))) if not hasattr(split, "steps") else torch.arange(1)
-    )[0]
+    if not isinstance(split, Streams):
+        return split.take(torch.arange(min(SAMPLES, len(split))))[0]
+    x = split.take(torch.arange(1))[0]
+    # An exporter takes a batch of one for a shape that never changes: one long sequence becomes several.
+    steps = x.shape[1] // PIECES if len(x) < PIECES <= x.shape[1] else x.shape[1]
+    return torch.cat(x[:, : x.shape[1] // steps * steps].split(steps, 1))
 
 
 def largest_difference(model: nn.Module, exported: Answer, x: Tensor) -> float:
@@ -203,9 +208,13 @@ def write_safetensors(predictor: Predictor | OwnExport, x: Tensor, path: Path) -
 
 
 def free_axes(predictor: Predictor | OwnExport) -> dict[int, Any]:
-    """The axes of the input that may have any size: the batch, and the steps of texts and series."""
+    """The axes of the input that may have any size: the batch, and the steps of texts and series.
+
+    What forecasts takes so many steps as it was trained on.
+    """
     axes = {0: torch.export.Dim("batch", min=1)}
-    if not isinstance(predictor, OwnExport) and predictor.spec.input in ("tokens", "series"):
+    spec = None if isinstance(predictor, OwnExport) else predictor.spec
+    if spec is not None and spec.input in ("tokens", "series") and not spec.horizon:
         axes[1] = torch.export.Dim("steps", min=1)
     return axes
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pytorch_lightning as pl
 from torch import Tensor
 
+from pipeline.data.core.sums import Sums
 from pipeline.errors import Diverged, UserError
 from pipeline.models.by_hand.neurons import Neuron
 from pipeline.models.by_hand.twins import ByHand, RNNByHand
@@ -25,10 +27,10 @@ Watching = TypeVar("Watching", bound=pl.Callback)
 def learn_by_hand(fit: Fit, model: ByHand, stop: Stop) -> Grown:
     """Train a model that is written out by hand, in the order that the data has for any other.
 
-    ``optimizer.lr``, ``trainer.max_epochs``, ``max_steps``, ``max_time``, ``limit_train_batches`` and, for the RNN,
-    ``gradient_clip_val`` mean what they mean elsewhere; the callbacks that look at weights, answers and written text
-    say what is shown and how often. The RNN minimises the sum over a piece of text, as such demonstrations do, not its
-    mean: that is what is clipped.
+    ``optimizer.lr``, ``trainer.max_epochs``, ``max_steps``, ``max_time``, ``limit_train_batches``,
+    ``record_every_n_steps`` and, for the RNN, ``gradient_clip_val`` mean what they mean elsewhere; the callbacks that
+    look at weights, answers and written text say what is shown and how often. The RNN minimises the sum over a piece of
+    text, as such demonstrations do, not its mean: that is what is clipped, and whose gradient the curve shows.
 
     Raises:
         UserError: A setting is not written out by hand.
@@ -39,13 +41,28 @@ def learn_by_hand(fit: Fit, model: ByHand, stop: Stop) -> Grown:
     learner = _Characters(fit, model, rate) if isinstance(model, RNNByHand) else _Points(fit, model, rate)
     trainer = fit.trainer
     epochs, most_steps, step, epoch = trainer.max_epochs, trainer.max_steps, 0, 0
+    curve, sums = fit.module.curve, Sums(model.spec)
+    if curve is not None:
+        per_epoch = _batches_in_epoch(fit)
+        lengths = [most_steps, per_epoch * (epochs or -1)]
+        curve.begin(0, min((length for length in lengths if length > 0), default=None), per_epoch)
     note = ""
     while not note:
-        total, count = 0.0, 0
+        sums.reset()
         learner.begin()
+        if curve is not None:
+            curve.epoch_begins(step)
         for x, y in _batches(fit, epoch):
-            loss = learner.step(x, y)
-            step, total, count = step + 1, total + loss, count + y.numel()
+            due = curve is not None and step + 1 >= curve.next
+            done = learner.step(x, y, due)
+            step, loss = step + 1, done.loss
+            sums.loss, sums.first, sums.count = (
+                sums.loss + loss,
+                sums.first + done.first,
+                sums.count + y.numel(),
+            )
+            if curve is not None and due:
+                curve.note(step, sums, rate, done.norm)
             if not np.isfinite(loss):
                 raise Diverged(
                     f"the loss became {loss} in step {step} (epoch {epoch + 1}): lower optimizer.lr"
@@ -60,12 +77,28 @@ def learn_by_hand(fit: Fit, model: ByHand, stop: Stop) -> Grown:
         epoch += 1
         if epoch == epochs:
             note = note or f"{epoch:,} epochs by hand"
-        metrics = {"train/loss": total / max(count, 1), "train/lr": rate}
+        if curve is not None:
+            curve.epoch_ends(sums)
+        metrics = {"train/loss": sums.loss / max(sums.count, 1), "train/lr": rate}
         fit.recorder.note(
             epoch, metrics | learner.epoch_metrics(epoch, metrics["train/loss"], last=bool(note))
         )
     learner.done(step)
     return Grown(epoch, note, fit.recorder.history, {})
+
+
+class Done(NamedTuple):
+    """What a step came to.
+
+    Args:
+        loss: The loss before it, summed over its targets.
+        first: Sum of the absolute errors, or number of characters that were right.
+        norm: Length of the gradient of that sum, before it is clipped; None where nobody asked.
+    """
+
+    loss: float
+    first: float
+    norm: float | None
 
 
 class _Points:
@@ -79,13 +112,15 @@ class _Points:
     def begin(self) -> None:
         """Nothing is carried from epoch to epoch."""
 
-    def step(self, x: Tensor, y: Tensor) -> float:
+    def step(self, x: Tensor, y: Tensor, due: bool) -> Done:
         if y.numel() != 1:
             raise UserError(
                 f"data.batch_size: got a step of {y.numel()} points; by hand each is a step of its own: expected 1"
             )
-        found: float = self.reference.learn(float(x), float(y), self.rate)
-        return found
+        one, target = float(x), float(y)
+        norm = float(np.linalg.norm(_flat(self.reference.gradient(one, target)))) if due else None
+        loss: float = self.reference.learn(one, target, self.rate)
+        return Done(loss, math.sqrt(loss), norm)
 
     def show_step(self, step: int) -> None:
         """Steps are too many to be shown."""
@@ -136,18 +171,24 @@ class _Characters:
         """The text begins again."""
         self.state = self.reference.start()
 
-    def step(self, x: Tensor, y: Tensor) -> float:
+    def step(self, x: Tensor, y: Tensor, due: bool) -> Done:
         if x.shape[0] != 1:
             raise UserError(
                 f"data.batch_size={x.shape[0]}: by hand the text is read at one place: expected 1"
             )
         if not self.model.spec.stateful:
             self.begin()
-        loss, self.state = self.reference.learn(x[0].numpy(), y[0].numpy(), self.state, self.rate, self.clip)
+        r, inputs, targets = self.reference, x[0].numpy(), y[0].numpy()
+        # What r.learn does, of which the curve wants a look at the gradient and at what was right.
+        states, probabilities = r.forward(inputs, self.state)
+        gradients = r.backward(inputs, targets, states, probabilities)
+        r.update(gradients, self.rate, self.clip)
+        loss, self.state = r.loss(probabilities, targets), states[-1]
+        norm = float(np.linalg.norm([np.linalg.norm(part) for part in gradients.values()])) if due else None
         mean = loss / y.numel()
         kept = self.smoothed.factor if self.smoothed else 0.0
         self.smooth = mean if self.smooth is None else kept * self.smooth + (1 - kept) * mean
-        return loss
+        return Done(loss, float((probabilities.argmax(1) == targets).sum()), norm)
 
     def show_step(self, step: int) -> None:
         if self.samples and step % self.samples.every_n_steps == 0:
@@ -180,12 +221,23 @@ def _batches(fit: Fit, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
     """The batches of an epoch (from 0), as any other model gets them."""
     loader = fit.data.training_loader(fit.plan.seed)
     loader.go_to(epoch)
-    limit = fit.trainer.limit_train_batches
-    most = limit if isinstance(limit, int) else int(limit * loader.batches)
+    most = _batches_in_epoch(fit)
     for number, chunk in enumerate(loader):
         if number >= most:
             return
         yield from batches_of(chunk)
+
+
+def _batches_in_epoch(fit: Fit) -> int:
+    limit, batches = fit.trainer.limit_train_batches, fit.data.train.batches(fit.data.batch_size)
+    return limit if isinstance(limit, int) else int(limit * batches)
+
+
+def _flat(parts: Any) -> list[float]:
+    """The numbers in lists of lists."""
+    return (
+        [number for part in parts for number in _flat(part)] if isinstance(parts, tuple | list) else [parts]
+    )
 
 
 def _asked(fit: Fit, kind: type[Watching]) -> Watching | None:

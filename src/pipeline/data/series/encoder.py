@@ -9,7 +9,16 @@ import numpy as np
 import torch
 
 from pipeline.data.core.encoder import Encoder
-from pipeline.data.series.reading import Columns, Line, calendar, following, lines_of, shown, step_of
+from pipeline.data.series.reading import (
+    Columns,
+    Line,
+    calendar,
+    calendar_names,
+    following,
+    lines_of,
+    shown,
+    step_of,
+)
 from pipeline.data.tables.formats import TableFormat
 from pipeline.data.tables.frames import table_of
 from pipeline.data.tables.reading import Reading, state_of
@@ -95,10 +104,12 @@ class ForecastEncoder(Encoder):
     @property
     def features(self) -> int:
         """Numbers in a step."""
-        import pandas as pd
+        return len(self.inputs())
 
-        some = pd.Index([0]) if isinstance(self.step, int) else pd.DatetimeIndex(["2026-01-01"])
-        return 3 + len(self.columns.numbers) + int(calendar(some, self.step).shape[1])
+    def inputs(self) -> list[str]:
+        """What each number in a step is; empty for what only says where and how large a series is."""
+        columns = self.columns
+        return [columns.target, "", *columns.known, *columns.past, *calendar_names(self.step), "", ""]
 
     def _means(self) -> np.ndarray:
         return np.array([mean for mean, _ in self.scales])

@@ -296,14 +296,24 @@ def calendar(times: Any, step: str | int) -> np.ndarray:
     if not isinstance(times, pd.DatetimeIndex):
         return np.zeros((len(times), 0))
     parts: list[np.ndarray] = []
-    name = str(step).split("-")[0].lstrip("0123456789")
-    if name in ("min", "s", "h", "D", "B"):
+    names = calendar_names(step)
+    if "weekday" in names:
         parts += [np.eye(7)[times.dayofweek.to_numpy()]]
     turns = [2 * np.pi * (times.dayofyear.to_numpy() - 1) / 365.25]
-    if name in ("min", "s", "h"):
+    if "hour" in names:
         turns.append(2 * np.pi * (times.hour.to_numpy() + times.minute.to_numpy() / 60) / 24)
     parts += [np.column_stack([np.sin(turn), np.cos(turn)]) for turn in turns]
     return np.concatenate(parts, 1)
+
+
+def calendar_names(step: str | int) -> list[str]:
+    """What each column of :func:`calendar` is about."""
+    if isinstance(step, int):
+        return []
+    name = step.split("-")[0].lstrip("0123456789")
+    by_hour = name in ("min", "s", "h")
+    weekdays = ["weekday"] * 7 if by_hour or name in ("D", "B") else []
+    return [*weekdays, *["time of the year"] * 2, *["hour"] * (2 if by_hour else 0)]
 
 
 def shown(time: Any) -> str:
