@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -11,11 +12,13 @@ import pytest
 import torch
 
 from pipeline.config.loading import compose
+from pipeline.data.core.splits import Rows
 from pipeline.data.series.baselines import as_last_season, as_last_time
 from pipeline.data.series.generated import sales
 from pipeline.data.series.reading import lines_of
 from pipeline.data.series.series import Series
 from pipeline.errors import UserError
+from pipeline.evaluation.explaining import explain, forecast_gradients
 from pipeline.models.saved import load
 from pipeline.runs.hooks import Hooks
 from pipeline.runs.train import train
@@ -308,6 +311,55 @@ def test_predict_goes_on_from_the_end_of_the_file(trained: Path) -> None:
         found["prediction"].tolist(), rel=1e-4
     )
     assert (trained / "run/plots/forecast.png").stat().st_size > 20_000
+
+
+def test_what_is_served_answers_as_the_model_in_python(trained: Path) -> None:
+    from pipeline.tracking.served_model import ServedModel
+
+    served = ServedModel()
+    served.load_context(SimpleNamespace(artifacts={"bundle": str(trained / "run/model")}))
+    rows = ahead(sales(300, 2), 14)
+    expected = load(trained / "run/model").predict(rows)
+    pd.testing.assert_frame_equal(served.predict(None, rows), expected)
+    # As it comes by JSON: an object a row, without a value where there is none.
+    sent = [{k: v for k, v in row.items() if v == v} for row in rows.to_dict("records")]
+    pd.testing.assert_frame_equal(served.predict(None, pd.DataFrame(sent)), expected)
+
+
+def test_a_forecast_is_explained_column_by_column(trained: Path, tmp_path: Path) -> None:
+    """What each number adds, found by putting it alone into a series that stays at its level: the model is linear."""
+    predictor = load(trained / "run/model")
+    x = predictor.encoder.encode(ahead(sales(300, 2), 14))
+    found = forecast_gradients(predictor, x)
+    names = [
+        "units",
+        "holiday",
+        "promotion",
+        "temperature",
+        "weekday",
+        "time of the year",
+        "units, a season before",
+    ]
+    assert list(found) == names
+    rows, steps, features = x.shape
+    expected = np.zeros((steps, features))
+    structure = [1, features - 2, features - 1]
+    for sample in x:
+        reference = torch.zeros_like(sample)
+        reference[:, structure] = sample[:, structure]
+        alone = reference.expand(steps * features, -1, -1).clone()
+        places = torch.arange(steps * features)
+        alone[places, places // features, places % features] = sample.flatten()
+        with torch.no_grad():
+            added = predictor.module(alone).mean(1) - predictor.module(reference[None]).mean(1)
+        expected += added.abs().view(steps, features).numpy() / rows
+    by_column = expected.sum(0)
+    season = expected[-14:, 0].sum()
+    sums = [by_column[0] - season, *by_column[2:5], by_column[5:12].sum(), by_column[12:14].sum(), season]
+    assert list(found.values()) == pytest.approx(sums, rel=1e-2, abs=1e-2)
+    split = Rows(x, torch.zeros(len(x), 14))
+    (file,) = explain(predictor, cast(Any, None), split, tmp_path)
+    assert file.name == "explanation.png" and file.stat().st_size > 5_000
 
 
 @pytest.mark.parametrize(

@@ -119,12 +119,15 @@ def network(kind: str) -> tuple[Any, torch.Tensor]:
     return Recurrent(spec, cell="gru", hidden_units=5), torch.randn(7, 6, 1)
 
 
-KINDS = ["cnn", "tokens", "series", "transformer of texts", "transformer of characters"]
-KINDS += ["lstm that forecasts", "transformer that forecasts"]
+FORECASTS = ["lstm that forecasts", "transformer that forecasts"]
+TRANSFORMERS = ["transformer of texts", "transformer of characters"]
+IN_ONNX = ["cnn", "tokens", "series", "transformer of characters", "transformer that forecasts"]
 
 
-@pytest.mark.parametrize("form", ["onnx", "pt2"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "form"),
+    [*((kind, "onnx") for kind in IN_ONNX), *((kind, "pt2") for kind in ("cnn", *TRANSFORMERS, *FORECASTS))],
+)
 def test_other_architectures_export_with_free_batch_and_steps(kind: str, form: str, tmp_path: Path) -> None:
     model, x = network(kind)
     encoder = TokensEncoder(list("abcdefghij")) if "tokens" in kind else SeriesEncoder()
@@ -134,6 +137,12 @@ def test_other_architectures_export_with_free_batch_and_steps(kind: str, form: s
     if kind != "cnn" and "forecast" not in kind:
         assert task.largest_difference(model, answer, x[:, :4]) < 1e-5
         assert task.largest_difference(model, answer, torch.cat([x, x, x], 1)) < 1e-5
+
+
+def test_what_pt2_cannot_hold_is_said_with_what_can(tmp_path: Path) -> None:
+    model, x = network("tokens")
+    with pytest.raises(UserError, match=r"cannot leave the number of steps .* set task\.format=onnx"):
+        task.write_pt2(Predictor(model.eval(), TokensEncoder(list("abc"))), x, tmp_path / "m.pt2")
 
 
 @pytest.mark.parametrize("streams", [1, 6])

@@ -173,10 +173,20 @@ def write_onnx(predictor: Predictor | OwnExport, x: Tensor, path: Path) -> Answe
 
 def write_pt2(predictor: Predictor | OwnExport, x: Tensor, path: Path) -> Answer:
     """Write a program that ``torch.export.load`` opens. That unpickles: load only files of your own."""
+    axes = free_axes(predictor)
     with _quietly():
-        program = torch.export.export(
-            _Inference(predictor.module), (x[:4],), dynamic_shapes={"x": free_axes(predictor)}, strict=False
-        )
+        try:
+            program = torch.export.export(
+                _Inference(predictor.module), (x[:4],), dynamic_shapes={"x": axes}, strict=False
+            )
+        except Exception as error:
+            if 1 not in axes:
+                raise
+            # Recurrent layers are unrolled step by step.
+            raise UserError(
+                "task.format=pt2: torch.export cannot leave the number of steps of this model open "
+                f"({str(error).splitlines()[0]}); set task.format=onnx, which can"
+            ) from None
         with path.open("wb") as file:
             torch.export.save(program, file, extra_files=description(predictor))
     with path.open("rb") as file:
