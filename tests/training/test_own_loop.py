@@ -194,6 +194,12 @@ def test_an_objective_that_it_does_not_log_is_named_after_the_first_epoch(packag
         run("wrong", *own(package), "objective.metric=val_accu")
 
 
+def test_a_callback_that_waits_for_what_it_does_not_log_names_what_there_is(package: str, run: Run) -> None:
+    stops = "{_target_: pytorch_lightning.callbacks.EarlyStopping, monitor: val/accu}"
+    with pytest.raises(UserError, match=r"metric `val/accu` which is not available.*`val_acc`"):
+        run("stops", *own(package), f"+callbacks.stops={stops}")
+
+
 def test_the_epochs_of_a_sweep_see_its_metrics(package: str, run: Run) -> None:
     seen: list[float] = []
     run("hooked", *own(package), on_epoch=lambda epoch, metrics: seen.append(metrics["val_loss"]))

@@ -292,7 +292,9 @@ def run_own_fit(fit: OwnFit, resume_from: Path | None = None) -> None:
             signals.agree(fit.trainer, fit.module)
             signals.check()
     except Exception as error:
-        if type(error).__name__ == "MisconfigurationException":
+        # A callback that waits for a metric which the module does not log names those that it does.
+        unknown = isinstance(error, RuntimeError) and "conditioned on metric" in str(error)
+        if unknown or type(error).__name__ == "MisconfigurationException":
             raise UserError(f"Lightning refuses this model or these settings: {error}") from error
         raise
     finally:
