@@ -16,7 +16,7 @@ from benchmarks.proxy import Proxy
 
 from pipeline.tracking import Run
 from pipeline.tracking.addresses import absolute_uri
-from pipeline.tracking.delivery import Delivery
+from pipeline.tracking.deliveries import Deliveries
 from pipeline.tracking.sender_link import SenderLink
 from pipeline.tracking.store import open_client
 
@@ -39,12 +39,12 @@ def start_run(tmp_path: Path, no_sender: None) -> Callable[..., Run]:
 
 
 @pytest.fixture
-def deliver(tmp_path: Path) -> Callable[..., Delivery]:
+def deliver(tmp_path: Path) -> Callable[..., Deliveries]:
     """Deliver a run's journal in this process, once."""
 
-    def once(run: Run, uri: str | None = None) -> Delivery:
+    def once(run: Run, uri: str | None = None) -> Deliveries:
         experiments_dir = tmp_path / "experiments"
-        delivery = Delivery(run.directory, absolute_uri(uri, experiments_dir), experiments_dir)
+        delivery = Deliveries(run.directory, absolute_uri(uri, experiments_dir), experiments_dir)
         delivery.deliver()
         return delivery
 

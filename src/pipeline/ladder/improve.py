@@ -14,6 +14,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from pipeline.config import resolve
+from pipeline.config.trackers import trackers_of
 from pipeline.data.images.folder import ImageFolder
 from pipeline.data.tables.table import TableData
 from pipeline.data.text.documents import Documents
@@ -118,8 +119,10 @@ def _there(ladder: Mapping[str, Any]) -> dict[str, Any]:
 def _places(cfg: DictConfig) -> list[str]:
     """Overrides by which every rung finds its data where the command does, and is recorded beside the others."""
     places = [f"paths.data_dir={cfg.paths.data_dir}", f"paths.experiments_dir={cfg.paths.experiments_dir}"]
-    if cfg.logger.get("mlflow"):
-        return [*places, f"logger.experiment_name={cfg.logger.experiment_name}"]
+    trackers = trackers_of(cfg.logger)
+    if trackers:
+        names = ",".join(trackers)
+        return [*places, f"logger=[{names}]", f"logger.experiment_name={cfg.logger.experiment_name}"]
     return [*places, "logger=none"]
 
 

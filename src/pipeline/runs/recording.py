@@ -14,6 +14,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from pipeline.config.trackers import trackers_of
 from pipeline.errors import Interrupted
 from pipeline.runs.hooks import Hooks
 from pipeline.runs.settings import NOT_COMPARED, NOT_RECORDED, settings_of
@@ -68,7 +69,8 @@ def open_run(
         resume: Whether it goes on.
         longer: Whether it was finished, and goes on for more epochs than it was recorded with.
     """
-    if not cfg.logger.get("mlflow") or not is_main_process():
+    trackers = trackers_of(cfg.logger)
+    if not trackers or not is_main_process():
         return NoRun()
     commit, dirty = git_state()
     tags = {
@@ -92,6 +94,7 @@ def open_run(
         parent=hooks.parent,
         tags={key: value for key, value in tags.items() if value},
         resume=resume,
+        trackers=trackers,
     )
     if longer:
         # MLflow lets no parameter change: the configuration that it is repeated from does.
@@ -120,6 +123,7 @@ def reopen_run(cfg: DictConfig, directory: Path, tags: Mapping[str, str]) -> Run
         tags=tags,
         resume=True,
         system_metrics=False,
+        trackers=trackers_of(cfg.logger),
     )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
+from pipeline.config.trackers import refuse_missing, trackers_of
 from pipeline.errors import Diverged, Interrupted, UserError
 from pipeline.runs import naming
 from pipeline.runs.describing import (
@@ -69,7 +70,8 @@ def train(cfg: DictConfig, hooks: Hooks | None = None) -> RunResult:
     """
     hooks = hooks or Hooks()
     directory = hooks.directory or output_directory()
-    if cfg.logger.get("mlflow") and is_main_process():
+    refuse_missing(cfg.logger)
+    if trackers_of(cfg.logger) and is_main_process():
         from pipeline.tracking import start_sender
 
         # It imports the tracking library while this process imports torch.

@@ -52,6 +52,7 @@ class Parent:
         tags: Tags of the run.
         params: What is recorded of the sweep's configuration.
         nested_under: Run that this one is a part of.
+        trackers: Trackers that are told of it.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Parent:
         tags: Mapping[str, str],
         params: Mapping[str, Any],
         nested_under: Reference | None = None,
+        trackers: Sequence[str] = ("mlflow",),
     ) -> None:
         self._experiment = experiment
         self._name = name
@@ -71,6 +73,7 @@ class Parent:
         self._tags = tags
         self._params = params
         self._nested_under = nested_under
+        self._trackers = trackers
         self._run: Run | None = None
         self.reference: tuple[str, str] | None = None
 
@@ -90,6 +93,7 @@ class Parent:
                 tags={**self._tags, "sweep.study": plan.study_name},
                 resume=True,
                 system_metrics=False,
+                trackers=self._trackers,
             )
         except UserError:
             # Another process of this machine runs the same study and owns the run.
@@ -103,7 +107,12 @@ class Parent:
     def recover(self) -> None:
         """Have the runs of workers that vanished marked as killed."""
         for directory in recover(self._experiments_dir):
-            _deliver(directory, self._experiments_dir, self._uri)
+            uri = (
+                absolute_uri(self._uri, self._experiments_dir.absolute())
+                if "mlflow" in self._trackers
+                else ""
+            )
+            link(self._experiments_dir.absolute()).watch(directory, uri)
 
     def finish(self, plan: Plan, metrics: Mapping[str, float], files: Sequence[Path], status: Any) -> None:
         """Record what the study came to, and end the run."""
@@ -128,7 +137,3 @@ class Parent:
                 "The tracking server has not taken every record yet. They are kept; deliver them with:"
                 " python -m pipeline task=sync"
             )
-
-
-def _deliver(directory: Path, experiments_dir: Path, uri: str | None) -> None:
-    link(experiments_dir.absolute()).watch(directory, absolute_uri(uri, experiments_dir.absolute()))

@@ -19,6 +19,7 @@ from optuna.trial import TrialState
 
 from pipeline.config.checks import check_classes
 from pipeline.config.masking import holds_secret
+from pipeline.config.trackers import refuse_missing, trackers_of
 from pipeline.errors import UserError
 from pipeline.runs.settings import NOT_OF_A_STUDY, settings_of
 from pipeline.sweeps import algorithms, space, study
@@ -383,7 +384,9 @@ def _unfinished_name(url: str, name: str, jobs: int) -> str:
 
 
 def _parent(base: DictConfig, plan: Plan, nested_under: Reference | None) -> Parent | NoParent:
-    if not OmegaConf.select(base, "logger.mlflow"):
+    refuse_missing(base.logger)
+    trackers = trackers_of(base.logger)
+    if not trackers:
         return NoParent()
     kind = "sweep" if plan.jobs is None else "multirun"
     tags = {"task": kind, "experiment": str(base.name), "seed": str(plan.seed)}
@@ -407,4 +410,5 @@ def _parent(base: DictConfig, plan: Plan, nested_under: Reference | None) -> Par
         tags=tags,
         params=params,
         nested_under=nested_under,
+        trackers=trackers,
     )

@@ -6,6 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from pipeline.config.trackers import trackers_of
 from pipeline.runs.hooks import Hooks
 from pipeline.runs.recording import reopen_run
 from pipeline.sweeps.running import Context, Outcome, Pruned, TooLarge, as_outcome, load_function
@@ -54,7 +55,7 @@ def train_trial(config: DictConfig, context: Context) -> Outcome:
     try:
         result = train(config, hooks)
     except Pruned:
-        if config.logger.get("mlflow"):
+        if trackers_of(config.logger):
             reopen_run(config, output_directory(), {"sweep.state": "pruned"}).finish("FINISHED")
         raise
     outcome = as_outcome(result)

@@ -18,11 +18,12 @@ WITHOUT_DELIVERY = {"rewind", "damaged"}
 
 @dataclass
 class Entry:
-    """A record that waits, the offset after it, and how many attempts of the run came before it."""
+    """A record that waits, the offset after it, how many attempts of the run and how many records came before it."""
 
     record: Record
     end: int
     attempt: int
+    number: int = 0
 
 
 class Backlog:
@@ -40,7 +41,7 @@ class Backlog:
         self._cursor = cursor
         self._queue: deque[Entry] = deque()
         self._read_to = 0
-        self._attempt = 0
+        self._attempt = self._count = 0
         self._waiting: dict[tuple[str, int], Entry] = {}
         self._delivered: dict[tuple[str, int | None], tuple[int, float | str]] = {}
         self._catch_up()
@@ -59,7 +60,8 @@ class Backlog:
     def read(self) -> None:
         """Take in what the run has written since."""
         for record, end in journal.read(self._path, self._read_to):
-            entry = Entry(record, end, self._attempt)
+            entry = Entry(record, end, self._attempt, self._count)
+            self._count += 1
             if record["t"] == "start":
                 self.start = record
             if record["t"] in ("resume", "rewind"):

@@ -37,6 +37,15 @@ class NotYet(Exception):
     """Something else has to be delivered first."""
 
 
+def remove_copy(folder: Path, record: Record) -> None:
+    """Remove the files that a record was written with, once nobody needs them any more."""
+    for name in ("file", "bundle"):
+        if isinstance(record.get(name), str):
+            shutil.rmtree((folder / record[name]).parent, ignore_errors=True)
+    if isinstance(record.get("example"), dict) and "npy" in record["example"]:
+        shutil.rmtree((folder / record["example"]["npy"]).parent, ignore_errors=True)
+
+
 class Delivery:
     """Delivers one run's journal. Whoever holds one must hold the run's `sender.lock`.
 
@@ -44,9 +53,11 @@ class Delivery:
         directory: Directory of the run.
         uri: Address of the store to deliver to.
         experiments_dir: Directory in which the run is registered, and in which an embedded store keeps artefacts.
+        keeps_copies: Whether to leave the files that it has sent, for others to send them too.
     """
 
-    def __init__(self, directory: Path, uri: str, experiments_dir: Path) -> None:
+    def __init__(self, directory: Path, uri: str, experiments_dir: Path, keeps_copies: bool = False) -> None:
+        self.keeps_copies = keeps_copies
         self.directory = directory
         self.folder = registry.tracking_folder(directory)
         self.uri = uri
@@ -91,15 +102,12 @@ class Delivery:
             self._backlog.drop(group)
             self.cursor.offset = group[-1].end
             self._succeeded()
-            for entry in group:
-                self._remove_copy(entry.record)
+            if not self.keeps_copies:
+                for entry in group:
+                    remove_copy(self.folder, entry.record)
             self._backlog.read()
         if self.finished and self.cursor.unsure:
             self._remove_twins()
-        # A run that is resumed at this moment is registered anew and writes its record under the same lock.
-        with journal.locked(self.folder / "writer.lock"):
-            if self.finished and self.drained:
-                registry.unregister(self.experiments_dir, self.start["key"])
 
     def failed(self, error: Exception) -> None:
         """Note a failed delivery where the run's owner and `sync` see it."""
@@ -297,13 +305,6 @@ class Delivery:
                 raise
             # A page that looks otherwise is no reason to keep a run from its end.
             print(f"{self.directory}: the view was not saved: {mask(str(error))}", file=sys.stderr)
-
-    def _remove_copy(self, record: Record) -> None:
-        for name in ("file", "bundle"):
-            if isinstance(record.get(name), str):
-                shutil.rmtree((self.folder / record[name]).parent, ignore_errors=True)
-        if isinstance(record.get("example"), dict) and "npy" in record["example"]:
-            shutil.rmtree((self.folder / record["example"]["npy"]).parent, ignore_errors=True)
 
     @property
     def _client(self) -> "MlflowClient":

@@ -169,16 +169,34 @@ class Cursor:
     error: str | None = None
 
     @classmethod
-    def load(cls, folder: Path) -> "Cursor":
+    def load(cls, folder: Path, name: str = CURSOR) -> "Cursor":
         """The cursor kept in a run's tracking folder; a fresh one where there is none or it is damaged."""
         try:
-            return cls(**json.loads((folder / CURSOR).read_text()))
+            return cls(**json.loads((folder / name).read_text()))
         except (FileNotFoundError, ValueError, TypeError):
             return cls()
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, name: str = CURSOR) -> None:
         """Replace the file at once: a reader sees the old cursor or the new one, never half of one."""
-        write_text(folder / CURSOR, json.dumps(asdict(self)))
+        write_text(folder / name, json.dumps(asdict(self)))
+
+
+def other_cursor(tracker: str) -> str:
+    """The file that says how far a journal was delivered to a tracker beside MLflow; it is there from the start on."""
+    return f"cursor-{tracker}.json"
+
+
+def cursors(folder: Path) -> dict[str, Cursor]:
+    """How far a journal was delivered to each tracker that it goes to, by the tracker's name."""
+    found = {
+        path.stem.removeprefix("cursor-"): Cursor.load(folder, path.name)
+        for path in sorted(folder.glob(other_cursor("*")))
+    }
+    first = next(read(folder / JOURNAL), None)
+    # A run that MLflow is not told of has no address there.
+    if (folder / CURSOR).exists() or first is None or first[0].get("uri", "?"):
+        found["mlflow"] = Cursor.load(folder)
+    return found
 
 
 @contextlib.contextmanager

@@ -71,6 +71,7 @@ class Run:
         tags: Mapping[str, str] | None = None,
         resume: bool = False,
         system_metrics: bool = True,
+        trackers: Sequence[str] = ("mlflow",),
     ) -> Self:
         """Begin recording a run, or go on recording one that was interrupted.
 
@@ -84,12 +85,13 @@ class Run:
             tags: First tags of the run.
             resume: Whether to continue the run whose journal lies in the directory (a new run where there is none).
             system_metrics: Whether the sender samples processor, memory and GPU use every five seconds.
+            trackers: Trackers that the journal goes to: ``mlflow``, and those of ``pipeline.config.trackers``.
 
         Raises:
             UserError: The directory already holds a run and `resume` is false, or its process still runs.
         """
         directory, experiments_dir = directory.absolute(), experiments_dir.absolute()
-        uri = absolute_uri(tracking_uri, experiments_dir)
+        uri = absolute_uri(tracking_uri, experiments_dir) if "mlflow" in trackers else ""
         folder = registry.tracking_folder(directory)
         owner = this_process()
         with journal.locked(folder / "writer.lock"):
@@ -99,6 +101,9 @@ class Run:
             pending = registry.Pending(key, directory, owner, mask(uri), False)
             registry.register(experiments_dir, pending, name=name, experiment=experiment)
             writer = journal.Writer(folder / journal.JOURNAL)
+            for other in {*trackers} - {"mlflow"}:
+                if not (folder / journal.other_cursor(other)).exists():
+                    journal.Cursor().save(folder, journal.other_cursor(other))
             first = {"owner": owner, "uri": mask(uri), "system_metrics": system_metrics, "time": _now()}
             if life.key is None:
                 reference = parent.reference if isinstance(parent, Run) else parent

@@ -17,7 +17,8 @@ from typing import Any, TextIO
 from pipeline.config.masking import mask
 from pipeline.process_life import answer
 from pipeline.tracking import journal, registry
-from pipeline.tracking.delivery import Delivery, Held, NotYet
+from pipeline.tracking.deliveries import Deliveries
+from pipeline.tracking.delivery import Held, NotYet
 from pipeline.tracking.process import Owner, is_alive
 from pipeline.tracking.system_metrics import Sampler
 
@@ -32,7 +33,7 @@ PATIENCE_WITHOUT_OWNER_SECONDS = 20.0
 class Watched:
     """A run whose journal this sender empties; made only by `hold`, which has its lock."""
 
-    def __init__(self, delivery: Delivery, lock: contextlib.ExitStack, adopted: bool) -> None:
+    def __init__(self, delivery: Deliveries, lock: contextlib.ExitStack, adopted: bool) -> None:
         self.delivery = delivery
         self.adopted = adopted
         self.due = 0.0
@@ -42,9 +43,9 @@ class Watched:
         self._system: journal.Writer | None = None
 
     def sample(self, values: dict[str, float]) -> None:
-        """Note a sample of the system metrics, unless the run has ended or does not want them."""
+        """Note a sample of the system metrics, which go to MLflow, unless the run has ended or does not want them."""
         start = self.delivery.start
-        if self.adopted or self.delivery.finished or not start.get("system_metrics"):
+        if self.adopted or self.delivery.finished or not self.delivery.uri or not start.get("system_metrics"):
             return
         if self._system is None:
             self._system = journal.Writer(self.delivery.folder / journal.SYSTEM_JOURNAL)
@@ -58,6 +59,7 @@ class Watched:
         """Let another sender have the run."""
         if self._system is not None:
             self._system.close()
+        self.delivery.close()
         self._lock.close()
 
 
@@ -68,7 +70,7 @@ def hold(directory: Path, uri: str, experiments_dir: Path, adopted: bool) -> Wat
     if not stack.enter_context(journal.locked(folder / "sender.lock", wait=False)):
         stack.close()
         return None
-    return Watched(Delivery(directory, uri, experiments_dir), stack, adopted)
+    return Watched(Deliveries(directory, uri, experiments_dir), stack, adopted)
 
 
 class Sender:
@@ -187,8 +189,6 @@ class Sender:
             self._report(watched, error)
 
     def _report(self, watched: Watched, error: Exception) -> None:
-        with contextlib.suppress(OSError):
-            watched.delivery.failed(error)
         text = mask(f"{type(error).__name__}: {error}")
         print(f"{time.strftime('%F %T')} {watched.delivery.directory}: {text}", file=sys.stderr, flush=True)
 
@@ -210,9 +210,10 @@ class Sender:
         registry.recover(self.experiments_dir)
         for entry in registry.pending_runs(self.experiments_dir):
             left = entry.finished or not registry.is_running(entry.directory, entry.owner)
-            if not left or entry.directory in self._watched or entry.uri != mask(ours.delivery.uri):
+            if not left or entry.directory in self._watched or entry.uri not in ("", mask(ours.delivery.uri)):
                 continue
-            if watched := hold(entry.directory, ours.delivery.uri, self.experiments_dir, adopted=True):
+            uri = ours.delivery.uri if entry.uri else ""
+            if watched := hold(entry.directory, uri, self.experiments_dir, adopted=True):
                 self._watched[entry.directory] = watched
 
     def _done(self) -> bool:

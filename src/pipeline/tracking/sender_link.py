@@ -126,7 +126,8 @@ class SenderLink:
     def _report(self) -> None:
         late = [directory for directory in self._watched if not is_delivered(directory)]
         if late:
-            error = next(filter(None, (_cursor(directory).error for directory in late)), None)
+            errors = (cursor.error for directory in late for cursor in _cursors(directory).values())
+            error = next(filter(None, errors), None)
             print(
                 "The tracking server has not taken everything yet"
                 + (f" ({error.splitlines()[0][:200]})" if error else "")
@@ -183,15 +184,15 @@ def drain(experiments_dir: Path, timeout: float = EXIT_WAIT_SECONDS) -> bool:
 
 
 def is_delivered(directory: Path) -> bool:
-    """Whether everything in a run directory's journal has reached the tracking store."""
-    folder = registry.tracking_folder(directory)
-    return not journal.pending_bytes(folder / journal.JOURNAL, _cursor(directory).offset)
+    """Whether everything in a run directory's journal has reached every tracker that it goes to."""
+    path = registry.tracking_folder(directory) / journal.JOURNAL
+    return not any(journal.pending_bytes(path, cursor.offset) for cursor in _cursors(directory).values())
 
 
-def _cursor(directory: Path) -> journal.Cursor:
-    return journal.Cursor.load(registry.tracking_folder(directory))
+def _cursors(directory: Path) -> dict[str, journal.Cursor]:
+    return journal.cursors(registry.tracking_folder(directory))
 
 
 def _unreachable(directory: Path) -> bool:
-    since = _cursor(directory).failing_since
-    return since is not None and time.time() - since >= UNREACHABLE_SECONDS
+    since = [cursor.failing_since for cursor in _cursors(directory).values()]
+    return any(start is not None and time.time() - start >= UNREACHABLE_SECONDS for start in since)

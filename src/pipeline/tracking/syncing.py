@@ -29,8 +29,8 @@ def sync(experiments_dir: Path, tracking_uri: str | None = None) -> Summary:
 
     Args:
         experiments_dir: Directory in which the runs were recorded.
-        tracking_uri: Address to deliver to; None for where each run was meant to go (where that address has a password,
-            MLFLOW_TRACKING_URI must give it).
+        tracking_uri: Address of the MLflow store to deliver to; None for where each run was meant to go (where that
+            address has a password, MLFLOW_TRACKING_URI must give it).
     """
     experiments_dir = experiments_dir.absolute()
     registry.recover(experiments_dir)
@@ -63,14 +63,13 @@ def _deliver(
         watched.delivery.deliver()
         summary.delivered.append(entry.directory)
     except Exception as error:
-        watched.delivery.failed(error)
         summary.failed[entry.directory] = mask(str(error)) or type(error).__name__
     finally:
         watched.close()
 
 
 def _address(entry: registry.Pending, tracking_uri: str | None, experiments_dir: Path) -> str | None:
-    if tracking_uri is not None:
+    if tracking_uri is not None and entry.uri:
         return absolute_uri(tracking_uri, experiments_dir)
     if not holds_secret(entry.uri):
         return entry.uri
