@@ -18,9 +18,11 @@ from pipeline.data.core.spec import Spec
 from pipeline.errors import UserError
 from pipeline.models.base import BaseModule
 from pipeline.models.mlp import flat_inputs
+from pipeline.models.symmetric import Levels, leaves_of, levels_of
 from pipeline.settings import LOSS, Flag, Number, Word
 
 _BUFFERS = ("feature", "threshold", "child", "value", "root", "output", "start_value", "columns")
+_LEVELS = ("feature", "threshold", "bit", "leaf")
 _LEAST_PROBABILITY = 1e-4
 """What a class gets that no tree has seen in a leaf: a logarithm needs more than 0."""
 
@@ -70,6 +72,10 @@ class Trees(BaseModule):
     start_value: Tensor
     columns: Tensor
     steps: Tensor
+    level_feature: Tensor
+    level_threshold: Tensor
+    level_bit: Tensor
+    level_leaf: Tensor
 
     differentiable = False
     at_once: ClassVar[Mapping[str, Any] | None] = {}
@@ -101,6 +107,10 @@ class Trees(BaseModule):
         for name in _BUFFERS:
             self.register_buffer(name, torch.zeros(0))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+        for name in _LEVELS:
+            # Follows from the others: a saved model holds none of it.
+            self.register_buffer(f"level_{name}", torch.zeros(0), persistent=False)
+        self.symmetric = False
         self.columns = torch.eye(inputs)
         self.depth = 0
 
@@ -121,6 +131,17 @@ class Trees(BaseModule):
         self.root, self.output = grown.root.int(), grown.output.long()
         self.start_value, self.columns = grown.start.float(), columns.float()
         self.steps, self.depth = torch.tensor(grown.depth), grown.depth
+        self._find_levels()
+
+    def _find_levels(self) -> None:
+        """Look once whether the trees are symmetric, which can be asked faster."""
+        place = self.columns.device
+        kept = [buffer.cpu() for buffer in (self.feature, self.threshold, self.child, self.root)]
+        found = levels_of(*kept) if len(self.root) and self.depth else None
+        self.symmetric = found is not None
+        for name in _LEVELS:
+            empty = torch.zeros(0, device=place)
+            setattr(self, f"level_{name}", empty if found is None else getattr(found, name).to(place))
 
     def compared(self, x: Tensor) -> Tensor:
         """Inputs as trees compare them, (samples, columns)."""
@@ -130,17 +151,13 @@ class Trees(BaseModule):
         outputs = self.spec.outputs
         if not len(self.root):
             return torch.zeros(x.shape[0], outputs, device=x.device)
-        x = self.compared(x)
-        node = self.root.long().expand(x.shape[0], -1)
-        for _ in range(self.depth):
-            right = x.gather(1, self.feature[node].long()) > self.threshold[node]
-            node = self.child[node].long() + right
+        node = self._leaves(self.compared(x))
         if len(self.output):
             # Each tree speaks for one output.
-            each = self.value[node].squeeze(-1)
-            summed = x.new_zeros(x.shape[0], outputs).index_add(1, self.output, each)
+            each = self.value.squeeze(-1)[node]
+            summed = each.new_zeros(outputs, x.shape[0]).index_add(0, self.output, each).t()
         else:
-            summed = F.embedding_bag(node, self.value, mode="sum")
+            summed = F.embedding_bag(node.t(), self.value, mode="sum")
         if not self.mean_of_probabilities:
             return summed + self.start_value
         mean = summed / len(self.root)
@@ -150,6 +167,18 @@ class Trees(BaseModule):
             return mean.logit(_LEAST_PROBABILITY)
         return mean.clamp_min(_LEAST_PROBABILITY).log()
 
+    def _leaves(self, x: Tensor) -> Tensor:
+        """The node that each sample ends in, (trees, samples), for inputs as trees compare them."""
+        if self.symmetric:
+            levels = Levels(self.level_feature, self.level_threshold, self.level_bit, self.level_leaf)
+            return leaves_of(x, levels)
+        node = self.root.long()[:, None].expand(-1, x.shape[0])
+        columns = x.t()
+        for _ in range(self.depth):
+            right = columns.gather(0, self.feature[node].long()) > self.threshold[node]
+            node = self.child[node].long() + right
+        return node
+
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         # Fitted trees have any number of nodes.
         for name in _BUFFERS:
@@ -158,6 +187,7 @@ class Trees(BaseModule):
         super()._load_from_state_dict(state_dict, prefix, *rest)
         # As a plain number, which exporters unroll the loop by.
         self.depth = int(self.steps)
+        self._find_levels()
 
 
 class Forest(Trees):
