@@ -18,7 +18,7 @@ from pipeline.data.core.spec import Spec
 from pipeline.errors import UserError
 from pipeline.models.base import BaseModule
 from pipeline.models.mlp import flat_inputs
-from pipeline.models.symmetric import Levels, leaves_of, levels_of
+from pipeline.models.symmetric import Levels, leaves_of, levels_of, taken
 from pipeline.settings import LOSS, Flag, Number, Word
 
 _BUFFERS = ("feature", "threshold", "child", "value", "root", "output", "start_value", "columns")
@@ -152,10 +152,11 @@ class Trees(BaseModule):
         if not len(self.root):
             return torch.zeros(x.shape[0], outputs, device=x.device)
         node = self._leaves(self.compared(x))
-        if len(self.output):
+        if len(self.output) or outputs == 1:
             # Each tree speaks for one output.
-            each = self.value.squeeze(-1)[node]
-            summed = each.new_zeros(outputs, x.shape[0]).index_add(0, self.output, each).t()
+            each = taken(self.value.squeeze(-1), node)
+            output = self.output if len(self.output) else torch.zeros_like(self.root, dtype=torch.int64)
+            summed = each.new_zeros(outputs, x.shape[0]).index_add(0, output, each).t()
         else:
             summed = F.embedding_bag(node.t(), self.value, mode="sum")
         if not self.mean_of_probabilities:
@@ -175,8 +176,8 @@ class Trees(BaseModule):
         node = self.root.long()[:, None].expand(-1, x.shape[0])
         columns = x.t()
         for _ in range(self.depth):
-            right = columns.gather(0, self.feature[node].long()) > self.threshold[node]
-            node = self.child[node].long() + right
+            right = columns.gather(0, taken(self.feature, node).long()) > taken(self.threshold, node)
+            node = taken(self.child, node).long() + right
         return node
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
