@@ -71,7 +71,7 @@ def test_what_a_recipe_chose_can_be_changed_by_key() -> None:
     ("words", "model", "size"),
     [
         # What a pretrained network sees, where it is installed and images are to stay as they are.
-        ([], "EfficientNetLite", 96),
+        ([], "EfficientNetLite", 128),
         (["data.image_size=64"], "EfficientNetLite", 64),
         (["data.augment=light"], "ResNet9", None),
         (["data.mix=cutmix"], "ResNet9", None),

@@ -235,14 +235,33 @@ def _heat_maps(images: np.ndarray, attributions: np.ndarray, path: Path, favours
     figure = Figure(figsize=(1.6 * len(images), 3.4), layout="constrained")
     axes: Any = figure.subplots(2, len(images), squeeze=False)
     for column, (image, attribution) in enumerate(zip(images, attributions.sum(1), strict=True)):
-        axes[0, column].imshow(image[0], cmap="gray_r", vmin=0, vmax=255)
+        photograph = len(image) >= 3
         bound = float(np.abs(attribution).max()) or 1.0
-        axes[1, column].imshow(attribution, cmap="RdBu_r", vmin=-bound, vmax=bound)
+        if photograph:
+            axes[0, column].imshow(image[:3].transpose(1, 2, 0).astype(np.uint8))
+            # Over what is seen, and as strong as what it says: single pixels of a photograph say little by themselves.
+            attribution = _smoothed(attribution)
+            bound = float(np.quantile(np.abs(attribution), 0.99)) or 1.0
+            axes[1, column].imshow(image[:3].mean(0), cmap="gray", vmin=0, vmax=255)
+        else:
+            axes[0, column].imshow(image[0], cmap="gray_r", vmin=0, vmax=255)
+        strength = np.clip(np.abs(attribution) / bound, 0, 1) if photograph else None
+        axes[1, column].imshow(attribution, cmap="RdBu_r", vmin=-bound, vmax=bound, alpha=strength)
     for axis in axes.flat:
         axis.set_axis_off()
     figure.suptitle(f"Red speaks for {favours}, blue against it")
     figure.savefig(path, dpi=130)
     return path
+
+
+def _smoothed(values: np.ndarray) -> np.ndarray:
+    """The mean over a neighbourhood of a sixteenth of the sides, (height, width)."""
+    side = max(1, min(values.shape) // 16) | 1
+    padded = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))[None, None]
+    found: np.ndarray = torch.nn.functional.avg_pool2d(padded, side, 1, side // 2, count_include_pad=False)[
+        0, 0
+    ].numpy()
+    return found
 
 
 def _bars(weights: np.ndarray, names: list[str], path: Path) -> Path:

@@ -16,6 +16,7 @@ from pipeline.data.core.splits import Rows
 from pipeline.data.tables.columns import columns_of, some_rows
 from pipeline.data.tables.table import TableData
 from pipeline.exploring.findings import Findings
+from pipeline.exploring.near import look_for_near_duplicates
 from pipeline.exploring.tables import look_at_table
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ def explore(data: DataModule) -> Findings:
     _look_at_targets(data, findings)
     if not data.spec.per_step:
         _look_for_duplicates(there, findings)
+    if data.spec.input == "image":
+        look_for_near_duplicates(there, findings)
     _look_at_inputs(data, findings)
     if isinstance(data, TableData):
         look_at_table(data, findings)

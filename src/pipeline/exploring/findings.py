@@ -20,6 +20,7 @@ class Findings:
         categories: The columns of words.
         words: Number of training texts in which each of the most frequent words occurs.
         duplicates: Number of samples of a split that occur in another one, or twice in the same.
+        near: Rows of the validation split that nearly are a training image, with the row of that one.
         contradictions: Number of training samples with the same input and different targets.
         suspects: Rows of the training split whose label a simple model finds very unlikely.
         columns: For a table: a row for each column as it is in the file, the one that alone predicts best first.
@@ -37,6 +38,7 @@ class Findings:
     categories: list[Category] = field(default_factory=list)
     words: dict[str, int] = field(default_factory=dict)
     duplicates: dict[str, int] = field(default_factory=dict)
+    near: list[dict[str, Any]] = field(default_factory=list)
     contradictions: int = 0
     suspects: list[dict[str, Any]] = field(default_factory=list)
     columns: list[dict[str, Any]] = field(default_factory=list)

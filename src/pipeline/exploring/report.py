@@ -50,6 +50,9 @@ def write_report(data: DataModule, findings: Findings, directory: Path) -> list[
     else:
         page.text("Samples are compared as the model sees them.")
         page.table(["where", "samples"], list(findings.duplicates.items()) or [["none", 0]])
+    if findings.near:
+        plots.append(_near(data, findings, directory / "near_duplicates.png"))
+        page.image(plots[-1], "validation images, each followed by the training image that it nearly is")
     if findings.suspects:
         page.heading("Labels to look at")
         page.text(
@@ -202,6 +205,16 @@ def _images(data: DataModule, path: Path) -> Path:
     ]
     images = data.train.take(torch.tensor(rows))[0].numpy()
     return _grid(images, [data.spec.classes[int(labels[row])] for row in rows], path)
+
+
+def _near(data: DataModule, findings: Findings, path: Path) -> Path:
+    assert data.validation is not None
+    images, titles = [], []
+    for pair in findings.near:
+        for split, row in ((data.validation, pair["row"]), (data.train, pair["train row"])):
+            images.append(split.take(torch.tensor([row]))[0][0].numpy())
+            titles.append(data.spec.classes[int(split.y[row])] if data.spec.classes else str(row))
+    return _grid(np.stack(images), titles, path)
 
 
 def _suspects(data: DataModule, findings: Findings, path: Path) -> Path:

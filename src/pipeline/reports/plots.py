@@ -65,6 +65,49 @@ def _write_counts(axis: Axes, counts: Array, shares: Array, fontsize: float) -> 
         )
 
 
+def rows_of_images(
+    rows: Sequence[Sequence[Array]],
+    names: Sequence[str],
+    titles: Sequence[Sequence[str]],
+    path: Path,
+    what: str,
+) -> Path:
+    """Rows of pictures, each row with a name.
+
+    Args:
+        rows: Pictures of each row, (channels, height, width) each; rows may differ in length.
+        names: Name of each row.
+        titles: Title of each picture.
+        path: The file to write.
+        what: What is shown, above all of it.
+    """
+    across = max(map(len, rows), default=1)
+    with mpl.rc_context({**STYLE, "axes.grid": False}):
+        figure = Figure(
+            figsize=(max(4.5, 1.2 * across + 1.5), 0.6 + 1.4 * max(1, len(rows))), layout="constrained"
+        )
+        if not rows:
+            say(figure.add_subplot(), "no sample was wrong")
+        for line, (images, name, above) in enumerate(zip(rows, names, titles, strict=True)):
+            for place, (image, title) in enumerate(zip(images, above, strict=True)):
+                axis = figure.add_subplot(len(rows), across, line * across + place + 1)
+                show_image(axis, image)
+                axis.set_title(short(title, 14), fontsize=8)
+                if place == 0:
+                    axis.text(
+                        -0.1,
+                        0.5,
+                        name,
+                        transform=axis.transAxes,
+                        ha="right",
+                        va="center",
+                        fontsize=9,
+                        wrap=False,
+                    )
+        figure.suptitle(what, fontsize=10)
+        return save(figure, path)
+
+
 def most_wrong(
     images: Array,
     true: Sequence[int],

@@ -14,7 +14,10 @@ from pipeline.data.core.splits import Rows
 from pipeline.models.base import BaseModule
 from pipeline.reports import curves, plots
 from pipeline.runs.result import RunResult
+from pipeline.training.features import FeatureRows
 
+MOST_PAIRS, MOST_OF_A_PAIR = 6, 8
+"""Pairs of classes, and pictures of each."""
 MOST_CONVOLUTIONS = 6
 """Of a deep network the first are shown: what later ones look for is no picture any more."""
 
@@ -117,7 +120,87 @@ def _of_test(
         made.append(plots.confusion_matrix(counts, spec.classes, folder / "confusion_matrix.png"))
     if spec.input == "image" and isinstance(data.test, Rows):
         made.append(_most_wrong(data, true, predicted, p.max(-1), folder))
+        made.append(_confused(data, true, predicted, p.max(-1), folder))
+        if isinstance(data.train, FeatureRows) and isinstance(data.test, FeatureRows):
+            made.append(_neighbours(data, data.train, data.test, true, predicted, folder))
     return made
+
+
+def confused_pairs(true: Any, predicted: Any, confidence: Any) -> list[tuple[int, int, np.ndarray]]:
+    """The pairs of classes that are mistaken for each other most often.
+
+    Args:
+        true: True class of each sample.
+        predicted: Predicted class of each sample.
+        confidence: Probability of the predicted class.
+
+    Returns:
+        True class, predicted class and the samples, the surest first; the most frequent pair first.
+    """
+    wrong = np.flatnonzero(true != predicted)
+    pairs, counts = np.unique(np.stack([true[wrong], predicted[wrong]], axis=1), axis=0, return_counts=True)
+    found = []
+    for place in np.argsort(-counts, kind="stable")[:MOST_PAIRS]:
+        was, said = pairs[place].tolist()
+        rows = wrong[(true[wrong] == was) & (predicted[wrong] == said)]
+        found.append((was, said, rows[np.argsort(-confidence[rows], kind="stable")]))
+    return found
+
+
+def _pictures(split: Rows, rows: np.ndarray) -> list[np.ndarray]:
+    """Samples as they are shown: grey, or of three channels."""
+    if not len(rows):
+        return []
+    images = split.raw.take(torch.from_numpy(rows))[0].cpu().numpy()[:, :3]
+    return list(images[:, :1] if images.shape[1] == 2 else images)
+
+
+def _confused(data: DataModule, true: Any, predicted: Any, confidence: Any, folder: Path) -> Path:
+    assert data.test is not None
+    names, pairs = data.spec.classes, confused_pairs(true, predicted, confidence)
+    return plots.rows_of_images(
+        [_pictures(data.test, rows[:MOST_OF_A_PAIR]) for _, _, rows in pairs],
+        [f"{names[was]}\n→ {names[said]}\n{len(rows)} times" for was, said, rows in pairs],
+        [[f"{confidence[row]:.0%}" for row in rows[:MOST_OF_A_PAIR]] for _, _, rows in pairs],
+        folder / "confused_pairs.png",
+        "the classes mistaken for each other most often: true → predicted, the surest first",
+    )
+
+
+def nearest(features: Tensor, of: Tensor, count: int) -> Tensor:
+    """The rows of ``features`` that are nearest to each row of ``of`` by their angle, (rows, count), the nearest first.
+
+    Args:
+        features: Features of the known samples, (samples, features); angles are seen from their mean.
+        of: Features of the samples asked about, (rows, features).
+        count: Number of neighbours.
+    """
+    known, asked = (
+        torch.nn.functional.normalize(x.float() - features.mean(0), dim=1) for x in (features, of)
+    )
+    found: Tensor = (asked @ known.T).topk(min(count, len(known)), dim=1).indices
+    return found
+
+
+def _neighbours(
+    data: DataModule, train: FeatureRows, test: FeatureRows, true: Any, predicted: Any, folder: Path
+) -> Path:
+    """Wrong pictures beside the training pictures that are nearest to them for the frozen network."""
+    assert isinstance(train.x, Tensor) and isinstance(test.x, Tensor)
+    wrong = np.flatnonzero(true != predicted)[:MOST_PAIRS]
+    names = data.spec.classes
+    close = nearest(train.x, test.x[torch.from_numpy(wrong)], MOST_OF_A_PAIR - 1).numpy()
+    rows, titles = [], []
+    for row, near in zip(wrong, close, strict=True):
+        rows.append(_pictures(test, np.array([row])) + _pictures(train, near))
+        titles.append(["", *(names[int(train.y[one])] for one in near)])
+    return plots.rows_of_images(
+        rows,
+        [f"{names[true[row]]}\n→ {names[predicted[row]]}" for row in wrong],
+        titles,
+        folder / "nearest_neighbours.png",
+        "wrong pictures, and the training pictures whose features are nearest",
+    )
 
 
 def _most_wrong(data: DataModule, true: Any, predicted: Any, confidence: Any, folder: Path) -> Path:
