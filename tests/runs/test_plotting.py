@@ -75,3 +75,13 @@ def test_rows_of_pictures_are_drawn_and_none_too(tmp_path: Path) -> None:
     some = plots.rows_of_images(pictures, ["first", "second"], titles, tmp_path / "some.png", "what")
     none = plots.rows_of_images([], [], [], tmp_path / "none.png", "what")
     assert some.stat().st_size > 1000 and none.stat().st_size > 1000
+
+
+def test_pictures_beside_each_other_keep_their_pixels() -> None:
+    colour = np.random.default_rng(0).integers(0, 256, (3, 4, 5), dtype=np.uint8)
+    grey = colour[:1]
+    row = plots.beside_each_other([colour, grey])
+    assert row.shape == (4, 12, 3)
+    assert np.array_equal(row[:, :5], colour.transpose(1, 2, 0)) and (row[:, [5, 11]] == 255).all()
+    # What is 255 is ink.
+    assert np.array_equal(row[:, 6:11, 2], 255 - grey[0])
