@@ -14,7 +14,7 @@ from pipeline.data.core.splits import Rows
 from pipeline.models.base import BaseModule
 from pipeline.reports import curves, plots
 from pipeline.runs.result import RunResult
-from pipeline.training.features import FeatureRows
+from pipeline.training.features import FeatureRows, is_frozen
 
 MOST_PAIRS, MOST_OF_A_PAIR = 6, 8
 """Pairs of classes, and pictures of each."""
@@ -75,7 +75,8 @@ def _convolutions(data: DataModule, model: BaseModule, folder: Path) -> list[Pat
 
     split = data.test if data.test is not None and len(data.test) else data.train
     layers = [(name, part) for name, part in model.named_modules() if isinstance(part, torch.nn.Conv2d)]
-    if model.spec.input != "image" or not layers:
+    # Those of a frozen network are as they were given: they show nothing of this run.
+    if model.spec.input != "image" or not layers or is_frozen(model):
         return []
     found: list[tuple[str, Any, Any]] = []
 
