@@ -212,6 +212,7 @@ def test_line_linear_by_hand_is_recorded_to_the_last_digit(
     assert "--- epoch 10 ---" in said
     assert "f(7) = 13.786374872617987" in said
     assert (tmp_path / "run/plots/learning_curves.png").is_file()
+    assert (tmp_path / "run/plots/weights_and_answers.png").is_file()
     predicted = load(tmp_path / "run/model").predict(np.array([[7.0]]))
     assert float(predicted["prediction"].iloc[0]) == pytest.approx(13.786375, abs=1e-5)
 

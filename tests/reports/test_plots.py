@@ -258,3 +258,24 @@ def test_areas_under_curves(tmp_path: Path, figures: list[Figure]) -> None:
     for plot in (curves.roc_curve, curves.precision_recall_curve):
         plot(np.ones(3), np.ones(3), tmp_path / "one.png")
     assert all("only one class" in texts(figure) for figure in figures[2:])
+
+
+def test_weights_and_answers_are_drawn_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: dict[str, list[tuple[str, list[float]]]] = {}
+
+    def kept(figure: Any, path: Path) -> Path:
+        for axis in figure.axes:
+            lines = [(str(line.get_label()), line.get_ydata().tolist()) for line in axis.lines]
+            drawn[axis.get_title()] = lines
+        return path
+
+    monkeypatch.setattr(curves, "save", kept)
+    history = {
+        "train/loss": [(1, 9.0), (2, 4.0)],
+        "weights/output.weight/0/0": [(10, 1.5), (20, 1.9)],
+        "prediction/7": [(10, 11.0), (20, 13.5)],
+    }
+    assert curves.watched_curves(history, tmp_path / "a.png") == tmp_path / "a.png"
+    assert drawn == {"weights": [("output.weight/0/0", [1.5, 1.9])], "answers": [("f(7)", [11.0, 13.5])]}
+    many = {f"weights/{number}": [(1, 1.0)] for number in range(30)}
+    assert curves.watched_curves(many, tmp_path / "b.png") is None

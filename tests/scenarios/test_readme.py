@@ -19,7 +19,8 @@ from pipeline.__main__ import main
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = "".join((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("index.md", "asked.md"))
+PAGES = "".join(page.read_text(encoding="utf-8") for page in sorted((ROOT / "docs").glob("*.md")))
+EVERYTHING = README + PAGES
 
 # What cannot run here, and why. Each is tested in another way, below or where the reason says.
 NOT_RUN = {
@@ -32,18 +33,25 @@ NOT_RUN = {
     "curl http://127.0.0.1:5001/invocations -H 'Content-Type: application/json' -d @digit.json": (
         "tests/scenarios/test_serving.py asks the same"
     ),
+    "export PIPELINE_STORAGE=postgresql+psycopg://me@db.example/sweeps": "is set for the commands below it",
+    "export MLFLOW_TRACKING_URI=http://mlflow.example:5000": "is set for the commands below it",
+    "python -m pipeline.sweeps.worker --study wide": "tests/sweeps/test_workers.py starts workers",
+    "srun -N4 --ntasks-per-node=8 python -m pipeline +experiment=mnist_cnn trainer=ddp trainer.devices=8 "
+    "trainer.num_nodes=4 resume=auto": "needs four nodes",
+    "torchrun --nnodes=4 --nproc-per-node=8 --rdzv-backend=c10d --rdzv-id=mine --rdzv-endpoint=HOST:29500 -m pipeline "
+    "+experiment=mnist_cnn trainer=ddp trainer.devices=8 trainer.num_nodes=4 resume=auto": "needs four nodes",
     "python -m build --wheel": "tests/scenarios/test_packaging.py builds the wheel",
     "pip install dist/hydra_lightning_pipeline-*.whl": "tests/scenarios/test_packaging.py looks into the wheel",
 }
 # These need a server, or processes of their own: their configuration is composed and checked instead.
-COMPOSED = ("postgresql+psycopg://", "MLFLOW_TRACKING_URI=", "n_jobs=2")
+COMPOSED = ("postgresql+psycopg://", "MLFLOW_TRACKING_URI=", "n_jobs=2", "hydra/launcher=")
 # tests/tasks runs these, which take longer.
 COMPOSED += ("task=generate", "task=compare", "task=export", "task=reproduce", "task=improve", "task.shift=")
 
 
 def commands() -> list[str]:
-    blocks = re.findall(r"^```bash\n(.*?)^```", README + PAGES, re.DOTALL | re.MULTILINE)
-    lines = [line for block in blocks for line in block.splitlines()]
+    blocks = re.findall(r"^```bash\n(.*?)^```", EVERYTHING, re.DOTALL | re.MULTILINE)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     found = [shlex.join(words) for line in lines if (words := shlex.split(line, comments=True))]
     return list(dict.fromkeys(found))
 
@@ -60,7 +68,7 @@ def _not_run() -> set[str]:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with the files that the README's commands name."""
+    """A directory with the files that the commands name."""
     place = tmp_path_factory.mktemp("readme")
     sizes = [40 + 3 * (i * 7 % 30) for i in range(60)]
     rows = [
@@ -92,11 +100,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     story = "It was a bright cold day, and the clocks were striking thirteen. "
     (place / "book.txt").write_text(story * 200, encoding="utf-8")
     for name, content in re.findall(
-        r"`(\w+\.py)`[^\n]*\n\n```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE
+        r"`(\w+\.py)`[^\n]*\n\n```python\n(.*?)^```", EVERYTHING, re.DOTALL | re.MULTILINE
     ):
         (place / name).write_text(content, encoding="utf-8")
     for name, content in re.findall(
-        r"`(my_conf/[\w/]+\.yaml)`:\n\n```yaml\n(.*?)^```", README, re.DOTALL | re.MULTILINE
+        r"`(my_conf/[\w/]+\.yaml)`:\n\n```yaml\n(.*?)^```", EVERYTHING, re.DOTALL | re.MULTILINE
     ):
         (place / name).parent.mkdir(parents=True, exist_ok=True)
         (place / name).write_text(content, encoding="utf-8")
@@ -136,6 +144,7 @@ def test_the_command_works(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     words = shlex.split(command.replace("RUN_ID", run_id))
+    monkeypatch.setenv("PIPELINE_STORAGE", "postgresql+psycopg://me@db.example/sweeps")
     while "=" in words[0]:
         monkeypatch.setenv(*words.pop(0).split("=", 1))
     assert words[:3] == ["python", "-m", "pipeline"], "put it on the list of commands that are not run"
@@ -157,7 +166,7 @@ def test_the_command_works(
     assert main(arguments) == 0, capsys.readouterr().err
 
 
-def test_what_is_not_run_is_still_in_the_readme() -> None:
+def test_what_is_not_run_is_still_said() -> None:
     assert _not_run() <= set(commands())
 
 
@@ -191,8 +200,9 @@ def test_the_saved_model_is_used_as_shown(place: Path) -> None:
 
 
 def test_the_table_lists_every_experiment() -> None:
-    section = README.split("## Experiments")[1].split("\n## ")[0]
-    listed = re.findall(r"^\| `(\w+)`", section, re.MULTILINE)
+    listed = re.findall(
+        r"^\| `(\w+)`", (ROOT / "docs/catalogue.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
     assert len(listed) == len(set(listed))
     assert set(listed) == {path.stem for path in (ROOT / "conf/experiment").glob("*.yaml")}
 
@@ -205,6 +215,7 @@ def test_the_groups_that_are_listed_exist() -> None:
 
 
 def test_links_and_pictures_are_there() -> None:
+    # tests/scenarios/test_docs.py looks at those of docs/.
     for page in (ROOT / "README.md", ROOT / "experiments/README.md"):
         for target in re.findall(r"\]\((?!https?:|#)([^)]+)\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), (page.name, target)

@@ -125,7 +125,7 @@ NAME = "served-digits"
 
 @pytest.fixture(scope="module")
 def port(tracked: RunResult, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """Of MLflow's own server of the registered champion, started as the README says."""
+    """Of MLflow's own server of the registered champion, started as docs/sweeps.md says."""
     store = Store(None, tracked.directory.parent / "experiments")
     version = store.register(str(tracked.run_id), NAME)
     store.set_alias(NAME, "champion", version.version)
@@ -238,9 +238,9 @@ def test_malformed_requests_get_a_message_without_a_stack(port: int) -> None:
     assert _asked(port, {"inputs": [image]})[0] == 200
 
 
-def test_the_request_that_the_readme_shows_is_answered(port: int) -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    (request,) = re.findall(r"^```json\n(.*?)^```", readme, re.DOTALL | re.MULTILINE)
+def test_the_request_that_the_documentation_shows_is_answered(port: int) -> None:
+    page = (Path(__file__).parents[2] / "docs/sweeps.md").read_text(encoding="utf-8")
+    (request,) = re.findall(r"^```json\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
     status, text = _asked(port, request)
     assert status == 200
     (answer,) = json.loads(text)["predictions"]

@@ -136,6 +136,38 @@ def step_curves(points: Mapping[str, Curve], path: Path) -> Path:
         return save(figure, path)
 
 
+def watched_curves(history: Mapping[str, Curve], path: Path) -> Path | None:
+    """Single weights, and answers to single inputs, as they were recorded from epoch to epoch, a panel each.
+
+    Args:
+        history: Pairs of epoch and value by name, ``weights/…`` and ``prediction/…`` among them.
+        path: The file to write.
+
+    Returns:
+        The file; None where there are none of these, or more weights than a legend can name.
+    """
+    groups = {
+        title: {
+            name.removeprefix(prefix): curve for name, curve in history.items() if name.startswith(prefix)
+        }
+        for prefix, title in (("weights/", "weights"), ("prediction/", "answers"))
+    }
+    there = {title: named for title, named in groups.items() if 0 < len(named) <= len(COLOURS)}
+    if not there:
+        return None
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(6.0 * len(there), 3.2), layout="constrained")
+        for number, (title, named) in enumerate(there.items()):
+            axis = figure.add_subplot(1, len(there), number + 1)
+            for place, (name, curve) in enumerate(named.items()):
+                label = f"f({name})" if title == "answers" else name
+                axis.plot(*columns(curve), color=COLOURS[place], marker="o", markersize=3, label=label)
+            axis.set(title=title, xlabel="epoch")
+            # Beside the panel: many weights leave no corner free.
+            axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+        return save(figure, path)
+
+
 def comparison_curves(
     curves: Mapping[str, Curve], metric: str, path: Path, baseline: float | None = None, title: str = ""
 ) -> Path:

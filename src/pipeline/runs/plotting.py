@@ -43,6 +43,8 @@ def plots_of_run(
         made.append(curves.learning_curves(result.history, result.best_epoch, folder / "learning_curves.png"))
     if len(next(iter(result.steps.values()), ())) > 1:
         made.append(curves.step_curves(result.steps, folder / "training_steps.png"))
+    if watched := curves.watched_curves(result.history, folder / "weights_and_answers.png"):
+        made.append(watched)
     made += _weights(model, folder)
     made += _convolutions(data, model, folder)
     if answers is not None:
