@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from pipeline.data.images.folder import ImageFolder
+from pipeline.data.images.tabled import several_labels
 from pipeline.errors import UserError
 
 COLOURS = {"cat": (200, 40, 30), "dog": (20, 60, 220), "hen": (20, 220, 40)}
@@ -143,6 +144,32 @@ def test_a_table_of_paths_and_labels(tmp_path: Path, caplog: pytest.LogCaptureFi
     (tmp_path / "pets" / "none.csv").write_text("file,label\nx.png,b\ny.png,a\n")
     with pytest.raises(UserError, match="no column names image files"):
         load(tmp_path / "pets" / "none.csv", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("labels", "several"),
+    [
+        (["cat|dog", "cat", "dog|hen", "hen|cat", "dog"], "cat|dog"),
+        (["sky, sea", "sea, sand", "sand, sky", "sky, sand, sea"], "sky, sea"),
+        # Names that hold a sign are names.
+        (["Smith, John", "Jones, Mary", "Brown, Ann"], None),
+        (["cat", "dog"], None),
+    ],
+)
+def test_labels_that_are_several_at_once_are_noticed(labels: list[str], several: str | None) -> None:
+    assert several_labels(labels * 3) == several
+
+
+def test_a_table_with_several_labels_an_image_says_what_is_learnt(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    labels = ["cat|dog", "cat", "dog", "dog|hen", "hen|cat", "hen"]
+    for number in range(24):
+        picture(tmp_path / f"{number}.png", "cat", number)
+    rows = [f"{number}.png,{labels[number % 6]}" for number in range(24)]
+    (tmp_path / "labels.csv").write_text("\n".join(["image,label", *rows]))
+    load(tmp_path / "labels.csv", tmp_path)
+    assert "'cat|dog' seem to be several for one image" in caplog.text
 
 
 def test_rows_whose_file_is_missing_are_named(tmp_path: Path) -> None:

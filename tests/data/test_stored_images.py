@@ -178,9 +178,22 @@ def test_a_full_disk_is_respected(
     limit: int,
     kind: type,
 ) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1_000_000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=4_560))
     monkeypatch.setattr("pipeline.data.images.folder.IN_MEMORY", limit)
     data = load(pictures, workers=0)
-    assert "1.0 GB more are needed on its disk" in caplog.text
+    assert "0.0 MB more are needed on its disk" in caplog.text
     assert isinstance(data.train.x, kind) and contents(data) == expected(pictures)
     assert not list(pictures.parent.glob("data/cache/pictures-*"))
+
+
+def test_what_was_prepared_needs_no_room_and_may_only_be_read(
+    pictures: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    load(pictures, workers=0)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=0))
+    # Whoever tries to lock or write has no right to.
+    monkeypatch.setattr(
+        "filelock.FileLock.acquire", lambda *_, **__: (_ for _ in ()).throw(PermissionError())
+    )
+    assert contents(load(pictures, workers=0)) == expected(pictures)
+    assert "cannot be kept" not in caplog.text

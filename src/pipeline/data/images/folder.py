@@ -278,7 +278,7 @@ class ImageFolder(DataModule):
             if not missing:
                 found = prepare(order, entry)
                 return Stored(Decoded(found.images), found.unreadable, key, found.sums)
-            why = f"{missing / 1e9:.1f} GB more are needed on its disk"
+            why = f"{missing / 1e6:,.1f} MB more are needed on its disk"
         except OSError as error:
             why = error.strerror or str(error)
         instead = "they are in memory" if order.nbytes <= IN_MEMORY else "they are decoded in every epoch"

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 _BLOCK_BYTES = 4 << 20
 _RESERVE = 1_000_000_000
-"""Bytes of the disk that stay free."""
+"""Bytes of the disk that stay free, or twice what the images take where that is less."""
 _LOOKED_AT = 16
 """Blocks whose checksum is looked at where nothing was written to the file since it was made."""
 
@@ -101,10 +101,13 @@ def cores() -> int:
 
 
 def room_for(order: Order, entry: Path) -> int:
-    """Bytes that are missing on the disk for an entry; 0 where there is room."""
+    """Bytes that are missing on the disk for an entry; 0 where there is room, or all of it is there."""
+    if (entry / "manifest.json").is_file():
+        return 0
     taken = sum(path.stat().st_blocks * 512 for path in entry.glob("*.npy")) if entry.is_dir() else 0
     there = next(path for path in (entry, *entry.parents) if path.exists())
-    return max(0, order.nbytes - taken + _RESERVE - shutil.disk_usage(there).free)
+    reserve = min(_RESERVE, 2 * order.nbytes)
+    return max(0, order.nbytes - taken + reserve - shutil.disk_usage(there).free)
 
 
 def prepare(order: Order, entry: Path) -> Prepared:
@@ -120,6 +123,9 @@ def prepare(order: Order, entry: Path) -> Prepared:
     """
     from filelock import FileLock, Timeout
 
+    if (entry / "manifest.json").is_file() and len(done := _there(order, entry)) == order.blocks:
+        # Whole, as it nearly always is: a cache that may only be read will do.
+        return _found(order, entry, done)
     entry.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(str(entry) + ".lock")
     try:
@@ -137,6 +143,10 @@ def _finished(order: Order, entry: Path) -> Prepared:
     done = _there(order, entry)
     if missing := [number for number in range(order.blocks) if number not in done]:
         _complete(order, entry, done, missing)
+    return _found(order, entry, done)
+
+
+def _found(order: Order, entry: Path, done: dict[int, Any]) -> Prepared:
     unreadable = {int(place): reason for mark in done.values() for place, reason in mark["unreadable"]}
     if _too_many(order, done):
         # Above the limit nothing is worth keeping.

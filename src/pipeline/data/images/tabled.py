@@ -94,7 +94,33 @@ def table_listing(
         )
     if unlabelled:
         found.notes.append(f"{path}: {unlabelled} rows without an image or a label are left out")
+    if example := several_labels(found.labels):
+        log.warning(
+            "%s: labels like %r seem to be several for one image. Each combination is learnt as a class of its own: an "
+            "image has one label here. A column of yes and no for each label can be learnt one by one "
+            "(data.target=COLUMN)",
+            path,
+            example,
+        )
     return found
+
+
+def several_labels(labels: Sequence[str]) -> str | None:
+    """A label that names several classes at once, where labels do so; None where they do not.
+
+    They do where a tenth of them is put together, by the same sign, from parts that other labels have too.
+
+    Args:
+        labels: Label of each image.
+    """
+    for sign in ("|", ";", ","):
+        joined = [label for label in labels if sign in label]
+        if len(joined) < 0.1 * len(labels) or not joined:
+            continue
+        counts = Counter(part.strip() for label in set(labels) for part in label.split(sign))
+        if all(counts[part.strip()] > 1 for part in joined[0].split(sign)) and len(counts) < len(set(labels)):
+            return joined[0]
+    return None
 
 
 class _Index:
