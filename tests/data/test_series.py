@@ -13,6 +13,7 @@ import torch
 
 from pipeline.config.loading import compose
 from pipeline.data.core.splits import Rows
+from pipeline.data.encoders import restored
 from pipeline.data.series.baselines import as_last_season, as_last_time
 from pipeline.data.series.generated import sales
 from pipeline.data.series.reading import lines_of
@@ -324,6 +325,13 @@ def test_what_is_served_answers_as_the_model_in_python(trained: Path) -> None:
     # As it comes by JSON: an object a row, without a value where there is none.
     sent = [{k: v for k, v in row.items() if v == v} for row in rows.to_dict("records")]
     pd.testing.assert_frame_equal(served.predict(None, pd.DataFrame(sent)), expected)
+
+
+def test_a_model_of_an_earlier_version_finds_out_how_its_input_is_written(trained: Path) -> None:
+    encoder = load(trained / "run/model").encoder
+    state = {name: value for name, value in encoder.to_state().items() if name not in ("readings", "written")}
+    rows = ahead(sales(300, 2), 14)
+    assert torch.equal(restored(state).encode(rows), encoder.encode(rows))
 
 
 def test_a_forecast_is_explained_column_by_column(trained: Path, tmp_path: Path) -> None:
