@@ -32,10 +32,12 @@ class OptunaSweeper(_PipelineSweeper):
 
     def sweep(self, arguments: list[str]) -> int:
         """Run the sweep; gives the exit code of the command."""
+        from pipeline.process_life import command_start
         from pipeline.sweeps.sweeper import optimise
 
         assert self.config is not None and self.hydra_context is not None
-        return optimise(self.config, self.hydra_context, arguments).exit_code
+        found = optimise(self.config, self.hydra_context, arguments, started=command_start())
+        return found.exit_code
 
 
 class MultirunSweeper(_PipelineSweeper):
@@ -43,7 +45,8 @@ class MultirunSweeper(_PipelineSweeper):
 
     def sweep(self, arguments: list[str]) -> int:
         """Run the jobs; gives the exit code of the command."""
+        from pipeline.process_life import command_start
         from pipeline.sweeps.sweeper import multirun
 
         assert self.config is not None and self.hydra_context is not None
-        return multirun(self.config, self.hydra_context, arguments).exit_code
+        return multirun(self.config, self.hydra_context, arguments, command_start()).exit_code

@@ -23,6 +23,8 @@ _COLLECT_EVERY = 50_000
 SHARE_OF_CORES = "PIPELINE_SHARE_OF_CORES"
 """Set for workers whose ``OMP_NUM_THREADS`` is their share of the cores, not a number that somebody chose."""
 
+_whole: list[bool] = []
+
 _WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
@@ -108,6 +110,18 @@ def _let_main_process_end_first(code: int) -> None:
         time.sleep(0.05)
 
 
+def process_start() -> float:
+    """When this process began, in seconds since 1970."""
+    import psutil
+
+    return float(psutil.Process().create_time())
+
+
+def command_start() -> float | None:
+    """When the command began that this whole process runs, in seconds since 1970; None inside of another program."""
+    return process_start() if _whole else None
+
+
 def let_threads_sleep() -> None:
     """Have threads that wait for each other sleep, in what is imported from now on, unless the environment decides.
 
@@ -128,6 +142,7 @@ def run_process(main: Callable[[], int]) -> NoReturn:
     # objects, as Python 3.11 does, takes a tenth of the imports' time.
     gc.set_threshold(_COLLECT_EVERY, 20, 20)
     let_threads_sleep()
+    _whole.append(True)
     codes: list[int] = []
     # The last registered runs first: this one after all that are still to come.
     atexit.register(_end, codes)

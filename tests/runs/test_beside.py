@@ -12,7 +12,7 @@ import torch
 
 from pipeline.data.core.encoder import VectorEncoder
 from pipeline.data.core.spec import Spec
-from pipeline.errors import Diverged
+from pipeline.errors import Diverged, UserError
 from pipeline.models.linear import Linear
 from pipeline.runs.beside import Lost, fitted_beside
 
@@ -63,6 +63,16 @@ def test_what_goes_wrong_is_said_and_the_others_are_ended() -> None:
 
     with pytest.raises(Diverged, match="the loss became NaN in step 3"):
         fitted_beside([partial(fitted, 0), diverges, partial(fitted, 1)], ENCODER, 2)
+
+    class Unreadable(UserError):
+        def __init__(self, path: str, line: int) -> None:
+            super().__init__(f"{path}, line {line}: not a number")
+
+    def refuses() -> Linear:
+        raise Unreadable("t.csv", 3)
+
+    with pytest.raises(UserError, match=r"t\.csv, line 3: not a number"):
+        fitted_beside([partial(fitted, 0), refuses], ENCODER, 2)
 
     def killed() -> Linear:
         os.kill(os.getpid(), signal.SIGKILL)

@@ -36,6 +36,8 @@ def test_each_hears_what_the_first_tells_whatever_an_earlier_launch_left(tmp_pat
     for thread in threads:
         thread.join()
     assert heard == {1: "here", 2: "here"}
+    # Nothing is left where runs are listed.
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_node_that_is_missing_is_named(tmp_path: Path) -> None:

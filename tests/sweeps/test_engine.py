@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import statistics
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,11 +22,13 @@ from rich.console import Console
 from pipeline.config import compose
 from pipeline.errors import Diverged, Interrupted, UserError
 from pipeline.runs.state import read
-from pipeline.sweeps import display, engine
+from pipeline.sweeps import display, engine, time_limit
+from pipeline.sweeps.algorithms import build_pruner, read_pruner
 from pipeline.sweeps.engine import Finished, run_sweep
 from pipeline.sweeps.plan import Plan
 from pipeline.sweeps.running import Context, Outcome, Pruned, TooLarge, load_function
 from pipeline.sweeps.storage import open_storage
+from pipeline.sweeps.time_limit import deadline
 
 RANDOM = {"_target_": "optuna.samplers.RandomSampler"}
 TPE = {"_target_": "optuna.samplers.TPESampler", "n_startup_trials": 3}
@@ -340,6 +343,65 @@ def test_time_is_up_leaves_the_rest_waiting_for_the_next_call(tmp_path: Path) ->
     assert (first.trials, first.complete) == ([], False)
     assert "5 waiting" in first.text  # type: ignore[attr-defined]
     assert sweep(toy.plan(tmp_path, n_trials=5), tmp_path).complete
+
+
+def test_time_is_up_ends_the_trial_that_runs_and_it_goes_on_with_the_next_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timers = []
+
+    class Timer(threading.Timer):
+        def start(self) -> None:
+            timers.append(self.function)
+
+    def endless(config: DictConfig, context: Context) -> Outcome:
+        if context.number == 1:
+            # The moment comes now.
+            threading.Thread(target=timers[-1]).start()
+            while True:
+                time.sleep(0.02)
+        return toy.quadratic(config, context)
+
+    monkeypatch.setattr(time_limit.threading, "Timer", Timer)
+    first = sweep(toy.plan(tmp_path, n_trials=3, deadline=time.time() + 1000), tmp_path, endless)
+    assert [trial.state for trial in first.trials] == [TrialState.COMPLETE, TrialState.WAITING]
+    assert first.exit_code == 0
+    again = sweep(toy.plan(tmp_path, n_trials=3), tmp_path)
+    assert again.complete
+    assert again.trials[0].params == first.trials[0].params
+
+
+def test_a_command_ends_in_time_with_its_results() -> None:
+    # Of a minute the last three seconds, of ten the last half.
+    assert deadline(1000.0, 60.0) == 1057.0
+    assert deadline(1000.0, 10.0) == 1009.5
+
+
+@pytest.mark.parametrize(("epochs", "warm_up"), [(30, 3), (8, 1), (None, 5)])
+def test_the_default_pruner_ends_what_is_behind_two_thirds_after_a_tenth(
+    epochs: int | None, warm_up: int
+) -> None:
+    settings = read_pruner("auto", objectives=1, folds=False, epochs=epochs)
+    study = optuna.create_study(pruner=build_pruner(settings))
+    length = epochs or 30
+    for place in range(6):
+        trial = study.ask()
+        for step in range(length):
+            trial.report(place + 1 / (step + 1), step)
+        study.tell(trial, float(place))
+
+    def ends(behind: float) -> int | None:
+        trial = study.ask()
+        for step in range(length):
+            trial.report(behind + 1 / (step + 1), step)
+            if trial.should_prune():
+                return step
+        study.tell(trial, state=TrialState.FAIL)
+        return None
+
+    # Six are complete, of which the best four are two thirds.
+    assert ends(4.5) == warm_up
+    assert ends(2.9) is None
 
 
 def test_lines_say_what_each_trial_came_to(tmp_path: Path) -> None:

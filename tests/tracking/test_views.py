@@ -20,6 +20,13 @@ Start = Callable[..., Run]
 Deliver = Callable[..., Delivery]
 
 
+def test_two_studies_never_share_a_view() -> None:
+    names = ["a.b", "a-b", "a b", "a/b", "digits_mlp-1a2b"]
+    assert len({sweep_key(name) for name in names}) == len(names)
+    # As it has always been, where the name can stand in an address.
+    assert sweep_key("digits_mlp-1a2b").endswith("digits_mlp-1a2b")
+
+
 def test_settings_that_differ_are_told_and_others_are_not() -> None:
     runs = [
         {

@@ -6,7 +6,7 @@ import math
 import time
 
 from pipeline.errors import UserError
-from pipeline.runs.state import process_start
+from pipeline.process_life import process_start
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 _RESERVE, _LEAST_RESERVE = 0.05, 3.0

@@ -105,7 +105,8 @@ def _fit(job: Callable[[], BaseModule], encoder: Encoder, place: Path, said: Any
     try:
         save(job(), encoder, place)
     except (Diverged, UserError, Lost) as error:
-        said.send((type(error), str(error)))
+        kind = next(kind for kind in (Diverged, UserError, Lost) if isinstance(error, kind))
+        said.send((kind, str(error)))
 
 
 def _look(process: Any, ours: Any) -> None:

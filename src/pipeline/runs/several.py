@@ -16,13 +16,14 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from pipeline.errors import UserError
 from pipeline.metrics import headline
+from pipeline.process_life import process_start
 from pipeline.runs import naming
 from pipeline.runs.describing import ENVIRONMENT, record_threads
 from pipeline.runs.environment import environment
 from pipeline.runs.hooks import Hooks
 from pipeline.runs.recording import NoRun, git_state, is_main_process, open_run, recorded
 from pipeline.runs.result import RunResult
-from pipeline.runs.state import RunState, process_start, read
+from pipeline.runs.state import RunState, read
 from pipeline.runs.verdicts import verdicts_of_fits
 
 log = logging.getLogger(__name__)

@@ -175,10 +175,3 @@ def _alive(state: dict[str, Any]) -> bool:
         return bool(process.create_time() <= float(state.get("started", 0)) + 1)
     except (psutil.Error, KeyError, ValueError):
         return False
-
-
-def process_start() -> float:
-    """When this process began, in seconds since 1970."""
-    import psutil
-
-    return float(psutil.Process().create_time())

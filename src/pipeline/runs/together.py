@@ -6,6 +6,7 @@ import json
 import os
 import time
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,10 @@ def tell(folder: Path, here: Place, message: dict[str, Any], seconds: float = WA
                 f"{', '.join(map(str, missing))}): do all nodes run, and do they see {folder}?"
             )
         time.sleep(_POLL_SECONDS)
+    # Nobody comes any more; on some file systems a file that was just deleted is still seen.
+    with suppress(OSError):
+        place.rmdir()
+        place.parent.rmdir()
 
 
 def hear(folder: Path, here: Place, seconds: float = WAIT_SECONDS) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 
 from pipeline.config.trackers import refuse_missing, trackers_of
 from pipeline.errors import Diverged, Interrupted, UserError
+from pipeline.process_life import process_start
 from pipeline.runs import naming
 from pipeline.runs.describing import (
     class_of,
@@ -35,7 +36,7 @@ from pipeline.runs.recording import (
     recorded,
 )
 from pipeline.runs.result import RunResult
-from pipeline.runs.state import RunState, process_start, read
+from pipeline.runs.state import RunState, read
 from pipeline.runs.verdicts import unless_unfinished, verdicts_of
 
 if TYPE_CHECKING:

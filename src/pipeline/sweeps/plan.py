@@ -48,7 +48,7 @@ class Plan:
         max_parameters: Largest number of parameters of a model that is trained, None for any.
         custom_search_space: Dotted name of a function that suggests more, None for none.
         skip_duplicates: Whether settings that were tried before get the known result.
-        deadline: Time (seconds since 1970) after which no trial is started.
+        deadline: Time (seconds since 1970) after which no trial is started, and at which those that run end.
         fold_reports: Whether trials report after each fold instead of after each epoch.
         grace: Seconds without a sign of life after which a worker on another machine counts as gone.
         parent: Key and directory of the tracking run that trials are nested under.

@@ -32,6 +32,7 @@ from pipeline.sweeps.parent import NoParent, Parent
 from pipeline.sweeps.plan import Plan
 from pipeline.sweeps.running import read_search_space_function
 from pipeline.sweeps.storage import GRACE_SECONDS, HEARTBEAT_SECONDS, open_storage
+from pipeline.sweeps.time_limit import deadline
 from pipeline.sweeps.trials import JOB, TRIAL
 from pipeline.tracking import Reference, absolute_uri
 
@@ -45,6 +46,7 @@ def optimise(
     context: HydraContext,
     arguments: Sequence[str],
     nested_under: Reference | None = None,
+    started: float | None = None,
 ) -> Finished:
     """Run an Optuna sweep (`hydra/sweeper=optuna`).
 
@@ -53,6 +55,7 @@ def optimise(
         context: Hydra's context, for its loader.
         arguments: Overrides as typed, without Hydra's own.
         nested_under: Tracked run that the study's run is nested under.
+        started: When the command began (seconds since 1970), from which on `timeout` counts; None for now.
 
     Raises:
         UserError: The sweep cannot work; nothing was run yet.
@@ -67,14 +70,20 @@ def optimise(
             "The sweep has nothing to vary: give a search space (+sweep=mlp), a sweep on the command line"
             " ('optimizer.lr=tag(log,interval(1e-4,1e-1))'), or hydra.sweeper.params."
         )
-    draft = _draft(config, context, found)
+    draft = _draft(config, context, found, started)
     base = Composer(draft, context.config_loader).compose([])
     _refuse_experiment(config, base)
     check_classes(base)
     _refuse_varied_trainers(found, Composer(draft, context.config_loader))
     metrics, directions = read_objectives(base, settings.get("metrics"), settings.get("direction"))
     folds = bool(OmegaConf.select(base, "data.folds"))
-    pruner = algorithms.read_pruner(settings.get("pruner"), objectives=len(metrics), folds=folds)
+    epochs = OmegaConf.select(base, "trainer.max_epochs")
+    pruner = algorithms.read_pruner(
+        settings.get("pruner"),
+        objectives=len(metrics),
+        folds=folds,
+        epochs=epochs if isinstance(epochs, int) and epochs > 0 else None,
+    )
     sampler = algorithms.read_sampler(settings.get("sampler"))
     own = _own_settings(found, base)
     plan = _with(
@@ -118,11 +127,19 @@ def best_settings(
     return [space.as_override(key, value) for key, value in best[0].params.items()] if best else None
 
 
-def multirun(config: DictConfig, context: HydraContext, arguments: Sequence[str]) -> Finished:
+def multirun(
+    config: DictConfig, context: HydraContext, arguments: Sequence[str], started: float | None = None
+) -> Finished:
     """Run every combination of the values typed (`hydra/sweeper=multirun`), under one parent.
 
     A multirun that was not completed is gone on with by the same command: jobs that are done stay, failed and missing
     ones run. A completed one starts anew.
+
+    Args:
+        config: Configuration, see :func:`optimise`.
+        context: Hydra's context, likewise.
+        arguments: Overrides, likewise.
+        started: When the command began, likewise.
 
     Raises:
         UserError: The configuration of a job cannot work; nothing was run yet.
@@ -137,7 +154,11 @@ def multirun(config: DictConfig, context: HydraContext, arguments: Sequence[str]
         space.read_space(None, everything, context.config_loader).fixed,
     )
     draft = _with(
-        _draft(config, context, found), runner=JOB, jobs=jobs, n_trials=len(jobs), space=found.as_json()
+        _draft(config, context, found, started),
+        runner=JOB,
+        jobs=jobs,
+        n_trials=len(jobs),
+        space=found.as_json(),
     )
     draft = _with(
         draft, max_failure_rate=1.0, skip_duplicates=False, metrics=["objective"], directions=["minimize"]
@@ -184,8 +205,11 @@ def _run(
     )
 
 
-def _draft(config: DictConfig, context: HydraContext, found: space.SearchSpace) -> Plan:
+def _draft(
+    config: DictConfig, context: HydraContext, found: space.SearchSpace, started: float | None
+) -> Plan:
     settings = config.hydra.sweeper
+    began = time.time() if started is None else started
     sampler_seed = OmegaConf.select(settings, "sampler.seed")
     return Plan(
         study_name="",
@@ -197,7 +221,7 @@ def _draft(config: DictConfig, context: HydraContext, found: space.SearchSpace) 
         seed=int(config.seed if sampler_seed is None else sampler_seed),
         n_jobs=int(settings.get("n_jobs", 1)),
         retries=int(settings.get("retries", 3)),
-        deadline=None if settings.get("timeout") is None else time.time() + float(settings.timeout),
+        deadline=None if settings.get("timeout") is None else deadline(began, float(settings.timeout)),
         grace=float(settings.get("grace", GRACE_SECONDS)),
         launcher={} if _is_basic(config) else _plain(config.hydra.launcher),
         working_directory=str(Path.cwd()),

@@ -46,6 +46,7 @@ from pipeline.sweeps.running import (
 from pipeline.sweeps.space import as_override
 from pipeline.sweeps.storage import HEARTBEAT_SECONDS, Claim, LostClaim, SweepStorage, open_storage
 from pipeline.sweeps.study import plan_of, prepared
+from pipeline.sweeps.time_limit import TimeLimit
 from pipeline.sweeps.trials import JOB, TRIAL
 from pipeline.tracking import Reference
 
@@ -151,6 +152,7 @@ class Worker:
         self._study_id = storage.get_study_id_from_name(plan.study_name)
         self._prepared = prepared(plan)
         self._pulse = Pulse(storage, orphaned)
+        self._limit = TimeLimit(plan.deadline)
         self._looked = self._noted = 0.0
 
     def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
@@ -180,7 +182,7 @@ class Worker:
                     time.sleep(_IDLE_SECONDS)
 
     def _is_over(self) -> bool:
-        if self._plan.deadline is not None and time.time() > self._plan.deadline:
+        if self._limit.over:
             return True
         failed = self._study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
         return len(failed) > self._plan.allowed_failures
@@ -203,13 +205,19 @@ class Worker:
             self._on_change()
             if self._plan.skip_duplicates and self._plan.jobs is None and attempt.copy_known_result(trial):
                 return
-            self._train(trial, overrides, attempt)
+            with self._limit.of_a_trial():
+                self._train(trial, overrides, attempt)
         except LostClaim as error:
             log.warning("%s; its result here is dropped", error)
         except (KeyboardInterrupt, Interrupted):
             with contextlib.suppress(LostClaim):
                 self._storage.give_back(claim)
-            raise
+            if not self._limit.ended:
+                raise
+            log.info(
+                "The time is up (hydra.sweeper.timeout): trial %d goes on when the command is given again",
+                claim.number,
+            )
         except Exception as error:
             try:
                 attempt.fail(error)

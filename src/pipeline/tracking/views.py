@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -37,8 +38,9 @@ def objective_tags(metric: str, mode: str) -> dict[str, str]:
 
 
 def sweep_key(study: str) -> str:
-    """Key of the view of a sweep's trials."""
-    return _SWEEP + "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in study)
+    """Key of the view of a sweep's trials: its name, and a digest of it where a key cannot have all of its letters."""
+    plain = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in study)
+    return _SWEEP + (plain if plain == study else f"{plain}-{hashlib.sha256(study.encode()).hexdigest()[:6]}")
 
 
 def studies(tags: Mapping[str, str]) -> list[str]:

@@ -34,7 +34,8 @@ _PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 5.0, 80.0
 _COST = 20
 """A comparison is not made again before this many times as long as it took is over."""
 _SLOW = 1.5
-_GAIN = 1.1
+_GAIN = 1.2
+"""What another number has to gain, in every round of a comparison: beside others, times are uneven."""
 _ROUNDS, _TIMED = 2, 3
 
 
@@ -200,9 +201,14 @@ class Comparison:
         return not self._order
 
     def fastest(self, than: int) -> int:
-        """The fastest number; another one than the given only where it gains a tenth."""
+        """The fastest number; another one than the given only where it gains a fifth in every round."""
         best = max(self.rates, key=self._rate)
-        return best if self._rate(best) > _GAIN * self._rate(than) else than
+        rounds = zip(self._rounds(best), self._rounds(than), strict=True)
+        return best if all(ours > _GAIN * theirs for ours, theirs in rounds) else than
+
+    def _rounds(self, count: int) -> list[float]:
+        rates = self.rates[count]
+        return [statistics.median(rates[at : at + _TIMED]) for at in range(0, len(rates), _TIMED)]
 
     def gain(self, count: int) -> float:
         """How many times as fast as before steps are with a number."""
