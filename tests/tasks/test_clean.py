@@ -88,6 +88,28 @@ def test_freeing_deletes_what_was_listed_and_the_figures_are_true(
     assert words[-1] == "6.7 kB in all, 5.0 kB can go: the same command with task.free=true"
 
 
+@pytest.mark.parametrize("what", ["runs", "checkpoints"])
+def test_a_deletion_that_was_cut_off_is_listed_and_ended_by_the_next(
+    tmp_path: Path, made: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    run = made("a")
+
+    def cut_off(path: Path) -> None:
+        # The disk went away in the middle: what says that it was a run is gone already.
+        next(path.rglob("*.json" if what == "runs" else "none"), path / "none").unlink(missing_ok=True)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("shutil.rmtree", cut_off)
+        free(found(tmp_path, what).values())
+    left = [item for path, item in found(tmp_path, what).items() if path.endswith(".deleted")]
+    assert [(item.kind, item.size, item.kept) for item in left] == [(what, left[0].size, "")]
+    assert left[0].size >= 1000
+    assert free(found(tmp_path, what).values()) == left[0].size
+    assert not list((tmp_path / "experiments").rglob("*.deleted"))
+    assert run.exists() == (what == "checkpoints") and not (run / "checkpoints").exists()
+
+
 def test_the_best_of_each_experiment_and_registered_runs_are_protected() -> None:
     def run(name: str, experiment: str, value: float) -> RunRecord:
         metrics, tags = {"best/val/mae": value}, {"objective": "val/mae", "objective.mode": "min"}

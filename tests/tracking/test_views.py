@@ -106,14 +106,22 @@ def test_a_sweep_has_a_view_of_its_own_trials(
     parent = start_run("s", tags={"sweep.study": "mine"})
     deliver(parent)
     for number in range(2):
-        trial = _record(start_run, f"t{number}", parent=parent, tags={"sweep.study": "mine"}, dropout=number)
+        tags = {"sweep.study": "mine", "sweep.trial": str(number)}
+        trial = _record(start_run, f"t{number}", parent=parent, tags=tags, dropout=number)
         trial.finish()
         deliver(trial)
     assert SHARED_VIEW + sweep_key("mine") not in _tags(tmp_path)
     parent.finish()
     deliver(parent)
     state = json.loads(_tags(tmp_path)[SHARED_VIEW + sweep_key("mine")])
-    assert state["searchFilter"] == "tags.`sweep.study` = 'mine'"
+    alone = _record(start_run, "alone", dropout=0.5)
+    alone.finish()
+    deliver(alone)
+    # What MLflow lists by the filter of each page.
+    store = Store(None, tmp_path / "experiments")
+    leaderboard = json.loads(_tags(tmp_path)[SHARED_VIEW + LEADERBOARD])
+    assert {run.name for run in store.runs(leaderboard["searchFilter"])} == {"s", "alone"}
+    assert {run.name for run in store.runs(state["searchFilter"])} == {"t0", "t1"}
     assert [page.title for page in Store(None, tmp_path / "experiments").views()] == [
         "tests",
         "tests, sweep-mine",
@@ -129,7 +137,8 @@ def test_a_sweep_has_its_view_where_its_end_arrives_before_its_trials(
 ) -> None:
     parent = start_run("s", tags={"sweep.study": "mine"})
     deliver(parent)
-    trial = _record(start_run, "t", parent=parent, tags={"sweep.study": "mine"}, dropout=1)
+    tags = {"sweep.study": "mine", "sweep.trial": "0"}
+    trial = _record(start_run, "t", parent=parent, tags=tags, dropout=1)
     trial.finish()
     parent.finish()
     deliver(parent)

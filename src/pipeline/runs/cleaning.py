@@ -17,6 +17,9 @@ from pipeline.tracking import registry
 
 Kind = Literal["debug", "caches", "checkpoints", "runs"]
 
+_GONE = ".deleted"
+"""End of the name, after a dot before it, of what is being deleted."""
+
 
 @dataclass(frozen=True)
 class Item:
@@ -79,13 +82,18 @@ def items(
         young = f"written to less than {older_than / 86400:g} days ago" if age < older_than else ""
         found.append(Item(kind, path, size, age, kept or young))
 
+    for kind, path in _half_deleted(experiments_dir, data_dir):
+        if kind in kinds:
+            size, newest = _taken(path)
+            found.append(Item(kind, path, size, time.time() - newest))
     if "debug" in kinds:
         for path in sorted((experiments_dir / "debug").glob("*/*")):
-            if path.is_dir() and path != ours:
+            if path.is_dir() and path != ours and not path.name.endswith(_GONE):
                 add("debug", path, _unfinished(path))
     if "caches" in kinds:
         for path in sorted((data_dir / "cache").glob("*/")):
-            add("caches", path)
+            if not path.name.endswith(_GONE):
+                add("caches", path)
     pending = {entry.directory for entry in registry.pending_runs(experiments_dir)}
     for path in _units(experiments_dir):
         if path == ours:
@@ -106,17 +114,36 @@ def free(found: Collection[Item]) -> int:
     for item in found:
         if not item.kept:
             # Under another name at first: a deletion that is cut off leaves no half of a run.
-            gone = item.path.with_name(f".{item.path.name}.deleted")
-            item.path.rename(gone)
+            gone = item.path
+            if not gone.name.endswith(_GONE):
+                gone = item.path.rename(item.path.with_name(f".{item.path.name}{_GONE}"))
             shutil.rmtree(gone)
             freed += item.size
     return freed
 
 
+def _half_deleted(experiments_dir: Path, data_dir: Path) -> Iterator[tuple[Kind, Path]]:
+    """What an earlier command began to delete and did not end with; nothing keeps it."""
+    places: dict[Kind, list[Iterator[Path]]] = {
+        "debug": [experiments_dir.glob(f"debug/*/.*{_GONE}")],
+        "caches": [data_dir.glob(f"cache/.*{_GONE}")],
+        "runs": [experiments_dir.glob(f"{kind}/*/.*{_GONE}") for kind in ("runs", "sweeps")],
+        "checkpoints": [
+            experiments_dir.glob(f"{kind}/*/*/**/.checkpoints{_GONE}") for kind in ("runs", "sweeps")
+        ],
+    }
+    for kind, searches in places.items():
+        for search in searches:
+            for path in sorted(search):
+                # What lies in something half deleted goes with it.
+                if not any(parent.name.endswith(_GONE) for parent in path.parents):
+                    yield kind, path
+
+
 def _units(experiments_dir: Path) -> Iterator[Path]:
     """The directories of commands that trained: a run with its fits, a sweep with its trials."""
     for path in sorted([*experiments_dir.glob("runs/*/*/"), *experiments_dir.glob("sweeps/*/*/")]):
-        if next(path.glob(f"**/{FILE}"), None) is not None:
+        if not path.name.endswith(_GONE) and next(path.glob(f"**/{FILE}"), None) is not None:
             yield path
 
 

@@ -17,7 +17,7 @@ LEADERBOARD = "leaderboard"
 """Key of the view of all runs of an experiment."""
 OBJECTIVE_TAG, MODE_TAG = "objective", "objective.mode"
 UNCOMPARED_TAG = "pipeline.uncompared"
-STUDY_TAG = "sweep.study"
+STUDY_TAG, TRIAL_TAG = "sweep.study", "sweep.trial"
 
 _SWEEP = "sweep-"
 
@@ -86,6 +86,18 @@ def _place(key: str) -> tuple[int, str]:
     return (99 if key == "seed" else _FIRST.index(section) if section in _FIRST else len(_FIRST)), key
 
 
+def shown_runs(study: str | None) -> str:
+    """The filter, in MLflow's language, of what a view lists.
+
+    Args:
+        study: Name of the sweep whose trials it lists; None for runs: a sweep is one of them, its trials are not, and
+            neither are the fits of a run of several.
+    """
+    if study is None:
+        return "tags.`mlflow.parentRunId` IS NULL"
+    return f"tags.`{STUDY_TAG}` = '{study}' AND tags.`{TRIAL_TAG}` IS NOT NULL"
+
+
 def view(
     objective: str,
     mode: str,
@@ -100,7 +112,7 @@ def view(
         mode: Whether ``max`` or ``min`` of it is better.
         settings: Dotted keys of the settings that get a column.
         metrics: Names of the metrics that the runs have.
-        study: Name of the sweep whose trials alone are shown; None for all runs.
+        study: Name of the sweep whose trials are shown; None for the runs of the experiment.
     """
     best = recorded_name(objective)
     name = objective.partition("/")[2] or objective
@@ -120,7 +132,7 @@ def view(
     if numbers:
         charts.insert(0, _parallel(numbers[:SETTINGS_SHOWN], best))
     return {
-        "searchFilter": f"tags.`{STUDY_TAG}` = '{study}'" if study else "",
+        "searchFilter": shown_runs(study),
         "orderByKey": view_column("metrics", best),
         "orderByAsc": mode == "min",
         "lifecycleFilter": "Active",
@@ -182,14 +194,17 @@ def save_view(client: MlflowClient, experiment_id: str, study: str | None = None
     Args:
         client: Client of the tracking store.
         experiment_id: MLflow's id of the experiment.
-        study: Name of a sweep; None for all runs.
+        study: Name of a sweep, whose trials it lists; None for the runs of the experiment.
 
     Returns:
         The key that opens it; None where no run says what it is compared by.
     """
-    query = f"tags.`{STUDY_TAG}` = '{study}'" if study else ""
-    runs = client.search_runs([experiment_id], query, max_results=_RUNS_READ)
+    runs = client.search_runs([experiment_id], shown_runs(study), max_results=_RUNS_READ)
     said = next((run.data.tags for run in runs if OBJECTIVE_TAG in run.data.tags), None)
+    if said is None:
+        # A sweep itself says nothing of the kind, its trials do.
+        nested = client.search_runs([experiment_id], f"tags.`{OBJECTIVE_TAG}` IS NOT NULL", max_results=1)
+        said = nested[0].data.tags if nested else None
     if said is None:
         return None
     left_out = next((tags[UNCOMPARED_TAG] for run in runs if UNCOMPARED_TAG in (tags := run.data.tags)), "")
