@@ -10,6 +10,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -53,7 +54,7 @@ def test_images_reach_published_weights_as_torchvision_prepares_them() -> None:
         for size in ((500, 333), (300, 640), (400, 400)):
             pixels = torch.randint(0, 256, (size[1] // 20, size[0] // 20, 3), dtype=torch.uint8)
             photo = Image.fromarray(pixels.numpy()).resize(size, Image.Resampling.BICUBIC)
-            array = to_array(photo, [3, how.size, how.size], how=Resizing(how.crop, how.interpolation))
+            array = to_array(photo, [3, how.size, how.size], how=Resizing.to(how.crop, how.interpolation))
             mean, std = (torch.tensor(of).view(3, 1, 1) for of in (spec.pixel_mean, spec.pixel_std))
             ours = (torch.tensor(array) - mean) / std
             theirs = published(name, "DEFAULT").transforms()(photo)
@@ -238,3 +239,27 @@ def test_features_are_what_the_last_layer_gets_and_its_answer_follows_from_them(
     assert not any(
         module.training for name, module in model.train().net.named_modules() if name and name != "7"
     )
+
+
+@pytest.mark.parametrize("size", [(24, 24), (24, 40), (60, 50)])
+def test_pictures_of_the_size_asked_for_are_scaled_and_cropped_like_all_others(size: tuple[int, int]) -> None:
+    from torchvision import transforms
+
+    from pipeline.data.images.encoders import ResizingImageEncoder
+
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3)).astype(np.uint8)
+    photo = Image.fromarray(pixels)
+    # As torchvision's own preprocessing of a network for 24 pixels whose weights were made with crops of 24 / 28.
+    usual = transforms.Compose([transforms.Resize(28), transforms.CenterCrop(24)])
+    how = Resizing.to(24 / 28)
+    assert (to_array(photo, [3, 24, 24], how=how) == np.asarray(usual(photo)).transpose(2, 0, 1)).all()
+    # Models of earlier versions took them as they are, and go on doing so.
+    before = ResizingImageEncoder([3, 24, 24], [0.0] * 3, [1.0] * 3, 24 / 28)
+    assert "always" not in before.state()
+    if size == (24, 24):
+        assert (before.encode([photo])[0].numpy() == pixels.transpose(2, 0, 1)).all()
+    now = ResizingImageEncoder(
+        **{"mean": [0.0] * 3, "std": [1.0] * 3, "shape": [3, 24, 24], **how.settings()}
+    )
+    assert (now.encode([photo])[0].numpy() == to_array(photo, [3, 24, 24], how=how)).all()
+    assert now.state()["always"] is True

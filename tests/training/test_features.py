@@ -121,3 +121,72 @@ def test_fine_tuning_moves_the_last_stages_alone_and_is_saved_with_its_preproces
     assert moved == {"conv5"}
     # ImageNet's mean and deviation, which such weights expect.
     assert predictor.spec.pixel_mean == pytest.approx([255 * 0.485, 255 * 0.456, 255 * 0.406])
+
+
+def test_numbers_learnt_from_features_are_in_the_targets_own_unit() -> None:
+    from sklearn.linear_model import Ridge
+
+    from pipeline.data.core.spec import Spec
+    from pipeline.data.core.splits import Rows
+    from pipeline.models.foreign import Wrapped
+
+    random = np.random.default_rng(0)
+    x = random.normal(3.0, 2.0, (60, 1, 2, 3)).astype(np.float32)
+    y = 500.0 + 40.0 * (x.reshape(60, 6) @ random.normal(size=6)) + random.normal(size=60)
+    spec = Spec(
+        "regression",
+        "image",
+        (1, 2, 3),
+        outputs=1,
+        target_mean=float(y.mean()),
+        target_std=float(y.std()),
+    )
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(6, 1))
+    model = Wrapped(spec, net, freeze=True, alpha=2.0)
+    held = torch.from_numpy(x.reshape(60, 6))
+    model.head_layer.fit(held)
+    rows = Rows(held, torch.from_numpy(y).float())
+    features.solve_head(model, rows, None, lambda: False)
+    standardised = (x.reshape(60, 6) - x.reshape(60, 6).mean(0)) / x.reshape(60, 6).std(0)
+    expected = Ridge(alpha=2.0).fit(standardised, y).predict(standardised)
+    np.testing.assert_allclose(model(held).detach().reshape(-1), expected, rtol=1e-4)
+
+
+def test_rows_of_numbers_are_features_already_and_the_message_says_so() -> None:
+    from pipeline.data.core.spec import Spec
+    from pipeline.models.foreign import Wrapped
+
+    spec = Spec("binary", "vector", (4,), outputs=1, classes=("no", "yes"))
+    with pytest.raises(UserError, match=r"model\.freeze=true: .*features already.*model\.solver=exact"):
+        Wrapped(spec, torch.nn.Linear(4, 1), freeze=True)
+    assert Wrapped(spec, torch.nn.Linear(4, 1)).head == ""
+
+
+def test_a_frozen_network_begins_with_a_checkpoint_once(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.training import fit
+
+    run(photos, tmp_path / "a", "model.freeze=true", "model.solver=gradient", "test=false")
+    begun = []
+    real = fit.start_from
+    monkeypatch.setattr(fit, "start_from", lambda model, path: (begun.append(path), real(model, path))[1])
+    (checkpoint,) = (tmp_path / "a/run/checkpoints").glob("best.ckpt")
+    again = run(photos, tmp_path / "b", "model.freeze=true", f"ckpt_path={checkpoint}")
+    assert begun == [str(checkpoint)]
+    assert again.metrics["test/accuracy"] == pytest.approx(accuracy_of_files(photos, tmp_path / "b"))
+
+
+def test_features_are_computed_where_lightning_trains() -> None:
+    from pytorch_lightning import Trainer
+
+    for settings in ({"accelerator": "cpu", "devices": 2}, {"accelerator": "auto", "devices": 1}, {}):
+        trainer = Trainer(**settings, logger=False, enable_checkpointing=False, enable_progress_bar=False)
+        assert features._device(settings) == trainer.strategy.root_device
+
+
+@pytest.mark.gpu
+def test_features_are_computed_on_the_gpu_that_was_asked_for() -> None:
+    assert features._device(
+        {"accelerator": "gpu", "devices": [torch.cuda.device_count() - 1]}
+    ) == torch.device("cuda", torch.cuda.device_count() - 1)

@@ -77,6 +77,11 @@ class Wrapped(BaseModule):
         self.unfreeze, self.unfreeze_epoch, self.layer_decay = unfreeze, unfreeze_epoch, layer_decay
         self.head: str | None = None
         self._waiting, self._fixed = False, frozenset[str]()
+        if freeze and self.is_features(self._small_batch()):
+            raise UserError(
+                "model.freeze=true: a sample of this data is a row of numbers, which are features already: "
+                "model=linear model.solver=exact learns from them as they are; or set model.freeze=false"
+            )
         self._try()
         self._find_head()
         self.initialise()
@@ -160,7 +165,7 @@ class Wrapped(BaseModule):
             self.train()
         if not frozen:
             return
-        if self.head is None or not last or self.spec.input == "vector":
+        if self.head is None or not last:
             raise UserError(
                 f"model.freeze=true: {type(self.net).__name__} does not end in a linear layer with {self.spec.outputs} "
                 f"outputs on {self.spec.input} data; train it whole (model.freeze=false)"

@@ -17,6 +17,7 @@ from pipeline.errors import UserError
 from pipeline.files import write_json
 from pipeline.runs.recording import is_main_process
 from pipeline.runs.settings import NOT_RESUMED_BY, settings_of
+from pipeline.tracking.process import is_alive, this_process
 
 FILE = "state.json"
 
@@ -60,7 +61,13 @@ class RunState:
     def _write(self, status: str, **more: Any) -> None:
         if not is_main_process():
             return
-        values = {**read(self.directory), **more, "status": status, "pid": os.getpid()}
+        values = {
+            **read(self.directory),
+            **more,
+            "status": status,
+            "pid": os.getpid(),
+            "owner": this_process(),
+        }
         write_json(self.directory / FILE, values)
 
 
@@ -163,6 +170,16 @@ def saved_states(directory: Path) -> list[Path]:
     """The last states to go on from: that of the run, or those of its fits."""
     places = ("checkpoints/last.ckpt", "*/checkpoints/last.ckpt")
     return [path for place in places for path in directory.glob(place)]
+
+
+def left_behind(directory: Path) -> bool:
+    """Whether it is certain that no process writes a run in or below a directory any more.
+
+    Of a process of another machine nothing is certain here.
+    """
+    states = [read(path.parent) for path in directory.rglob(FILE)]
+    running = [state for state in states if state.get("status") == "running"]
+    return not any(is_alive(state["owner"]) if "owner" in state else _alive(state) for state in running)
 
 
 def _alive(state: dict[str, Any]) -> bool:

@@ -193,11 +193,13 @@ def _fit_and_test(
 ) -> RunResult:
     from pipeline.training.at_once import fit_at_once, fits_at_once
     from pipeline.training.building import parameters
+    from pipeline.training.features import is_frozen
     from pipeline.training.fit import prepare_fit, run_fit, start_from
     from pipeline.training.sureness import wanted
 
     record_data(data, model, tracked, plan.fit)
-    if plan.start_from:
+    # A frozen network has begun with them already, and its last layer fits the features since.
+    if plan.start_from and not is_frozen(model):
         start_from(model, plan.start_from)
 
     def on_epoch(epoch: int, metrics: dict[str, float]) -> None:

@@ -23,6 +23,7 @@ from pipeline.sweeps.rows import ATTEMPT, REPORTS
 from pipeline.sweeps.running import BadObjective, Outcome, TooLarge, fresh_subdirectory, objective_values
 from pipeline.sweeps.storage import Claim, Lost, SweepStorage
 from pipeline.tracking import take_over
+from pipeline.tracking.journal import JOURNAL
 
 log = logging.getLogger(__name__)
 
@@ -187,10 +188,15 @@ def _free_memory(error: BaseException) -> None:
 
 def _saved_epoch(directory: Path, experiments_dir: Path) -> int | None:
     """How many epochs are done in the checkpoints that a run can go on from; None where it cannot."""
-    from pipeline.runs.state import saved_states
+    from pipeline.runs.state import left_behind, saved_states
 
     found = saved_states(directory)
     if not found:
+        return None
+    # A run that is tracked says by its journal whether it is being written, wherever its process is.
+    tracked = next(directory.rglob(f"tracking/{JOURNAL}"), None) is not None
+    if not tracked and not left_behind(directory):
+        log.warning("The trial begins again: its run in %s may still be written (logger=none)", directory)
         return None
     from pipeline.runs.describing import resumed_at
 

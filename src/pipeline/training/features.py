@@ -136,9 +136,11 @@ def solve_head(model: Wrapped, train: Rows, held_out: Rows | None, stop: Stop) -
 
     validated = None if held_out is None else standardised(held_out)
     found = solve(inner, standardised(train), validated, stop, among=_ALPHAS)
+    # What answers in the target's own units there has its mean and deviation beside the weights.
+    std, mean = getattr(inner.output, "std", 1.0), getattr(inner.output, "mean", 0.0)
     with torch.no_grad():
-        head.weight.copy_(inner.output.weight)
-        head.bias.copy_(inner.output.bias)
+        head.weight.copy_(inner.output.weight * std)
+        head.bias.copy_(inner.output.bias * std + mean)
     return found
 
 
@@ -211,7 +213,9 @@ def _computed(
 
 
 def _device(trainer: Mapping[str, Any]) -> torch.device:
-    asked = trainer.get("accelerator", "auto")
-    if asked in ("auto", "gpu", "cuda") and torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if asked in ("auto", "mps") and torch.backends.mps.is_available() else "cpu")
+    """Where Lightning trains with these settings; of several devices this process's own."""
+    from lightning_fabric import Fabric
+
+    return Fabric(
+        accelerator=trainer.get("accelerator", "auto"), devices=trainer.get("devices", "auto")
+    ).device

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +56,7 @@ def read_arrays(
             f"{path} holds {', '.join(held) or 'nothing'}; expected images with as many labels: x and y, or images and "
             "labels, alone or of parts (x_train and y_train, test_images and test_labels)"
         )
-    encoder = ResizingImageEncoder(list(shape), [], [], how.crop, how.interpolation)
+    encoder = ResizingImageEncoder(list(shape), [], [], **asdict(how))
     width = max(
         (len(str(one.max())) for one in labels.values() if one.size and one.dtype.kind in "iu"), default=1
     )

@@ -6,9 +6,9 @@ import os
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -30,10 +30,22 @@ class Resizing:
         crop: Share of the shorter side that is kept, around the middle, so that nothing is stretched; None keeps the
             whole image and stretches it.
         interpolation: ``bilinear`` or ``bicubic``.
+        always: Whether images that have the size already are scaled and cropped like all others, as those were that
+            published weights learnt from. Models of earlier versions took them as they are.
     """
 
     crop: float | None = None
     interpolation: str = "bilinear"
+    always: bool = False
+
+    @classmethod
+    def to(cls, crop: float | None, interpolation: str | None = None) -> Resizing:
+        """What new models are trained with."""
+        return cls(crop, interpolation or "bilinear", always=crop is not None)
+
+    def settings(self) -> dict[str, Any]:
+        """What a saved model holds of it."""
+        return {name: value for name, value in asdict(self).items() if name != "always" or value}
 
 
 AS_A_WHOLE = Resizing()
@@ -154,7 +166,7 @@ def _cropped(image: Image.Image, height: int, width: int, how: Resizing) -> Imag
     """The middle of an image, scaled to cover the size asked for, as torchvision's Resize and CenterCrop do."""
     from PIL import Image
 
-    if image.size == (width, height):
+    if image.size == (width, height) and not how.always:
         return image
     # The side that is the shorter one, beside what is asked for, becomes as long as the part of it that is cut away.
     wide, tall = width / (how.crop or 1.0), height / (how.crop or 1.0)

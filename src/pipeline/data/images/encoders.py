@@ -118,6 +118,7 @@ class ResizingImageEncoder(ImageEncoder):
         std: Standard deviation of each channel, likewise.
         crop: Share of the shorter side that is kept, see :class:`Resizing`.
         interpolation: ``bilinear`` or ``bicubic``.
+        always: Whether images that have the size already are cropped too.
     """
 
     kind = "resizing_image"
@@ -130,14 +131,13 @@ class ResizingImageEncoder(ImageEncoder):
         std: list[float],
         crop: float | None = None,
         interpolation: str = "bilinear",
+        always: bool = False,
     ) -> None:
         super().__init__(shape, mean, std)
-        self.how = Resizing(crop, interpolation)
+        self.how = Resizing(crop, interpolation, always)
 
     def state(self) -> dict[str, Any]:
-        return super().state() | {
-            name: value for name, value in asdict(self.how).items() if self.how != AS_A_WHOLE
-        }
+        return super().state() | (self.how.settings() if self.how != AS_A_WHOLE else {})
 
     def encode(self, raw: Any) -> Tensor:
         from PIL import Image
@@ -159,7 +159,7 @@ class ResizingImageEncoder(ImageEncoder):
     @classmethod
     def fit(cls, images: Tensor, how: Resizing = AS_A_WHOLE) -> ResizingImageEncoder:
         fitted = ImageEncoder.fit(images)
-        return cls(fitted.shape, fitted.mean, fitted.std, how.crop, how.interpolation)
+        return cls(fitted.shape, fitted.mean, fitted.std, **asdict(how))
 
     @classmethod
     def of_sums(
@@ -175,7 +175,7 @@ class ResizingImageEncoder(ImageEncoder):
         pixels = len(sums) * shape[1] * shape[2]
         mean, square = sums.sum(0).T / pixels
         std = np.maximum(np.sqrt(np.maximum(square - mean**2, 0)), 1.0)
-        return cls(list(shape), mean.tolist(), std.tolist(), how.crop, how.interpolation)
+        return cls(list(shape), mean.tolist(), std.tolist(), **asdict(how))
 
     def example(self) -> np.ndarray:
         channels, height, width = self.shape

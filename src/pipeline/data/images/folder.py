@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -110,7 +109,7 @@ class ImageFolder(DataModule):
         self.path, self.test_path = Path(path), None if test_path is None else Path(test_path)
         self.columns = {"image": image, "target": target, "split": split_column}
         self.shape = [channels, *size]
-        self.how = Resizing(crop, interpolation or "bilinear")
+        self.how = Resizing.to(crop, interpolation)
         self.max_unreadable, self.test_fraction = max_unreadable, test_fraction
         self.prepared_gb, self.workers = prepared_gb, workers
         self.source = str(path)
@@ -262,7 +261,7 @@ class ImageFolder(DataModule):
 
     def _prepared(self, order: Order) -> Stored:
         """The images from the cache; where they cannot be kept there, from memory or from their files."""
-        settings = [*self.shape, asdict(self.how)]
+        settings = [*self.shape, self.how.settings()]
         if order.nbytes > self.prepared_gb * 1e9:
             log.info(
                 "%s: its images take %.1f GB decoded, more than data.prepared_gb=%g: they are decoded in every epoch",
