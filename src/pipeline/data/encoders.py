@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pipeline.data.images.encoders
-import pipeline.data.orders.orders
+import pipeline.data.orders.encoder
 import pipeline.data.series.encoder
 import pipeline.data.tables.encoder
 import pipeline.data.tables.memmap

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,10 +19,19 @@ if TYPE_CHECKING:
     from pipeline.models.saved import Predictor
 
 
+BLOCK = 512
+"""Samples of a bag that are unfolded together."""
+
+
 def drifted(
-    own: DataModule, split: Rows, outputs: Outputs, predictor: Predictor, cfg: DictConfig
+    own: DataModule,
+    split: Rows,
+    outputs: Outputs,
+    predictor: Predictor,
+    cfg: DictConfig,
+    unknown: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
-    """Which inputs, and whether the predictions, are distributed otherwise than in the training data.
+    """Which inputs, answers and classes are distributed otherwise than in the training data.
 
     Args:
         own: The data that the model was trained on.
@@ -29,31 +39,81 @@ def drifted(
         outputs: What the model gives for those rows.
         predictor: The model with its encoder.
         cfg: Configuration of the run that trained the model.
+        unknown: How often there were classes, beside those rows, that the model does not know.
 
     Returns:
         ``moved``, the names of what moved, and ``features``, at most 50 rows of name, statistic, p-value and verdict,
-        the largest statistic first.
+        the largest statistic first. What is there or not is tested by its share, anything else by its distribution.
     """
-    from pipeline.evaluation.statistics import drift
+    from pipeline.evaluation.statistics import drift, shares_differ
 
-    before, names = features(own, own.train, predictor)
-    now, _ = features(own, split, predictor)
-    trained = outputs_on(predictor.module, loader_of(own, own.train.subset(_sample(own.train))), cfg)
-    pairs = {name: (before[:, i], now[:, i]) for i, name in enumerate(names)}
-    pairs |= {f"prediction {name}": pair for name, pair in _answers(trained, outputs).items()}
-    rows: list[dict[str, Any]] = []
-    for name, (first, second) in pairs.items():
-        statistic, p_value = drift(first, second)
-        # Of many features some differ by chance: each is held to its share of one in a hundred.
-        rows.append(
-            {"name": name, "statistic": statistic, "p_value": p_value, "moved": p_value < 0.01 / len(pairs)}
-        )
+    found: list[tuple[str, float, float]] = []
+    for name, (first, second) in _distributions(own, split, outputs, predictor, cfg).items():
+        found.append((name, *drift(first, second)))
+    for names, before, now in (_inputs_of_bags(own, split, predictor), _classes(own, split, unknown or {})):
+        statistics, p_values = shares_differ(*before, *now)
+        found += zip(names, statistics.tolist(), p_values.tolist(), strict=True)
+    # Of many features some differ by chance: each is held to its share of one in a hundred.
+    rows: list[dict[str, Any]] = [
+        {"name": name, "statistic": statistic, "p_value": p_value, "moved": p_value < 0.01 / len(found)}
+        for name, statistic, p_value in found
+    ]
     rows.sort(key=lambda row: -row["statistic"] if math.isfinite(row["statistic"]) else 1.0)
     return {"moved": [row["name"] for row in rows if row["moved"]], "features": rows[:50]}
 
 
+def _distributions(
+    own: DataModule, split: Rows, outputs: Outputs, predictor: Predictor, cfg: DictConfig
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Values in training and now, by name; of recommendations none, which grow surer as histories grow."""
+    if own.spec.top_k:
+        return {}
+    before, names = features(own, own.train, predictor)
+    now, _ = features(own, split, predictor)
+    trained = outputs_on(predictor.module, loader_of(own, own.train.subset(_sample(own.train))), cfg)
+    pairs = {name: (before[:, i], now[:, i]) for i, name in enumerate(names)}
+    return pairs | {f"prediction {name}": pair for name, pair in _answers(trained, outputs).items()}
+
+
+Shares = tuple[list[str], tuple[np.ndarray, int], tuple[np.ndarray, int]]
+"""Names, how often each was there in training and of how many, and the same now."""
+
+
+def _inputs_of_bags(own: DataModule, split: Rows, predictor: Predictor) -> Shares:
+    """In how many samples each named input of a bag is there."""
+    names = predictor.encoder.input_names() if predictor.spec.input == "bag" else []
+    named = [number for number, name in enumerate(names) if name]
+    if not named:
+        return [], (np.zeros(0, int), 1), (np.zeros(0, int), 1)
+    counts = [_occurring(part)[named] for part in (own.train, split)]
+    sizes = [len(_sample(part)) for part in (own.train, split)]
+    return [names[number] for number in named], (counts[0], sizes[0]), (counts[1], sizes[1])
+
+
+def _occurring(split: Rows) -> np.ndarray:
+    # Bags are wide: some at a time, or they would fill the memory.
+    parts = [(split.take(rows)[0] != 0).sum(0) for rows in _sample(split).split(BLOCK)]
+    return np.asarray(torch.stack(parts).sum(0).numpy())
+
+
+def _classes(own: DataModule, split: Rows, unknown: Mapping[str, int]) -> Shares:
+    """How often each class is the true one."""
+    spec = own.spec
+    if not spec.classes or spec.per_step:
+        return [], (np.zeros(0, int), 1), (np.zeros(0, int), 1)
+    size = len(spec.classes)
+    counts = [np.bincount(part.y.reshape(-1).long().numpy(), minlength=size) for part in (own.train, split)]
+    names = [f"{spec.target_name} {name}" for name in [*spec.classes, *unknown]]
+    before = np.append(counts[0], np.zeros(len(unknown), int))
+    now = np.append(counts[1], np.array(list(unknown.values()), int))
+    return names, (before, int(before.sum())), (now, int(now.sum()))
+
+
 def features(data: DataModule, split: Rows, predictor: Predictor) -> tuple[np.ndarray, list[str]]:
     """Some samples as (samples, features) with names: columns as they are, images and words summed up."""
+    if predictor.spec.input == "bag":
+        sums = [split.take(rows)[0].sum(1, keepdim=True) for rows in _sample(split).split(BLOCK)]
+        return torch.cat(sums).numpy(), ["words"]
     x = split.take(_sample(split))[0].float()
     if predictor.spec.input == "vector":
         named = getattr(predictor.encoder, "columns", [])
@@ -74,7 +134,7 @@ def features(data: DataModule, split: Rows, predictor: Predictor) -> tuple[np.nd
         known = x > 1
         share = known.sum(1) / (x > 0).sum(1).clamp(min=1)
         return torch.stack([(x > 0).sum(1), share], 1).numpy(), ["words", "share of known words"]
-    return x.flatten(1).sum(1, keepdim=True).numpy(), ["words" if predictor.spec.input == "bag" else "sum"]
+    return x.flatten(1).sum(1, keepdim=True).numpy(), ["sum"]
 
 
 def _sample(split: Rows, most: int = 5000) -> Tensor:

@@ -17,6 +17,8 @@ from torch import Tensor
 from pipeline.data.core.splits import Rows
 from pipeline.errors import UserError
 from pipeline.evaluation.drifting import drifted
+from pipeline.evaluation.groups import beside, grouped
+from pipeline.evaluation.groups import in_words as groups_in_words
 from pipeline.evaluation.other_data import other_data_of
 from pipeline.evaluation.outputs import Outputs, loader_of, outputs_on, result_directory, test_split
 from pipeline.files import as_json, write_json, written
@@ -40,6 +42,10 @@ if TYPE_CHECKING:
 
 SHIFTS = ("noise", "blur", "shift", "invert")
 STRENGTHS = {"noise": (16, 32, 64, 96), "blur": (1, 2, 3, 4), "shift": (1, 2, 3, 4), "invert": (1,)}
+MOST_SHOWN = 60
+"""Largest number of classes of which each has a row in the picture of confusions."""
+MOST_NAMED = 30
+"""Largest number of things that moved which are named in the terminal."""
 MOST_CURVES = 3
 """Largest number of classes that curves are drawn for: those with the smallest area under the ROC curve."""
 
@@ -59,18 +65,23 @@ def evaluate(cfg: DictConfig, other_data: bool = False) -> dict[str, Any]:
         UserError: There is no such model, or it cannot be tested on the data.
     """
     _check(cfg)
-    finished, predictor, store = _asked(cfg)
+    finished, predictor, store = asked_model_of(cfg)
     directory = result_directory(cfg)
     own = data_for(finished.cfg, predictor)
-    data, split = own, test_split(own, finished.title)
+    data, split, unknown = own, test_split(own, finished.title), {}
     if other_data:
-        data, split = other_data_of(cfg, own, predictor)
+        other = other_data_of(cfg, own, predictor)
+        data, split, unknown = other.data, other.split, other.unknown
     outputs = outputs_on(predictor.module, loader_of(data, split), finished.cfg)
     result = _figures(outputs, finished, own, other_data)
     if "baseline" in result:
         result["verdict"] = _verdict(outputs, own, result["baseline"], finished.cfg)
     if other_data:
-        result["drift"] = drifted(own, split, outputs, predictor, finished.cfg)
+        result["drift"] = drifted(own, split, outputs, predictor, finished.cfg, unknown)
+        if unknown:
+            result["unknown"] = beside(unknown, result["interval"]["value"], len(split), own.spec.target_name)
+    if by := grouped(data, split, outputs):
+        result["by"] = by
     if cfg.task.get("calibrate"):
         result["calibration"] |= _calibrated(outputs, own, predictor, finished.cfg)
     if cfg.task.get("shift"):
@@ -87,14 +98,14 @@ def evaluate(cfg: DictConfig, other_data: bool = False) -> dict[str, Any]:
     return result
 
 
-def _asked(cfg: DictConfig) -> tuple[FinishedRun, Predictor, Store | None]:
-    """The run, its model, and the store that knows it."""
+def asked_model_of(cfg: DictConfig) -> tuple[FinishedRun, Predictor, Store | None]:
+    """The run, its model, and the store that knows it; None where nothing is tracked there."""
     if not cfg.task.get("run_dir"):
         store = open_store(cfg)
         return asked_run(store, cfg), load_predictor(store, asked_model(store, cfg)), store
     if cfg.task.get("run_id") or cfg.task.get("model_uri"):
         raise UserError(
-            "task=evaluate needs one model and got several: task.run_id, task.model_uri or task.run_dir"
+            f"task={cfg.task.name} needs one model and got several: task.run_id, task.model_uri or task.run_dir"
         )
     from pipeline.models.saved import load
 
@@ -122,7 +133,7 @@ def _written(result: dict[str, Any], outputs: Outputs, directory: Path) -> list[
         **{f"test/{name}": value for name, value in plain["metrics"].items()},
         "interval": {key: interval[key] for key in ("low", "high")},
         **{key: plain[key] for key in ("baseline", "verdict") if plain.get(key)},
-        **{key: plain[key] for key in ("calibration", "shift") if plain.get(key)},
+        **{key: plain[key] for key in ("calibration", "shift", "by", "unknown") if plain.get(key)},
     }
     files = [
         write_json(directory / "evaluation.json", plain),
@@ -318,10 +329,8 @@ def _plots(outputs: Outputs, directory: Path) -> list[Path]:
     right = p.argmax(1) == labels
     error = calibration_error(p.max(1), right)
     made = [curves.calibration_curve(p.max(1), right, directory / "calibration.png", error)]
-    if len(spec.classes) <= 60:
-        counts = np.zeros((len(spec.classes), len(spec.classes)), dtype=int)
-        np.add.at(counts, (labels, outputs.decided()), 1)
-        made.append(plots.confusion_matrix(counts, spec.classes, directory / "confusion_matrix.png"))
+    counts, names = confusions(labels, outputs.decided(), spec.classes)
+    made.append(plots.confusion_matrix(counts, names, directory / "confusion_matrix.png"))
     drawn: list[tuple[str, Callable[..., Path]]] = [
         ("roc", curves.roc_curve),
         ("precision_recall", curves.precision_recall_curve),
@@ -333,6 +342,32 @@ def _plots(outputs: Outputs, directory: Path) -> list[Path]:
         for name, draw in drawn:
             made.append(draw(labels == number, p[:, number], directory / f"{name}_class_{number}.png"))
     return made
+
+
+def confusions(
+    labels: np.ndarray, predicted: np.ndarray, classes: tuple[str, ...]
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """How often each class was taken for each; of very many classes the most frequent ones, and the others together.
+
+    Args:
+        labels: True class of each prediction.
+        predicted: Predicted class of each.
+        classes: Names of the classes.
+
+    Returns:
+        Counts (true, predicted), and what the rows and columns are called.
+    """
+    place, names = np.arange(len(classes)), classes
+    if len(classes) > MOST_SHOWN:
+        kept = np.sort(
+            np.argsort(-np.bincount(labels, minlength=len(classes)), kind="stable")[: MOST_SHOWN // 2]
+        )
+        place = np.full(len(classes), len(kept))
+        place[kept] = np.arange(len(kept))
+        names = (*(classes[number] for number in kept), "all others")
+    counts = np.zeros((len(names), len(names)), dtype=int)
+    np.add.at(counts, (place[labels], place[predicted]), 1)
+    return counts, names
 
 
 def in_words(result: dict[str, Any]) -> list[str]:
@@ -355,6 +390,7 @@ def in_words(result: dict[str, Any]) -> list[str]:
     for name, row in list(result.get("per_class", {}).items())[:20]:
         figures = ", ".join(f"{key.replace('_', ' ')} {value:.4g}" for key, value in row.items())
         lines.append(f"class {name}: {figures}")
+    lines += groups_in_words(result)
     if "sureness" in result:
         lines.append(f"how sure it is: {sureness_words(Settled.from_dict(result['sureness']), '')}")
     calibration = result["calibration"]
@@ -367,9 +403,9 @@ def in_words(result: dict[str, Any]) -> list[str]:
         lines.append("shifted by " + ", ".join(f"{key} {value:.4g}" for key, value in row.items()))
     if "drift" in result:
         moved = result["drift"]["moved"]
-        lines.append(
-            f"moved against the training data: {', '.join(moved)}" if moved else "No drift was found."
-        )
+        more = f" and {len(moved) - MOST_NAMED} more" if len(moved) > MOST_NAMED else ""
+        named = f"moved against the training data: {', '.join(moved[:MOST_NAMED])}{more}"
+        lines.append(named if moved else "No drift was found.")
     return lines
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +12,8 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from pipeline.data.core.splits import Rows
+from pipeline.data.orders.module import OrdersModule
+from pipeline.data.orders.own import orders_like
 from pipeline.data.tables.formats import TableFormat
 from pipeline.data.tables.frames import table_of
 from pipeline.data.tables.reading import find_reading, read_as
@@ -23,7 +27,22 @@ if TYPE_CHECKING:
     from pipeline.models.saved import Predictor
 
 
-def other_data_of(cfg: DictConfig, own: DataModule, predictor: Predictor) -> tuple[DataModule, Rows]:
+@dataclass
+class OtherData:
+    """What a model is tested on that it was not trained on.
+
+    Args:
+        data: The data module to load by.
+        split: The rows.
+        unknown: How often there were classes, beside those rows, that the model does not know.
+    """
+
+    data: DataModule
+    split: Rows
+    unknown: dict[str, int] = field(default_factory=dict)
+
+
+def other_data_of(cfg: DictConfig, own: DataModule, predictor: Predictor) -> OtherData:
     """Other data as the model takes it: what its own encoder makes of a file, or the test split of a data set.
 
     Args:
@@ -31,22 +50,21 @@ def other_data_of(cfg: DictConfig, own: DataModule, predictor: Predictor) -> tup
         own: The data that the model was trained on.
         predictor: The model with its encoder.
 
-    Returns:
-        The data module to load by, and the rows to test on.
-
     Raises:
         UserError: The data is of another kind than the model's, or prepared in another way.
     """
     path = cfg.data.get("path")
+    if isinstance(own, OrdersModule):
+        return _other_orders(cfg, own)
     if path and predictor.encoder.signature()["type"] != "tensor":
-        return own, rows_of_file(str(path), cfg.data.get("target"), predictor)
+        return OtherData(own, rows_of_file(str(path), cfg.data.get("target"), predictor))
     data = data_of(cfg)
     ours, theirs = predictor.spec, data.spec
-    for field in ("task", "input", "input_shape", "outputs", "classes", "per_step"):
-        if getattr(ours, field) != getattr(theirs, field):
+    for name in ("task", "input", "input_shape", "outputs", "classes", "per_step"):
+        if getattr(ours, name) != getattr(theirs, name):
             raise UserError(
-                f"data={data.name} is not of the kind this model was trained on: {field} is "
-                f"{getattr(theirs, field)}, expected {getattr(ours, field)}"
+                f"data={data.name} is not of the kind this model was trained on: {name} is "
+                f"{getattr(theirs, name)}, expected {getattr(ours, name)}"
             )
     if (
         predictor.encoder.signature()["type"] != "tensor"
@@ -56,7 +74,25 @@ def other_data_of(cfg: DictConfig, own: DataModule, predictor: Predictor) -> tup
             f"data={data.name} prepares its inputs in another way than the model's training data; "
             "pass a file of raw samples: data.path=FILE data.target=COLUMN"
         )
-    return data, test_split(data, f"data={data.name}")
+    return OtherData(data, test_split(data, f"data={data.name}"))
+
+
+def _other_orders(cfg: DictConfig, own: OrdersModule) -> OtherData:
+    """Orders of a file, or the later ones of other orders; of unknown items there may be some."""
+    path = cfg.data.get("path")
+    if path:
+        orders, earlier = orders_like(Path(str(path)).expanduser(), own.encoder)
+        judged = own.other(orders, own.encoder, earlier)
+    else:
+        data = data_of(cfg)
+        if not isinstance(data, OrdersModule):
+            raise UserError(
+                f"data={data.name} is not of the kind this model was trained on: it learnt from orders; expected "
+                "data=food_orders, or data=orders data.path=FILE"
+            )
+        test_split(data, f"data={data.name}")
+        judged = own.other(data.orders_in_time(), own.encoder, False, data.first_test)
+    return OtherData(own, judged.rows, judged.unknown)
 
 
 def rows_of_file(path: str, target: str | None, predictor: Predictor) -> Rows:

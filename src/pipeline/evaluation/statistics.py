@@ -168,6 +168,26 @@ def drift(before: Array, now: Array) -> tuple[float, float]:
     return float(found.statistic), float(found.pvalue)
 
 
+def shares_differ(before: Array, of_before: int, now: Array, of_now: int) -> tuple[Array, Array]:
+    """Fisher's exact test of many shares: has what is there or not become more frequent, or rarer?
+
+    Args:
+        before: How often each thing was there, (things,).
+        of_before: Of how many samples.
+        now: How often each is there now, (things,).
+        of_now: Of how many samples.
+
+    Returns:
+        The differences of the shares, without their signs, and the p-values: twice the smaller tail, at most 1.
+    """
+    from scipy.stats import hypergeom
+
+    before, now = np.asarray(before), np.asarray(now)
+    distribution = hypergeom(of_before + of_now, before + now, of_now)
+    p = 2 * np.minimum(distribution.cdf(now), distribution.sf(now - 1))
+    return np.abs(now / of_now - before / of_before), np.minimum(p, 1.0)
+
+
 def _at_once(values: Array) -> int:
     """Number of resamples that are in memory together: about 16 MB of them."""
     return max(1, 2_000_000 // len(values))

@@ -13,10 +13,12 @@ import numpy as np
 import torch
 
 from pipeline.data.core.splits import Rows
+from pipeline.data.orders.module import OrdersModule
 from pipeline.data.tables.columns import columns_of, some_rows
 from pipeline.data.tables.table import TableData
 from pipeline.exploring.findings import Findings
 from pipeline.exploring.near import look_for_near_duplicates
+from pipeline.exploring.orders import look_at_orders
 from pipeline.exploring.tables import look_at_table
 
 if TYPE_CHECKING:
@@ -50,6 +52,10 @@ def explore(data: DataModule) -> Findings:
     if data.used != data.requested:
         findings.warnings.append(f"{data.requested} was not available: this is the stand-in {data.used}")
     _look_at_targets(data, findings)
+    if isinstance(data, OrdersModule):
+        # The same order twice, and other dishes for the same customer and hour, are what orders are like.
+        look_at_orders(data, findings)
+        return findings
     if not data.spec.per_step:
         _look_for_duplicates(there, findings)
     if data.spec.input == "image":
@@ -76,7 +82,7 @@ def _look_at_targets(data: DataModule, findings: Findings) -> None:
         return
     if absent := [name for name, count in findings.targets.items() if count == 0]:
         findings.warnings.append(f"no training sample of the classes {absent[:10]}")
-    if min(counts) and max(counts) > 10 * min(counts):
+    if min(counts) and not spec.top_k and max(counts) > 10 * min(counts):
         findings.warnings.append(
             f"the classes are unbalanced: {max(counts)} samples of the largest, {min(counts)} of the smallest "
             "(data.balance=class_weights or oversample; read F1 beside accuracy)"

@@ -27,6 +27,7 @@ class Findings:
         baseline: What the scores of single columns are (``metric``), and what predicting without any gives.
         drift: For a table whose test rows are others by time or file: a row for each column.
         drift_auc: How well a classifier tells training from test rows (0.5: not at all).
+        orders: For orders: counts by hour, weekday, area and item, gaps, returns, and the busiest customers.
         guesses: What the data left open, each guess with the key that decides otherwise.
         warnings: Warnings, in words.
         notes: Messages of the reading of the data (columns left out, files skipped).
@@ -45,6 +46,7 @@ class Findings:
     baseline: dict[str, Any] = field(default_factory=dict)
     drift: list[dict[str, Any]] = field(default_factory=list)
     drift_auc: float | None = None
+    orders: dict[str, Any] = field(default_factory=dict)
     guesses: list[dict[str, Any]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)

@@ -11,6 +11,7 @@ import torch
 
 from pipeline.data.tables.columns import columns_of, some_rows
 from pipeline.data.tables.table import TableData
+from pipeline.exploring.orders import describe_orders
 from pipeline.exploring.tables import METRICS, draw_by_target
 from pipeline.files import write_json
 from pipeline.reports.html import Page
@@ -43,10 +44,15 @@ def write_report(data: DataModule, findings: Findings, directory: Path) -> list[
     )
     if isinstance(data, TableData):
         plots += _describe_table(page, data, findings, directory)
+    if findings.orders:
+        plots += describe_orders(page, findings, directory)
+        _describe_guesses(page, findings)
     plots += _describe_inputs(page, data, findings, directory)
     page.heading("Duplicates")
     if data.spec.per_step:
         page.text("Not looked for: the samples are pieces of one sequence.")
+    elif findings.orders:
+        page.text("Not looked for: the same may well be ordered twice.")
     else:
         page.text("Samples are compared as the model sees them.")
         page.table(["where", "samples"], list(findings.duplicates.items()) or [["none", 0]])
@@ -140,13 +146,17 @@ def _describe_table(page: Page, data: TableData, findings: Findings, directory: 
             for row in findings.drift
         ]
         page.table(["column", "differs", "difference", "probability by chance", "missing", "test"], shown)
+    _describe_guesses(page, findings)
+    return plots
+
+
+def _describe_guesses(page: Page, findings: Findings) -> None:
     if findings.guesses:
         page.heading("What was guessed")
         page.table(
             ["guess", "to decide otherwise"],
             [[guess["what"], f"{guess['key']} {guess['effect']}".strip()] for guess in findings.guesses],
         )
-    return plots
 
 
 def _readable(name: str) -> str:

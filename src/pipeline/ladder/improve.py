@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from pipeline.config import resolve
 from pipeline.config.trackers import trackers_of
 from pipeline.data.images.folder import ImageFolder
+from pipeline.data.orders.module import OrdersModule
 from pipeline.data.tables.table import TableData
 from pipeline.data.text.documents import Documents
 from pipeline.errors import Diverged, UserError
@@ -26,6 +27,7 @@ from pipeline.evaluation.outputs import (
 from pipeline.ladder.blending import add_blend, seconds_of_blend
 from pipeline.ladder.budget import Budget
 from pipeline.ladder.choosing import choose
+from pipeline.ladder.goals import goal_lines, weighed, wishes
 from pipeline.ladder.pace import epochs_within, seconds_for, seconds_of_features
 from pipeline.ladder.registering import register
 from pipeline.ladder.rungs import Climb, Rung, judge
@@ -69,6 +71,7 @@ def improve(cfg: DictConfig, typed: Sequence[str] = ()) -> Climb:
     budget = Budget(cfg.task.get("budget"))
     directory, ladder = result_directory(cfg), _ladder(cfg, typed)
     # The command's own data and model are those of no rung.
+    asked = wishes(ladder)
     own = OmegaConf.masked_copy(cfg, [key for key in OF_A_LADDER if key in cfg])
     OmegaConf.update(own, "ladder", ladder, force_add=True)
     parent = open_run(own, directory, Hooks(), str(cfg.name))
@@ -77,6 +80,7 @@ def improve(cfg: DictConfig, typed: Sequence[str] = ()) -> Climb:
         if climb.chosen.result is not None:
             _retrain(cfg, climb, directory, parent, budget)
         tested = read_test(climb, parent)
+        climb.goals = weighed(asked, climb)
         climb.registered = register(cfg, climb, tested)
         climb.seconds = time.time() - began
         for path in write_report(climb, cfg, directory):
@@ -91,14 +95,16 @@ def _ladder(cfg: DictConfig, typed: Sequence[str]) -> dict[str, Any]:
     from pipeline.config import config_directory
 
     node = cfg.get("ladder")
-    if node is None:
+    wanted = {key: node[key] for key in ("goal", "constraints") if node is not None and key in node}
+    if node is None or set(node) <= set(wanted):
         data = data_of(_composed([*typed, *_places(cfg)]))
         name = "sequences" if data.spec.per_step or data.spec.input in ("tokens", "series") else "default"
         name = "table" if isinstance(data, TableData) else name
+        name = "orders" if isinstance(data, OrdersModule) else name
         name = "text" if isinstance(data, Documents) and data.input == "bag" else name
         name = "images" if isinstance(data, ImageFolder) else name
         node = OmegaConf.load(config_directory() / "ladder" / f"{name}.yaml").ladder
-    values: Any = OmegaConf.to_container(node, resolve=True)
+    values: Any = {**OmegaConf.to_container(node, resolve=True), **wanted}  # type: ignore[dict-item]
     if missing := {"base", "rungs", "tuned", "sweep"} - set(values):
         raise UserError(f"ladder lacks {', '.join(sorted(missing))}; see conf/ladder/default.yaml")
     return dict(values)
@@ -421,7 +427,7 @@ def _record(climb: Climb, cfg: DictConfig, directory: Path, parent: AnyRun) -> N
         samples_per_second=shown.result.samples_per_second if shown.result else 0.0,
         seed=int(cfg.seed),
         git_commit=git_state()[0],
-        notes=[climb.registered],
+        notes=[climb.registered, *goal_lines(climb)],
         guesses=described.guesses if described else [],
         nested=entries(climb),
     ).write()

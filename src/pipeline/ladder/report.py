@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 
 from pipeline.files import write_text
 from pipeline.ladder.costs import size_in_words
+from pipeline.ladder.goals import GOAL_COLUMNS, goal_lines, goal_rows, group_columns, group_rows
 from pipeline.ladder.naming import file_and_target
 from pipeline.ladder.rungs import amount, chance, simple_one
 from pipeline.metrics import in_words as in_figures
@@ -138,7 +139,11 @@ def in_words(climb: Climb) -> list[str]:
         lines.append(_others(climb))
     sure = _sure(climb.final[0]) if climb.final else ""
     sure = f"How sure it is: {sure}." if sure else ""
-    said = [*filter(None, [conclusion(climb), simplest_words(climb), sure]), climb.registered]
+    said = [
+        *filter(None, [conclusion(climb), simplest_words(climb), sure]),
+        *goal_lines(climb),
+        climb.registered,
+    ]
     return [*lines, "", *said, f"time: {climb.seconds:.0f} s"]
 
 
@@ -162,6 +167,12 @@ def write_report(climb: Climb, cfg: DictConfig, directory: Path) -> list[Path]:
     page.table([names[i] for i in _COSTS], [[row[i] for i in _COSTS] for row in table[1:]])
     if climb.others:
         page.text(_others(climb))
+    if climb.goals:
+        page.heading("Goal and constraints")
+        page.table(GOAL_COLUMNS, goal_rows(climb))
+    if climb.by:
+        page.heading(f"By {climb.by['name']}")
+        page.table(group_columns(climb), group_rows(climb))
     page.heading("What each step showed")
     for rung in climb.rungs:
         page.text(f"{rung.name}: {rung.showed}.")
@@ -318,6 +329,8 @@ def model_card(climb: Climb, cfg: DictConfig, winner: Rung, run_id: str) -> str:
             f"Baseline ({_baseline(climb)}): {climb.rungs[0].test}. Gain {amount(climb, winner.gain)}, "
             f"{winner.gain.method}, {chance(winner.gain)}. Chosen among {climb.tried} fits on validation data; "
             f"{how}.",
+            *([f"**Goal and constraints**: {'; '.join(goal_lines(climb))}."] if climb.goals else []),
+            *([_by_group(climb)] if climb.by else []),
             *([f"**How sure it is**, read off data that it had not learnt from: {sure}."] if sure else []),
             "**Limits**: measured on samples of the same source alone; inputs unlike the training data get an answer "
             "all the same. `task=evaluate` shows how good the probabilities are, which classes are confused, and with "
@@ -326,6 +339,12 @@ def model_card(climb: Climb, cfg: DictConfig, winner: Rung, run_id: str) -> str:
             f"`{command_of(winner)}`",
         ]
     )
+
+
+def _by_group(climb: Climb) -> str:
+    rows = [f"| {' | '.join(cells)} |" for cells in group_rows(climb)]
+    heads = group_columns(climb)
+    return "\n".join([f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}", *rows])
 
 
 def _sure(rung: Rung) -> str:

@@ -103,6 +103,9 @@ class Climb:
         seconds: Time that all of it took, in seconds.
         best: The best rung on validation data; None where none beats the baseline.
         simplest: The simplest rung that cannot be told apart from it on validation data; None likewise.
+        by: Test figures of what goes into service by group, see :func:`~pipeline.evaluation.groups.grouped`, with
+            ``baseline`` in each row; empty where the data has no groups.
+        goals: Goal and constraints with what was reached, see :func:`~pipeline.ladder.goals.weighed`.
     """
 
     metric: str
@@ -118,6 +121,8 @@ class Climb:
     seconds: float = 0.0
     best: Rung | None = None
     simplest: Rung | None = None
+    by: dict[str, Any] = field(default_factory=dict)
+    goals: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def unit(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pipeline.evaluation.groups import grouped
 from pipeline.evaluation.outputs import Outputs, loader_of, outputs_on, paired_values, test_split
 from pipeline.evaluation.statistics import bootstrap_mean
 from pipeline.ladder.costs import bytes_on_disk, milliseconds_for_a_thousand
@@ -65,8 +66,10 @@ def read_test(climb: Climb, parent: AnyRun) -> Outputs | None:
         rung.metrics, rung.test = answers.metrics(), bootstrap_mean(values)
         if rung in climb.final:
             # The baseline has had the validation data, too.
-            rung.gain = paired_values(data.baseline_values(split).numpy(), values)
-            first = first or answers
+            common = data.baseline_values(split).numpy()
+            rung.gain = paired_values(common, values)
+            if first is None:
+                first, climb.by = answers, grouped(data, split, answers, common)
         else:
             rung.gain, below = paired_values(below, values), values
         if rung is simple:

@@ -132,7 +132,8 @@ class Predictor:
             batch_size: Number of samples computed at once.
 
         Returns:
-            A row a sample: ``label``, ``probability`` and ``p_<class>`` for classes; ``prediction`` for numbers, with
+            A row a sample: ``label``, ``probability`` and ``p_<class>`` for classes, where K are recommended with
+            ``label_1`` … ``label_K`` and ``probability_1`` …, the most probable first; ``prediction`` for numbers, with
             ``low`` and ``high`` where the model has intervals; ``unusual`` where the encoder can tell which samples
             are unlike those of the training. For sequences with an output a step these are lists.
         """
@@ -200,5 +201,18 @@ class Predictor:
                 {"label": [list(row) for row in names[best]], "probability": [list(row) for row in chosen]}
             )
         columns = {"label": names[best], "probability": chosen.astype(np.float64)}
+        columns |= self._ranked(p)
         columns |= {f"p_{name}": p[:, i].astype(np.float64) for i, name in enumerate(self.spec.classes)}
         return pd.DataFrame(columns)
+
+    def _ranked(self, p: np.ndarray) -> dict[str, np.ndarray]:
+        """The columns of a ranked list, from probabilities (samples, classes); none where nothing is recommended."""
+        names = np.asarray(self.spec.classes, dtype=object)
+        # Of equally probable ones the first in the order of the classes is the first.
+        places = np.argsort(-p, axis=1, kind="stable")[:, : self.spec.top_k]
+        found: dict[str, np.ndarray] = {}
+        for rank in range(places.shape[1]):
+            found[f"label_{rank + 1}"] = names[places[:, rank]]
+            chosen = np.take_along_axis(p, places[:, rank, None], 1)[:, 0]
+            found[f"probability_{rank + 1}"] = chosen.astype(np.float64)
+        return found

@@ -49,8 +49,12 @@ class Condition:
         return same == (self.sign != "!=")
 
 
-def conditions(text: str | None) -> list[Condition]:
+def conditions(text: str | None, key: str = "task.where") -> list[Condition]:
     """The comparisons of a text, all of which have to hold; none for an empty one.
+
+    Args:
+        text: The text.
+        key: Setting that it was given by, for messages.
 
     Raises:
         UserError: The text is not ``KEY SIGN VALUE``, or several of them with ``and`` between.
@@ -62,12 +66,12 @@ def conditions(text: str | None) -> list[Condition]:
         match = _CONDITION.fullmatch(part)
         if match is None or re.search(r"\s+or\s+", part, re.IGNORECASE):
             raise UserError(
-                f"task.where: {part!r} is no condition; expected like val/accuracy > 0.9, model = cnn or "
+                f"{key}: {part!r} is no condition; expected like val/accuracy > 0.9, model = cnn or "
                 "hidden_units ~ 256, several with 'and' between them"
             )
         value = match["value"].strip("'\"")
         if match["sign"] in _NUMBERS and _number(value) is None:
-            raise UserError(f"task.where: {part!r}: expected a number behind {match['sign']}")
+            raise UserError(f"{key}: {part!r}: expected a number behind {match['sign']}")
         found.append(Condition(match["key"], match["sign"], value))
     return found
 

@@ -53,6 +53,7 @@ def keep(
                     spec.task == "regression",
                     intervals=model.settled.half_width is not None,
                     unusual=data.encoder.tells_unusual,
+                    ranked=data.spec.top_k,
                 ),
                 **({"params": WRITING} if predicts_characters(spec) else {}),
             },

@@ -191,6 +191,7 @@ def class_signature(
     regression: bool,
     intervals: bool = False,
     unusual: bool = False,
+    ranked: int = 0,
 ) -> dict[str, Any]:
     """The tracked model's signature, from an encoder's and the classes.
 
@@ -201,6 +202,7 @@ def class_signature(
         regression: Whether numbers are predicted.
         intervals: Whether each number comes with the ends of its interval.
         unusual: Whether it is said of each sample if it is unlike those of the training.
+        ranked: Number of classes that are recommended, the most probable first; 0 where none are.
     """
     from pipeline.tracking import signatures
 
@@ -214,7 +216,7 @@ def class_signature(
         ]
     if per_step and not regression:
         return {"inputs": columns, "outputs": None}
-    outputs = signatures.class_outputs(classes)
+    outputs = signatures.class_outputs(classes, ranked)
     if regression:
         names = ("prediction", "low", "high") if intervals else ("prediction",)
         outputs = [signatures.column("double", name) for name in names]

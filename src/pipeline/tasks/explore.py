@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 from pipeline.evaluation.outputs import result_directory
 from pipeline.exploring.explore import explore, noted
 from pipeline.exploring.findings import Findings
+from pipeline.exploring.orders import in_short as orders_in_short
 from pipeline.exploring.report import write_report
 from pipeline.exploring.tables import METRICS
 from pipeline.runs.finished import data_of
@@ -44,8 +45,8 @@ def run(cfg: DictConfig) -> None:
 
 
 def in_short(findings: Findings, most: int = 5) -> list[str]:
-    """The columns of a table that tell most, and those that differ in the test rows, as lines."""
-    lines = []
+    """What was seen in orders, or the columns of a table that tell most and those that differ in the test rows."""
+    lines = orders_in_short(findings.orders) if findings.orders else []
     if findings.columns:
         metric = METRICS[findings.baseline["metric"]]
         lines.append(

@@ -240,6 +240,7 @@ def description(predictor: Predictor | OwnExport) -> dict[str, str]:
         "hyperparameters": json.dumps(module.hyperparameters),
         "classes": json.dumps(list(predictor.spec.classes)),
         "task": predictor.spec.task,
+        "top_k": str(predictor.spec.top_k),
         "encoder": json.dumps(predictor.encoder.to_state()),
         "sureness": json.dumps(module.settled.to_dict()),
     }

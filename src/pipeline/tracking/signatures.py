@@ -32,10 +32,18 @@ def column(type_: str | list[str], name: str | None = None, required: bool = Tru
     return {"type": type_, "name": name, "required": required}
 
 
-def class_outputs(classes: Sequence[str]) -> list[dict[str, Any]]:
-    """What a classifier returns: `label`, `probability` and `p_<class>` for every class."""
+def class_outputs(classes: Sequence[str], ranked: int = 0) -> list[dict[str, Any]]:
+    """What a classifier returns: `label`, `probability`, a ranked list, and `p_<class>` for every class.
+
+    Args:
+        classes: Names of the classes.
+        ranked: Number of entries of the ranked list, `label_1` and `probability_1` to so many.
+    """
     probabilities = [column("double", f"p_{name}") for name in classes]
-    return [column("string", "label"), column("double", "probability"), *probabilities]
+    places = range(1, min(ranked, len(classes)) + 1)
+    kinds = (("string", "label"), ("double", "probability"))
+    entries = [column(kind, f"{name}_{place}") for place in places for kind, name in kinds]
+    return [column("string", "label"), column("double", "probability"), *entries, *probabilities]
 
 
 def to_mlflow(signature: Mapping[str, Any]) -> "ModelSignature":

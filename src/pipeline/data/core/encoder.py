@@ -78,6 +78,13 @@ class Encoder(ABC):
         """Which of some encoded samples are unlike those of the training, (samples,); None where it cannot tell."""
         return None
 
+    def input_names(self) -> list[str]:
+        """What each input of a bag is, for a search for drift; empty texts for those that move by themselves.
+
+        None at all where inputs have no names.
+        """
+        return []
+
     @abstractmethod
     def state(self) -> dict[str, Any]:
         """Everything that was fitted, as JSON values."""

@@ -188,6 +188,13 @@ class DataModule(pl.LightningDataModule):
 
         return values(self.train, split, self.spec)
 
+    def groups(self, split: Rows) -> tuple[str, np.ndarray] | None:
+        """Groups whose figures are shown one by one beside those of all: what they are, and each sample's group.
+
+        None where there are none.
+        """
+        return None
+
     def plots(self, model: Any, folder: Path) -> list[Path]:
         """Plots of this data set's own for a trained model, drawn into ``folder``."""
         return []

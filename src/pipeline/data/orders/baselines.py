@@ -21,7 +21,7 @@ def most_ordered_in_the_area(train: Rows, evaluate: Rows, spec: Spec, areas: ran
     Returns:
         ``hit_rate_at_<top_k>``, ``accuracy`` and the ``loss`` of predicting the area's frequencies.
     """
-    log_p, area = _log_frequencies(train, spec, areas), _areas(evaluate, areas)
+    log_p, area = _log_frequencies(train, spec, areas), areas_of(evaluate, areas)
     hits = area_hits(train, evaluate, spec, areas)
     return {
         f"hit_rate_at_{spec.top_k}": float(hits.any(1).double().mean()),
@@ -33,17 +33,18 @@ def most_ordered_in_the_area(train: Rows, evaluate: Rows, spec: Spec, areas: ran
 def area_hits(train: Rows, evaluate: Rows, spec: Spec, areas: range) -> Tensor:
     """Which of the dishes recommended in the order's area it was, the most frequent first, (orders, ``top_k``)."""
     ranked = _log_frequencies(train, spec, areas).topk(min(spec.top_k, spec.outputs), dim=1).indices
-    return ranked[_areas(evaluate, areas)] == evaluate.y[:, None]
+    return ranked[areas_of(evaluate, areas)] == evaluate.y[:, None]
 
 
 def _log_frequencies(train: Rows, spec: Spec, areas: range) -> Tensor:
     counts = torch.zeros(len(areas), spec.outputs, dtype=torch.float64)
-    cells = _areas(train, areas) * spec.outputs + train.y
+    cells = areas_of(train, areas) * spec.outputs + train.y
     counts.view(-1).index_add_(0, cells, torch.ones(len(cells), dtype=torch.float64))
     # One more of everything (Laplace): a dish new to the area must not make the loss infinite.
     return ((counts + 1) / (counts + 1).sum(1, keepdim=True)).log()
 
 
-def _areas(split: Rows, areas: range) -> Tensor:
+def areas_of(split: Rows, areas: range) -> Tensor:
+    """The place of each order's area in the inputs that say it, (orders,)."""
     parts = (split.take(rows)[0][:, areas.start : areas.stop].argmax(1) for rows in split.order(4096))
     return torch.cat(list(parts))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from unicodedata import combining, normalize
 
 import numpy as np
 
@@ -43,21 +44,40 @@ _COMMA = re.compile(r"[+-]?(?:\d+|\d{1,3}(?:\.\d{3})+),\d+")
 MONTHS = {
     name: number
     for number, names in enumerate(
-        ("jan january", "feb february", "mar march", "apr april", "may", "jun june", "jul july", "aug august",
-         "sep sept september", "oct october", "nov november", "dec december"),
+        (
+            "jan january januar januari janvier janv enero ene gennaio gen janeiro",
+            "feb february februar februari fevrier fevr febrero febbraio fevereiro fev",
+            "mar march marz mrz maart mrt mars marzo marco",
+            "apr april avril avr abril abr aprile",
+            "may mai mei mayo maggio mag maio",
+            "jun june juni juin junio giugno giu junho",
+            "jul july juli juillet juil julio luglio lug julho",
+            "aug august augustus aout agosto ago",
+            "sep sept september septembre septiembre settembre setembro set",
+            "oct october oktober okt octobre octubre ottobre ott outubro out",
+            "nov november novembre noviembre novembro",
+            "dec december dezember dez decembre diciembre dic dicembre dezembro",
+        ),
         start=1,
     )
     for name in names.split()
-}  # fmt: skip
-_CLOCK = r"(?:[T ,]\s*(\d{1,2}):(\d{2})(?::(\d{2}(?:\.\d+)?))?\s*([AaPp]\.?[Mm]\.?)?)?"
-_YEAR_FIRST = re.compile(r"(\d{4})[-/.](\d{1,2})(?:[-/.](\d{1,2}))?" + _CLOCK)
-_YEAR_LAST = re.compile(r"(\d{1,2})([-/.])(\d{1,2})\2(\d{4}|\d{2})" + _CLOCK)
+}
+"""Names of months without accents, in English, German, Dutch, French, Spanish, Italian and Portuguese."""
+_CLOCK = (
+    r"(?:[T ,]\s*(\d{1,2})[:.h](\d{2})(?::(\d{2}(?:\.\d+)?))?\s*([AaPp]\.?[Mm]\.?)?(?:\s*(?:[Uu]hr|h))?)?"
+)
+_NAME = r"[^\W\d_]"
+_DAY_OF_WEEK = rf"(?:{_NAME}{{2,10}}[.,]*\s+)?"
+_YEAR_FIRST = re.compile(_DAY_OF_WEEK + r"(\d{4})[-/.](\d{1,2})(?:[-/.](\d{1,2}))?" + _CLOCK)
+_YEAR_LAST = re.compile(_DAY_OF_WEEK + r"(\d{1,2})([-/.])(\d{1,2})\2(\d{4}|\d{2})" + _CLOCK)
 _NAMED = re.compile(
-    r"(?:[A-Za-z]{3,9},?\s+)?(?:(\d{1,2})(?:st|nd|rd|th)?[-\s.]+([A-Za-z]{3,9})|([A-Za-z]{3,9})[-\s.]+(\d{1,2})(?:st|nd|rd|th)?)"
-    r"[-\s.,]+(\d{4}|\d{2})" + _CLOCK
+    rf"{_DAY_OF_WEEK}(?:(\d{{1,2}})(?:st|nd|rd|th|er)?(?:[-\s.]+|\s+de\s+)({_NAME}{{3,10}})"
+    rf"|({_NAME}{{3,10}})[-\s.]+(\d{{1,2}})(?:st|nd|rd|th)?)(?:[-\s.,]+|\s+de\s+)(\d{{4}}|\d{{2}})" + _CLOCK
+)
+_TIME = re.compile(
+    r"(\d{1,2})[:h]([0-5]\d)(?::([0-5]\d(?:\.\d+)?))?\s*([AaPp]\.?[Mm]\.?)?(?:\s*(?:[Uu]hr|h))?"
 )
 _MONTH = re.compile(r"([A-Za-z]{3,9})[-\s.,]+(\d{4})|(\d{4})[-\s]*[Qq]([1-4])")
-_TIME = re.compile(r"(\d{1,2}):([0-5]\d)(?::([0-5]\d(?:\.\d+)?))?\s*([AaPp]\.?[Mm]\.?)?")
 _ISO = re.compile(r"\d{4}-\d{2}-\d{2}(?:$|[T ]\d)")
 
 
@@ -195,7 +215,7 @@ def _date(word: str, form: str) -> float:
         month, day = (first, second) if form == "mdy" else (second, first)
         year, clock = _full_year(parts[4]), parts.groups()[4:]
     elif parts := _NAMED.fullmatch(word):
-        name = (parts[2] or parts[3]).lower()
+        name = "".join(c for c in normalize("NFKD", (parts[2] or parts[3]).lower()) if not combining(c))
         if name not in MONTHS:
             return np.nan
         month, day, year = MONTHS[name], int(parts[1] or parts[4]), _full_year(parts[5])

@@ -123,6 +123,9 @@ class BagEncoder(TextEncoder):
             x[row, columns] = 1.0 if weights is None else weights[columns]
         return x
 
+    def input_names(self) -> list[str]:
+        return self.words
+
     def state(self) -> dict[str, Any]:
         state = {"words": self.words, "ngrams": self.ngrams, "column": self.column, **self._written()}
         state |= {} if self.weights is None else {"weights": self.weights}

@@ -1,0 +1,92 @@
+"""A model's figures group by group, and what it cannot get right since it does not know it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline.evaluation.statistics import bootstrap_mean
+
+if TYPE_CHECKING:
+    from pipeline.data.core.module import DataModule
+    from pipeline.data.core.splits import Rows
+    from pipeline.evaluation.outputs import Outputs
+
+MOST = 50
+"""Largest number of groups: the ones with most samples."""
+
+
+def grouped(
+    data: DataModule, split: Rows, outputs: Outputs, common: np.ndarray | None = None
+) -> dict[str, Any]:
+    """The metric that single samples are judged by in each group that the data knows of.
+
+    Args:
+        data: The data, which says what its groups are (:meth:`~pipeline.data.core.module.DataModule.groups`).
+        split: The samples.
+        outputs: What the model gives for them.
+        common: What common sense scores on each sample; its mean stands in each row as ``baseline``.
+
+    Returns:
+        ``name`` of what groups them, ``metric``, and ``groups``: a row for each with its samples, value and 95 %
+        interval, those with most samples first; empty where the data has no groups.
+    """
+    found = data.groups(split)
+    metric, values = outputs.judged()
+    if found is None or len(found[1]) != len(values):
+        return {}
+    name, groups = found
+    names, counts = np.unique(groups.astype(str), return_counts=True)
+    rows = []
+    for place in np.argsort(-counts, kind="stable")[:MOST]:
+        own = groups == names[place]
+        interval = asdict(bootstrap_mean(values[own]))
+        del interval["confidence"]
+        baseline = {} if common is None else {"baseline": float(common[own].mean())}
+        rows.append({"group": str(names[place]), "samples": int(counts[place]), **interval, **baseline})
+    return {"name": name, "metric": metric, "groups": rows}
+
+
+def beside(unknown: Mapping[str, int], value: float, known: int, target: str) -> dict[str, Any]:
+    """What classes that a model does not know cost it, since it can never name them.
+
+    Args:
+        unknown: How often each was the true one.
+        value: The judged metric on all others, where more is better and a miss counts 0.
+        known: Number of those others.
+        target: Name of what is predicted.
+    """
+    count = sum(unknown.values())
+    return {
+        "target": target,
+        "samples": count,
+        "share": count / (count + known),
+        "classes": dict(sorted(unknown.items(), key=lambda item: -item[1])[:MOST]),
+        "value_with_them": value * known / (count + known),
+    }
+
+
+def called(name: str, group: str) -> str:
+    """A group by what groups them and its own name, which may say both."""
+    return group if group.startswith(name) else f"{name} {group}"
+
+
+def in_words(result: Mapping[str, Any]) -> list[str]:
+    """The lines of an evaluation about groups and about what the model does not know."""
+    lines = []
+    if by := result.get("by"):
+        lines += [
+            f"{called(by['name'], row['group'])}: {by['metric']} {row['value']:.4f} ({row['low']:.4f} to "
+            f"{row['high']:.4f}), {row['samples']:,} samples"
+            for row in by["groups"]
+        ]
+    if strange := result.get("unknown"):
+        named = ", ".join(f"{name} ({count:,})" for name, count in list(strange["classes"].items())[:8])
+        lines.append(
+            f"{strange['share']:.1%} are of a {strange['target']} that the model does not know: {named}; counted as "
+            f"misses, {result['interval']['metric']} is {strange['value_with_them']:.4f}"
+        )
+    return lines
