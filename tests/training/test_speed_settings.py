@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,9 +12,13 @@ from torch import nn
 from pipeline.config import compose
 from pipeline.data.core.spec import Spec
 from pipeline.models.base import ParameterGroup
+from pipeline.models.cnn import CNN
+from pipeline.models.foreign import TorchvisionModel
 from pipeline.models.linear import Linear
 from pipeline.models.mlp import MLP
 from pipeline.models.recurrent import Recurrent
+from pipeline.models.resnet9 import ResNet9
+from pipeline.training import trainer
 from pipeline.training.building import optimisation
 from pipeline.training.threads import Threads
 
@@ -87,3 +92,37 @@ def test_an_error_gives_the_threads_back() -> None:
     with pytest.raises(RuntimeError, match="stop"), Threads({}, Linear(WIDE), 1):
         raise RuntimeError("stop")
     assert torch.get_num_threads() == 4
+
+
+@pytest.mark.parametrize(
+    ("flags", "depthwise", "expected"),
+    [
+        ("avx512_bf16 amx_bf16", True, "bf16-mixed"),
+        ("avx512_bf16 amx_bf16", False, "bf16-mixed"),
+        ("avx512_bf16", False, "bf16-mixed"),
+        # Convolutions of single channels are slower in it there.
+        ("avx512_bf16", True, "32-true"),
+        ("avx2", False, "32-true"),
+    ],
+)
+def test_bfloat16_is_chosen_where_it_pays(
+    flags: str, depthwise: bool, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = CNN(Spec("multiclass", "image", (4, 8, 8), 3, ("a", "b", "c")), channels=[4], hidden_units=4)
+    if depthwise:
+        model.convolutions.append(nn.Conv2d(4, 4, 3, groups=4))
+    monkeypatch.setattr(
+        trainer, "Path", lambda name: SimpleNamespace(exists=lambda: True, read_text=lambda **_: flags)
+    )
+    assert trainer.precision("auto", model, "cpu") == expected
+    assert trainer.precision("16-mixed", model, "cpu") == "16-mixed"
+
+
+def test_networks_of_images_have_their_channels_beside_each_other() -> None:
+    spec = Spec(
+        "multiclass", "image", (3, 32, 32), 2, ("a", "b"), pixel_mean=(0.0,) * 3, pixel_std=(1.0,) * 3
+    )
+    for model in (ResNet9(spec, width=4), TorchvisionModel(spec, "squeezenet1_1")):
+        weights = [weight for weight in model.parameters() if weight.dim() == 4 and weight[0].numel() > 9]
+        assert weights
+        assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
