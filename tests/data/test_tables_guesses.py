@@ -14,6 +14,8 @@ import torch
 
 from pipeline.config.loading import compose
 from pipeline.data.tables.features import NumberFeature
+from pipeline.data.tables.files import read_batches
+from pipeline.data.tables.formats import TableFormat
 from pipeline.data.tables.guesses import Guess, typed
 from pipeline.data.tables.table import TableData
 from pipeline.data.tables.words import dates_of, numbers_of, times_of
@@ -344,3 +346,26 @@ def test_a_wrong_name_suggests_what_can_be_typed(tmp_path: Path) -> None:
     path = table(tmp_path, **{"Sale Price": RANDOM.normal(size=60), "x": RANDOM.normal(size=60)})
     with pytest.raises(UserError, match=r"'data\.target=\"Sale Price\"'"):
         trained(path, "sale price")
+
+
+@pytest.mark.parametrize("delimiter", [";", "|", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_first_line_that_tells_excel_what_separates_the_values_is_no_header(
+    tmp_path: Path, delimiter: str, encoding: str
+) -> None:
+    rows = [["x", "größe, außen", "y"]] + [[str(n), str(n % 7 + 0.5), str(2 * n)] for n in range(40)]
+    plain = "".join(delimiter.join(row) + "\r\n" for row in rows)
+    for name, text in (("excel", f"sep={delimiter}\r\n{plain}"), ("plain", plain)):
+        (tmp_path / f"{name}.csv").write_bytes(text.encode(encoding))
+    excel = trained(tmp_path / "excel.csv")
+    usual = trained(tmp_path / "plain.csv", delimiter=delimiter)
+    assert torch.equal(excel.train.x, usual.train.x) and torch.equal(excel.train.y, usual.train.y)
+    # Read for a prediction, piece by piece.
+    pieces = [
+        [table.to_pylist() for table in read_batches(tmp_path / f"{name}.csv", TableFormat(delimiter=given))]
+        for name, given in (("excel", None), ("plain", delimiter))
+    ]
+    assert pieces[0] == pieces[1] and len(pieces[0][0]) == 40
+    (tmp_path / "excel.csv").write_bytes(f"sep={delimiter}\n{plain}1{delimiter}2\n".encode(encoding))
+    with pytest.raises(UserError, match="line 43: 2 values, but the header names 3 columns"):
+        trained(tmp_path / "excel.csv")

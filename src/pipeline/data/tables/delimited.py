@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv as plain_csv
 import io
 import mmap
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -67,6 +68,8 @@ def csv_batches(
     from pyarrow import csv
 
     first = text.readline()
+    if said := _said_delimiter(first):
+        how, first = replace(how, delimiter=said), text.readline()
     if not first.strip():
         return
     delimiter = max(DELIMITERS, key=first.count) if how.delimiter == "auto" else _delimiter(how, kind, first)
@@ -123,6 +126,12 @@ class _Utf8:
 
     def close(self) -> None:
         """Leave the text open: it belongs to whoever opened it."""
+
+
+def _said_delimiter(first: str) -> str:
+    """What separates the values, where a first line says so to Excel (``sep=;``); such a line is no row."""
+    found = re.fullmatch(r'\s*"?sep=(.)"?\s*', first.rstrip("\r\n").lstrip("\ufeff"), re.IGNORECASE)
+    return found[1] if found else ""
 
 
 def _all_numbers(cells: Sequence[str]) -> bool:
@@ -208,9 +217,9 @@ def read_csv(
 
     encoding = encoding_of(path, how)
     check_memory(path.stat().st_size * 2, str(path), IN_PIECES)
-    rows, how = _looked_at(path, how, kind, encoding)
+    rows, how, said = _looked_at(path, how, kind, encoding)
     with _content(path, encoding) as content:
-        reader = _Reader(path, content, how, encoding, rows[0] if rows else [])
+        reader = _Reader(path, content, how, encoding, rows[0] if rows else [], said)
         try:
             table = reader.parsed({name: pa.string() for name in reader.raw_names(texts)})
         except pa.ArrowInvalid as error:
@@ -229,13 +238,19 @@ def read_csv(
         return table, how
 
 
-def _looked_at(path: Path, how: TableFormat, kind: str, encoding: str) -> tuple[list[list[str]], TableFormat]:
-    """The first rows as they are written, and how the file is written."""
+def _looked_at(
+    path: Path, how: TableFormat, kind: str, encoding: str
+) -> tuple[list[list[str]], TableFormat, bool]:
+    """The first rows as they are written, how the file is written, and whether a line before them says so."""
     with opened(path) as file:
         head = file.read(SAMPLE_BYTES)
     sample = io.StringIO(head.decode(encoding, errors="replace"), newline="")
-    delimiter = _delimiter(how, kind, sample.readline())
-    sample.seek(0)
+    start, first = 0, sample.readline()
+    if said := _said_delimiter(first):
+        how, start = replace(how, delimiter=said), sample.tell()
+        first = sample.readline()
+    delimiter = _delimiter(how, kind, first)
+    sample.seek(start)
     plain_csv.field_size_limit(BLOCK_BYTES)
     rows: list[list[str]] = []
     with suppress(plain_csv.Error):
@@ -245,7 +260,7 @@ def _looked_at(path: Path, how: TableFormat, kind: str, encoding: str) -> tuple[
     header = how.header
     if header is None:
         header = not looks_like_data(rows[:200])
-    return rows, replace(how, delimiter=delimiter, header=header)
+    return rows, replace(how, delimiter=delimiter, header=header), bool(start)
 
 
 @contextmanager
@@ -269,9 +284,16 @@ class _Reader:
     """A file's content with what is known of it."""
 
     def __init__(
-        self, path: Path, content: mmap.mmap | bytes, how: TableFormat, encoding: str, first: list[str]
+        self,
+        path: Path,
+        content: mmap.mmap | bytes,
+        how: TableFormat,
+        encoding: str,
+        first: list[str],
+        said: bool,
     ) -> None:
         self.path, self.content, self.how, self.first = path, content, how, first
+        self.said = said
         named = encoding.lower().replace("_", "-")
         self.encoding = "utf-8" if named.startswith("utf") else encoding
 
@@ -324,6 +346,7 @@ class _Reader:
                 block_size=BLOCK_BYTES,
                 encoding=self.encoding,
                 autogenerate_column_names=self.how.header is False,
+                skip_rows=int(self.said),
             ),
             # Looking for quotation marks and line ends inside of them costs a fifth of the time.
             parse_options=csv.ParseOptions(
@@ -362,7 +385,9 @@ def _ragged(text: TextIO, place: str, delimiter: str, error: Exception) -> str:
     try:
         plain_csv.field_size_limit(BLOCK_BYTES)
         reader = plain_csv.reader(text, delimiter=delimiter, strict=True)
-        width = len(next(reader))
+        header = next(reader)
+        # A line for Excel stands before the names.
+        width = len(next(reader) if header[0].lower().startswith("sep=") else header)
         for row in reader:
             if row and len(row) != width:
                 return (
