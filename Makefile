@@ -27,7 +27,7 @@ NEXT ?= hydra-core omegaconf pytorch-lightning lightning mlflow optuna
 export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := true
 
-.PHONY: help install run test lint types unit coverage quick test-next test-faults ui docs bench arguments audit clean
+.PHONY: help install run test lint types unit coverage quick test-next test-xla test-faults ui docs bench arguments audit clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -72,6 +72,18 @@ test-next:  ## the quick tests in .venv-next, with the newest pre-releases of wh
 	.venv-next/bin/python -m pip install --quiet --disable-pip-version-check --pre --upgrade $(NEXT)
 	.venv-next/bin/python -m pip list 2>/dev/null | grep -iE '^(hydra-core|omegaconf|pytorch-lightning|mlflow|optuna) '
 	OMP_NUM_THREADS=$(TEST_THREADS) .venv-next/bin/python -m pytest -n $(TEST_WORKERS) --dist worksteal -q $(QUICK) $(ARGS)
+
+# torch_xla's last release is made for torch 2.9, which the project itself does not take any more.
+test-xla:  ## trainer=tpu without a TPU, in .venv-xla with torch_xla and its torch 2.9 (several GB)
+	test -x .venv-xla/bin/python || $(PYTHON) -m venv .venv-xla
+	grep -vE '^((torch|torchvision|triton)==|nvidia|cuda)' constraints.txt > .venv-xla/constraints.txt
+	.venv-xla/bin/python -c 'import pathlib, re, tomllib; \
+		needed = tomllib.loads(pathlib.Path("pyproject.toml").read_text())["project"]["dependencies"]; \
+		print("\n".join(name for name in needed if not re.match("torch(vision)?[>=]", name)))' > .venv-xla/needed.txt
+	.venv-xla/bin/python -m pip install --quiet --disable-pip-version-check --constraint .venv-xla/constraints.txt \
+		'torch_xla==2.9.0' 'torch==2.9.*' 'torchvision==0.24.*' -r .venv-xla/needed.txt pytest pytest-timeout
+	.venv-xla/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	PJRT_DEVICE=CPU OMP_NUM_THREADS=$(TEST_THREADS) .venv-xla/bin/python -m pytest -q tests/training/test_tpu.py $(ARGS)
 
 test-faults: $(STAMP)  ## the long form of the fault tests, with a table of what was survived
 	OMP_NUM_THREADS=$(TEST_THREADS) $(BIN)/python -m pytest -n $(TEST_WORKERS) -m faults --long --timeout 900 $(ARGS)

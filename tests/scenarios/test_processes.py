@@ -238,3 +238,44 @@ def test_before_slurms_time_limit_the_state_is_saved_and_the_job_queued_again(
     (directory,) = (tmp_path / "experiments/runs/digits_mlp").iterdir()
     assert (directory / "checkpoints/last.ckpt").is_file()
     assert "Warning" not in error and "srun" not in error
+
+
+@pytest.mark.slow
+def test_a_model_in_parts_is_saved_as_a_whole(start: Start, tmp_path: Path) -> None:
+    """Half of it in each of two processes: stopped in the fourth epoch, gone on with, and read by one process."""
+    words = [*SMALL, *SAME_FOR_HALVES, "trainer.max_epochs=12", "logger=none"]
+    words += ["data.train_samples=320", "data.validation_fraction=0.2", "checkpoint.every_seconds=0"]
+    parts = [*words, "trainer=fsdp", "trainer.accelerator=cpu", "trainer.devices=2", "data.batch_size=16"]
+    process = start(*parts)
+    wait_for_epochs(process, 3)
+    process.send_signal(signal.SIGTERM)
+    _, error = process.communicate(timeout=200)
+    assert process.returncode == 143, error
+    (directory,) = (tmp_path / "experiments/runs/digits_mlp").iterdir()
+    stopped = load_checkpoint(directory / "checkpoints" / "last.ckpt")
+    (state,) = stopped["optimizer_states"]
+    shapes = {name: tensor.shape for name, tensor in stopped["state_dict"].items()}
+    assert [one["exp_avg"].shape for one in state["state"].values()] == list(shapes.values())
+    assert 2 <= stopped["epoch"] < 11
+    process = start(*parts, "resume=auto")
+    output, error = process.communicate(timeout=200)
+    assert process.returncode == 0, output + error
+    together = RunResult.read(directory)
+    assert [epoch for epoch, _ in together.history["train/loss"]] == list(range(1, 13))
+
+    from pipeline.config.loading import compose
+    from pipeline.runs.hooks import Hooks
+    from pipeline.runs.train import train
+
+    one = compose([*words, "trainer=cpu", "data.batch_size=32"])
+    alone = train(one, Hooks(directory=tmp_path / "alone", reports=False))
+    assert together.metrics["train/loss"] == pytest.approx(alone.metrics["train/loss"], rel=1e-3)
+    # The best epoch's file in one process: at this rate nothing is learnt, and the weights are tested as they are.
+    best = directory / "checkpoints" / "best.ckpt"
+    assert {name: tensor.shape for name, tensor in load_checkpoint(best)["state_dict"].items()} == shapes
+    still = compose(
+        [*words, "trainer=cpu", "trainer.max_epochs=1", "optimizer.lr=1e-12", f"ckpt_path={best}"]
+    )
+    again = train(still, Hooks(directory=tmp_path / "again", reports=False))
+    assert again.metrics["test/loss"] == pytest.approx(together.metrics["test/loss"], rel=1e-6)
+    assert again.metrics["test/accuracy"] == together.metrics["test/accuracy"]

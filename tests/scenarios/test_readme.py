@@ -13,9 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from pipeline.__main__ import main
+from pipeline.config.masking import holds_secret
+from pipeline.sweeps.engines.environment import names_to_carry
+from pipeline.sweeps.worker import _parser as worker_arguments
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -229,3 +233,24 @@ def test_links_and_pictures_are_there() -> None:
     for page in (ROOT / "README.md", ROOT / "experiments/README.md"):
         for target in re.findall(r"\]\((?!https?:|#)([^)]+)\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), (page.name, target)
+
+
+def test_the_kubernetes_job_starts_a_worker_that_finds_what_it_mounts() -> None:
+    page = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
+    [block] = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    job = yaml.safe_load(block)
+    assert (job["apiVersion"], job["kind"]) == ("batch/v1", "Job")
+    pod = job["spec"]["template"]["spec"]
+    [container] = pod["containers"]
+    python, *words = container["command"]
+    assert (python, words[:2]) == ("python", ["-m", "pipeline.sweeps.worker"])
+    assert worker_arguments().parse_args(words[2:]).study == "wide"
+    environment = {entry["name"]: entry["value"] for entry in container["env"]}
+    assert sorted(names_to_carry(environment, alike=False)) == sorted(environment)
+    assert "PIPELINE_STORAGE" in environment and not any(map(holds_secret, environment.values()))
+    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    assert set(mounts) == {volume["name"] for volume in pod["volumes"]}
+    assert str(Path(environment["PGPASSFILE"]).parent) == mounts["pgpass"]
+    assert f"paths.experiments_dir={mounts['experiments']}" in page
+    # A worker that is told to end saves its trial, which Kubernetes has to wait for.
+    assert pod["terminationGracePeriodSeconds"] >= 60

@@ -54,6 +54,9 @@ class Server:
             "-k",
             str(self.home),
             "-F",
+            # Two for each of 64 workers, and some.
+            "-c",
+            "max_connections=200",
         ]
         self._command = [*as_user, *command]
         self.url = f"postgresql+psycopg://sweep@127.0.0.1:{self.port}/postgres"

@@ -20,6 +20,7 @@ from pipeline.errors import UserError
 from pipeline.files import written
 from pipeline.training.agreeing import largest, of_the_first, raise_together
 from pipeline.training.module import TrainingModule
+from pipeline.training.sharding import local, whole
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -216,7 +217,7 @@ class Checkpoints(Checkpoint):
     def _keep_weights(self, module: pl.LightningModule) -> None:
         self._best_is_current = False
         self.best_weights = {
-            name: tensor.detach().cpu().clone() for name, tensor in module.state_dict().items()
+            name: whole(tensor.detach()).cpu().clone() for name, tensor in module.state_dict().items()
         }
 
     def _is_better(self, value: float, than: float) -> bool:
@@ -274,6 +275,7 @@ def _check_finite(trainer: pl.Trainer) -> None:
     if not isinstance(module, TrainingModule):
         return
     module.check_losses()
-    finite = [tensor.isfinite().all() for tensor in module.parameters()]
+    # Of a model in parts each process looks at its own; what one of them finds is told to all.
+    finite = [local(tensor).isfinite().all() for tensor in module.parameters()]
     good = not finite or bool(torch.stack(finite).all())
     raise_together(trainer, None if good else module.diverged("the weights became NaN or infinite"))

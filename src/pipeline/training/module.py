@@ -15,7 +15,6 @@ from typing import Any, cast
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.strategies import FSDPStrategy
 from torch import Tensor
 
 from pipeline.data.core.loader import Loader
@@ -36,6 +35,7 @@ from pipeline.training.lightning_inside import (
 )
 from pipeline.training.randomness import random_state, set_random_state
 from pipeline.training.scoring import scores
+from pipeline.training.sharding import is_sharded, parted_like, whole
 from pipeline.training.step import Loop, Machine, Optimisation, after_step, learning_rate, train_on
 from pipeline.training.step_curve import StepCurve
 
@@ -246,7 +246,7 @@ class TrainingModule(QuickAttributes, pl.LightningModule):
             # Of several processes none may stop alone: a bad loss is noted, and told after the step.
             on_host=self.device.type == "cpu" and trainer.world_size == 1,
             autocast=trainer.precision in ("bf16-mixed", "16-mixed"),
-            whole_gradient=not isinstance(trainer.strategy, FSDPStrategy),
+            whole_gradient=not is_sharded(trainer),
             scale=getattr(getattr(trainer.precision_plugin, "scaler", None), "get_scale", None),
         )
 
@@ -254,7 +254,8 @@ class TrainingModule(QuickAttributes, pl.LightningModule):
         """What was accumulated towards a step when the checkpoint was written."""
         self.loop.waiting = waiting
         for name, parameter in self.model.named_parameters():
-            parameter.grad = gradients[name].to(self.device) if name in gradients else None
+            known = gradients[name].to(self.device) if name in gradients else None
+            parameter.grad = None if known is None else parted_like(known, parameter)
 
     def _scale_rates(self, factor: float) -> None:
         for group in cast(torch.optim.Optimizer, self.optimizers(use_pl_optimizer=False)).param_groups:
@@ -404,7 +405,7 @@ class TrainingModule(QuickAttributes, pl.LightningModule):
         loop.losses.check()
         finished = loop.batches_done == loop.batches
         gradients = {
-            name: parameter.grad.cpu()
+            name: whole(parameter.grad).cpu()
             for name, parameter in self.model.named_parameters()
             if loop.waiting and parameter.grad is not None
         }

@@ -50,13 +50,28 @@ def build_trainer(
         from pytorch_lightning.strategies import DDPStrategy
 
         arguments["strategy"] = DDPStrategy(process_group_backend="gloo")
+    elif arguments.get("strategy") == "fsdp":
+        from pipeline.training.sharding import Sharded
+
+        if settings.get("auto_batch_size") or settings.get("on_divergence") == "lower_lr":
+            raise UserError(
+                "trainer.strategy=fsdp: a fit of a model in parts cannot begin again; leave out "
+                "trainer.auto_batch_size and trainer.on_divergence=lower_lr"
+            )
+        arguments["strategy"] = Sharded()
     note_main_process()
     try:
+        arguments |= {"enable_progress_bar": False, "enable_checkpointing": True, **given}
+        checkpoints = AtomicCheckpointIO()
+        if arguments["accelerator"] == "tpu":
+            from pipeline.training.tpu import TpuCheckpointIO, for_tpu
+
+            arguments, checkpoints = for_tpu(arguments), TpuCheckpointIO()
         return QuickTrainer(
             default_root_dir=str(directory),
-            plugins=[AtomicCheckpointIO(), *environment_plugins()],
+            plugins=[checkpoints, *environment_plugins()],
             enable_model_summary=False,
-            **{**arguments, "enable_progress_bar": False, "enable_checkpointing": True, **given},
+            **arguments,
         )
     except (TypeError, ValueError, RuntimeError, MisconfigurationException) as error:
         raise UserError(f"Lightning's Trainer refuses these settings: {error}") from None
