@@ -34,9 +34,9 @@ _PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 5.0, 80.0
 _COST = 20
 """A comparison is not made again before this many times as long as it took is over."""
 _SLOW = 1.5
-_GAIN = 1.2
-"""What another number has to gain, in every round of a comparison: beside others, times are uneven."""
-_ROUNDS, _TIMED = 2, 3
+_GAIN = 1.5
+"""What another number has to gain in every round of a comparison: beside others, times of steps are uneven."""
+_ROUNDS, _TIMED = 3, 3
 
 
 class Threads(Callback):
@@ -201,7 +201,7 @@ class Comparison:
         return not self._order
 
     def fastest(self, than: int) -> int:
-        """The fastest number; another one than the given only where it gains a fifth in every round."""
+        """The fastest number; another one than the given only where it gains a half in every round."""
         best = max(self.rates, key=self._rate)
         rounds = zip(self._rounds(best), self._rounds(than), strict=True)
         return best if all(ours > _GAIN * theirs for ours, theirs in rounds) else than
