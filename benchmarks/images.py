@@ -10,7 +10,6 @@ import argparse
 import io
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -23,18 +22,19 @@ from PIL import Image
 
 CLASSES, DIFFERENT = 10, 2_000
 STEP = """
-import json, logging, resource, sys, time
+import json, logging, os, resource, sys, time
 from pipeline.data.images.folder import ImageFolder
 logging.basicConfig(level=logging.INFO, format="    %(message)s", stream=sys.stderr)
 began = time.perf_counter()
 data = ImageFolder(path=sys.argv[1], data_dir=sys.argv[2], image_size=int(sys.argv[3]), batch_size=128)
 data.setup()
-ready = time.perf_counter()
+ready, used = time.perf_counter(), sum(os.times()[:4])
 seen = sum(len(y) for chunk in data.training_loader(0) for x, y in chunk)
 ended = time.perf_counter()
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 workers = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
-print(json.dumps({"setup": ready - began, "images": seen, "epoch": ended - ready, "peak": peak, "worker": workers}))
+found = {"setup": ready - began, "cpu": used, "images": seen, "epoch": ended - ready}
+print(json.dumps({**found, "peak": peak, "worker": workers}))
 """
 
 
@@ -86,17 +86,14 @@ def main() -> None:
         process.wait()
         there = len(marks[0].read_text().splitlines())
         print(f"killed when {there} blocks were there")
-        before, began = busy(), time.perf_counter()
-        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        before = busy()
         found = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
-        after, now = busy(), resource.getrusage(resource.RUSAGE_CHILDREN)
-        own = now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime
-        seconds = time.perf_counter() - began
+        after = busy()
         share = (after[0] - before[0]) / (after[1] - before[1])
         print(
-            f"went on and was ready in {found['setup']:.1f} s; cores busy {share:.0%} of {seconds:.1f} s (all"
+            f"went on and was ready in {found['setup']:.1f} s, {found['cpu']:.1f} s of processor time; the machine's"
         )
-        print(f"processes of the machine), {own / seconds:.2f} cores by this one and its workers")
+        print(f"cores were busy {share:.0%} of the command's time, other processes included")
         again = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
         print(f"ready from the cache in {again['setup']:.1f} s")
         print(f"an epoch of {again['images']:,} images: {again['images'] / again['epoch']:,.0f} images/s")
