@@ -196,6 +196,15 @@ def test_lines_of_one_basket_are_not_each_others_past_and_stay_together(tmp_path
         assert (past == past[:, :1]).all()
 
 
+def test_a_day_that_is_all_there_is_is_parted_all_the_same(tmp_path: Path) -> None:
+    names = {"customer": "who", "item": "what", "area": "where", "time": "when"}
+    one = read(rows().assign(when="2024-03-04"), tmp_path / "one.csv", **names)
+    assert [len(one.judged[part].rows) for part in ("train", "validation", "test")] == [87, 15, 18]
+    two = rows().assign(when=["2024-03-04"] * 60 + ["2024-03-05"] * 60)
+    parted = read(two, tmp_path / "two.csv", **names)
+    assert [len(parted.judged[part].rows) for part in ("train", "validation", "test")] == [51, 9, 60]
+
+
 def test_people_with_one_order_share_an_input_and_keep_their_history(tmp_path: Path) -> None:
     frame = rows()
     frame.loc[3, "who"] = "once"

@@ -218,7 +218,7 @@ def _some(rows: Rows) -> Rows | None:
 
 
 def _cut(times: pd.Series, first: int, rows: int | None = None) -> int:
-    """Where later orders begin: orders of one moment stay together, with the later ones where that leaves earlier."""
+    """Where later orders begin: orders of one moment stay together wherever that leaves some on both sides."""
     rows = len(times) if rows is None else rows
     if not 0 < first < rows:
         return first
@@ -226,7 +226,8 @@ def _cut(times: pd.Series, first: int, rows: int | None = None) -> int:
     if moment != moment:
         return first
     same = np.flatnonzero((times.iloc[:rows] == moment).to_numpy())
-    return int(same[0]) if same[0] > 0 else int(same[-1]) + 1
+    after = int(same[-1]) + 1
+    return int(same[0]) if same[0] > 0 else after if after < rows else first
 
 
 def past_orders(orders: pd.DataFrame, targets: np.ndarray, before: Any = None) -> list[dict[int, int]]:
