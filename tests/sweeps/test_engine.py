@@ -372,9 +372,9 @@ def test_time_is_up_ends_the_trial_that_runs_and_it_goes_on_with_the_next_call(
 
 
 def test_a_command_ends_in_time_with_its_results() -> None:
-    # Of a minute the last three seconds, of ten the last half.
-    assert deadline(1000.0, 60.0) == 1057.0
-    assert deadline(1000.0, 10.0) == 1009.5
+    # Of a minute the last six seconds, of ten seconds the last one.
+    assert deadline(1000.0, 60.0) == 1054.0
+    assert deadline(1000.0, 10.0) == 1009.0
 
 
 @pytest.mark.parametrize(("epochs", "warm_up"), [(30, 3), (8, 1), (None, 5)])

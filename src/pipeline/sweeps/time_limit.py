@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 
-_END_SHARE, _END_SECONDS = 0.05, 3.0
+_END_SHARE, _END_SECONDS = 0.1, 6.0
 
 
 def deadline(started: float, seconds: float) -> float:
