@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from omegaconf import DictConfig
@@ -41,7 +43,7 @@ class Machine:
         monkeypatch.setattr(room, "time", clock)
         monkeypatch.setattr(room.Neighbours, "share", lambda _: self.others)
         self.trainer: Any = SimpleNamespace(global_step=0, world_size=1)
-        self.module: Any = SimpleNamespace(device=torch.device("cpu"))
+        self.module: Any = SimpleNamespace(device=torch.device("cpu"), loop=SimpleNamespace(waiting=0))
 
     def begin(self, threads: Threads) -> None:
         threads.on_train_start(self.trainer, self.module)
@@ -68,7 +70,11 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def threads_of(**settings: Any) -> Threads:
-    return Threads(settings, MLP(Spec("regression", "vector", (1000,), 1), hidden_units=[300, 300]), 512)
+    return Threads(settings, large_mlp(), 512)
+
+
+def large_mlp() -> MLP:
+    return MLP(Spec("regression", "vector", (1000,), 1), hidden_units=[300, 300])
 
 
 def test_on_a_machine_of_its_own_a_fit_computes_as_it_always_did(machine: Machine) -> None:
@@ -124,7 +130,7 @@ def test_a_workers_share_of_the_cores_is_no_choice(machine: Machine, monkeypatch
 
 def test_a_resumed_fit_goes_on_with_the_number_that_it_had(machine: Machine) -> None:
     before = threads_of()
-    before.changes = [(0, 2), (40, 1)]
+    before.changes, before.count = [(0, 2), (40, 1)], 1
     with threads_of() as threads:
         threads.load_state_dict(before.state_dict())
         machine.trainer.global_step = 60
@@ -136,6 +142,51 @@ def test_a_resumed_fit_goes_on_with_the_number_that_it_had(machine: Machine) -> 
         machine.begin(threads)
         assert machine.run(threads, 20) == {2: 20}
         assert threads.changes[-1][1] == 2
+
+
+def test_a_repetition_computes_each_batch_and_each_validation_with_the_same_number(machine: Machine) -> None:
+    def numbers(threads: Threads, batches: int) -> list[tuple[int, int]]:
+        """Of each batch, and of a validation right after it; four batches make a step."""
+        machine.trainer.global_step = 0
+        machine.begin(threads)
+        found = []
+        for index in range(batches):
+            threads.on_train_batch_start(machine.trainer, machine.module, None, index)
+            computed = torch.get_num_threads()
+            machine.now += machine.seconds[computed]
+            machine.module.loop.waiting = (index + 1) % 4
+            machine.trainer.global_step += not machine.module.loop.waiting
+            threads.on_train_batch_end(machine.trainer, machine.module, None, None, index)
+            found.append((computed, torch.get_num_threads()))
+        return found
+
+    machine.others, machine.seconds = 0.6, {1: 0.1, 2: 0.5}
+    with threads_of() as threads:
+        first = numbers(threads, 400)
+    assert len({count for count, _ in first}) == 2
+    with Threads({}, large_mlp(), 512, threads.changes) as again:
+        assert numbers(again, 400) == first
+
+
+def test_what_prepares_the_data_is_no_neighbour() -> None:
+    program = "import time\nend = time.process_time() + 0.3\nwhile time.process_time() < end: pass\ninput()"
+    before = room._times()[2]
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE) as child:
+        process = psutil.Process(child.pid)
+        while sum(process.cpu_times()[:2]) < 0.25:
+            time.sleep(0.01)
+        assert room._times()[2] - before >= 0.25
+        child.communicate(b"\n")
+
+
+def test_a_resumed_fit_obeys_the_environment(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = threads_of()
+    before.changes, before.count = [(0, 1)], 1
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    with threads_of() as threads:
+        threads.load_state_dict(before.state_dict())
+        machine.begin(threads)
+        assert machine.run(threads, 5) == {2: 5}
 
 
 def test_a_run_whose_number_changed_is_reproduced_bit_for_bit(

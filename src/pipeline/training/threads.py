@@ -8,7 +8,8 @@ import statistics
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Any
+from contextlib import suppress
+from typing import Any, cast
 
 import psutil
 import pytorch_lightning as pl
@@ -96,16 +97,17 @@ class Threads(Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        if self.again:
-            self._use(self._recorded(trainer.global_step) or self.count, trainer.global_step)
-        elif not self.fixed:
-            if self._comparing is not None:
-                self._use(self._comparing.count, trainer.global_step)
-            self._began = time.perf_counter()
+        self._began = time.perf_counter()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        if cast(Any, pl_module).loop.waiting:
+            # A number holds for whole steps, by which it is recorded; gradients of this one are still to come.
+            return
+        if self.again:
+            # Before a validation, as where it was found.
+            self._use(self._recorded(trainer.global_step) or self.count, trainer.global_step)
         if self.fixed or self.again:
             return
         rate = _work(batch) / max(time.perf_counter() - self._began, 1e-9)
@@ -113,6 +115,8 @@ class Threads(Callback):
             self._watch(rate)
         elif self._comparing.add(rate):
             self._decide(self._comparing, trainer.global_step)
+        else:
+            self._use(self._comparing.count, trainer.global_step)
 
     def _watch(self, rate: float) -> None:
         """Begin a comparison where others compute on this machine and it may pay."""
@@ -158,14 +162,16 @@ class Threads(Callback):
         return next((count for begin, count in reversed(self.again) if begin <= step), None)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"changes": [list(change) for change in self.changes]}
+        # What is only being compared is not what the fit goes on with.
+        count = self.count if self._comparing is None else self._comparing.before
+        return {"changes": [list(change) for change in self.changes], "count": count}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.changes = [(int(step), int(count)) for step, count in state_dict["changes"]]
         self._comparing = None
-        if self.changes and not self._asked:
+        if self.changes and not self._asked and not _chosen_outside():
             # Another number would round differently: a run goes on as it was.
-            self.count = self.changes[-1][1]
+            self.count = min(int(state_dict.get("count", self.changes[-1][1])), self.most)
 
 
 class Comparison:
@@ -236,7 +242,14 @@ def _times() -> tuple[float, float, float]:
     times = psutil.cpu_times()._asdict()
     # Linux counts a guest's time a second time, as that of a user.
     total = sum(seconds for name, seconds in times.items() if not name.startswith("guest"))
-    return total, total - times["idle"] - times.get("iowait", 0.0), time.process_time()
+    own = os.times()
+    mine = own.user + own.system + own.children_user + own.children_system
+    for child in psutil.Process().children(recursive=True):
+        # What prepares data for this fit is no neighbour.
+        with suppress(psutil.Error):
+            spent = child.cpu_times()
+            mine += spent.user + spent.system
+    return total, total - times["idle"] - times.get("iowait", 0.0), mine
 
 
 def _work(batch: Any) -> float:

@@ -41,7 +41,9 @@ def worker_environment(number: int, workers: int, url: str) -> dict[str, str]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     # Each library would start a thread for every core, and the workers would get in each other's way.
     if not environment.get("OMP_NUM_THREADS"):
-        environment |= {"OMP_NUM_THREADS": str(max(cores // workers, 1)), SHARE_OF_CORES: "1"}
+        environment["OMP_NUM_THREADS"] = str(max(cores // workers, 1))
+        if not environment.get("MKL_NUM_THREADS"):
+            environment[SHARE_OF_CORES] = "1"
     if gpus := visible_gpus():
         environment["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
     return environment
