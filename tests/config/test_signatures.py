@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import pytest
@@ -254,3 +255,21 @@ def test_what_is_typed_beside_a_class_is_an_argument_of_it_and_the_rest_is_left_
         check_classes(
             compose(["data=digits", "model._target_=torchvision.models.ResNet", "model.num_clases=7"])
         )
+
+
+def test_wherever_a_class_is_named_its_own_defaults_hold(tmp_path: Path) -> None:
+    folder = tmp_path / "experiment"
+    folder.mkdir()
+    (folder / "own.yaml").write_text(
+        "# @package _global_\n"
+        "defaults:\n  - override /data: digits\n  - override /model: mlp\n"
+        "model: {_target_: torchvision.models.vgg16, batch_norm: false}\n",
+        encoding="utf-8",
+    )
+    model = compose(["+experiment=own"], config_dir=tmp_path).model
+    # What the file sets is meant, also where it is as shipped for model=mlp.
+    assert model == {"_target_": "torchvision.models.vgg16", "batch_norm": False}
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/mine.yaml").write_text("_target_: torch.nn.Linear\ndropout: 0.0\n", encoding="utf-8")
+    words = ["model=mine", "model._target_=torchvision.models.vgg16", "data=digits"]
+    assert compose(words, config_dir=tmp_path).model.dropout == 0.0

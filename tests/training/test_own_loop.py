@@ -22,6 +22,7 @@ from pipeline.tracking.queries import Store
 from pipeline.training.checkpoints import load_checkpoint
 
 CODE = """
+import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -328,6 +329,13 @@ class Draws(Lit):
         writer.add_histogram("weights", self.body[0].weight, self.current_epoch)
         writer.log({"wide": 4, "tensor": torch.tensor(0.5)}, step=self.current_epoch)
         self.logger.log_image(key="grid", images=[torch.zeros(3, 5, 6)])
+        self.logger.log_image(key="of.numpy", images=[np.zeros((5, 6, 3), np.uint8)], step=self.current_epoch)
+        self.logger.log_metrics({"by_hand": 3.5}, step=self.current_epoch)
+        self.logger.watch(self)
+        writer.config.update({"a": 1})
+        writer.log({"odd": torch.zeros(3)})
+        for part in "ab":
+            writer.add_text("said", part, 7)
 
 
 class Several(Blobs):
@@ -349,7 +357,9 @@ def test_what_it_gives_to_its_logger_is_of_the_run(
     words = [f"data._target_={drawing}.Several", f"model._target_={drawing}.Draws", "model.width=5"]
     result = run("draws", *words, "logger=mlflow", "trainer.max_epochs=2")
     assert sorted(path.name for path in (result.directory / "logged").iterdir()) == [
-        *("first_000000.png", "first_000001.png", "grid_000008.png", "grid_000016.png")
+        *("first_000000.png", "first_000001.png", "grid_000008.png", "grid_000016.png"),
+        *("of.numpy_000000.png", "of.numpy_000001.png"),
+        *("said_000007.txt", "said_000007_2.txt", "said_000007_3.txt", "said_000007_4.txt"),
     ]
     with Image.open(result.directory / "logged/first_000001.png") as picture:
         assert picture.size == (4, 3)
@@ -361,7 +371,7 @@ def test_what_it_gives_to_its_logger_is_of_the_run(
     assert result.model["parameters"] == 43
     assert drain(tmp_path, 60)
     (record,) = Store(None, tmp_path).runs()
-    assert {"norm": 2.5, "wide": 4.0, "tensor": 0.5}.items() <= record.metrics.items()
+    assert {"norm": 2.5, "wide": 4.0, "tensor": 0.5, "by_hand": 3.5}.items() <= record.metrics.items()
     # Each loader of several is judged under a name of its own.
     assert {"val_loss_epoch/dataloader_idx_0", "val_loss/dataloader_idx_1"} & result.metrics.keys()
 
@@ -386,6 +396,16 @@ def test_a_module_of_one_package_takes_a_data_module_of_the_other(
     ]
     losses = [result.history["val_loss"] for result in results]
     assert losses[0] == losses[1] == losses[2] == losses[3]
+    with (tmp_path / "of_lightning.py").open("a", encoding="utf-8") as file:
+        file.write("\n\nclass Untested(L.LightningDataModule):\n")
+        file.write("    batch_size = 16\n")
+        for hook in ("setup", "train_dataloader", "val_dataloader"):
+            file.write(f"    {hook} = Blobs.{hook}\n")
+    # What the person has not written is not taken for theirs.
+    del sys.modules["of_lightning"]
+    words = ["data._target_=of_lightning.Untested", "model._target_=of_pytorch_lightning.Lit"]
+    result = run("untested", *words, "trainer.max_epochs=1")
+    assert result.notes[-1] == "not tested: Untested has no test_dataloader"
 
 
 def test_a_module_that_brings_its_loaders_needs_no_other_data(package: str, run: Run, tmp_path: Path) -> None:
@@ -406,3 +426,9 @@ class Whole(Lit):
     # Data that is chosen goes before: images, which it does not take.
     with pytest.raises(RuntimeError, match=r"\(.*x8 and 4x8\)"):
         run("chosen", f"model._target_={package}.Whole", "trainer.max_epochs=1", "data=digits")
+    own_data = run(
+        "typed", f"model._target_={package}.Whole", f"data._target_={package}.Blobs", "trainer.max_epochs=1"
+    )
+    assert "test_loss" in own_data.metrics
+    with pytest.raises(UserError, match=r"Whole brings its own loaders, .* write the number where"):
+        run("asked", f"model._target_={package}.Whole", "model.width=${spec:outputs}")

@@ -6,6 +6,7 @@ One message for the first thing that is wrong: the key, the value, what was expe
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import Any
 
 from omegaconf import Container, DictConfig
@@ -49,19 +50,22 @@ _OTHER_LAUNCHERS = {
 }
 
 
-def check(cfg: DictConfig, *, sweep: bool = False, for_this_machine: bool = True) -> None:
+def check(
+    cfg: DictConfig, *, sweep: bool = False, for_this_machine: bool = True, unknown: Collection[str] = ()
+) -> None:
     """Check a composed configuration, Hydra's part (``hydra.*``) included where it is there.
 
     Args:
         cfg: Composed configuration; nothing in it is changed.
         sweep: Whether it is the common part of several jobs, each of which may bring what is still missing.
         for_this_machine: Whether to refuse a trainer that this machine cannot serve.
+        unknown: Sections whose class each job brings, so that their settings are held against it there.
 
     Raises:
         UserError: The configuration is wrong; the message is about the first thing that is.
     """
     _check_literals(cfg, ())
-    plain = resolved(cfg, ())
+    plain = {key: value for key, value in resolved(cfg, ()).items() if key not in unknown}
     _check_targets(plain, ())
     if "hydra" in plain:
         check_hydra(plain["hydra"], sweep)

@@ -25,7 +25,7 @@ from pipeline.config.hydra_inside import HydraLoader, create_config_search_path,
 from pipeline.config.nearest import suggest
 from pipeline.config.omegaconf_inside import children, is_reference
 from pipeline.config.options import shipped_settings
-from pipeline.config.own_class import leave_behind, typed_sections
+from pipeline.config.own_class import leave_behind, typed_sections, varied_sections
 from pipeline.config.quoting import understood
 from pipeline.config.resolvers import refusal, register
 from pipeline.config.shipped import config_directory
@@ -102,7 +102,7 @@ class Loader(HydraLoader):
             if config_name is not None:
                 if self._is_template:
                     template.adopt(cfg, self._shipped)
-                leave_behind(cfg, meant_by)
+                self._leave_behind(cfg, meant_by)
                 _settle(cfg)
                 _keep_typed_length(cfg, meant_by)
         except Exception as error:
@@ -112,7 +112,13 @@ class Loader(HydraLoader):
                 message = message.replace(meant, typed) if meant != typed else message
             raise UserError(message) from error
         if config_name is not None:
-            check(cfg, sweep=run_mode == RunMode.MULTIRUN, for_this_machine=self._for_this_machine)
+            check(
+                cfg,
+                sweep=run_mode == RunMode.MULTIRUN,
+                for_this_machine=self._for_this_machine,
+                # Their class is known in each job alone.
+                unknown=varied_sections(overrides) if run_mode == RunMode.MULTIRUN else (),
+            )
         return cfg
 
     def compute_defaults_list(self, config_name: str | None, overrides: list[str], run_mode: RunMode) -> Any:
@@ -195,6 +201,26 @@ class Loader(HydraLoader):
             return [f"recipe={recipe if there and not changing else 'images_from_scratch'}"]
         chosen = typed.keys() & {"model", "model._target_"} or typed.get("sweep", "tabm") != "tabm"
         return [f"recipe={_OWN if chosen else recipe}"]
+
+    def _leave_behind(self, cfg: DictConfig, overrides: Sequence[str]) -> None:
+        """Leave to classes of someone else what no one has set for them."""
+        meant = {override.lstrip("+~").partition("=")[0] for override in overrides}
+        choices = cfg.hydra.runtime.choices
+        options: dict[str, str | None] = {}
+        for group, option in choices.items():
+            found = self.repository.load_config(f"{group}/{option}") if option is not None else None
+            if found is None:
+                continue
+            if group in ("data", "model"):
+                # A person's own file is all meant.
+                options[group] = None if found.provider == "command-line" else str(option)
+            elif isinstance(found.config, DictConfig):
+                # An experiment's, which says what it sets.
+                written = OmegaConf.to_container(found.config, resolve=False)
+                for section in ("data", "model"):
+                    settings = written.get(section) if isinstance(written, dict) else None
+                    meant |= {f"{section}.{key}" for key in settings} if isinstance(settings, dict) else set()
+        leave_behind(cfg, meant, options)
 
     def _is_group(self, key: str) -> bool:
         return self.group_exists(key.split("@")[0])

@@ -98,9 +98,18 @@ class LightningData(DataModule):
         """Do nothing yet: Lightning sets the data up when the fit begins."""
 
     def look(self) -> None:
-        """Prepare the data now, for a model that has to know what it looks like."""
+        """Prepare the data now, for a model that has to know what it looks like.
+
+        Raises:
+            UserError: The loaders are the model's own, which is yet to be built.
+        """
         if self._ready:
             return
+        if isinstance(self.inner, OwnLoaders):
+            raise UserError(
+                f"{self.name} brings its own loaders, which cannot be asked before it is built: write the number where "
+                "${spec:...} stands, or choose data (data=NAME, data._target_=CLASS)"
+            )
         self.inner.prepare_data()
         self.inner.setup("fit")
         self.train = cast(Rows, LoaderSplit(_loader(self.inner, "train_dataloader")))
@@ -178,7 +187,9 @@ def _loader(inner: Any, hook: str) -> Any:
     """What a hook of the data module gives, None where it has none; of several loaders the first."""
     for base in type(inner).__mro__:
         if hook in base.__dict__:
-            if base.__module__.startswith(("pytorch_lightning.", "lightning.")):
+            # The function's own place: a class that was made to fit the other package holds that one's empty hooks.
+            written = getattr(base.__dict__[hook], "__module__", base.__module__)
+            if written.startswith(("pytorch_lightning.", "lightning.")):
                 return None
             break
     found = getattr(inner, hook)()

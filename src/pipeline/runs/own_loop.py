@@ -71,8 +71,8 @@ def fit_and_test_own(
         if hooks.on_epoch:
             hooks.on_epoch(epoch, values)
 
-    def on_file(path: Path) -> None:
-        tracked.log_artifact(path, path.parent.name if path.is_relative_to(directory) else "")
+    def on_file(path: Path, folder: str) -> None:
+        tracked.log_artifact(path, folder)
 
     fit = prepare_own_fit(
         plan.fit,
@@ -110,7 +110,8 @@ def fit_and_test_own(
         _note_fit(fit, result)
         result.data |= _sizes(fit)
     result.seconds |= {"startup": (fit.started or time.time()) - started, "fit": fit.seconds, "test": 0.0}
-    if plan.test and hooks.test and is_main_process() and (data.test is not None or hasattr(data, "inner")):
+    # All processes of a training test together: Lightning's loop waits for each of them.
+    if plan.test and hooks.test and (data.test is not None or hasattr(data, "inner")):
         began = time.perf_counter()
         found = test_own(fit)
         if why := not_tested(fit):

@@ -77,6 +77,9 @@ class Composer:
     def _is_value(self, override: Override) -> bool:
         if override.type != OverrideType.CHANGE or override.package is not None:
             return False
+        if override.key_or_group.endswith("._target_"):
+            # What another class does not take is left behind where it is composed.
+            return False
         return isinstance(self._loader, Loader) and not self._loader.group_exists(override.key_or_group)
 
     def compose_only(self, overrides: Sequence[str]) -> DictConfig:

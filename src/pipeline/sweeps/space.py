@@ -50,19 +50,24 @@ class SearchSpace:
         """The inverse of `as_json`."""
         return cls({key: json_to_distribution(value) for key, value in content.items()}, list(fixed))
 
+    def key(self, written: str) -> str:
+        """A key as the space has it, however many plus signs it is written with."""
+        return next((key for key in self.distributions if plain_key(key) == plain_key(written)), written)
+
     def require(self, keys: Iterable[str], where: str) -> None:
         """Refuse keys that the space does not have, naming the nearest ones.
 
         Raises:
             UserError: The space does not have one of the keys.
         """
+        known = [plain_key(key) for key in self.distributions]
         for key in keys:
-            if key not in self.distributions:
-                near = difflib.get_close_matches(key, self.distributions, n=3, cutoff=0.4)
+            if plain_key(key) not in known:
+                near = difflib.get_close_matches(key, known, n=3, cutoff=0.4)
                 hint = f" Did you mean {', '.join(near)}?" if near else ""
                 raise UserError(
                     f"{where} names {key}, which the search space does not have"
-                    f" (it has {', '.join(self.distributions) or 'nothing'}).{hint}"
+                    f" (it has {', '.join(known) or 'nothing'}).{hint}"
                 )
 
 

@@ -143,16 +143,17 @@ def read_seed_trials(configured: Any, space: SearchSpace) -> list[dict[str, Valu
         if not isinstance(entry, Mapping):
             raise UserError(f"{where}={entry}: expected settings by key, such as {{optimizer.lr: 0.001}}.")
         space.require((str(key) for key in entry), where)
-        seeds.append({str(key): _within(space, str(key), value, where) for key, value in entry.items()})
+        named = {space.key(str(key)): value for key, value in entry.items()}
+        seeds.append({key: _within(space, key, value, where) for key, value in named.items()})
     return seeds
 
 
 def _within(space: SearchSpace, key: str, value: Any, where: str) -> Value:
-    from pipeline.sweeps.space import match
+    from pipeline.sweeps.space import match, plain_key
 
     found, inside = match(space.distributions[key], value)
     if not found:
-        raise UserError(f"{where}: {key}={value} is not in {describe(space.distributions[key])}.")
+        raise UserError(f"{where}: {plain_key(key)}={value} is not in {describe(space.distributions[key])}.")
     return inside
 
 

@@ -15,6 +15,7 @@ from pipeline.metrics import headline, is_cost
 from pipeline.sweeps.display import duration, hours_saved, shown, state_of
 from pipeline.sweeps.plan import Plan
 from pipeline.sweeps.results import over_seeds
+from pipeline.sweeps.space import plain_key
 from pipeline.sweeps.study import OWN, best_trials
 
 
@@ -105,7 +106,7 @@ def _print_groups(plan: Plan, trials: Sequence[FrozenTrial], console: Console) -
     for column in ("settings", "jobs", *names):
         table.add_column(column, overflow="fold")
     for group in groups:
-        settings = " ".join(f"{key.lstrip('+')}={value}" for key, value in group["settings"].items()) or "-"
+        settings = " ".join(f"{plain_key(key)}={value}" for key, value in group["settings"].items()) or "-"
         cells = [_mean(group["mean"].get(name), group["std"].get(name)) for name in names]
         table.add_row(settings, str(len(group["jobs"])), *cells)
     console.print(table)
@@ -122,7 +123,7 @@ def _number(value: Any) -> str:
 
 
 def _settings(trial: FrozenTrial) -> str:
-    return " ".join(f"{key}={shown(value)}" for key, value in trial.params.items())
+    return " ".join(f"{plain_key(key)}={shown(value)}" for key, value in trial.params.items())
 
 
 def _name(trial: FrozenTrial, front: int) -> str:

@@ -71,7 +71,7 @@ def optimise(
             " ('optimizer.lr=tag(log,interval(1e-4,1e-1))'), or hydra.sweeper.params."
         )
     draft = _draft(config, context, found, started)
-    base = Composer(draft, context.config_loader).compose([])
+    base = Composer(draft, context.config_loader).compose(_first_classes(found))
     _refuse_experiment(config, base)
     check_classes(base)
     _refuse_varied_trainers(found, Composer(draft, context.config_loader))
@@ -107,6 +107,15 @@ def optimise(
     plan = _with(plan, study_name=settings.get("study_name") or f"{base.name}-{_digest(now)}")
     seeds = study.read_seed_trials(_plain(settings.get("seed_trials")), found)
     return _run(config, context, plan, now, own=own, seeds=seeds, nested_under=nested_under)
+
+
+def _first_classes(found: space.SearchSpace) -> list[str]:
+    """The first of each class that varies, without which what is common to all trials fits none."""
+    return [
+        f"{key}={kind.choices[0]}"
+        for key, kind in found.distributions.items()
+        if key.endswith("._target_") and isinstance(kind, optuna.distributions.CategoricalDistribution)
+    ]
 
 
 def best_settings(

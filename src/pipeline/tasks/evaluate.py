@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
+from pipeline.config.typed import typed_overrides
 from pipeline.evaluation.evaluate import evaluate, in_words
-from pipeline.runs.finished import typed_overrides
 
 
 def run(cfg: DictConfig) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
+from pipeline.config.typed import typed_overrides
 from pipeline.evaluation.outputs import result_directory
 from pipeline.ladder.improve import improve
-from pipeline.runs.finished import typed_overrides
 from pipeline.runs.settings import EVERY_FIT
 from pipeline.runs.several import refuse_several
 

@@ -36,7 +36,7 @@ def in_words(summary: Summary) -> list[str]:
 
 
 def _typed_address(cfg: DictConfig) -> str | None:
-    from pipeline.runs.finished import typed_overrides
+    from pipeline.config.typed import typed_overrides
 
     typed = any(word.lstrip("+").startswith("logger.tracking_uri=") for word in typed_overrides("logger"))
     return str(cfg.logger.tracking_uri) if typed else None

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from pipeline.config.typed import typed_overrides
 from pipeline.errors import UserError
-from pipeline.runs.finished import typed_overrides
 from pipeline.runs.handover import deliver
 from pipeline.runs.hooks import Hooks
 from pipeline.runs.settings import EVERY_FIT

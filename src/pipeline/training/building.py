@@ -14,6 +14,7 @@ import torch
 from pipeline import metrics
 from pipeline.config import build, resolve
 from pipeline.config.checks import without_left_overs
+from pipeline.config.typed import typed_overrides
 from pipeline.data.core.module import READING, DataModule
 from pipeline.data.core.spec import Spec, asks_for_spec
 from pipeline.data.foreign import LightningData, OwnLoaders
@@ -50,7 +51,7 @@ def build_data(settings: Node, model: Node | None = None) -> DataModule:
     Raises:
         UserError: The data is not to be had, or not what was asked for.
     """
-    if settings.get("name") == _UNASKED and (brings := _with_own_loaders(model or {})):
+    if _unasked(settings) and (brings := _with_own_loaders(model or {})):
         log.info("data: the loaders that %s brings itself", brings)
         return LightningData(OwnLoaders(), brings)
     settings = without_left_overs("data", fitted_to(dict(settings), model or {}))
@@ -68,6 +69,12 @@ def build_data(settings: Node, model: Node | None = None) -> DataModule:
         _prepared.clear()
         _prepared[key if data.batch_size_shapes_splits else shared_key] = data
     return data.with_reading(**reading)
+
+
+def _unasked(settings: Node) -> bool:
+    """Whether the data is what stands there where nobody chose any."""
+    shipped = settings.get("name") == _UNASKED and str(settings.get("_target_")).startswith("pipeline.")
+    return shipped and not typed_overrides("data", "experiment")
 
 
 def _with_own_loaders(model: Node) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Iterable, Mapping
-from numbers import Number
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ class Written:
     Args:
         directory: Directory of the run.
         on_step: Function called with the optimiser step and the metrics.
-        on_file: Function called with a file that was written.
+        on_file: Function called with a file that was written, and the folder for it among the run's artefacts.
         step: Function that gives the optimiser step.
     """
 
@@ -39,24 +39,25 @@ class Written:
         self,
         directory: Path,
         on_step: Callable[[int, dict[str, float]], None],
-        on_file: Callable[[Path], None],
+        on_file: Callable[[Path, str], None],
         step: Callable[[], int],
     ) -> None:
         self._directory, self._on_step, self._on_file, self._step = directory, on_step, on_file, step
         self._said: set[str] = set()
+        self._paths: set[Path] = set()
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
+        self._leave_out(name)
+        return Silent()
 
-        def left_out(*args: Any, **kwargs: Any) -> None:
-            if name not in self._said:
-                self._said.add(name)
-                log.warning(
-                    "logger.experiment.%s: not recorded; logger=tensorboard has a writer of its own", name
-                )
-
-        return left_out
+    def _leave_out(self, what: str) -> None:
+        if what not in self._said:
+            self._said.add(what)
+            log.warning(
+                "logger.experiment.%s: not recorded; logger=tensorboard has a writer of its own", what
+            )
 
     def add_scalar(
         self, tag: str, scalar_value: Any, global_step: int | None = None, *_: Any, **__: Any
@@ -98,62 +99,72 @@ class Written:
             pictures = pictures.movedim(-1, 1)
         self._picture(tag, make_grid(pictures), global_step)
 
-    def add_figure(self, tag: str, figure: Any, global_step: int | None = None, *_: Any, **__: Any) -> None:
-        """A figure of Matplotlib, or several."""
+    def add_figure(
+        self, tag: str, figure: Any, global_step: int | None = None, close: bool = True, *_: Any, **__: Any
+    ) -> None:
+        """A figure of Matplotlib, or several, which are closed afterwards unless ``close`` is false."""
+        from matplotlib import pyplot
+
         for number, one in enumerate(figure if isinstance(figure, list | tuple) else [figure]):
             path = self._path(f"{tag}_{number}" if number else tag, global_step, ".png")
             one.savefig(path)
-            self._on_file(path)
+            self._on_file(path, FOLDER)
+            if close:
+                pyplot.close(one)
 
     def add_text(self, tag: str, text_string: str, global_step: int | None = None, *_: Any) -> None:
         """A text."""
         path = self._path(tag, global_step, ".txt")
         path.write_text(str(text_string), encoding="utf-8")
-        self._on_file(path)
+        self._on_file(path, FOLDER)
 
     def log(self, data: Mapping[str, Any], step: int | None = None, **_: Any) -> None:
         """Numbers and figures by name."""
         numbers: dict[str, float] = {}
         for name, value in data.items():
-            if isinstance(value, Number) or (
-                hasattr(value, "item") and getattr(value, "size", None) is not None
-            ):
-                one = value.item() if hasattr(value, "item") else value
-                numbers[name] = float(one)
+            if isinstance(value, Real):
+                numbers[name] = float(value)
+            elif isinstance(value, Tensor) and value.numel() == 1:
+                numbers[name] = float(value.item())
             elif hasattr(value, "savefig"):
                 self.add_figure(name, value, step)
             else:
-                self.__getattr__(f"log({type(value).__name__})")()
+                self._leave_out(f"log of a {type(value).__name__}")
         if numbers:
             self._on_step(self._step() if step is None else int(step), numbers)
 
     def log_metric(
-        self, run_id: str, key: str, value: float, *_: Any, step: int | None = None, **__: Any
+        self,
+        run_id: str,
+        key: str,
+        value: float,
+        timestamp: int | None = None,
+        step: int | None = None,
+        **_: Any,
     ) -> None:
         """A number, as MLflow's client takes it."""
         self.log({key: value}, step)
 
     def log_figure(self, run_id: str, figure: Any, artifact_file: str, **_: Any) -> None:
         """A figure, as MLflow's client takes it."""
-        self.add_figure(str(Path(artifact_file).with_suffix("")), figure)
+        self.add_figure(_stem(artifact_file), figure, close=False)
 
     def log_image(self, run_id: str, image: Any, artifact_file: str | None = None, **settings: Any) -> None:
         """A picture, as MLflow's client takes it: height, width and channels, or one of Pillow's."""
         import numpy as np
 
-        name = str(artifact_file or settings.get("key") or "image")
         pixels = torch.from_numpy(np.array(image))
-        self._picture(
-            str(Path(name).with_suffix("")), pixels.movedim(-1, 0) if pixels.dim() == 3 else pixels, None
-        )
+        name = str(settings.get("key") or _stem(artifact_file or "image.png"))
+        step = settings.get("step")
+        self._picture(name, pixels.movedim(-1, 0) if pixels.dim() == 3 else pixels, step)
 
     def log_text(self, run_id: str, text: str, artifact_file: str) -> None:
         """A text, as MLflow's client takes it."""
-        self.add_text(str(Path(artifact_file).with_suffix("")), text)
+        self.add_text(_stem(artifact_file), text)
 
     def log_artifact(self, run_id: str, local_path: str, artifact_path: str | None = None) -> None:
         """A file, as MLflow's client takes it."""
-        self._on_file(Path(local_path))
+        self._on_file(Path(local_path), artifact_path or "")
 
     def _picture(self, tag: str, picture: Tensor, step: int | None) -> None:
         from torchvision.transforms.functional import to_pil_image
@@ -161,13 +172,25 @@ class Written:
         path = self._path(tag, step, ".png")
         pixels = picture.detach().cpu()
         to_pil_image(pixels if pixels.dtype == torch.uint8 else pixels.float().clamp(0, 1)).save(path)
-        self._on_file(path)
+        self._on_file(path, FOLDER)
 
     def _path(self, tag: str, step: int | None, suffix: str) -> Path:
         folder = self._directory / FOLDER
         folder.mkdir(parents=True, exist_ok=True)
         name = re.sub(r"[^\w.-]+", "_", tag).strip("_.") or "logged"
-        return folder / f"{name}_{self._step() if step is None else int(step):06d}{suffix}"
+        name = f"{name}_{self._step() if step is None else int(step):06d}"
+        path, number = folder / f"{name}{suffix}", 1
+        while path in self._paths:
+            # Another one of the same name and step.
+            number += 1
+            path = folder / f"{name}_{number}{suffix}"
+        self._paths.add(path)
+        return path
+
+
+def _stem(file: str) -> str:
+    """A file's path without what says of which kind it is."""
+    return str(Path(file).with_suffix(""))
 
 
 class StepLogger(Logger):
@@ -176,7 +199,7 @@ class StepLogger(Logger):
     Args:
         directory: Directory of the run.
         on_step: Function called with the optimiser step and the metrics.
-        on_file: Function called with a picture or text that the module has given.
+        on_file: Function called with a picture or text that the module has given, and the folder for it.
         run_id: Id of the tracked run, empty where none is.
     """
 
@@ -184,7 +207,7 @@ class StepLogger(Logger):
         self,
         directory: Path,
         on_step: Callable[[int, dict[str, float]], None],
-        on_file: Callable[[Path], None],
+        on_file: Callable[[Path, str], None],
         run_id: str = "",
     ) -> None:
         super().__init__()
@@ -228,9 +251,15 @@ class StepLogger(Logger):
 
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
         """Metrics as Lightning hands them to every logger."""
-        if self._trainer is None or not between_steps(self._trainer):
+        if self._trainer is None:
             return
-        values = {name: float(value) for name, value in dict(metrics).items() if name != "epoch"}
+        # Those of a whole epoch are recorded as such; what a person hands over by hand is none of these.
+        of_epochs = () if between_steps(self._trainer) else self._trainer.logged_metrics
+        values = {
+            name: float(value)
+            for name, value in dict(metrics).items()
+            if name != "epoch" and name not in of_epochs
+        }
         if values:
             self._by_hand(int(step or 0), values)
 
@@ -244,7 +273,10 @@ class StepLogger(Logger):
             if isinstance(image, Tensor):
                 self.experiment.add_image(name, image, step)
             else:
-                self.experiment.log_image(self.run_id, image, name)
+                self.experiment.log_image(self.run_id, image, key=name, step=step)
+
+    def watch(self, *args: Any, **kwargs: Any) -> None:
+        """Do nothing: a run has its gradient norm anyway."""
 
     def log_text(self, key: str, *args: Any, step: int | None = None, **kwargs: Any) -> None:
         """A text by its name."""
@@ -268,7 +300,16 @@ class StepLogger(Logger):
 
 
 class Silent:
-    """Takes any call and does nothing."""
+    """Takes any call, item or attribute and does nothing."""
 
     def __getattr__(self, name: str) -> Any:
-        return lambda *args, **kwargs: None
+        return Silent()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return Silent()
+
+    def __getitem__(self, key: Any) -> Any:
+        return Silent()
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        """Forget it."""

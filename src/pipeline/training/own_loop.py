@@ -198,7 +198,7 @@ def prepare_own_fit(
     *,
     on_epoch: Callable[[int, dict[str, float]], None] | None = None,
     on_step: Callable[[int, dict[str, float]], None] | None = None,
-    on_file: Callable[[Path], None] | None = None,
+    on_file: Callable[[Path, str], None] | None = None,
     run_id: str | None = None,
 ) -> OwnFit:
     """The trainer of a person's LightningModule, with what is added to it.
@@ -210,7 +210,7 @@ def prepare_own_fit(
         directory: Directory of the run.
         on_epoch: Function called after every epoch with its number (from 1) and its metrics.
         on_step: Function called with the optimiser step and what was logged at it.
-        on_file: Function called with a picture or text that the module gave to its logger.
+        on_file: Function called with a picture or text that the module gave to its logger, and a folder for it.
         run_id: Id of the tracked run, None where none is.
 
     Raises:
@@ -225,7 +225,10 @@ def prepare_own_fit(
         directory / "checkpoints", watched, plan.checkpoint.every_seconds
     )
     steps = in_library(StepLogger, library)(
-        directory, on_step or (lambda step, values: None), on_file or (lambda path: None), run_id or ""
+        directory,
+        on_step or (lambda step, values: None),
+        on_file or (lambda path, folder: None),
+        run_id or "",
     )
     callbacks = _callbacks(plan, watched, library)
     callbacks += [in_library(RandomState, library)(), recorder, checkpoints]
