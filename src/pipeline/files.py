@@ -66,12 +66,12 @@ def as_json(values: Any) -> Any:
 
 def sync_and_rename(source: Path, target: Path) -> None:
     """Rename a finished file so that after a power cut it is whole at its new place, or was never there."""
-    _sync(source)
+    sync(source)
     source.replace(target)
-    _sync(target.parent)
+    sync(target.parent)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Have the disk itself hold a file's content, or a directory's names."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -75,6 +75,10 @@ def test_what_a_recipe_chose_can_be_changed_by_key() -> None:
         (["data.image_size=64"], "EfficientNetLite", 64),
         (["data.augment=light"], "ResNet9", None),
         (["data.mix=cutmix"], "ResNet9", None),
+        # What it sees is learnt from in one process.
+        (["trainer=ddp_cpu"], "ResNet9", None),
+        (["trainer.devices=2"], "ResNet9", None),
+        (["trainer=ddp_cpu", "trainer.devices=1"], "EfficientNetLite", 128),
         (["recipe=images_finetuned"], "EfficientNetLite", 96),
         # What is asked for wins.
         (["model=cnn"], "CNN", None),

@@ -5,17 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from omegaconf import DictConfig
+from PIL import Image
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support, roc_auc_score
 
 from pipeline.data.core.encoder import VectorEncoder
+from pipeline.data.core.loader import Loader
 from pipeline.data.core.spec import Spec
 from pipeline.data.core.splits import Rows
+from pipeline.data.images.folder import ImageFolder
 from pipeline.data.text.encoders import TokensEncoder
 from pipeline.errors import UserError
 from pipeline.evaluation import evaluate as task
@@ -80,6 +85,35 @@ def test_shifted_images_by_hand() -> None:
     assert task.shifted(image, "blur", 1).tolist() == [[[[131, 131], [131, 131]]]]
     noisy = task.shifted(torch.full((1, 1, 100, 100), 128, dtype=torch.uint8), "noise", 16).float()
     assert float(noisy.std()) == pytest.approx(16, rel=0.05)
+
+
+@pytest.mark.parametrize("kind", ["noise", "shift"])
+def test_images_that_are_not_in_memory_are_shifted_batch_by_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), dtype=np.uint8)
+    for number, image in enumerate(images):
+        place = tmp_path / "pictures" / ("even", "odd")[number % 2]
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(place / f"{number:02}.png")
+    settings = {"image_size": 8, "eval_batch_size": 4, "prepared_gb": 0, "workers": 0}
+    data = ImageFolder(path=tmp_path / "pictures", data_dir=tmp_path, **settings)
+    data.setup()
+    whole = data.train.take(torch.arange(len(data.train)))[0]
+    seen = []
+
+    def answers(model: object, loader: Loader, cfg: object) -> SimpleNamespace:
+        seen.append(torch.cat([x for chunk in loader for x, _ in chunk]))
+        return SimpleNamespace(interval=interval)
+
+    def interval() -> tuple[str, SimpleNamespace]:
+        return "accuracy", SimpleNamespace(value=1.0, low=1.0, high=1.0)
+
+    monkeypatch.setattr(task, "outputs_on", answers)
+    outputs: Any = SimpleNamespace(spec=data.spec, model=None, interval=interval)
+    assert len(task._shifted(kind, outputs, data, data.train, DictConfig({}))) == 5
+    for strength, x in zip(task.STRENGTHS[kind], seen, strict=True):
+        assert torch.equal(x, task.shifted(whole, kind, strength)) and not torch.equal(x, whole)
 
 
 def test_a_file_of_other_data_is_encoded_as_the_training_data_was(tmp_path: Path) -> None:

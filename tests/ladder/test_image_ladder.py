@@ -16,6 +16,10 @@ from pipeline.__main__ import main
 from pipeline.config.loading import compose
 from pipeline.ladder import improve, rungs
 from pipeline.ladder.pace import seconds_of_features
+from pipeline.runs.finished import data_of
+from pipeline.runs.plan import plan_of
+from pipeline.training import features
+from pipeline.training.building import build_model
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +83,11 @@ def test_features_are_timed_before_they_are_computed(
     monkeypatch.setattr("pipeline.ladder.pace.time", SimpleNamespace(perf_counter=lambda: next(clock)))
     # 3.2 seconds for 64 images, 120 of them.
     assert seconds_of_features(compose(own)) == pytest.approx(6.0)
+    # Those that are kept take none.
+    monkeypatch.setattr(features, "_computed", lambda *_: np.zeros((120, 1280), dtype=np.float32))
+    plan, data = plan_of(compose(own)), data_of(compose(own))
+    features.with_features(data, build_model(plan.model, data, plan.fit), plan.fit.trainer)
+    assert seconds_of_features(compose(own)) == 0.0
 
 
 @pytest.mark.parametrize(

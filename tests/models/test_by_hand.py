@@ -270,6 +270,7 @@ def test_the_numpy_rnn_learns_what_the_torch_one_learns(tmp_path: Path) -> None:
         (["+experiment=line_mlp_by_hand", "model.dropout=0.5"], "one hidden layer of relu"),
         (["+experiment=line_linear_by_hand", "data=clusters"], "single numbers"),
         (["+experiment=line_linear_by_hand", "scheduler=cosine"], "constant rate"),
+        (["+experiment=line_linear_by_hand", "trainer.ema=0.9"], r"trainer\.ema: .* its last weights"),
     ],
 )
 def test_what_is_not_written_out_by_hand_is_refused(tmp_path: Path, words: list[str], said: str) -> None:

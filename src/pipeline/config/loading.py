@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,7 +24,7 @@ from pipeline.config.checks import check, check_overrides
 from pipeline.config.hydra_inside import HydraLoader, create_config_search_path, set_version_base
 from pipeline.config.nearest import suggest
 from pipeline.config.omegaconf_inside import children, is_reference
-from pipeline.config.options import shipped_settings
+from pipeline.config.options import merged_file, shipped_settings
 from pipeline.config.own_class import leave_behind, typed_sections, varied_sections
 from pipeline.config.quoting import understood
 from pipeline.config.resolvers import refusal, register
@@ -198,7 +198,9 @@ class Loader(HydraLoader):
             # Features are computed once: images that change at random have none.
             changing = {typed.get(f"data.{name}", "none") for name in ("augment", "mix")} != {"none"}
             there = all(find_spec(package) for package in _OF_IMAGES)
-            return [f"recipe={recipe if there and not changing else 'images_from_scratch'}"]
+            # And they are computed in one process.
+            suits = there and not changing and not _several_devices(typed)
+            return [f"recipe={recipe if suits else 'images_from_scratch'}"]
         chosen = typed.keys() & {"model", "model._target_"} or typed.get("sweep", "tabm") != "tabm"
         return [f"recipe={_OWN if chosen else recipe}"]
 
@@ -371,6 +373,17 @@ def _keep_typed_length(cfg: DictConfig, overrides: Sequence[str]) -> None:
         return
     if typed & _LENGTHS or cfg.hydra.runtime.choices.get("debug"):
         cfg.data.stand_in_steps = None
+
+
+def _several_devices(typed: Mapping[str, str]) -> bool:
+    """Whether overrides ask for a training that is shared by processes."""
+    option = typed.get("trainer", "auto")
+    shipped = (config_directory() / "trainer" / f"{option}.yaml").is_file()
+    devices = str(merged_file("trainer", option).get("devices", 1)) if shipped else "1"
+    devices = typed.get("trainer.devices", devices)
+    # On the processor, auto is one.
+    one = devices in ("1", "auto") or re.fullmatch(r"\[\s*\d+\s*\]", devices)
+    return not one or typed.get("trainer.num_nodes", "1") != "1"
 
 
 def _name(cfg: DictConfig) -> Any:

@@ -6,6 +6,7 @@ import csv
 import math
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
+from pipeline.data.core.loader import Loader
 from pipeline.data.core.splits import Rows
 from pipeline.errors import UserError
 from pipeline.evaluation.drifting import drifted
@@ -279,18 +281,28 @@ def _shifted(
     kind: str, outputs: Outputs, data: DataModule, split: Rows, cfg: DictConfig
 ) -> list[dict[str, Any]]:
     """How the judged metric falls as the images are changed more and more."""
-    if outputs.spec.input != "image" or not isinstance(split.x, Tensor):
+    if outputs.spec.input != "image":
         raise UserError(f"task.shift={kind} is for images; this model takes {outputs.spec.input}")
     name, interval = outputs.interval()
     rows: list[dict[str, Any]] = [{"strength": 0, name: interval.value}]
     for strength in STRENGTHS[kind]:
-        changed = Rows(shifted(split.x, kind, strength), split.y)
-        found = outputs_on(outputs.model, loader_of(data, changed), cfg).interval()[1]
+        # Batch by batch: the images of a large folder are not in memory.
+        loader = loader_of(data, split)
+        if not isinstance(loader, Loader):
+            raise UserError(
+                f"task.shift={kind}: a loader of your own changes its images itself; set task.shift=null"
+            )
+        loader.augment = partial(shifted, kind=kind, strength=strength, generator=_noise())
+        found = outputs_on(outputs.model, loader, cfg).interval()[1]
         rows.append({"strength": strength, name: found.value, "low": found.low, "high": found.high})
     return rows
 
 
-def shifted(images: Tensor, kind: str, strength: int) -> Tensor:
+def _noise() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def shifted(images: Tensor, kind: str, strength: int, generator: torch.Generator | None = None) -> Tensor:
     """Changed ``uint8`` images of the same shape (samples, channels, height, width).
 
     Args:
@@ -298,11 +310,12 @@ def shifted(images: Tensor, kind: str, strength: int) -> Tensor:
         kind: Change: ``noise`` (normal, with a standard deviation of ``strength`` pixel units), ``blur`` (mean over
             2·strength + 1 pixels), ``shift`` (``strength`` pixels right and down, filled with black) or ``invert``.
         strength: Size of the change.
+        generator: Source of the noise, which goes on from batch to batch; None begins one.
     """
-    values = images.float()
+    # On the processor wherever they are: the same figures everywhere.
+    values = images.cpu().float()
     if kind == "noise":
-        generator = torch.Generator().manual_seed(0)
-        changed = values + strength * torch.randn(values.shape, generator=generator)
+        changed = values + strength * torch.randn(values.shape, generator=generator or _noise())
     elif kind == "blur":
         size = 2 * strength + 1
         changed = torch.nn.functional.avg_pool2d(values, size, 1, strength, count_include_pad=False)
@@ -311,7 +324,7 @@ def shifted(images: Tensor, kind: str, strength: int) -> Tensor:
         changed[..., strength:, strength:] = values[..., :-strength, :-strength]
     else:
         changed = 255 - values
-    return changed.round().clamp(0, 255).to(torch.uint8)
+    return changed.round().clamp(0, 255).to(images.device, torch.uint8)
 
 
 def _plots(outputs: Outputs, directory: Path) -> list[Path]:

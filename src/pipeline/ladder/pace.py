@@ -18,7 +18,7 @@ from pipeline.runs.length import long_enough, steps_of_an_epoch
 from pipeline.runs.plan import RunPlan, plan_of
 from pipeline.training.at_once import fits_at_once
 from pipeline.training.building import build_model
-from pipeline.training.features import is_frozen
+from pipeline.training.features import are_kept, device_of, is_frozen
 from pipeline.training.step import Loop, Machine, Optimisation, train_on
 from pipeline.training.threads import Threads
 
@@ -94,7 +94,7 @@ def seconds_of_features(cfg: DictConfig) -> float | None:
         cfg: The fit's configuration.
 
     Returns:
-        None where no network is frozen. What is in the cache already is not left out.
+        None where no network is frozen; 0 where they are in the cache already.
     """
     if not cfg.model.get("freeze"):
         return None
@@ -102,11 +102,18 @@ def seconds_of_features(cfg: DictConfig) -> float | None:
     model = build_model(plan.model, data, plan.fit)
     if not isinstance(model, Wrapped) or not is_frozen(model):
         return None
+    # To look for those of images that are decoded anew each time would take about as long.
+    if not data.train.streams and are_kept(data, model):
+        return 0.0
     splits = [split for split in (data.train, data.validation, data.test) if split is not None]
-    x = data.train.take(torch.arange(min(_FEATURES, len(data.train))))[0]
+    device = device_of(plan.fit.trainer)
+    x = data.train.take(torch.arange(min(_FEATURES, len(data.train))))[0].to(device)
     with torch.inference_mode():
-        model.eval()
-        model.features(x[:2])
+        model.eval().to(device)
+        # The first time takes longer; asked for on the processor, the answer is waited for.
+        model.features(x).cpu()
         began = time.perf_counter()
-        model.features(x)
-    return (time.perf_counter() - began) / len(x) * sum(len(split) for split in splits)
+        model.features(x).cpu()
+        seconds = time.perf_counter() - began
+    model.to("cpu")
+    return seconds / len(x) * sum(len(split) for split in splits)

@@ -265,6 +265,7 @@ def _check_plan(fit: Fit) -> None:
     trainer, plan = fit.plan.trainer, fit.plan
     wrong = {
         "scheduler": plan.scheduler,
+        "trainer.ema": trainer.get("ema") is not None,
         "trainer.accumulate_grad_batches": int(trainer.get("accumulate_grad_batches") or 1) > 1,
         "trainer.gradient_clip_algorithm": trainer.get("gradient_clip_val") is not None
         and (trainer.get("gradient_clip_algorithm") != "value" or not isinstance(fit.model, RNNByHand)),
@@ -272,6 +273,6 @@ def _check_plan(fit: Fit) -> None:
     for key, is_wrong in wrong.items():
         if is_wrong:
             raise UserError(
-                f"{key}: the loop by hand has a constant rate, a step for each batch, and for the RNN alone "
-                "gradients cut by value (trainer.gradient_clip_algorithm=value); leave it out"
+                f"{key}: the loop by hand has a constant rate, a step for each batch, its last weights, and for the "
+                "RNN alone gradients cut by value (trainer.gradient_clip_algorithm=value); leave it out"
             )

@@ -81,11 +81,8 @@ def with_features(data: DataModule, model: Wrapped, trainer: Mapping[str, Any]) 
             "model.freeze=true: texts are as long as the longest beside them, so that no features can be kept; "
             "set model.freeze=false"
         )
-    splits = {name: getattr(data, name) for name in ("train", "validation", "test") if getattr(data, name)}
-    hashes = {name: _hashes(split) for name, split in splits.items()}
+    splits, hashes, name = _named(data, model)
     unique, first = np.unique(np.concatenate([*hashes.values()]), return_index=True)
-    key = hashlib.blake2b(unique.tobytes(), digest_size=12)
-    key.update(_digest_of(model).encode())
 
     def build() -> tuple[dict[str, np.ndarray], Any]:
         return {
@@ -93,12 +90,12 @@ def with_features(data: DataModule, model: Wrapped, trainer: Mapping[str, Any]) 
             "features": _computed([*splits.values()], first, model, trainer),
         }, None
 
-    found, _ = cached(data.data_dir, f"features-{key.hexdigest()}", build)
+    found, _ = cached(data.data_dir, name, build)
     features = torch.from_numpy(found["features"])
     other = copy.copy(data)
-    for name, split in splits.items():
-        rows = torch.from_numpy(np.searchsorted(unique, hashes[name]))
-        setattr(other, name, FeatureRows(features[rows], split))
+    for part, split in splits.items():
+        rows = torch.from_numpy(np.searchsorted(unique, hashes[part]))
+        setattr(other, part, FeatureRows(features[rows], split))
     assert isinstance(other.train.x, Tensor)
     model.head_layer.fit(other.train.x)
     return other
@@ -144,6 +141,20 @@ def solve_head(model: Wrapped, train: Rows, held_out: Rows | None, stop: Stop) -
     return found
 
 
+def are_kept(data: DataModule, model: Wrapped) -> bool:
+    """Whether :func:`with_features` finds them in the cache."""
+    return (data.data_dir / "cache" / _named(data, model)[-1] / "manifest.json").is_file()
+
+
+def _named(data: DataModule, model: Wrapped) -> tuple[dict[str, Rows], dict[str, np.ndarray], str]:
+    """The splits, a hash of each of their samples, and the name that their features have in the cache."""
+    splits = {name: getattr(data, name) for name in ("train", "validation", "test") if getattr(data, name)}
+    hashes = {name: _hashes(split) for name, split in splits.items()}
+    key = hashlib.blake2b(np.unique(np.concatenate([*hashes.values()])).tobytes(), digest_size=12)
+    key.update(_digest_of(model).encode())
+    return splits, hashes, f"features-{key.hexdigest()}"
+
+
 def _hashes(split: Rows) -> np.ndarray:
     """A hash of each sample's content, (samples,), 16 bytes each."""
     found = []
@@ -186,7 +197,7 @@ def _computed(
     splits: list[Rows], places: np.ndarray, model: Wrapped, trainer: Mapping[str, Any]
 ) -> np.ndarray:
     """Features of the samples at ``places``, counted through all splits, (samples, features)."""
-    device = _device(trainer)
+    device = device_of(trainer)
     ends = np.cumsum([len(split) for split in splits])
     order = np.argsort(places)
     features = np.empty((len(places), model.head_layer.in_features), dtype=np.float32)
@@ -212,7 +223,7 @@ def _computed(
     return features
 
 
-def _device(trainer: Mapping[str, Any]) -> torch.device:
+def device_of(trainer: Mapping[str, Any]) -> torch.device:
     """Where Lightning trains with these settings; of several devices this process's own."""
     from lightning_fabric import Fabric
 

@@ -53,7 +53,10 @@ def cached(
         if (found := _read(entry)) is not None:
             return found
         arrays, value = build()
-        _write(entry, arrays, value)
+        try:
+            _write(entry, arrays, value)
+        except OSError as error:
+            log.warning("%s cannot be kept in %s: %s", name, entry.parent, error.strerror or error)
         return _arrays(arrays, value)
     finally:
         lock.release()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import warnings
 from collections.abc import Sequence
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.errors import UserError
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -20,6 +23,11 @@ FORMATS = ["PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM"]
 """Decoders that are used: no others, whatever a file claims to be (some of them start programs)."""
 MAX_PIXELS = 50_000_000
 MAX_FILE_BYTES = 200_000_000
+_PASSING = {
+    getattr(errno, name, None)
+    for name in ("EMFILE", "ENFILE", "EIO", "ENOMEM", "EAGAIN", "ESTALE", "ETIMEDOUT", "ENOTCONN")
+}
+"""Errors that say more of the machine, at the moment, than of the file."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +77,9 @@ def read_images(
 
     Returns:
         ``uint8`` (files, channels, height, width), and for each file why it cannot be read; empty where it can.
+
+    Raises:
+        UserError: A file cannot be read at the moment.
     """
     images = np.zeros((len(files), *shape), dtype=np.uint8)
 
@@ -76,6 +87,7 @@ def read_images(
         try:
             images[number] = read_image(files[number], shape, resize, how)
         except Exception as error:
+            refuse_passing(error, files[number])
             # Decoders raise all kinds of things for damaged files.
             return (str(error) or type(error).__name__).splitlines()[0][:200]
         return ""
@@ -87,6 +99,23 @@ def read_images(
             return images, [decode(number) for number in range(len(files))]
         with ThreadPoolExecutor(threads or min(16, os.cpu_count() or 1)) as pool:
             return images, list(pool.map(decode, range(len(files))))
+
+
+def refuse_passing(error: Exception, path: Path) -> None:
+    """Refuse to take for damaged a file that a later start may well read: too many are open, a disk does not answer.
+
+    Args:
+        error: What was raised when it was read.
+        path: The file.
+
+    Raises:
+        UserError: It is such an error.
+    """
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _PASSING - {None}):
+        reason = (isinstance(error, OSError) and error.strerror) or "there is too little memory"
+        raise UserError(
+            f"{path} cannot be read at the moment ({reason}): try again, or leave the file out"
+        ) from error
 
 
 def sizes_of(files: Sequence[Path]) -> tuple[np.ndarray, bool]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,12 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.data.core.cache import cached
 from pipeline.data.core.module import DataModule
 from pipeline.data.core.spec import Spec
 from pipeline.data.core.splits import Rows
 from pipeline.data.core.splitting import drawn_but_the_first
-from pipeline.data.core.waiting import shown
 from pipeline.data.images.arrays import read_arrays
 from pipeline.data.images.decoding import Resizing, sizes_of
 from pipeline.data.images.encoders import ResizingImageEncoder
@@ -27,10 +24,9 @@ from pipeline.data.images.layouts import (
     Listing,
     kept_digest,
     listing,
-    stat_digest,
     unpacked,
 )
-from pipeline.data.images.preparing import Order, cores, in_memory, prepare, room_for, sums_of
+from pipeline.data.images.preparing import Order, in_memory, looked_through, prepare
 from pipeline.data.images.stored import IN_MEMORY, Decoded, ImageFiles, Stored, StoredRows
 from pipeline.data.images.tabled import is_table, table_listing
 from pipeline.errors import UserError
@@ -40,8 +36,6 @@ log = logging.getLogger(__name__)
 
 _LOOKED_AT = 200
 """Files whose size is looked at, to say what is lost on the way to the size that is learnt from."""
-_STATISTICS = 4096
-"""Training images whose mean and deviation stand for those of all, where all would have to be decoded for it."""
 
 
 class ImageFolder(DataModule):
@@ -68,9 +62,10 @@ class ImageFolder(DataModule):
         channels: 3 for colour, 1 for grey.
         max_unreadable: Share of the images that may be unreadable.
         test_fraction: Share of the images for the test, where nothing says which are.
-        prepared_gb: Largest size of the decoded images, in GB, up to which they are kept in the cache; more are decoded
-            from their files in every epoch, and their mean and deviation are those of some thousand of them.
-        workers: Number of processes that decode; None for one a core, 0 for none beside this one.
+        prepared_gb: Largest size of the decoded images, in GB, up to which they are kept in the cache; more are looked
+            through once and decoded from their files in every epoch.
+        workers: Number of processes that decode; None for one a core, shared out where several processes train, 0 for
+            none beside this one.
         **shared: Settings that every data set takes, see :class:`DataModule`.
     """
 
@@ -152,28 +147,11 @@ class ImageFolder(DataModule):
         self.train = self.oversampled(training)
 
     def _fitted(self, training: Rows, x: Tensor | Stored) -> ResizingImageEncoder:
-        """The encoder with the training images' mean and deviation: of some, where all would have to be decoded."""
+        """The encoder with the training images' mean and deviation."""
         if isinstance(training.x, Tensor):
             return ResizingImageEncoder.fit(training.x, self.how)
-        assert isinstance(training, StoredRows) and isinstance(x, Stored)
-        if x.sums is None:
-            sums = self._sums_of_some(training)
-        else:
-            sums = x.sums[training.places.numpy()]
-        return ResizingImageEncoder.of_sums(self.shape, sums, self.how)
-
-    def _sums_of_some(self, training: StoredRows) -> np.ndarray:
-        """Sums over some thousand training images, kept in the cache."""
-        rows = torch.arange(len(training))[:: max(1, len(training) // _STATISTICS)]
-        key = hashlib.blake2b(training.places[rows].numpy().tobytes() + self.content.encode(), digest_size=12)
-
-        def build() -> tuple[dict[str, np.ndarray], None]:
-            batches = rows.split(64)
-            what = f"mean and deviation of {len(rows):,} images"
-            found = [sums_of(x.numpy()) for x, _ in shown(training.stream(batches), len(batches), what)]
-            return {"sums": np.concatenate(found)}, None
-
-        return cached(self.data_dir, f"image-sums-{key.hexdigest()}", build)[0]["sums"]
+        assert isinstance(training, StoredRows) and isinstance(x, Stored) and x.sums is not None
+        return ResizingImageEncoder.of_sums(self.shape, x.sums[training.places.numpy()], self.how)
 
     def _tensors(self, split: Rows) -> list[Any]:
         found = super()._tensors(split)
@@ -246,8 +224,7 @@ class ImageFolder(DataModule):
 
     def _read(self, found: Listing) -> tuple[Tensor | Stored, np.ndarray, np.ndarray]:
         """All readable images, their labels and their parts."""
-        workers = cores() if self.workers is None else self.workers
-        order = Order(found.root, found.files, self.shape, self.how, self.max_unreadable, workers)
+        order = Order(found.root, found.files, self.shape, self.how, self.max_unreadable, self.workers)
         x = self._prepared(order)
         self._say_what_is_lost(found.files)
         good = np.ones(len(found.files), dtype=bool)
@@ -261,7 +238,7 @@ class ImageFolder(DataModule):
 
     def _prepared(self, order: Order) -> Stored:
         """The images from the cache; where they cannot be kept there, from memory or from their files."""
-        settings = [*self.shape, self.how.settings()]
+        key = kept_digest(self.data_dir, order.root, order.files, [*self.shape, self.how.settings()])
         if order.nbytes > self.prepared_gb * 1e9:
             log.info(
                 "%s: its images take %.1f GB decoded, more than data.prepared_gb=%g: they are decoded in every epoch",
@@ -269,27 +246,24 @@ class ImageFolder(DataModule):
                 order.nbytes / 1e9,
                 self.prepared_gb,
             )
-            return self._streamed(order, settings)
-        key = kept_digest(self.data_dir, order.root, order.files, settings)
+            return self._streamed(order, key)
         entry = (self.data_dir / "cache" / f"pictures-{key}").absolute()
-        missing = room_for(order, entry)
         try:
-            if not missing:
-                found = prepare(order, entry)
-                return Stored(Decoded(found.images), found.unreadable, key, found.sums)
-            why = f"{missing / 1e6:,.1f} MB more are needed on its disk"
+            found = prepare(order, entry)
+            return Stored(Decoded(found.images), found.unreadable, key, found.sums)
         except OSError as error:
             why = error.strerror or str(error)
         instead = "they are in memory" if order.nbytes <= IN_MEMORY else "they are decoded in every epoch"
         log.warning("%s: its images cannot be kept in %s (%s): %s", order.root, entry.parent, why, instead)
         if order.nbytes > IN_MEMORY:
-            return self._streamed(order, settings)
+            return self._streamed(order, key)
         images, unreadable = in_memory(order)
         return Stored(torch.from_numpy(images), unreadable, key)
 
-    def _streamed(self, order: Order, settings: list[Any]) -> Stored:
-        files = ImageFiles(order.files, order.shape, order.how, order.workers or 0)
-        return Stored(files, {}, stat_digest(order.root, order.files, settings))
+    def _streamed(self, order: Order, key: str) -> Stored:
+        sums, unreadable = looked_through(order, self.data_dir, key)
+        files = ImageFiles(order.files, order.shape, order.how, order.workers)
+        return Stored(files, unreadable, key, sums)
 
     def _say_what_is_lost(self, files: Sequence[Path]) -> None:
         """Say what the files hold that the size that is learnt from does not."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from itertools import compress
 from pathlib import Path
 
-from pipeline.data.images.decoding import SUFFIXES
+from pipeline.data.images.decoding import SUFFIXES, refuse_passing
 from pipeline.data.sources.archives import unpack
 from pipeline.data.sources.finding import digest
 from pipeline.errors import UserError
@@ -217,22 +217,25 @@ def _add_classes(found: Listing, root: Path, part: str) -> None:
 
 
 def content_digest(root: Path, files: Sequence[Path], settings: object) -> str:
-    """A hash of the files' names and contents and of the settings that shape what is made from them."""
+    """A hash of the files' names and contents and of the settings that shape what is made from them.
+
+    Raises:
+        UserError: A file cannot be read at the moment.
+    """
     from concurrent.futures import ThreadPoolExecutor
 
     state = hashlib.blake2b(repr(settings).encode(), digest_size=12)
 
     def one(path: Path) -> bytes:
-        inside = path.is_relative_to(root)
-        own = hashlib.blake2b(
-            str(path.relative_to(root) if inside else path).encode() + b"\0", digest_size=16
-        )
+        # From the root, also for a test beside it: the same on every machine.
+        own = hashlib.blake2b(os.path.relpath(path, root).encode() + b"\0", digest_size=16)
         try:
             with path.open("rb") as file:
                 while block := file.read(1 << 20):
                     own.update(block)
         except OSError as error:
-            own.update(str(error).encode())
+            refuse_passing(error, path)
+            own.update(f"error {error.errno}".encode())
         return own.digest()
 
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:

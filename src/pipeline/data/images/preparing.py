@@ -1,12 +1,13 @@
 """A folder of images decoded once: blocks of images in a file of the cache, made by several processes.
 
 An entry is a directory with ``images.npy``, ``sums.npy`` (sum and sum of squares of each image's channels),
-``done.jsonl`` (a line for each block that is there, with its checksum) and, once all are, ``manifest.json``. A
+``done.jsonl`` (a line for each block that is there, with its checksums) and, once all are, ``manifest.json``. A
 preparation that was killed goes on with the blocks that are missing.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -14,17 +15,21 @@ import shutil
 import time
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from pipeline.data.core.cache import cached
 from pipeline.data.core.waiting import shown
+from pipeline.data.images.ahead import cores, results
 from pipeline.data.images.decoding import Resizing, read_images
 from pipeline.errors import UserError
-from pipeline.files import write_json
+from pipeline.files import sync, write_text, written
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +38,8 @@ _RESERVE = 1_000_000_000
 """Bytes of the disk that stay free, or twice what the images take where that is less."""
 _LOOKED_AT = 16
 """Blocks whose checksum is looked at where nothing was written to the file since it was made."""
+_AHEAD = 2
+"""Blocks that each process is ahead."""
 
 
 @dataclass(frozen=True)
@@ -95,16 +102,11 @@ class Prepared:
     unreadable: dict[int, str]
 
 
-def cores() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def room_for(order: Order, entry: Path) -> int:
-    """Bytes that are missing on the disk for an entry; 0 where there is room, or all of it is there."""
-    if (entry / "manifest.json").is_file():
+    """Bytes that are missing on the disk for what is not there yet of an entry; 0 where there is room."""
+    taken = sum(path.stat().st_blocks * 512 for path in entry.glob("*.npy"))
+    if taken >= order.nbytes:
         return 0
-    taken = sum(path.stat().st_blocks * 512 for path in entry.glob("*.npy")) if entry.is_dir() else 0
     there = next(path for path in (entry, *entry.parents) if path.exists())
     reserve = min(_RESERVE, 2 * order.nbytes)
     return max(0, order.nbytes - taken + reserve - shutil.disk_usage(there).free)
@@ -118,8 +120,9 @@ def prepare(order: Order, entry: Path) -> Prepared:
         entry: Directory of the entry; its name changes with the files' content and all that shapes the images.
 
     Raises:
-        UserError: More images than allowed cannot be read; nothing is kept then.
-        OSError: The cache cannot be written to.
+        UserError: More images than allowed cannot be read (of what was made for it nothing is kept), or one cannot be
+            read at the moment.
+        OSError: The cache cannot be written to, or has no room.
     """
     from filelock import FileLock, Timeout
 
@@ -142,15 +145,25 @@ def prepare(order: Order, entry: Path) -> Prepared:
 def _finished(order: Order, entry: Path) -> Prepared:
     done = _there(order, entry)
     if missing := [number for number in range(order.blocks) if number not in done]:
-        _complete(order, entry, done, missing)
+        # Asked for under the lock: what another process has just made needs no room.
+        if lacking := room_for(order, entry):
+            raise OSError(errno.ENOSPC, f"{lacking / 1e6:,.1f} MB more are needed on its disk")
+        new = not entry.exists()
+        try:
+            _complete(order, entry, done, missing)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                # It would fill the disk for nothing.
+                shutil.rmtree(entry, ignore_errors=True)
+            raise
+        if new and _too_many(order, done):
+            # Above the limit nothing is worth keeping.
+            shutil.rmtree(entry, ignore_errors=True)
     return _found(order, entry, done)
 
 
 def _found(order: Order, entry: Path, done: dict[int, Any]) -> Prepared:
     unreadable = {int(place): reason for mark in done.values() for place, reason in mark["unreadable"]}
-    if _too_many(order, done):
-        # Above the limit nothing is worth keeping.
-        shutil.rmtree(entry, ignore_errors=True)
     name_unreadable(order, unreadable)
     return Prepared(entry / "images.npy", np.load(entry / "sums.npy", allow_pickle=False), unreadable)
 
@@ -159,8 +172,7 @@ def _complete(order: Order, entry: Path, done: dict[int, Any], missing: Sequence
     """Make the blocks that are missing; ``done`` gets their marks."""
     (entry / "manifest.json").unlink(missing_ok=True)
     _make_room(order, entry)
-    text = "".join(json.dumps(done[number]) + "\n" for number in sorted(done))
-    (entry / "done.jsonl").write_text(text, encoding="utf-8")
+    write_text(entry / "done.jsonl", "".join(json.dumps(done[number]) + "\n" for number in sorted(done)))
     what = f"decoding {len(order.files):,} images to {'×'.join(map(str, order.shape))}"
     if done:
         spans = [order.span(number) for number in done]
@@ -173,9 +185,56 @@ def _complete(order: Order, entry: Path, done: dict[int, Any], missing: Sequence
             marks.flush()
             if _too_many(order, done):
                 return
-    status = (entry / "images.npy").stat()
-    write_json(entry / "manifest.json", {"size": status.st_size, "written": status.st_mtime_ns})
+    for name in ("images.npy", "sums.npy", "done.jsonl"):
+        sync(entry / name)
+    _note_whole(entry)
     log.info("decoded in %.1f s, kept in %s", time.monotonic() - began, entry)
+
+
+def _note_whole(entry: Path) -> None:
+    """Write down that all blocks are there, and the state of the file, by which a later start knows it again."""
+    status = (entry / "images.npy").stat()
+    with written(entry / "manifest.json", durable=True) as draft:
+        draft.write_text(
+            json.dumps({"size": status.st_size, "written": status.st_mtime_ns}), encoding="utf-8"
+        )
+
+
+def looked_through(order: Order, data_dir: Path, key: str) -> tuple[np.ndarray, dict[int, str]]:
+    """Images decoded once without being kept: what their pixels come to, and which cannot be read, from the cache.
+
+    Args:
+        order: The images.
+        data_dir: The user's data directory.
+        key: Hash of the files' content and of all that shapes the images.
+
+    Returns:
+        Sum and sum of squares of each image's channels, (images, channels, 2), and by place why some cannot be read.
+
+    Raises:
+        UserError: More images than allowed cannot be read, or one cannot be read at the moment.
+    """
+
+    def build() -> tuple[dict[str, np.ndarray], list[list[Any]]]:
+        sums, unreadable, what = [], [], f"looking at {len(order.files):,} images once"
+        workers = cores() if order.workers is None else order.workers
+        blocks = results(partial(_looked_at, order), order.blocks, workers, _AHEAD)
+        for some, damaged in shown(blocks, order.blocks, what):
+            sums.append(some)
+            unreadable += damaged
+            if len(unreadable) > order.max_unreadable * len(order.files):
+                name_unreadable(order, dict(unreadable))
+        return {"sums": np.concatenate(sums)}, unreadable
+
+    arrays, found = cached(data_dir, f"pictures-seen-{key}", build)
+    unreadable = {int(place): str(reason) for place, reason in found}
+    name_unreadable(order, unreadable)
+    return arrays["sums"], unreadable
+
+
+def _looked_at(order: Order, number: int) -> tuple[np.ndarray, list[list[Any]]]:
+    images, unreadable = _read(order, number)
+    return sums_of(images), unreadable
 
 
 def _too_many(order: Order, done: dict[int, Any]) -> bool:
@@ -214,29 +273,41 @@ def in_memory(order: Order) -> tuple[np.ndarray, dict[int, str]]:
 
 def _there(order: Order, entry: Path) -> dict[int, Any]:
     """The marks of the blocks that are there and whole."""
-    if not (entry / "images.npy").is_file():
-        return {}
     try:
-        offset = _offset(entry / "images.npy", (len(order.files), *order.shape), np.uint8)
-        _offset(entry / "sums.npy", (len(order.files), order.shape[0], 2), np.int64)
-        manifest = entry / "manifest.json"
-        known = json.loads(manifest.read_text(encoding="utf-8")) if manifest.is_file() else None
-    except (OSError, ValueError, EOFError) as error:
+        return _whole(order, entry)
+    except FileNotFoundError:
+        # Not there, or being removed.
+        return {}
+    except (ValueError, EOFError) as error:
         log.warning("the cache entry %s is damaged (%s): building it again", entry, error)
         return {}
-    marks, status = _marks(order, entry), (entry / "images.npy").stat()
+
+
+def _whole(order: Order, entry: Path) -> dict[int, Any]:
+    offset = _offset(entry / "images.npy", (len(order.files), *order.shape), np.uint8)
+    _offset(entry / "sums.npy", (len(order.files), order.shape[0], 2), np.int64)
+    manifest, status = entry / "manifest.json", (entry / "images.npy").stat()
+    known = json.loads(manifest.read_text(encoding="utf-8")) if manifest.is_file() else None
+    marks, sums = _marks(order, entry), np.load(entry / "sums.npy", allow_pickle=False)
+    wrong = {n for n in marks if zlib.crc32(sums[order.span(n)].data) != marks[n]["sums"]}
 
     def damaged(numbers: Sequence[int]) -> list[int]:
         return [n for n in numbers if _checksum(order, entry, offset, n) != marks[n]["crc"]]
 
     numbers = sorted(marks)
-    whole = len(marks) == order.blocks and known == {"size": status.st_size, "written": status.st_mtime_ns}
+    unchanged = known == {"size": status.st_size, "written": status.st_mtime_ns}
     # Where nothing was written to it since, some are looked at all the same: all may be a hundred gigabytes.
-    if whole and not damaged(numbers[:: max(1, len(numbers) // _LOOKED_AT)]):
+    few = numbers[:: max(1, len(numbers) // _LOOKED_AT)]
+    if len(marks) == order.blocks and not wrong and unchanged and not damaged(few):
         return marks
-    if wrong := damaged(numbers):
+    wrong.update(damaged(numbers))
+    if wrong:
         log.warning("the cache entry %s is damaged (%d blocks): building them again", entry, len(wrong))
-    return {number: mark for number, mark in marks.items() if number not in set(wrong)}
+    elif len(marks) == order.blocks:
+        # Copied, or ended just before it was noted: the next start need not look at all of it.
+        with suppress(OSError):
+            _note_whole(entry)
+    return {number: mark for number, mark in marks.items() if number not in wrong}
 
 
 def _marks(order: Order, entry: Path) -> dict[int, Any]:
@@ -245,7 +316,11 @@ def _marks(order: Order, entry: Path) -> dict[int, Any]:
         for line in (entry / "done.jsonl").read_text(encoding="utf-8").splitlines():
             try:
                 mark = json.loads(line)
-                number, _, _ = int(mark["block"]), int(mark["crc"]), dict(mark["unreadable"])
+                number, _, _ = (
+                    int(mark["block"]),
+                    int(mark["crc"]) + int(mark["sums"]),
+                    dict(mark["unreadable"]),
+                )
             except (ValueError, KeyError, TypeError):
                 # The last line of a process that was killed.
                 continue
@@ -278,26 +353,34 @@ def _make_room(order: Order, entry: Path) -> None:
             _offset(entry / f"{name}.npy", shape, kind)
         except (OSError, ValueError, EOFError):
             np.lib.format.open_memmap(entry / f"{name}.npy", mode="w+", dtype=kind, shape=shape)
+            _take_room(entry / f"{name}.npy")
+
+
+def _take_room(path: Path) -> None:
+    """Have the disk set a file's bytes aside, where it can: a full one is noticed before anything is decoded.
+
+    Raises:
+        OSError: The disk is full.
+    """
+    if not hasattr(os, "posix_fallocate"):
+        return
+    with path.open("r+b") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        except OSError as error:
+            # Some file systems cannot.
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+                raise
 
 
 def _decoded(order: Order, entry: Path, blocks: Sequence[int]) -> Iterator[dict[str, Any]]:
-    """Decode blocks, each written to its place; gives the mark of each, in the order in which they end."""
+    """Decode blocks, each written to its place; gives the mark of each."""
     work = _Blocks(order, entry, blocks)
     workers = cores() if order.workers is None else order.workers
-    if not workers or len(blocks) < 2:
-        yield from (work.make(number, threads=None) for number in blocks)
-        return
-    loader: Any = torch.utils.data.DataLoader(
-        work,
-        batch_size=None,
-        num_workers=min(workers, len(blocks)),
-        collate_fn=_as_it_is,
-        generator=torch.Generator(),
-    )
-    yield from loader
+    yield from results(work.make, len(blocks), workers, _AHEAD)
 
 
-class _Blocks(torch.utils.data.Dataset[dict[str, Any]]):
+class _Blocks:
     """Blocks as things that processes make."""
 
     def __init__(self, order: Order, entry: Path, blocks: Sequence[int]) -> None:
@@ -308,23 +391,26 @@ class _Blocks(torch.utils.data.Dataset[dict[str, Any]]):
             "sums": _offset(entry / "sums.npy", (rows, order.shape[0], 2), np.int64),
         }
 
-    def __len__(self) -> int:
-        return len(self.blocks)
-
-    def __getitem__(self, number: int) -> dict[str, Any]:
-        return self.make(self.blocks[number], threads=1)
-
-    def make(self, number: int, threads: int | None) -> dict[str, Any]:
-        """Decode a block and write it; gives its mark."""
-        order, span = self.order, self.order.span(number)
-        images, reasons = read_images(order.files[span], order.shape, how=order.how, threads=threads)
+    def make(self, place: int) -> dict[str, Any]:
+        """Decode one of the blocks and write it; gives its mark."""
+        number, span = self.blocks[place], self.order.span(self.blocks[place])
+        images, unreadable = _read(self.order, number)
         sums = sums_of(images)
         for name, array in (("images", images), ("sums", sums)):
             with (self.entry / f"{name}.npy").open("r+b") as file:
                 file.seek(self.offsets[name] + span.start * (array.nbytes // len(array)))
                 file.write(array.data)
-        unreadable = [[span.start + place, reason] for place, reason in enumerate(reasons) if reason]
-        return {"block": number, "crc": zlib.crc32(images.data), "unreadable": unreadable}
+        checksums = {"crc": zlib.crc32(images.data), "sums": zlib.crc32(sums.data)}
+        return {"block": number, **checksums, "unreadable": unreadable}
+
+
+def _read(order: Order, number: int) -> tuple[np.ndarray, list[list[Any]]]:
+    """The images of a block, and place and reason of those that cannot be read."""
+    span = order.span(number)
+    # One thread where this is one of several processes.
+    threads = None if torch.utils.data.get_worker_info() is None else 1
+    images, reasons = read_images(order.files[span], order.shape, how=order.how, threads=threads)
+    return images, [[span.start + place, reason] for place, reason in enumerate(reasons) if reason]
 
 
 def sums_of(images: np.ndarray) -> np.ndarray:
@@ -342,7 +428,3 @@ def _checksum(order: Order, entry: Path, offset: int, number: int) -> int:
     with (entry / "images.npy").open("rb") as file:
         file.seek(offset + span.start * size)
         return zlib.crc32(file.read((span.stop - span.start) * size))
-
-
-def _as_it_is(value: Any) -> Any:
-    return value

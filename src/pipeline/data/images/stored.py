@@ -6,27 +6,27 @@ which would grow to the size of the folder.
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pipeline.data.core.splits import Batch, Rows
+from pipeline.data.images.ahead import cores_each, results
 from pipeline.data.images.decoding import AS_A_WHOLE, Resizing, read_images
-
-log = logging.getLogger(__name__)
+from pipeline.errors import UserError
 
 IN_MEMORY = 1 << 28
 """Bytes of decoded images up to which they are taken into memory as a whole."""
 _CHUNK = 64 << 20
-_AHEAD = 4
-"""Batches that each loader worker is ahead."""
+_AHEAD, _AHEAD_BYTES = 4, 1 << 28
+"""Pieces of batches that each process is ahead, and bytes that all of these take together."""
 
 
 class Decoded:
@@ -84,11 +84,15 @@ class ImageFiles:
         files: Path of each image.
         shape: Channels, height and width that they become.
         how: How they are resized.
-        workers: Number of processes that decode batches ahead; 0 decodes in this one.
+        workers: Number of processes that decode batches ahead; 0 decodes in this one, None is one a core.
     """
 
     def __init__(
-        self, files: Sequence[Path], shape: Sequence[int], how: Resizing = AS_A_WHOLE, workers: int = 0
+        self,
+        files: Sequence[Path],
+        shape: Sequence[int],
+        how: Resizing = AS_A_WHOLE,
+        workers: int | None = 0,
     ) -> None:
         self.files, self.how, self.workers = files, how, workers
         self.shape = (len(files), *shape)
@@ -97,13 +101,20 @@ class ImageFiles:
         return len(self.files)
 
     def take(self, places: np.ndarray) -> np.ndarray:
-        """The images at ``places``; one that cannot be read is black."""
+        """The images at ``places``.
+
+        Raises:
+            UserError: One cannot be read.
+        """
         files = [self.files[place] for place in places.tolist()]
         inside = torch.utils.data.get_worker_info() is not None
         images, reasons = read_images(files, self.shape[1:], how=self.how, threads=1 if inside else None)
         for path, reason in zip(files, reasons, strict=True):
             if reason:
-                log.warning("%s cannot be read (%s): a black image stands in its place", path, reason)
+                raise UserError(
+                    f"{path} cannot be read ({reason}), as it could be when the images were looked through: "
+                    "put it back, or start again without it"
+                )
         return images
 
 
@@ -166,7 +177,7 @@ class StoredRows(Rows):
     @property
     def streams(self) -> bool:  # type: ignore[override]
         """Whether other processes decode ahead."""
-        return isinstance(self.images, ImageFiles) and self.images.workers > 0
+        return isinstance(self.images, ImageFiles) and self.images.workers != 0
 
     def _inputs(self, rows: Tensor) -> Tensor:
         return torch.from_numpy(self.images.take(self.places[rows].numpy()))
@@ -188,35 +199,19 @@ class StoredRows(Rows):
         return len(self) * int(np.prod(self.images.shape[1:])) + self.y.nbytes
 
     def stream(self, batches: Sequence[Tensor]) -> Iterator[Batch]:
-        if not self.streams or len(batches) < 2:
+        if not isinstance(self.images, ImageFiles) or not self.streams or len(batches) < 2:
             yield from super().stream(batches)
             return
-        loader: Any = torch.utils.data.DataLoader(
-            _Batches(self, batches),
-            batch_size=None,
-            num_workers=cast(ImageFiles, self.images).workers,
-            prefetch_factor=_AHEAD,
-            # Arrays go through a pipe: shared memory is small in many containers.
-            collate_fn=_as_it_is,
-            # Without one of its own it would draw from the training's random state.
-            generator=torch.Generator(),
-        )
-        for rows, x in zip(batches, loader, strict=True):
-            yield torch.from_numpy(x), self.y[rows]
+        # As many processes as there are when it begins: those that share a training are known by then.
+        workers = self.images.workers or cores_each()
+        # Large batches come in pieces: what is ahead has a size of its own.
+        image = int(np.prod(self.images.shape[1:]))
+        size = max(1, _AHEAD_BYTES // (image * workers * _AHEAD))
+        pieces = [piece for rows in batches for piece in rows.split(size)]
+        found = results(partial(self._piece, pieces), len(pieces), workers, _AHEAD)
+        for rows in batches:
+            parts = [next(found) for _ in rows.split(size)]
+            yield torch.from_numpy(parts[0] if len(parts) == 1 else np.concatenate(parts)), self.y[rows]
 
-
-class _Batches(torch.utils.data.Dataset[np.ndarray]):
-    """The inputs of batches, for processes that decode ahead."""
-
-    def __init__(self, split: StoredRows, batches: Sequence[Tensor]) -> None:
-        self.split, self.batches = split, batches
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __getitem__(self, number: int) -> np.ndarray:
-        return self.split.images.take(self.split.places[self.batches[number]].numpy())
-
-
-def _as_it_is(value: Any) -> Any:
-    return value
+    def _piece(self, pieces: Sequence[Tensor], number: int) -> np.ndarray:
+        return self.images.take(self.places[pieces[number]].numpy())
