@@ -59,6 +59,16 @@ for number in results(slow, 40, 2, 2):
 print(number, *came)
 """
 
+LEFT_IN_THE_MIDDLE = """
+from pipeline.data.images.ahead import results
+
+def double(number):
+    return 2 * number
+
+held = results(double, 400, 2, 2)
+print(next(held), next(held))
+"""
+
 
 @pytest.fixture
 def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -294,6 +304,13 @@ def test_a_signal_to_all_processes_leaves_the_decoding_ones_to_their_parent() ->
         assert process.stdout is not None and process.stdout.readline() == "decoding\n"
         os.killpg(process.pid, signal.SIGTERM)
         assert (process.stdout.read(), process.wait(60)) == ("39 143\n", 0)
+
+
+def test_what_is_left_in_the_middle_ends_with_its_process() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LEFT_IN_THE_MIDDLE], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "0 2\n", "")
 
 
 def test_a_changed_file_is_noticed(pictures: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -54,10 +55,18 @@ def results(make: Callable[[int], Any], count: int, workers: int, ahead: int) ->
         # Without one of its own it would draw from the training's random state.
         generator=torch.Generator(),
     )
-    for found in loader:
-        if isinstance(found, _Raised):
-            raise found.error
-        yield found
+    # Whoever is interrupted keeps this generator in what the error tells of; its processes end all the same.
+    loading = [iter(loader)]
+    atexit.register(loading.clear)
+    try:
+        for _ in range(count):
+            found = next(loading[0])
+            if isinstance(found, _Raised):
+                raise found.error
+            yield found
+    finally:
+        atexit.unregister(loading.clear)
+        loading.clear()
 
 
 @dataclass(frozen=True)
