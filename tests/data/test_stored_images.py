@@ -191,6 +191,39 @@ def test_a_copied_cache_is_looked_through_once(pictures: Path, monkeypatch: pyte
     assert looked[6:] == [0, 3]
 
 
+def test_a_cache_that_is_removed_while_it_is_looked_at_is_made_again(
+    pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load(pictures, workers=0)
+    marks = preparing._marks
+
+    def removed(order: preparing.Order, entry: Path) -> dict[int, Any]:
+        found = marks(order, entry)
+        shutil.rmtree(entry)
+        return found
+
+    monkeypatch.setattr(preparing, "_marks", removed)
+    assert contents(load(pictures, workers=0)) == expected(pictures)
+    assert list(pictures.parent.glob("data/cache/pictures-*/manifest.json"))
+
+
+def test_the_marks_are_whole_at_every_moment(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load(pictures, workers=0)
+    (marks,) = pictures.parent.glob("data/cache/pictures-*/done.jsonl")
+    lines = marks.read_text().splitlines()
+    marks.write_text("\n".join(lines[:5]) + "\n")
+
+    def ended(path: Path, text: str) -> None:
+        assert text.splitlines() == marks.read_text().splitlines() == lines[:5]
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(preparing, "write_text", ended)
+        load(pictures, workers=0)
+    decoded = noted(monkeypatch)
+    assert contents(load(pictures, workers=0)) == expected(pictures) and len(decoded) == 10
+
+
 @pytest.mark.parametrize("kept", [50.0, 0.0])
 def test_a_stricter_limit_refuses_but_takes_nothing_away(
     pictures: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, kept: float
