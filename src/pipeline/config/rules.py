@@ -193,6 +193,34 @@ class Texts:
 
 
 @dataclass(frozen=True)
+class Amounts:
+    """Positive numbers by name; ``reserved`` names stand for something else."""
+
+    what: str
+    reserved: tuple[str, ...] = ()
+
+    def expected(self) -> str:
+        return self.what
+
+    def holds(self, value: Any) -> bool:
+        return isinstance(value, dict) and all(
+            isinstance(name, str) and name not in ("", *self.reserved) and POSITIVE.holds(amount)
+            for name, amount in value.items()
+        )
+
+
+@dataclass(frozen=True)
+class Share:
+    """A part of one, or a whole number of them."""
+
+    def expected(self) -> str:
+        return "a fraction from 0 to 1, or a whole number"
+
+    def holds(self, value: Any) -> bool:
+        return NOT_NEGATIVE.holds(value) and (value <= 1 or value == int(value))
+
+
+@dataclass(frozen=True)
 class Layers:
     """Layers by name, and by name with their arguments."""
 

@@ -118,7 +118,8 @@ def forecast_gradients(predictor: Predictor, x: Tensor) -> dict[str, float]:
         found: Tensor = model(inputs).mean(1)
         return found
 
-    with torch.enable_grad():
+    # On a GPU the fast recurrent layers have no gradient outside training.
+    with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
         found = _captum("IntegratedGradients")(mean_ahead).attribute(x, reference, n_steps=STEPS)
     parts = found.detach().cpu().float().abs().mean(0)
     ahead = parts[-predictor.spec.horizon :, 0].sum()

@@ -118,14 +118,22 @@ def _mark_best(axis: Axes, curve: Curve, best_epoch: int) -> None:
 def step_curves(points: Mapping[str, Curve], path: Path) -> Path:
     """What was recorded within epochs, a panel each: loss, accuracy or error, learning rate, gradient norm.
 
+    A learning rate that stays the same is no panel.
+
     Args:
         points: Pairs of optimiser step and value by name, ``step/loss`` …
         path: The file to write.
     """
+    points = {
+        name: curve for name, curve in points.items() if name != "step/lr" or len(set(columns(curve)[1])) > 1
+    }
+    rows = math.ceil(len(points) / 2)
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(10.4, 2.9 * math.ceil(len(points) / 2)), layout="constrained")
+        # A constrained layout draws everything twice, and short runs would wait for it.
+        figure = Figure(figsize=(10.4, 2.9 * rows))
+        figure.subplots_adjust(0.08, 0.58 / (2.9 * rows), 0.98, 1 - 0.36 / (2.9 * rows), 0.18, 0.5)
         for number, (name, curve) in enumerate(points.items()):
-            axis = figure.add_subplot(math.ceil(len(points) / 2), 2, number + 1)
+            axis = figure.add_subplot(rows, 2, number + 1)
             steps, values = columns(curve)
             axis.plot(
                 steps, values, color=TRAIN, linewidth=1.2, marker="o", markersize=3 if len(curve) <= 40 else 0

@@ -49,6 +49,7 @@ class ForecastEncoder(Encoder):
             models of earlier versions, finds out from each input.
         written: How the file is written that it was fitted on (arguments of
             :class:`~pipeline.data.tables.formats.TableFormat` that differ from the defaults).
+        zone: Zone of the times, see :func:`~pipeline.data.series.moments.moments_of`.
     """
 
     kind = "forecast"
@@ -68,6 +69,7 @@ class ForecastEncoder(Encoder):
         last: dict[str, list[Any]],
         readings: Mapping[str, Reading | dict[str, Any]] | None = None,
         written: dict[str, Any] | None = None,
+        zone: str | None = None,
     ) -> None:
         self.columns = Columns(
             **{**columns, "known": tuple(columns["known"]), "past": tuple(columns["past"])}
@@ -77,7 +79,7 @@ class ForecastEncoder(Encoder):
         self.readings = (
             None if readings is None else {name: Reading.of(reading) for name, reading in readings.items()}
         )
-        self.written = TableFormat(**(written or {}))
+        self.written, self.zone = TableFormat(**(written or {})), zone
 
     def rows(self, line: Line, origins: Any) -> np.ndarray:
         """Model input for some origins, the first step ahead each: (origins, window + horizon, features), float32."""
@@ -124,7 +126,8 @@ class ForecastEncoder(Encoder):
     def _lines(self, raw: Any) -> list[Line]:
         """The series of a table, each with all its steps ahead."""
         table = table_of(raw, self.columns.names)
-        lines = lines_of(Table(table.arrow, table.source, self.written), self.columns, self.readings)
+        table = Table(table.arrow, table.source, self.written)
+        lines = lines_of(table, self.columns, self.readings, self.zone)
         for line in lines:
             where = f"the input{f', {self.columns.key}={line.key}' if line.key else ''}"
             if line.known < self.window:
@@ -182,6 +185,7 @@ class ForecastEncoder(Encoder):
             if self.readings is None
             else {name: state_of(reading) for name, reading in self.readings.items()},
             "written": self.written.differences(),
+            "zone": self.zone,
         }
 
     def example(self) -> pd.DataFrame:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.config.nearest import suggest
+from pipeline.data.series.moments import instants, moments_of
 from pipeline.data.tables.guesses import Guess
 from pipeline.data.tables.reading import Reading, column_of, find_reading
 from pipeline.data.tables.values import Column, Table
@@ -131,13 +132,16 @@ def _with_even_dates(
     return even[0], [guess for guess in guesses if columns.time not in guess.columns]
 
 
-def lines_of(table: Table, columns: Columns, readings: Mapping[str, Reading] | None = None) -> list[Line]:
+def lines_of(
+    table: Table, columns: Columns, readings: Mapping[str, Reading] | None = None, zone: str | None = None
+) -> list[Line]:
     """The series of a table, sorted by name and time.
 
     Args:
         table: A row a time (and series).
         columns: Which column is what.
         readings: How each column is understood, see :func:`find_readings`; None finds out.
+        zone: Zone of the times, see :func:`~pipeline.data.series.moments.moments_of`.
 
     Raises:
         UserError: A column is missing, a time or a number cannot be read, times are not evenly spaced or occur twice,
@@ -147,11 +151,11 @@ def lines_of(table: Table, columns: Columns, readings: Mapping[str, Reading] | N
     if not len(table):
         raise UserError(f"{table.source} holds no rows")
     readings = find_readings(table, columns)[0] if readings is None else readings
-    times = _times(_read(table, columns.time, readings), columns.time, table.source)
+    times = _times(table, _read(table, columns.time, readings), columns.time, zone)
     values = np.column_stack([_read(table, name, readings).values for name in columns.numbers])
     names, codes = _keys(table, columns, readings)
     # One sort puts every series together in its order of time.
-    order = np.lexsort((times.to_numpy(), codes))
+    order = np.lexsort((instants(times), codes))
     ends = np.searchsorted(codes[order], np.arange(1, len(names)))
     parts = np.split(order, ends)
     return [
@@ -218,16 +222,16 @@ def _line(times: Any, values: np.ndarray, columns: Columns, key: str, source: st
     return Line(key, times, values, known)
 
 
-def _times(column: Column, name: str, source: str) -> Any:
+def _times(table: Table, column: Column, name: str, zone: str | None) -> Any:
     import pandas as pd
 
     if column.missing.any():
-        raise UserError(f"data.time={name}: {source} has rows without a date")
+        raise UserError(f"data.time={name}: {table.source} has rows without a date")
     if column.kind == "date":
-        return pd.DatetimeIndex((column.values * 1e3).round().astype("datetime64[ms]"))
+        return moments_of(table, name, column, zone)
     if not column.whole:
         raise UserError(
-            f"data.time={name}: {source} has times that are no whole numbers; expected dates, or 0, 1, 2 …"
+            f"data.time={name}: {table.source} has times that are no whole numbers; expected dates, or 0, 1, 2 …"
         )
     return pd.Index(column.values.astype(np.int64))
 

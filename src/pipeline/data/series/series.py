@@ -13,6 +13,7 @@ from pipeline.data.core.module import DataModule
 from pipeline.data.core.spec import Spec
 from pipeline.data.core.splits import Rows
 from pipeline.data.series.encoder import ForecastEncoder, level_of
+from pipeline.data.series.moments import instants, zone_of
 from pipeline.data.series.reading import (
     Columns,
     Line,
@@ -24,7 +25,7 @@ from pipeline.data.series.reading import (
     step_of,
 )
 from pipeline.data.tables.files import read_table
-from pipeline.data.tables.formats import TableFormat
+from pipeline.data.tables.formats import TableFormat, file_format
 from pipeline.data.tables.guesses import Guess, say
 from pipeline.data.tables.values import Table
 from pipeline.errors import UserError
@@ -118,12 +119,20 @@ class Series(DataModule):
         self.source = str(self.path)
         # Names of series like 007 stay as they are written.
         texts = frozenset(filter(None, [self.columns.key]))
-        return read_table(Path(self.path).expanduser(), self.format, texts)
+        path = Path(self.path).expanduser()
+        table = read_table(path, self.format, texts)
+        time = self.columns.time
+        # Arrow's readers of text turn times with an offset into UTC: which offset it was is lost.
+        lossy = file_format(path, self.format) in ("csv", "tsv", "jsonl")
+        if lossy and time in table.names and str(table.arrow.column(time).type).startswith("timestamp"):
+            table = read_table(path, self.format, texts | {time})
+        return table
 
     def setup(self, stage: str | None = None) -> None:
         table = self.table()
         readings, self.guesses = find_readings(table, self.columns)
-        lines = lines_of(table, self.columns, readings)
+        zone = zone_of(table, self.columns.time)
+        lines = lines_of(table, self.columns, readings, zone)
         say(self.guesses, self.source)
         for line in lines:
             line.times, line.values = line.times[: line.known], line.values[: line.known]
@@ -141,7 +150,7 @@ class Series(DataModule):
         validation, test = self._cuts(lines, window)
         learn = test if self.train_on_all else validation
         self.encoder = self._fitted(lines, learn, step, season, window)
-        self.encoder.readings, self.encoder.written = readings, table.how
+        self.encoder.readings, self.encoder.written, self.encoder.zone = readings, table.how, zone
         table.release()
         steps = self.horizon
         self.train = self._rows(lines, None, learn, 1)
@@ -161,7 +170,7 @@ class Series(DataModule):
 
     def _cuts(self, lines: list[Line], window: int) -> tuple[Any, Any]:
         """The first time of the validation and of the test, each part long enough for a forecast; None for the end."""
-        times = np.unique(np.concatenate([line.times.to_numpy() for line in lines]))
+        times = np.unique(np.concatenate([instants(line.times) for line in lines]))
         n = len(times)
         held_out = max(self.horizon, round(n * self.test_fraction)) // self.horizon * self.horizon
         held_out = held_out if self.test_fraction else 0
@@ -182,7 +191,7 @@ class Series(DataModule):
         self, lines: list[Line], until: Any, step: str | int, season: int, window: int
     ) -> ForecastEncoder:
         known = [
-            line.values if until is None else line.values[line.times.to_numpy() < until] for line in lines
+            line.values if until is None else line.values[instants(line.times) < until] for line in lines
         ]
         # A series that begins after them is known by what its first forecast looks back on.
         levels = {
@@ -213,7 +222,7 @@ class Series(DataModule):
         window, steps = self.encoder.window, self.horizon
         inputs, targets = [], []
         for line in lines:
-            times = line.times.to_numpy()
+            times = instants(line.times)
             first = window if start is None else max(window, int(np.searchsorted(times, start)))
             last = (len(times) if end is None else int(np.searchsorted(times, end))) - steps
             origins = np.arange(first, last + 1, every)

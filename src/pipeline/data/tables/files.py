@@ -8,7 +8,7 @@ from __future__ import annotations
 import json as plain_json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -34,7 +34,8 @@ def read_table(path: Path, how: TableFormat, texts: frozenset[str] = frozenset()
     Args:
         path: The file.
         how: How it is written.
-        texts: Names of columns of a CSV that stay text whatever is in them, as in the file that was trained on.
+        texts: Names of columns of a CSV that stay text whatever is in them, as in the file that was trained on; of JSON
+            lines their dates do.
 
     Returns:
         The table; ``table.how`` says how the file turned out to be written.
@@ -66,7 +67,7 @@ def _read_cached(path: Path, how: TableFormat, texts: frozenset[str], stamp: tup
         else:
             readers = {
                 "parquet": _read_parquet,
-                "jsonl": _read_json_lines,
+                "jsonl": partial(_read_json_lines, texts=texts),
                 "xlsx": read_sheet,
                 "ods": read_sheet,
             }
@@ -230,10 +231,25 @@ def _read_parquet(path: Path, how: TableFormat, kind: str) -> pa.Table:
         return file.read()
 
 
-def _read_json_lines(path: Path, how: TableFormat, kind: str) -> pa.Table:
+def _read_json_lines(path: Path, how: TableFormat, kind: str, texts: frozenset[str]) -> pa.Table:
     import pyarrow as pa
     from pyarrow import json
 
+    def read(schema: pa.Schema | None = None) -> pa.Table:
+        with opened(path) as file:
+            return json.read_json(
+                pa.PythonFile(file),
+                read_options=json.ReadOptions(block_size=BLOCK_BYTES),
+                parse_options=json.ParseOptions(explicit_schema=schema),
+            )
+
     check_memory(path.stat().st_size * 2, str(path), IN_PIECES)
-    with opened(path) as file:
-        return json.read_json(pa.PythonFile(file), read_options=json.ReadOptions(block_size=BLOCK_BYTES))
+    table = read()
+    dates = [
+        field.name for field in table.schema if pa.types.is_timestamp(field.type) and field.name in texts
+    ]
+    return (
+        read(pa.schema([(name, pa.string()) for name in dates])).select(table.column_names)
+        if dates
+        else table
+    )

@@ -142,8 +142,12 @@ def _frame(raw: Any, names: Sequence[str]) -> pd.DataFrame:
 
 
 def _array(series: Any) -> pa.Array:
+    import pandas as pd
     import pyarrow as pa
 
+    if isinstance(series.dtype, pd.PeriodDtype):
+        # A month of pandas is its first day, as a month in a file is.
+        series = series.dt.start_time
     try:
         array = pa.array(series, from_pandas=True)
     except (pa.ArrowException, TypeError, ValueError, OverflowError):
