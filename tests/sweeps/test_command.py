@@ -255,6 +255,15 @@ REFUSED = {
         [*OPTUNA, "hydra/launcher=ray", "hydra.launcher.num_cpus=-1"],
         "num_cpus=-1",
     ),
+    **{
+        f"Ray asked for {word}": ([*OPTUNA, "hydra/launcher=ray", word], expected)
+        for word, expected in {
+            "hydra.launcher.num_gpus=1.5": r"num_gpus=1\.5: expected a fraction from 0 to 1, or a whole number",
+            "hydra.launcher.resources=abc": "resources=abc: expected positive numbers by the cluster's own names",
+            "+hydra.launcher.resources.CPU=1": r"resources=.*CPU.*expected positive numbers .* num_cpus",
+            "+hydra.launcher.resources.TPU=x": r"resources=.*TPU.*expected positive numbers",
+        }.items()
+    },
     "a launcher for this machine": ([*OPTUNA, "hydra/launcher=joblib"], r"use hydra\.sweeper\.n_jobs"),
     "files of this machine": (
         [*OPTUNA, "hydra/launcher=slurm", "logger.mlflow=true"],

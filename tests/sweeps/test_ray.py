@@ -22,7 +22,7 @@ from test_workers import SWEEP
 from pipeline.__main__ import main
 from pipeline.errors import UserError
 from pipeline.sweeps.engines import Work, WorkersFailed
-from pipeline.sweeps.engines.ray import Ray, RayWorkers, connect
+from pipeline.sweeps.engines.ray import Ray, RayWorkers, _body, connect
 from pipeline.sweeps.plan import Plan
 from pipeline.sweeps.storage import open_storage
 
@@ -105,6 +105,13 @@ def test_what_a_worker_asks_for() -> None:
     assert "memory" not in Ray().options()
 
 
+def test_what_ray_refuses_is_said() -> None:
+    pytest.importorskip("ray", reason="Ray is not installed here (the extra [ray])")
+    with pytest.raises(UserError, match=r"Ray refuses .*TPU.* 0\.5"):
+        Ray(resources={"TPU": 0.5}).remote(lambda: None)
+    assert Ray(num_cpus=1.5, resources={"TPU": 4}).remote(lambda: 3)._function() == 3
+
+
 class Dying:
     """Stands in for Ray; every task handed to it ends at once with code 1."""
 
@@ -143,6 +150,70 @@ def test_workers_that_keep_dying_are_given_up_with_their_last_words(
     with pytest.raises(WorkersFailed, match=r"no such study \(all of it: node:/logs/ray.log\)"):
         watched.look()
     assert dying.handed == 3 * 2
+
+
+class Full(Dying):
+    """Stands in for Ray without room; no task ends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cancelled: list[int] = []
+
+    def wait(self, tasks: list[int], **settings: Any) -> tuple[list[int], list[int]]:
+        return [], tasks
+
+    def cancel(self, task: int, force: bool) -> None:
+        self.cancelled.append(task)
+
+    def shutdown(self) -> None:
+        pass
+
+
+def test_workers_without_room_say_so_once_and_are_taken_back_when_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    full, now, taken_back = Full(), [0.0], []
+    monkeypatch.setitem(sys.modules, "ray", full)
+    monkeypatch.setattr("pipeline.sweeps.engines.ray.time", SimpleNamespace(monotonic=lambda: now[0]))
+    work = Work("toy", "url", tmp_path, lambda: 3, lambda: 1, lambda: 0, lambda: taken_back.append(now[0]))
+    watched = RayWorkers(Ray(num_gpus=8), work)
+    watched.start()
+    said = []
+    for second in range(5, 200, 5):
+        now[0] = float(second)
+        assert watched.look()
+        said += [second] if "wait for room" in caplog.text else []
+    assert said[0] in range(60, 91)
+    assert caplog.text.count("2 workers wait for room") == 1 and "'num_gpus': 8" in caplog.text
+    taken_back.clear()
+    watched.stop()
+    assert full.cancelled == [1, 2, 3] and taken_back == [195.0]
+
+
+def test_a_worker_that_does_not_end_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    context = SimpleNamespace(get_node_id=lambda: "0123456789")
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(get_runtime_context=lambda: context))
+    asked: list[str] = []
+
+    class Deaf:
+        def poll(self) -> None:
+            raise KeyboardInterrupt
+
+        def terminate(self) -> None:
+            asked.append("terminate")
+
+        def kill(self) -> None:
+            asked.append("kill")
+
+        def wait(self, seconds: float | None = None) -> int:
+            if asked[-1] != "kill":
+                raise subprocess.TimeoutExpired("worker", seconds or 0)
+            return -9
+
+    monkeypatch.setattr(subprocess, "Popen", lambda *command, **settings: Deaf())
+    with pytest.raises(KeyboardInterrupt):
+        _body()("toy", {}, str(tmp_path))
+    assert asked == ["terminate", "kill"]
 
 
 def test_ray_is_told_how_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:

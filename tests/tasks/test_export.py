@@ -121,7 +121,7 @@ def network(kind: str) -> tuple[Any, torch.Tensor]:
 
 FORECASTS = ["lstm that forecasts", "transformer that forecasts"]
 TRANSFORMERS = ["transformer of texts", "transformer of characters"]
-IN_ONNX = ["cnn", "tokens", "series", "transformer of characters", "transformer that forecasts"]
+IN_ONNX = ["cnn", "tokens", "series", *TRANSFORMERS, *FORECASTS]
 
 
 @pytest.mark.parametrize(
@@ -143,6 +143,17 @@ def test_what_pt2_cannot_hold_is_said_with_what_can(tmp_path: Path) -> None:
     model, x = network("tokens")
     with pytest.raises(UserError, match=r"cannot leave the number of steps .* set task\.format=onnx"):
         task.write_pt2(Predictor(model.eval(), TokensEncoder(list("abc"))), x, tmp_path / "m.pt2")
+
+
+def test_what_pt2_cannot_hold_whatever_its_steps_is_not_blamed_on_them(tmp_path: Path) -> None:
+    class Unready(Recurrent):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            raise RuntimeError("this model was never ready")
+
+    spec = Spec("binary", "tokens", (0,), 1, ("no", "yes"), vocabulary=12)
+    model = Unready(spec, hidden_units=5, embedding=4).eval()
+    with pytest.raises(RuntimeError, match="this model was never ready"):
+        task.write_pt2(Predictor(model, TokensEncoder(list("abc"))), network("tokens")[1], tmp_path / "m.pt2")
 
 
 @pytest.mark.parametrize("streams", [1, 6])

@@ -171,7 +171,8 @@ RULES: dict[str, Rule] = {
     "hydra.launcher.num_cpus": POSITIVE,
     "hydra.launcher.num_gpus": Share(),
     "hydra.launcher.resources": Amounts(
-        "positive numbers by the cluster's own names, like {TPU: 4} (cores and GPUs are num_cpus and num_gpus)",
+        "positive numbers by the cluster's own names, like +hydra.launcher.resources.TPU=4 (cores and GPUs are "
+        "num_cpus and num_gpus)",
         reserved=("CPU", "GPU"),
     ),
     "hydra.sweeper.n_trials": COUNT,

@@ -27,6 +27,7 @@ from pipeline.sweeps.addresses import refuse_written_password, storage_url
 from pipeline.sweeps.composing import Composer, source_of
 from pipeline.sweeps.engine import Finished, run_sweep
 from pipeline.sweeps.engines.environment import visible_gpus
+from pipeline.sweeps.engines.ray import Ray, is_ray
 from pipeline.sweeps.objective import read_objectives
 from pipeline.sweeps.parent import NoParent, Parent
 from pipeline.sweeps.plan import Plan
@@ -198,6 +199,8 @@ def _run(
     base = Composer(plan, loader).compose([f"{key}={value}" for key, value in (plan.jobs or [{}])[0].items()])
     if plan.launcher:
         _refuse_out_of_reach(_url(config, base), base)
+        if is_ray(plan.launcher):
+            Ray.read(plan.launcher).remote(lambda: None)
     directory = Path(plan.directory)
     directory.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(config, directory / "multirun.yaml")

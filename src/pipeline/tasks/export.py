@@ -180,7 +180,7 @@ def write_pt2(predictor: Predictor | OwnExport, x: Tensor, path: Path) -> Answer
                 _Inference(predictor.module), (x[:4],), dynamic_shapes={"x": axes}, strict=False
             )
         except Exception as error:
-            if 1 not in axes:
+            if 1 not in axes or not _exports(predictor.module, x[:4]):
                 raise
             # Recurrent layers are unrolled step by step.
             raise UserError(
@@ -192,6 +192,15 @@ def write_pt2(predictor: Predictor | OwnExport, x: Tensor, path: Path) -> Answer
     with path.open("rb") as file:
         loaded: nn.Module = torch.export.load(file).module()
     return lambda inputs: loaded(inputs).float()
+
+
+def _exports(model: nn.Module, x: Tensor) -> bool:
+    """Whether ``torch.export`` holds a model where the number of steps is that of ``x``."""
+    try:
+        torch.export.export(_Inference(model), (x,), strict=False)
+    except Exception:
+        return False
+    return True
 
 
 def write_safetensors(predictor: Predictor | OwnExport, x: Tensor, path: Path) -> Answer:

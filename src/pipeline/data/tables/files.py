@@ -6,7 +6,7 @@ Training, prediction, tests on other data and the writer of memory-mapped tables
 from __future__ import annotations
 
 import json as plain_json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -65,7 +65,7 @@ def _read_cached(path: Path, how: TableFormat, texts: frozenset[str], stamp: tup
             usual = "\t" if kind == "tsv" else ","
             found = replace(found, delimiter=None if found.delimiter == usual else found.delimiter)
         else:
-            readers = {
+            readers: dict[str, Callable[[Path, TableFormat, str], pa.Table]] = {
                 "parquet": _read_parquet,
                 "jsonl": partial(_read_json_lines, texts=texts),
                 "xlsx": read_sheet,

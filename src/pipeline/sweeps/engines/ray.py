@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 _LOOK_SECONDS = 1.0
 _LOST_SECONDS = 10.0
 _STOP_SECONDS = 60.0
+_ROOM_SECONDS = 60.0
 
 
 def is_ray(launcher: Mapping[str, Any]) -> bool:
@@ -61,6 +62,17 @@ class Ray:
             **memory,
         }
 
+    def remote(self, body: Callable[..., Any]) -> Any:
+        """What `ray.remote` makes of a function.
+
+        Raises:
+            UserError: Ray is not installed, or refuses what each worker asks for.
+        """
+        try:
+            return _installed().remote(**self.options())(body)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"hydra.launcher: Ray refuses what each worker asks for ({error})") from None
+
 
 class RayWorkers:
     """Keeps workers alive as tasks of Ray. They end with the command that started them.
@@ -78,6 +90,8 @@ class RayWorkers:
         self._looked = self._asked = 0.0
         self._rounds, self._done_before = 0, -1
         self._said = "they leave no word"
+        self._short_since: float | None = None
+        self._told = False
 
     def start(self) -> None:
         """Hand the workers to Ray.
@@ -102,11 +116,25 @@ class RayWorkers:
         if missing > 0 or self._looked - self._asked > _LOST_SECONDS:
             self._asked = self._looked
             self._work.on_lost()
+            self._tell_of_waiting()
         if self._work.wanted() <= 0:
             # Those that wait for room would find nothing to do any more.
             return bool(self._tasks) and self._work.running() > 0
         self._submit(missing)
         return True
+
+    def _tell_of_waiting(self) -> None:
+        """Say once that workers found no room for a minute: what they ask for may be more than any node has."""
+        waiting = len(self._tasks) - self._work.running()
+        if waiting <= 0:
+            self._short_since = None
+            return
+        if self._short_since is None:
+            self._short_since = self._looked
+        if self._looked - self._short_since >= _ROOM_SECONDS and not self._told:
+            self._told = True
+            asked = {name: amount for name, amount in self._ray.options().items() if name != "max_retries"}
+            log.warning("%d workers wait for room: each asks a node of the cluster for %s", waiting, asked)
 
     def _collect(self) -> None:
         """Take the tasks that ended off the list, and note what they said."""
@@ -137,17 +165,15 @@ class RayWorkers:
                 # Those that live may finish trials yet.
                 return
             raise WorkersFailed(f"the workers keep dying: {self._said}")
-        import ray
-
         environment = finding_this_package({**os.environ, "PIPELINE_STORAGE": self._work.url})
         carried = {name: environment[name] for name in names_to_carry(environment, alike=False)}
-        remote = ray.remote(**self._ray.options())(_body())
+        remote = self._ray.remote(_body())
         logs = str(self._work.directory / "workers")
         self._tasks += [remote.remote(self._work.study, carried, logs) for _ in range(count)]
         log.info("%d workers handed to Ray (logs: %s on their nodes)", count, logs)
 
     def stop(self) -> None:
-        """Cancel all workers, and wait for them to give their trials back."""
+        """Cancel all workers, and wait for them to give their trials back; those of killed ones are taken back."""
         import ray
 
         if not ray.is_initialized():
@@ -156,6 +182,7 @@ class RayWorkers:
             ray.cancel(task, force=False)
         if self._tasks:
             _, self._tasks = ray.wait(self._tasks, num_returns=len(self._tasks), timeout=_STOP_SECONDS)
+            self._work.on_lost()
         ray.shutdown()
 
 
@@ -165,12 +192,7 @@ def connect(address: str) -> None:
     Raises:
         UserError: Ray is not installed, or no cluster answers.
     """
-    try:
-        import ray
-    except ImportError:
-        raise UserError(
-            "hydra/launcher=ray needs Ray: pip install 'hydra-lightning-pipeline[ray]', in the version of the cluster"
-        ) from None
+    ray = _installed()
     if ray.is_initialized():
         return
     try:
@@ -185,6 +207,16 @@ def connect(address: str) -> None:
     answer(interrupt, signal.SIGTERM)
 
 
+def _installed() -> Any:
+    try:
+        import ray
+    except ImportError:
+        raise UserError(
+            "hydra/launcher=ray needs Ray: pip install 'hydra-lightning-pipeline[ray]', in the version of the cluster"
+        ) from None
+    return ray
+
+
 def _body() -> Any:
     """What a task does: run a worker as a process, and give its exit code, its last line, and where its log is.
 
@@ -192,6 +224,7 @@ def _body() -> Any:
     """
 
     def work(study: str, environment: dict[str, str], logs: str) -> tuple[int, str, str]:
+        import contextlib
         import os
         import pathlib
         import socket
@@ -218,7 +251,13 @@ def _body() -> Any:
                 time.sleep(0.2)
         except BaseException:
             process.terminate()
-            process.wait(50)
+            try:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(50)
+            finally:
+                # One that saved nothing by then is killed; of one that ended nothing is left to kill.
+                process.kill()
+                process.wait()
             raise
         lines = file.read_text(errors="replace").strip().splitlines()
         return process.returncode, lines[-1] if lines else "", f"{socket.gethostname()}:{file}"
