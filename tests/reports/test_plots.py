@@ -279,3 +279,19 @@ def test_weights_and_answers_are_drawn_by_name(tmp_path: Path, monkeypatch: pyte
     assert drawn == {"weights": [("output.weight/0/0", [1.5, 1.9])], "answers": [("f(7)", [11.0, 13.5])]}
     many = {f"weights/{number}": [(1, 1.0)] for number in range(30)}
     assert curves.watched_curves(many, tmp_path / "b.png") is None
+
+
+def test_a_learning_rate_that_stays_the_same_is_no_panel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[list[str]] = []
+
+    def kept(figure: Any, path: Path) -> Path:
+        drawn.append([axis.get_title() for axis in figure.axes])
+        return path
+
+    monkeypatch.setattr(curves, "save", kept)
+    loss = {"step/loss": [(1, 2.0), (2, 1.0)]}
+    for rates in ([(1, 0.1), (2, 0.1)], [(1, 0.1), (2, 0.05)]):
+        curves.step_curves({**loss, "step/lr": rates}, tmp_path / "a.png")
+    assert drawn == [["training loss"], ["training loss", "learning rate"]]

@@ -124,9 +124,8 @@ def step_curves(points: Mapping[str, Curve], path: Path) -> Path:
         points: Pairs of optimiser step and value by name, ``step/loss`` …
         path: The file to write.
     """
-    points = {
-        name: curve for name, curve in points.items() if name != "step/lr" or len(set(columns(curve)[1])) > 1
-    }
+    said = {name: it for name, it in points.items() if name != "step/lr" or len(set(columns(it)[1])) > 1}
+    points = said or points
     rows = math.ceil(len(points) / 2)
     with mpl.rc_context(STYLE):
         # A constrained layout draws everything twice, and short runs would wait for it.
