@@ -366,7 +366,12 @@ def test_a_forecast_is_explained_column_by_column(trained: Path, tmp_path: Path)
     sums = [by_column[0] - season, *by_column[2:5], by_column[5:12].sum(), by_column[12:14].sum(), season]
     assert list(found.values()) == pytest.approx(sums, rel=1e-2, abs=1e-2)
     split = Rows(x, torch.zeros(len(x), 14))
+    # On a GPU the layers of cuDNN have no gradient outside training.
+    fast: set[bool] = set()
+    watch = predictor.module.register_forward_pre_hook(lambda *_: fast.add(torch.backends.cudnn.enabled))
     (file,) = explain(predictor, cast(Any, None), split, tmp_path)
+    watch.remove()
+    assert fast == {False}
     assert file.name == "explanation.png" and file.stat().st_size > 5_000
 
 

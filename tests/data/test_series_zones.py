@@ -64,6 +64,13 @@ def test_days_of_a_place_are_even_over_a_clock_change(tmp_path: Path, name: str)
     assert ahead(encoder, encoder.example()) == ahead(encoder, frame)
 
 
+def test_a_midnight_that_the_clock_leaves_out_is_an_hour_later(tmp_path: Path) -> None:
+    days = pd.date_range("2024-05-30", "2024-09-06", tz="America/Santiago")
+    encoder, frame = fitted(tmp_path / "a.parquet", days)
+    told = ["2024-09-07 00:00:00-04:00", "2024-09-08 01:00:00-03:00", "2024-09-09 00:00:00-03:00"]
+    assert ahead(encoder, frame) == told
+
+
 def test_hours_of_a_place_are_even_over_a_clock_change(tmp_path: Path) -> None:
     hours = pd.date_range("2024-03-30", periods=100, freq="h", tz="Europe/Berlin")
     encoder, frame = fitted(tmp_path / "a.parquet", hours)

@@ -280,7 +280,12 @@ def following(times: Any, step: str | int, count: int) -> Any:
 
     if isinstance(step, int):
         return pd.Index(times[-1] + step * np.arange(1, count + 1))
-    return pd.date_range(times[-1], periods=count + 1, freq=step)[1:]
+    zone, name = times.tz, step.split("-")[0].lstrip("0123456789")
+    if zone is None or name in ("h", "min", "s", "ms", "us", "ns"):
+        return pd.date_range(times[-1], periods=count + 1, freq=step)[1:]
+    # Days go by the clock of the place, which may leave out a midnight.
+    wall = pd.date_range(times[-1].tz_localize(None), periods=count + 1, freq=step)[1:]
+    return wall.tz_localize(zone, ambiguous=np.ones(count, dtype=bool), nonexistent="shift_forward")
 
 
 def season_of(step: str | int) -> int:
