@@ -17,7 +17,9 @@ from pipeline.data.tables.features import NumberFeature
 from pipeline.data.tables.files import read_batches
 from pipeline.data.tables.formats import TableFormat
 from pipeline.data.tables.guesses import Guess, typed
+from pipeline.data.tables.reading import find_reading
 from pipeline.data.tables.table import TableData
+from pipeline.data.tables.values import Column
 from pipeline.data.tables.words import dates_of, numbers_of, times_of
 from pipeline.errors import UserError
 
@@ -76,11 +78,49 @@ def test_numbers_with_a_decimal_comma() -> None:
         ("31 Jan 2024", "ymd", "2024-01-31"), ("January 31st, 2024", "ymd", "2024-01-31"), ("02/30/2024", "mdy", None),
         ("Wed, 31-Jan-2024", "ymd", "2024-01-31"), ("13/13/2024", "mdy", None), ("1.2.3", "dmy", None),
         ("2024-13-01", "ymd", None), ("soon", "mdy", None), ("2024-01", "ymd", "2024-01-01"),
+        ("North 2023-01", "ymd", None), ("Batch 2023-01-31", "ymd", None), ("Android 4.4.10", "dmy", None),
+        ("Rev 2020.1", "ymd", None), ("Sun 2023-01", "ymd", None), ("Plan 31 Jan 2024", "ymd", None),
+        ("Mo. 2024-01-31", "ymd", "2024-01-31"), ("sáb 31/01/2024", "dmy", "2024-01-31"),
+        ("segunda-feira, 29 de janeiro de 2024", "ymd", "2024-01-29"), ("mar 3 2024", "ymd", "2024-03-03"),
+        ("März 2024", "ymd", "2024-03-01"), ("février 2024", "ymd", "2024-02-01"),
+        ("agosto de 2024", "ymd", "2024-08-01"),
     ],
 )  # fmt: skip
 def test_dates_as_people_write_them(word: str, form: str, day: str | None) -> None:
     (found,) = dates_of([word], form)
     assert np.isnan(found) if day is None else pd.Timestamp(found, unit="s") == pd.Timestamp(day)
+
+
+def kind_of(words: list[str]) -> tuple[str, tuple[str, ...]]:
+    column = Column("text", np.arange(len(words)), tuple(words))
+    reading, _ = find_reading(column, None, "x", TableFormat())
+    return reading.kind, reading.missing
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [f"{side} 2023-{month:02}" for side in ("North", "South") for month in range(1, 13)],
+        [f"Android 4.4.{part}" for part in range(1, 13)],
+        ["Mars 2020", "Mars 2021", "Mars 2022"],
+        [f"{name} {year}" for name in ("Set", "Mars") for year in range(2000, 2009)],
+    ],
+)
+def test_what_a_word_names_beside_a_number_stays_a_category(words: list[str]) -> None:
+    assert kind_of(words) == ("text", ())
+
+
+@pytest.mark.parametrize(
+    "months",
+    [
+        "Januar Februar März April Mai Juni Juli August September Oktober November Dezember",
+        "janvier février mars avril mai juin juillet août septembre octobre novembre décembre",
+        "Set Out Nov Dez Jan Fev Mar",
+        "May",
+    ],
+)
+def test_months_of_one_language_are_dates_and_none_of_them_is_missing(months: str) -> None:
+    assert kind_of([f"{name} {year}" for year in (2022, 2023) for name in months.split()]) == ("date", ())
 
 
 def test_times_of_day() -> None:

@@ -24,6 +24,7 @@ from pipeline.data.tables.words import (
     has_decimal_comma,
     is_missing,
     is_no_number,
+    months_are_dates,
     numbers_of,
     spelling,
     times_of,
@@ -224,6 +225,8 @@ def _number_like(
             form, open_form = form_of_dates(words)
             reading = replace(reading, form=form)
         if not numeric and _hardly_any(reading, words):
+            continue
+        if kind == "date" and not months_are_dates(words):
             continue
         values = reading.values(words)
         fits = ~np.isnan(values)

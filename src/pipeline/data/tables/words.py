@@ -41,43 +41,58 @@ _PLAIN = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
 _HEX = re.compile(r"[+-]?0[xX][0-9a-fA-F]+")
 _COMMA = re.compile(r"[+-]?(?:\d+|\d{1,3}(?:\.\d{3})+),\d+")
 
+_MONTHS_IN = {
+    "en": "jan january|feb february|mar march|apr april|may|jun june|jul july|aug august|sep sept september|"
+    "oct october|nov november|dec december",
+    "de": "jan januar janner|feb februar|mar marz mrz|apr april|mai|jun juni|jul juli|aug august|sep sept september|"
+    "okt oktober|nov november|dez dezember",
+    "nl": "jan januari|feb februari|mrt maart|apr april|mei|jun juni|jul juli|aug augustus|sep sept september|"
+    "okt oktober|nov november|dec december",
+    "fr": "jan janv janvier|fev fevr fevrier|mars|avr avril|mai|juin|juil juillet|aout|sep sept septembre|oct octobre|"
+    "nov novembre|dec decembre",
+    "es": "ene enero|feb febrero|mar marzo|abr abril|may mayo|jun junio|jul julio|ago agosto|sep sept septiembre|"
+    "oct octubre|nov noviembre|dic diciembre",
+    "it": "gen gennaio|feb febbraio|mar marzo|apr aprile|mag maggio|giu giugno|lug luglio|ago agosto|"
+    "set sett settembre|ott ottobre|nov novembre|dic dicembre",
+    "pt": "jan janeiro|fev fevereiro|mar marco|abr abril|mai maio|jun junho|jul julho|ago agosto|set setembro|"
+    "out outubro|nov novembro|dez dezembro",
+}  # fmt: skip
 MONTHS = {
     name: number
-    for number, names in enumerate(
-        (
-            "jan january januar januari janvier janv enero ene gennaio gen janeiro",
-            "feb february februar februari fevrier fevr febrero febbraio fevereiro fev",
-            "mar march marz mrz maart mrt mars marzo marco",
-            "apr april avril avr abril abr aprile",
-            "may mai mei mayo maggio mag maio",
-            "jun june juni juin junio giugno giu junho",
-            "jul july juli juillet juil julio luglio lug julho",
-            "aug august augustus aout agosto ago",
-            "sep sept september septembre septiembre settembre setembro set",
-            "oct october oktober okt octobre octubre ottobre ott outubro out",
-            "nov november novembre noviembre novembro",
-            "dec december dezember dez decembre diciembre dic dicembre dezembro",
-        ),
-        start=1,
-    )
+    for year in _MONTHS_IN.values()
+    for number, names in enumerate(year.split("|"), start=1)
     for name in names.split()
 }
 """Names of months without accents, in English, German, Dutch, French, Spanish, Italian and Portuguese."""
+WEEKDAYS = (
+    "mon monday tue tues tuesday wed weds wednesday thu thur thurs thursday fri friday sat saturday sun sunday "
+    "mo montag di dienstag mi mittwoch do donnerstag fr freitag sa samstag sonnabend so sonntag "
+    "ma maandag dinsdag wo woensdag donderdag vr vrijdag za zaterdag zo zondag "
+    "lun lundi mar mardi mer mercredi jeu jeudi ven vendredi sam samedi dim dimanche "
+    "lunes martes mie miercoles jue jueves vie viernes sab sabado dom domingo "
+    "lunedi martedi mercoledi gio giovedi venerdi sabato domenica "
+    "seg segunda ter terca qua quarta qui quinta sex sexta"
+)
+"""Names of the days of the week, in the same languages, without accents."""
 _CLOCK = (
     r"(?:[T ,]\s*(\d{1,2})[:.h](\d{2})(?::(\d{2}(?:\.\d+)?))?\s*([AaPp]\.?[Mm]\.?)?(?:\s*(?:[Uu]hr|h))?)?"
 )
 _NAME = r"[^\W\d_]"
-_DAY_OF_WEEK = rf"(?:{_NAME}{{2,10}}[.,]*\s+)?"
-_YEAR_FIRST = re.compile(_DAY_OF_WEEK + r"(\d{4})[-/.](\d{1,2})(?:[-/.](\d{1,2}))?" + _CLOCK)
-_YEAR_LAST = re.compile(_DAY_OF_WEEK + r"(\d{1,2})([-/.])(\d{1,2})\2(\d{4}|\d{2})" + _CLOCK)
+# No other word is left out before a date: "North 2024-01-31" is of the north.
+_DAY_OF_WEEK = rf"(?:(?i:{'|'.join(WEEKDAYS.split())})(?:-feira)?[.,]*\s+)"
+_YEAR_FIRST = re.compile(
+    rf"(?:{_DAY_OF_WEEK}(?=\d{{4}}[-/.]\d{{1,2}}[-/.]\d))?(\d{{4}})[-/.](\d{{1,2}})(?:[-/.](\d{{1,2}}))?"
+    + _CLOCK
+)
+_YEAR_LAST = re.compile(_DAY_OF_WEEK + r"?(\d{1,2})([-/.])(\d{1,2})\2(\d{4}|\d{2})" + _CLOCK)
 _NAMED = re.compile(
-    rf"{_DAY_OF_WEEK}(?:(\d{{1,2}})(?:st|nd|rd|th|er)?(?:[-\s.]+|\s+de\s+)({_NAME}{{3,10}})"
+    rf"{_DAY_OF_WEEK}?(?:(\d{{1,2}})(?:st|nd|rd|th|er)?(?:[-\s.]+|\s+de\s+)({_NAME}{{3,10}})"
     rf"|({_NAME}{{3,10}})[-\s.]+(\d{{1,2}})(?:st|nd|rd|th)?)(?:[-\s.,]+|\s+de\s+)(\d{{4}}|\d{{2}})" + _CLOCK
 )
 _TIME = re.compile(
     r"(\d{1,2})[:h]([0-5]\d)(?::([0-5]\d(?:\.\d+)?))?\s*([AaPp]\.?[Mm]\.?)?(?:\s*(?:[Uu]hr|h))?"
 )
-_MONTH = re.compile(r"([A-Za-z]{3,9})[-\s.,]+(\d{4})|(\d{4})[-\s]*[Qq]([1-4])")
+_MONTH = re.compile(rf"({_NAME}{{3,10}})(?:[-\s.,]+|\s+de\s+)(\d{{4}})|(\d{{4}})[-\s]*[Qq]([1-4])")
 _ISO = re.compile(r"\d{4}-\d{2}-\d{2}(?:$|[T ]\d)")
 
 
@@ -200,8 +215,29 @@ def dates_of(words: Sequence[str], form: str = "ymd") -> np.ndarray:
         seconds = moments.dt.tz_localize(None).to_numpy("datetime64[ms]").astype(np.int64) / 1e3
         found = np.where(moments.isna(), np.nan, seconds)
     for place in np.flatnonzero(np.isnan(found)).tolist():
-        found[place] = _date(words[place].strip(), form)
+        found[place] = _date(_bare(words[place].strip()), form)
     return found
+
+
+def months_are_dates(words: Sequence[str]) -> bool:
+    """Whether words like Mai 2024 may be months: all of one language, and beyond English of more than one name.
+
+    ``Mars 2020`` beside ``Set 2019`` are no months, and neither are ``Set 2019`` and ``Set 2020``.
+
+    Args:
+        words: All texts of a column, also those of another form.
+    """
+    matches = (_MONTH.fullmatch(_bare(word.strip())) for word in words)
+    names = {found[1].lower() for found in matches if found and found[1]} & MONTHS.keys()
+    known = [set(year.replace("|", " ").split()) for year in _MONTHS_IN.values()]
+    return names <= known[0] or (len(names) > 1 and any(names <= year for year in known))
+
+
+def _bare(word: str) -> str:
+    """Without accents: août is aout."""
+    if word.isascii():
+        return word
+    return "".join(letter for letter in normalize("NFKD", word) if not combining(letter))
 
 
 def _date(word: str, form: str) -> float:
@@ -215,7 +251,7 @@ def _date(word: str, form: str) -> float:
         month, day = (first, second) if form == "mdy" else (second, first)
         year, clock = _full_year(parts[4]), parts.groups()[4:]
     elif parts := _NAMED.fullmatch(word):
-        name = "".join(c for c in normalize("NFKD", (parts[2] or parts[3]).lower()) if not combining(c))
+        name = (parts[2] or parts[3]).lower()
         if name not in MONTHS:
             return np.nan
         month, day, year = MONTHS[name], int(parts[1] or parts[4]), _full_year(parts[5])
@@ -249,7 +285,7 @@ def form_of_dates(words: Sequence[str]) -> tuple[str, bool]:
     Returns:
         The form, and whether the words leave it open: then a point means the day first, anything else the month.
     """
-    parts = [found for found in (_YEAR_LAST.fullmatch(word.strip()) for word in words) if found]
+    parts = [found for found in (_YEAR_LAST.fullmatch(_bare(word.strip())) for word in words) if found]
     if not parts:
         return "ymd", False
     first, second = max(int(found[1]) for found in parts), max(int(found[3]) for found in parts)
