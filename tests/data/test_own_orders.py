@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from pipeline.data.encoders import restored
 from pipeline.data.orders.encoder import OrdersEncoder
@@ -16,6 +17,7 @@ from pipeline.data.orders.guessing import NAMES, plain_words
 from pipeline.data.orders.own import OwnOrders, orders_like
 from pipeline.data.tables.words import dates_of
 from pipeline.errors import UserError
+from pipeline.evaluation.other_data import other_data_of
 
 PEOPLE, DISHES, AREAS = ("Ada", "Bob", "Eve", "Zoë"), ("soup", "pie", "rice", "tea"), ("north", "south")
 
@@ -233,6 +235,43 @@ def test_items_that_training_has_never_seen_are_left_out_of_a_runs_own_test_and_
     assert torch.equal(
         judged.rows.take(torch.arange(15))[0], torch.cat([found.validation.take(torch.arange(15))[0]])
     )  # type: ignore[union-attr]
+
+
+def test_orders_without_a_time_are_of_the_time_of_those_before_them(tmp_path: Path) -> None:
+    frame = rows()
+    names = {"customer": "who", "item": "what", "area": "where", "time": "when"}
+    gaps = frame.assign(when=frame.when.where(np.arange(120) % 20 != 9))
+    found = read(gaps, tmp_path / "orders.csv", **names)
+    orders, earlier = orders_like(tmp_path / "orders.csv", found.encoder)
+    # Of the orders that were learnt from none is judged, with a time or without.
+    assert earlier and len(orders) == 120 - len(found.train) and orders.time.isna().sum() == 2
+    gaps.head(len(found.train)).to_csv(tmp_path / "old.csv", index=False)
+    assert orders_like(tmp_path / "old.csv", found.encoder)[1] is False
+
+
+def test_a_file_of_other_orders_is_read_as_is_said_or_as_the_training_file_was(tmp_path: Path) -> None:
+    names = {"customer": "who", "item": "what", "area": "where", "time": "when"}
+    text = rows().to_csv(index=False, sep=";")
+    (tmp_path / "orders.txt").write_text(text, encoding="cp1252")
+    found = OwnOrders(
+        path=tmp_path / "orders.txt", format="csv", encoding="cp1252", validation_fraction=0.15, **names
+    )
+    found.setup()
+    later = rows().assign(when=rows().when + pd.Timedelta(days=90))
+    (tmp_path / "later.txt").write_text(later.to_csv(index=False, sep=";"), encoding="cp1252")
+    later.to_parquet(tmp_path / "later.parquet")
+    (tmp_path / "utf16.csv").write_text(later.to_csv(index=False, sep="|"), encoding="utf-16-le")
+    for settings in (
+        {"path": "later.txt"},
+        {"path": "later.parquet"},
+        {"path": "utf16.csv", "encoding": "utf-16-le", "delimiter": "|"},
+    ):
+        cfg = OmegaConf.create({"data": {**settings, "path": str(tmp_path / settings["path"])}})
+        other = other_data_of(cfg, found, None)  # type: ignore[arg-type]
+        assert len(other.split) == 120
+        zoe = found.encoder.customers.index("Zoë")
+        x = other.split.take(torch.arange(120))[0]
+        assert x[:, zoe].sum() == (later.who == "Zoë").sum()
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from omegaconf import DictConfig
-from scipy.stats import norm
+from scipy.stats import norm, t, ttest_ind
 
 from pipeline.data.core.splitting import shares_of_keys
 from pipeline.errors import UserError
@@ -74,7 +74,9 @@ def test_a_group_sees_its_own_suggestions_and_every_customer_counts_once() -> No
     assert (found.looks[0].a, found.looks[0].b) == pytest.approx((np.mean(first), np.mean(other)))
     error = np.sqrt(np.var(first, ddof=1) / len(first) + np.var(other, ddof=1) / len(other))
     assert found.looks[0].z == pytest.approx((np.mean(other) - np.mean(first)) / error)
-    assert found.looks[0].high - found.looks[0].low == pytest.approx(2 * plan.limits[0] * error)
+    limit = t.isf(norm.sf(plan.limits[0]), ttest_ind(other, first, equal_var=False).df)
+    assert found.looks[0].limit == pytest.approx(limit) and limit > plan.limits[0]
+    assert found.looks[0].high - found.looks[0].low == pytest.approx(2 * limit * error)
 
 
 def test_tests_without_a_difference_stop_no_more_often_than_they_say(tmp_path: Path) -> None:
@@ -93,6 +95,25 @@ def test_tests_without_a_difference_stop_no_more_often_than_they_say(tmp_path: P
     assert plan.customers <= 500 and stopped["better"] / 300 > 0.6
     files = write(found, tmp_path)
     assert found.verdict() in files[0].read_text(encoding="utf-8").replace("&#x27;", "'")
+
+
+def test_small_tests_without_a_difference_stop_no_more_often_than_they_say() -> None:
+    plan, customers = planned(0.5, 0.2, 0.05, 0.8, 5), [f"c{number}" for number in range(20)]
+    generator, stopped = np.random.default_rng(0), 0
+    for seed in range(1000):
+        hits = generator.random(20) < 0.5
+        found = simulated(customers, hits, hits, plan, ("A", "A"), seed)
+        stopped += found.stopped
+        assert all(look.customers >= 20 for look in found.looks)
+    # Two standard errors of 1,000 tests; bounds of the normal distribution stop 128 to 158 of them.
+    assert 0 < stopped / 1000 < 0.05 + 2 * np.sqrt(0.05 * 0.95 / 1000)
+
+
+def test_groups_without_any_spread_stop_nothing() -> None:
+    customers, none = [f"c{number}" for number in range(60)], np.zeros(60, bool)
+    found = simulated(customers, none, ~none, planned(0.5, 0.2, 0.05, 0.8, 2), ("A", "B"))
+    assert not found.stopped and len(found.looks) == 2
+    assert (found.looks[-1].difference, found.looks[-1].low, found.looks[-1].high) == (1.0, -1.0, 1.0)
 
 
 def test_too_few_customers_are_said_to_be_too_few() -> None:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
+LEAST = 10
+"""Customers in the smaller group from which on a look before the last is worth its name."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -62,8 +65,8 @@ class Look:
         a, b: Take-up of each group.
         difference: That of B minus that of A.
         low, high: Ends of the repeated confidence interval, which holds at every look at once.
-        z: Difference in its standard errors.
-        limit: Bound that it is held to.
+        z: Difference in its standard errors, 0 where no spread was seen that could tell them.
+        limit: Bound that it is held to: the plan's, as of Student's t with Welch's degrees of freedom.
     """
 
     customers: int
@@ -193,9 +196,10 @@ def simulated(
         count = round(there * (number + 1) / plan.looks)
         group = second[:count]
         groups = rates[0][:count][~group], rates[1][:count][group]
-        if min(map(len, groups)) < 2:
-            if number + 1 < plan.looks:
-                continue
+        smaller = min(map(len, groups))
+        if smaller < LEAST and number + 1 < plan.looks:
+            continue
+        if smaller < 2:
             raise UserError(
                 f"the test split has {len(order)} customers; two groups of at least two are needed for an A/B test"
             )
@@ -206,11 +210,19 @@ def simulated(
 
 
 def _look(customers: int, a: Array, b: Array, limit: float) -> Look:
-    difference = float(b.mean() - a.mean())
-    error = float(np.sqrt(a.var(ddof=1) / len(a) + b.var(ddof=1) / len(b)))
-    z = difference / error if error else float(np.copysign(np.inf, difference)) if difference else 0.0
+    from scipy.stats import norm, t
+
+    means, difference = (float(a.mean()), float(b.mean())), float(b.mean() - a.mean())
+    parts = [float(group.var(ddof=1)) / len(group) for group in (a, b)]
+    error = float(np.sqrt(sum(parts)))
+    if not error > 0:
+        # Where all of each group take up alike, nothing says how far chance alone would have taken them.
+        return Look(customers, *means, difference, -1.0, 1.0, 0.0, limit)
+    # The spread is that of few customers, too: a normal bound would cry wolf two to three times as often.
+    freedom = error**4 / sum(part**2 / (len(group) - 1) for part, group in zip(parts, (a, b), strict=True))
+    limit = float(t.isf(norm.sf(limit), freedom))
     low, high = max(-1.0, difference - limit * error), min(1.0, difference + limit * error)
-    return Look(customers, float(a.mean()), float(b.mean()), difference, low, high, z, limit)
+    return Look(customers, *means, difference, low, high, difference / error, limit)
 
 
 def in_words(found: AbTest) -> list[str]:
@@ -253,8 +265,9 @@ def write(found: AbTest, directory: Path) -> list[Path]:
         "The orders of the test split are the visits; a suggestion is taken up where the dish that is ordered is among "
         "the five. A simulation: nobody orders anything else because of a suggestion. Customers come in the order of "
         "their first visit and are put into a group by their name and the seed; each counts once, by the share of all "
-        "their visits with a take-up. Bounds: Lan and DeMets (1983), as O'Brien and Fleming (1979) stop; intervals: "
-        "Jennison and Turnbull (1989)."
+        "their visits with a take-up. Bounds: Lan and DeMets (1983), as O'Brien and Fleming (1979) stop, of Student's "
+        "t with Welch's (1947) degrees of freedom; intervals: Jennison and Turnbull (1989). Looks before the last with "
+        f"fewer than {LEAST} customers in a group are left out."
     )
     return [
         page.write(directory / "ab_test.html"),

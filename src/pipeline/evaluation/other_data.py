@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +13,10 @@ from torch import Tensor
 
 from pipeline.data.core.splits import Rows
 from pipeline.data.orders.module import OrdersModule
-from pipeline.data.orders.own import orders_like
-from pipeline.data.tables.formats import TableFormat
+from pipeline.data.orders.own import OwnOrders, orders_like
+from pipeline.data.tables.formats import FORMATS, TableFormat
 from pipeline.data.tables.frames import table_of
+from pipeline.data.tables.packed import suffix_of
 from pipeline.data.tables.reading import find_reading, read_as
 from pipeline.data.tables.words import spelling
 from pipeline.errors import UserError
@@ -81,7 +82,8 @@ def _other_orders(cfg: DictConfig, own: OrdersModule) -> OtherData:
     """Orders of a file, or the later ones of other orders; of unknown items there may be some."""
     path = cfg.data.get("path")
     if path:
-        orders, earlier = orders_like(Path(str(path)).expanduser(), own.encoder)
+        file = Path(str(path)).expanduser()
+        orders, earlier = orders_like(file, own.encoder, _written(cfg, own, file))
         judged = own.other(orders, own.encoder, earlier)
     else:
         data = data_of(cfg)
@@ -93,6 +95,16 @@ def _other_orders(cfg: DictConfig, own: OrdersModule) -> OtherData:
         test_split(data, f"data={data.name}")
         judged = own.other(data.orders_in_time(), own.encoder, False, data.first_test)
     return OtherData(own, judged.rows, judged.unknown)
+
+
+def _written(cfg: DictConfig, own: OrdersModule, path: Path) -> TableFormat:
+    """How a file is written: as was said, else as the training file was; its extension says what format it is of."""
+    asked = TableFormat(
+        **{key: cfg.data[key] for key in ("format", "delimiter", "encoding", "sheet") if key in cfg.data}
+    )
+    if asked.differences() or not isinstance(own, OwnOrders):
+        return asked
+    return replace(own.format, format="auto") if suffix_of(path) in FORMATS else own.format
 
 
 def rows_of_file(path: str, target: str | None, predictor: Predictor) -> Rows:

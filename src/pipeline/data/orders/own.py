@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+USUAL = TableFormat()
+"""How a file is written that nothing was said of."""
 FEWEST = 20
 """Least number of orders from which anything can be learnt and tested."""
 
@@ -140,12 +142,13 @@ def cleaned(table: Table, layout: Layout) -> tuple[pd.DataFrame, list[Guess]]:
     return frame, guesses
 
 
-def orders_like(path: Path, encoder: OrdersEncoder) -> tuple[pd.DataFrame, bool]:
+def orders_like(path: Path, encoder: OrdersEncoder, how: TableFormat = USUAL) -> tuple[pd.DataFrame, bool]:
     """Orders of another file, read as a model's training table was.
 
     Args:
         path: The file.
         encoder: The model's encoder, which knows which column is what.
+        how: How the file is written.
 
     Returns:
         The orders, the earliest first, without those of the time that the model learnt from where later ones are there;
@@ -158,7 +161,7 @@ def orders_like(path: Path, encoder: OrdersEncoder) -> tuple[pd.DataFrame, bool]
 
     layout = encoder.layout
     names = frozenset([*layout.inputs(), *layout.item, *([layout.returned] if layout.returned else [])])
-    table = read_table(path, TableFormat(), names)
+    table = read_table(path, how, names)
     if layout.returned is not None and layout.returned not in table.names:
         # Of orders that are still on their way nobody knows.
         layout = replace(layout, returned=None)
@@ -171,10 +174,12 @@ def orders_like(path: Path, encoder: OrdersEncoder) -> tuple[pd.DataFrame, bool]
     frame, _ = cleaned(table, layout)
     if not encoder.until:
         return frame, False
-    later = ~(frame["time"] <= pd.Timestamp(encoder.until))
+    # An order without a time stands behind the last one that has one; at the beginning it may be one of training.
+    later = frame["time"].ffill() > pd.Timestamp(encoder.until)
     if later.any() and not later.all():
         log.info(
-            "%s: %d orders up to %s are of the time that the model learnt from; the %d after it are judged",
+            "%s: %d orders up to %s, or without a time before the first later one, are of the time that the model "
+            "learnt from; the %d after them are judged",
             path,
             int((~later).sum()),
             encoder.until,
