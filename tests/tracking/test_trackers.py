@@ -18,7 +18,9 @@ from pipeline.config.trackers import refuse_missing, trackers_of
 from pipeline.errors import UserError
 from pipeline.tracking import Run, journal, registry, sync
 from pipeline.tracking.deliveries import Deliveries
+from pipeline.tracking.delivery import Held
 from pipeline.tracking.others import OtherDelivery, Sent
+from pipeline.tracking.sender_link import is_delivered
 
 Start = Callable[..., Run]
 
@@ -131,6 +133,72 @@ def test_a_tracker_that_is_away_holds_up_none_of_the_others(
     assert stand_in.points("loss") == [(0, 0.5)]
     assert not list((run.directory / "tracking" / "files").iterdir())
     assert len(client.get_metric_history(run.run_id, "loss")) == 1
+
+
+def test_a_run_that_is_resumed_with_another_tracker_still_tells_mlflow(
+    start_run: Start, stand_in: StandIn, empty_store: Path
+) -> None:
+    from pipeline.tracking.store import open_client
+
+    uri = f"sqlite:///{empty_store}"
+    run = start_run(trackers=["mlflow"])
+    run.log_metrics({"loss": 0.5}, 0)
+    delivery(run, uri).deliver()
+    run.log_metrics({"loss": 0.25}, 1)
+    resumed = start_run(trackers=["wandb"], resume=True)
+    resumed.log_metrics({"loss": 0.125}, 2)
+    resumed.finish()
+    delivery(resumed).deliver()
+    assert is_delivered(run.directory)
+    history = open_client(uri).get_metric_history(run.run_id, "loss")
+    assert [(point.step, point.value) for point in history] == [(0, 0.5), (1, 0.25), (2, 0.125)]
+    assert open_client(uri).get_run(run.run_id).info.status == "FINISHED"
+    assert stand_in.points("loss") == [(0, 0.5), (1, 0.25), (2, 0.125)]
+
+
+def test_each_tracker_has_pauses_of_its_own(
+    start_run: Start, stand_in: StandIn, empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.tracking.store import open_client
+
+    tries: list[int] = []
+
+    def away(self: StandIn, entries: Sequence[Sent]) -> None:
+        tries.append(len(entries))
+        raise OSError("away")
+
+    monkeypatch.setattr(StandIn, "send", away)
+    uri = f"sqlite:///{empty_store}"
+    run = start_run(trackers=["mlflow", "wandb"])
+    both = delivery(run, uri)
+    with pytest.raises(OSError, match="away"):
+        both.deliver()
+    # MLflow is told at once what comes while the other one has its pause.
+    run.log_metrics({"loss": 0.5}, 0)
+    both.deliver()
+    assert open_client(uri).get_run(run.run_id).data.metrics == {"loss": 0.5}
+    assert len(tries) == 1 and (both.failures, both.first_failures) == (1, 0)
+
+
+def test_what_was_given_up_is_tried_again_once_somebody_stepped_in(
+    start_run: Start, empty_store: Path
+) -> None:
+    from pipeline.tracking.store import open_client
+
+    uri = f"sqlite:///{empty_store}"
+    client = open_client(uri)
+    run = start_run(trackers=["mlflow"])
+    kept = delivery(run, uri)
+    kept.deliver()
+    client.delete_run(run.run_id)
+    run.log_metrics({"loss": 0.5}, 0)
+    run.finish()
+    with pytest.raises(Held):
+        kept.deliver()
+    client.restore_run(run.run_id)
+    kept.try_again()
+    kept.deliver()
+    assert client.get_run(run.run_id).data.metrics == {"loss": 0.5}
 
 
 def test_a_run_that_mlflow_is_not_told_of_makes_no_store(start_run: Start, stand_in: StandIn) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.config.trackers import BESIDE_MLFLOW
@@ -10,6 +12,24 @@ from pipeline.tracking import journal, registry
 from pipeline.tracking.delivery import Delivery, Held, NotYet, remove_copy
 from pipeline.tracking.journal import Record
 from pipeline.tracking.others import OtherDelivery
+
+_LONGEST_PAUSE_SECONDS = 5.0
+_PAUSE_SHARE = 4.0
+
+
+@dataclass
+class _State:
+    """What becomes of one tracker: how often in a row it failed, when it is tried again, and whether it is given up."""
+
+    failures: int = 0
+    due: float = 0.0
+    held: Held | None = None
+
+    def fail(self, seconds: float) -> None:
+        """Note a failure that took some seconds: one that takes long is tried the less often."""
+        self.failures += 1
+        pause = min(_LONGEST_PAUSE_SECONDS, 0.25 * 2 ** min(self.failures, 8))
+        self.due = time.monotonic() + max(pause, _PAUSE_SHARE * seconds if seconds > 1 else 0.0)
 
 
 class Deliveries:
@@ -26,7 +46,8 @@ class Deliveries:
     def __init__(self, directory: Path, uri: str, experiments_dir: Path) -> None:
         self.directory = directory
         self.folder = registry.tracking_folder(directory)
-        self.uri = uri
+        # Whoever takes up a run may not tell MLflow himself; what that has of it is told to its end.
+        self.uri = uri = uri or journal.mlflow_address(self.folder)
         self.experiments_dir = experiments_dir
         names = [name for name in BESIDE_MLFLOW if (self.folder / journal.other_cursor(name)).exists()]
         self.parts: list[Delivery | OtherDelivery] = [
@@ -34,7 +55,7 @@ class Deliveries:
         ]
         if uri or not names:
             self.parts.insert(0, Delivery(directory, uri, experiments_dir, keeps_copies=bool(names)))
-        self._held: dict[Delivery | OtherDelivery, Held] = {}
+        self._states = {part: _State() for part in self.parts}
 
     @property
     def start(self) -> Record:
@@ -52,31 +73,57 @@ class Deliveries:
         return all(part.drained for part in self.parts)
 
     def deliver(self) -> None:
-        """Deliver what there is, to each tracker whatever becomes of the others.
+        """Deliver what there is, to each tracker whatever becomes of the others. One that failed is left its pause.
 
         Raises:
             Exception: What the first tracker that failed said.
         """
         errors: list[Exception] = []
-        for part in self.parts:
-            if part in self._held:
+        for part, state in self._states.items():
+            began = time.monotonic()
+            if state.held is not None or began < state.due:
                 continue
             try:
                 part.deliver()
+                state.failures = 0
             except NotYet as error:
                 errors.append(error)
             except Exception as error:
                 with contextlib.suppress(OSError):
                     part.failed(error)
                 if isinstance(error, Held):
-                    self._held[part] = error
+                    state.held = error
                 else:
+                    state.fail(time.monotonic() - began)
                     errors.append(error)
         self._forget()
         if errors:
             raise errors[0]
-        if self._held and all(part in self._held or (part.finished and part.drained) for part in self.parts):
-            raise next(iter(self._held.values()))
+        held = [state.held for state in self._states.values() if state.held is not None]
+        if held and all(
+            state.held or (part.finished and part.drained) for part, state in self._states.items()
+        ):
+            raise held[0]
+
+    @property
+    def failures(self) -> int:
+        """How often in a row the tracker failed that fails most."""
+        return max(state.failures for state in self._states.values())
+
+    @property
+    def first_failures(self) -> int:
+        """How often in a row the first tracker failed, which is MLflow where that is told."""
+        return self._states[self.parts[0]].failures
+
+    @property
+    def due(self) -> float:
+        """When the first of those that failed is tried again, by the monotonic clock; infinite where none failed."""
+        return min((state.due for state in self._states.values() if state.failures), default=float("inf"))
+
+    def try_again(self) -> None:
+        """Try what was given up, now that somebody has stepped in."""
+        for state in self._states.values():
+            state.held = None
 
     def close(self) -> None:
         """Let go of every tracker."""

@@ -186,6 +186,12 @@ def other_cursor(tracker: str) -> str:
     return f"cursor-{tracker}.json"
 
 
+def mlflow_address(folder: Path) -> str:
+    """The MLflow store that a run, resumed or not, is told to, without passwords; empty where it is told to none."""
+    first = next(read(folder / JOURNAL), None)
+    return Cursor.load(folder).uri or ("" if first is None else str(first[0].get("uri", "")))
+
+
 def cursors(folder: Path) -> dict[str, Cursor]:
     """How far a journal was delivered to each tracker that it goes to, by the tracker's name."""
     found = {

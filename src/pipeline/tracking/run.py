@@ -85,7 +85,8 @@ class Run:
             tags: First tags of the run.
             resume: Whether to continue the run whose journal lies in the directory (a new run where there is none).
             system_metrics: Whether the sender samples processor, memory and GPU use every five seconds.
-            trackers: Trackers that the journal goes to: ``mlflow``, and those of ``pipeline.config.trackers``.
+            trackers: Trackers that the journal goes to: ``mlflow``, and those of ``pipeline.config.trackers``. A
+                run that is resumed goes on telling those that it told before.
 
         Raises:
             UserError: The directory already holds a run and `resume` is false, or its process still runs.
@@ -97,6 +98,10 @@ class Run:
         with journal.locked(folder / "writer.lock"):
             life = registry.life(directory)
             _check_free(directory, life, resume)
+            if not uri and (before := journal.mlflow_address(folder)):
+                # The configured address is the one that has the password.
+                configured = absolute_uri(tracking_uri, experiments_dir)
+                uri = configured if mask(configured) == before else before
             key = life.key or uuid.uuid4().hex
             pending = registry.Pending(key, directory, owner, mask(uri), False)
             registry.register(experiments_dir, pending, name=name, experiment=experiment)

@@ -37,7 +37,6 @@ class Watched:
         self.delivery = delivery
         self.adopted = adopted
         self.due = 0.0
-        self.failures = 0
         self.held = False
         self._lock = lock
         self._system: journal.Writer | None = None
@@ -119,9 +118,8 @@ class Sender:
         elif "watch" in message:
             self._wanted[Path(message["watch"])] = message["uri"]
         for watched in self._watched.values():
-            # Whatever it said, the owner wants a look now; only a failing store keeps its pause.
-            if not watched.failures:
-                watched.due = 0.0
+            # Whatever it said, the owner wants a look now; only a failing tracker keeps its pause.
+            watched.due = 0.0
 
     def _check_owner(self) -> None:
         if self._alone_since is not None:
@@ -146,6 +144,7 @@ class Sender:
                 watched = hold(directory, uri, self.experiments_dir, adopted=False)
             if watched is not None:
                 watched.adopted = watched.held = False
+                watched.delivery.try_again()
                 self._watched[directory] = watched
                 del self._wanted[directory]
 
@@ -172,21 +171,15 @@ class Sender:
         if watched.held or time.monotonic() < watched.due or watched.delivery.drained:
             return
         os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = str(
-            min(LAST_REQUEST_SECONDS, FIRST_REQUEST_SECONDS * 2 ** min(watched.failures, 8))
+            min(LAST_REQUEST_SECONDS, FIRST_REQUEST_SECONDS * 2 ** min(watched.delivery.first_failures, 8))
         )
         try:
             watched.delivery.deliver()
-            watched.failures = 0
-            watched.due = time.monotonic() + DELIVERY_SECONDS
-        except NotYet:
-            watched.due = time.monotonic() + DELIVERY_SECONDS
-        except Held as error:
-            watched.held = True
-            self._report(watched, error)
         except Exception as error:
-            watched.failures += 1
-            watched.due = time.monotonic() + min(5.0, 0.25 * 2 ** min(watched.failures, 8))
-            self._report(watched, error)
+            watched.held = isinstance(error, Held)
+            if not isinstance(error, NotYet):
+                self._report(watched, error)
+        watched.due = min(time.monotonic() + DELIVERY_SECONDS, watched.delivery.due)
 
     def _report(self, watched: Watched, error: Exception) -> None:
         text = mask(f"{type(error).__name__}: {error}")
@@ -204,7 +197,7 @@ class Sender:
         if self._orphans_seen or not self._watched:
             return
         ours = next(iter(self._watched.values()))
-        if not all(watched.delivery.drained for watched in self._watched.values()) or ours.failures:
+        if not all(watched.delivery.drained for watched in self._watched.values()) or ours.delivery.failures:
             return
         self._orphans_seen = True
         registry.recover(self.experiments_dir)
@@ -224,7 +217,7 @@ class Sender:
             return not self._wanted and not self._watched
         if not self._watched and not self._wanted:
             return True
-        stuck = all(watched.failures or watched.held for watched in self._watched.values())
+        stuck = all(watched.delivery.failures or watched.held for watched in self._watched.values())
         return stuck and time.monotonic() - self._alone_since > PATIENCE_WITHOUT_OWNER_SECONDS
 
 
