@@ -110,6 +110,29 @@ def test_a_deletion_that_was_cut_off_is_listed_and_ended_by_the_next(
     assert run.exists() == (what == "checkpoints") and not (run / "checkpoints").exists()
 
 
+def test_what_was_left_half_deleted_stands_in_nobodys_way(tmp_path: Path, made: Callable[..., Path]) -> None:
+    run, cache = made("a"), tmp_path / "data/cache/entry"
+    (run / "checkpoints").rename(run / ".checkpoints.deleted")
+    # A cache whose deletion was cut off, and which was prepared again since.
+    for folder in (cache, cache.with_name(".entry.deleted")):
+        folder.mkdir(parents=True)
+        (folder / "x.npy").write_bytes(b"x" * 700)
+    then = time.time() - 30 * DAY
+    for path in [cache, cache / "x.npy", run]:
+        os.utime(path, (then, then))
+    listed = found(tmp_path, "runs", "caches", "checkpoints")
+    assert {Path(name).name for name in listed} == {
+        "a",
+        ".checkpoints.deleted",
+        "entry",
+        ".entry.deleted",
+    }
+    assert free(listed.values()) >= 2 * 700 + 1000
+    assert not run.exists() and not list((tmp_path / "data/cache").iterdir())
+    # As of a second command that listed the same and comes later.
+    assert free(listed.values()) == 0
+
+
 def test_the_best_of_each_experiment_and_registered_runs_are_protected() -> None:
     def run(name: str, experiment: str, value: float) -> RunRecord:
         metrics, tags = {"best/val/mae": value}, {"objective": "val/mae", "objective.mode": "min"}

@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 import math
 import os
+import signal
 import sqlite3
 import struct
+import subprocess
+import sys
+import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -14,6 +18,7 @@ from typing import Any
 
 import pytest
 
+import pipeline.tracking
 from pipeline.config.trackers import refuse_missing, trackers_of
 from pipeline.errors import UserError
 from pipeline.tracking import Run, journal, registry, sync
@@ -304,6 +309,62 @@ def test_wandb_offline_holds_everything_once(
     assert [path.read_bytes() for path in (folder / "files" / "media").rglob("*.png")] == [PNG]
 
 
+def test_what_a_killed_sender_wrote_offline_for_wandb_is_not_there_twice(
+    start_run: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("wandb", reason="the extra wandb is not installed")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    run = start_run(trackers=["wandb"])
+    run.log_metrics({"val/loss": 0.5}, 0)
+    # Another run of the same name, and what was kept of this one, stay.
+    other = run.experiments_dir / "wandb" / f"offline-run-20200101_000000-{run.key}"
+    other.mkdir(parents=True)
+    script = (
+        "import os, signal, sys; from pathlib import Path; from pipeline.tracking.deliveries import Deliveries\n"
+        "Deliveries(Path(sys.argv[1]), '', Path(sys.argv[2])).deliver(); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    words = [sys.executable, "-c", script, str(run.directory), str(run.experiments_dir)]
+    # With a process of the library's own, which ends with it.
+    environment = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
+    assert subprocess.run(words, env=environment, timeout=120, check=False).returncode == -signal.SIGKILL
+    (lost,) = {*other.parent.glob("offline-run-*")} - {other}
+    run.finish()
+    delivery(run).deliver()
+    assert other.exists() and not lost.exists()
+    (folder,) = {*other.parent.glob("offline-run-*")} - {other}
+    records = list(offline_records(folder / f"run-{run.key}.wandb"))
+    rows = [r for r in records if r.HasField("history")]
+    assert len(rows) == 1
+
+
+def test_wandb_online_that_is_away_is_given_up_soon_and_leaves_nothing(
+    start_run: Start, monkeypatch: pytest.MonkeyPatch, free_port: Callable[[], int]
+) -> None:
+    wandb = pytest.importorskip("wandb", reason="the extra wandb is not installed")
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{free_port()}")
+    run = start_run(trackers=["wandb"])
+    run.finish()
+    began = time.monotonic()
+    with pytest.raises(OSError, match="refused"):
+        delivery(run).deliver()
+    assert time.monotonic() - began < 30
+
+    # A server that answers, and not to what the library asks.
+    def begins(**settings: Any) -> Any:
+        (Path(settings["dir"]) / "wandb" / f"run-20200101_000000-{run.key}").mkdir(parents=True)
+        raise RuntimeError("no such project")
+
+    ended: list[int] = []
+    monkeypatch.setattr("pipeline.tracking.to_wandb._refuse_unreachable", lambda address: None)
+    monkeypatch.setattr(wandb, "init", begins)
+    monkeypatch.setattr(wandb, "teardown", lambda exit_code: ended.append(exit_code))
+    with pytest.raises(RuntimeError, match="no such project"):
+        delivery(run).deliver()
+    assert ended == [1] and not list((run.experiments_dir / "wandb").glob("run-*"))
+
+
 @pytest.fixture(scope="session")
 def trackio_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where Trackio keeps its databases: it reads that once."""
@@ -349,6 +410,36 @@ def test_trackio_holds_everything_once_with_its_times(
     assert (settings["status"], settings["error"]) == ("FAILED", "it broke")
     (picture,) = [values["plots/curves.png"] for _, values, _ in rows if "plots/curves.png" in values]
     assert (trackio_dir / "media" / picture["file_path"]).is_file()
+
+
+def test_trackio_keeps_all_settings_when_the_sender_changes_and_the_run_is_resumed(
+    start_run: Start, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    written: list[dict[str, Any]] = []
+
+    class Inside:
+        """As the database has it: the configuration that comes replaces the one that is there."""
+
+        @staticmethod
+        def write(project: str, name: str, key: str, rows: Any, config: dict[str, Any]) -> None:
+            written.append(dict(config))
+
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path))
+    monkeypatch.setattr(pipeline.tracking, "trackio_inside", Inside, raising=False)
+    run = start_run(trackers=["trackio"], tags={"first": "1"})
+    run.log_params({"lr": 0.1})
+    run.log_dataset("digits", "abc", "/d", "training")
+    run.finish("KILLED")
+    delivery(run).deliver()
+    assert written[-1]["status"] == "KILLED"
+    resumed = start_run(trackers=["trackio"], resume=True)
+    resumed.log_metrics({"loss": 0.5}, 0)
+    delivery(resumed).deliver()
+    settings = {"lr": "0.1", "dataset.training": "digits abc", "tags.first": "1"}
+    assert settings.items() <= written[-1].items() and "status" not in written[-1]
+    resumed.finish()
+    delivery(resumed).deliver()
+    assert {**settings, "status": "FINISHED"}.items() <= written[-1].items()
 
 
 def test_comet_gets_one_archive_for_each_time_that_the_run_ended(start_run: Start, tmp_path: Path) -> None:

@@ -132,6 +132,24 @@ def test_a_sweep_has_a_view_of_its_own_trials(
     ]
 
 
+@pytest.mark.parametrize(
+    ("study", "shown"), [("Ann's", True), ('the "best"', True), ('Ann\'s "best"', False)]
+)
+def test_a_sweep_whose_name_has_quotation_marks_has_a_view(
+    tmp_path: Path, start_run: Start, deliver: Deliver, empty_store: Path, study: str, shown: bool
+) -> None:
+    trial = _record(start_run, "t", tags={"sweep.study": study, "sweep.trial": "0"}, dropout=1)
+    trial.finish()
+    deliver(trial)
+    tags = _tags(tmp_path)
+    assert (SHARED_VIEW + sweep_key(study) in tags) is shown
+    if shown:
+        state = json.loads(tags[SHARED_VIEW + sweep_key(study)])
+        assert [run.name for run in Store(None, tmp_path / "experiments").runs(state["searchFilter"])] == [
+            "t"
+        ]
+
+
 def test_a_sweep_has_its_view_where_its_end_arrives_before_its_trials(
     tmp_path: Path, start_run: Start, deliver: Deliver, empty_store: Path
 ) -> None:

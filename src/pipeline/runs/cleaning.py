@@ -111,15 +111,31 @@ def items(
 def free(found: Collection[Item]) -> int:
     """Delete what can go; gives the bytes that are free now."""
     freed = 0
-    for item in found:
-        if not item.kept:
+    # What is half deleted goes first: it may lie in something that goes too, or have the name that this gets.
+    for item in sorted(found, key=lambda item: not item.path.name.endswith(_GONE)):
+        # Another command may delete the same at this moment: what it took is no longer there.
+        if not item.kept and item.path.exists():
             # Under another name at first: a deletion that is cut off leaves no half of a run.
             gone = item.path
             if not gone.name.endswith(_GONE):
-                gone = item.path.rename(item.path.with_name(f".{item.path.name}{_GONE}"))
-            shutil.rmtree(gone)
+                gone = item.path.with_name(f".{item.path.name}{_GONE}")
+                _remove(gone)
+                try:
+                    item.path.rename(gone)
+                except FileNotFoundError:
+                    continue
+            _remove(gone)
             freed += item.size
     return freed
+
+
+def _remove(directory: Path) -> None:
+    """Delete a directory of which another command may delete parts at the same time."""
+    while directory.exists():
+        try:
+            shutil.rmtree(directory)
+        except FileNotFoundError:
+            continue
 
 
 def _half_deleted(experiments_dir: Path, data_dir: Path) -> Iterator[tuple[Kind, Path]]:

@@ -20,6 +20,8 @@ _CLASSES = {
     "comet": "to_comet.CometWriter",
 }
 
+_SETTINGS = {"params", "tags", "dataset", "resume", "finish"}
+
 
 @dataclass(frozen=True)
 class Described:
@@ -33,6 +35,8 @@ class Described:
         tags: First tags, without those that only MLflow reads.
         folder: The run's tracking folder, which files of the journal lie below.
         kept_in: Directory of the tracker's own files.
+        kept_to: Bytes of the journal that the tracker has kept for certain.
+        earlier: Records before that of settings, tags, data and the run's end.
     """
 
     key: str
@@ -42,6 +46,8 @@ class Described:
     tags: Mapping[str, str]
     folder: Path
     kept_in: Path
+    kept_to: int = 0
+    earlier: Sequence[Record] = ()
 
 
 @dataclass
@@ -215,6 +221,12 @@ class OtherDelivery:
             tags={name: value for name, value in start["tags"].items() if _is_general(name)},
             folder=self.folder,
             kept_in=self._kept_in,
+            kept_to=self.cursor.offset,
+            earlier=[
+                record
+                for record, end in journal.read(self.folder / journal.JOURNAL)
+                if end <= self.cursor.offset and record["t"] in _SETTINGS
+            ],
         )
         found: Any = getattr(import_module(f"pipeline.tracking.{module}"), name)
         made: Writer = found(described)

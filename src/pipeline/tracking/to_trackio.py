@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from pipeline.tracking.journal import Record
 from pipeline.tracking.others import Described, Sent
 from pipeline.tracking.to_wandb import IMAGES
 
@@ -31,6 +32,9 @@ class TrackioWriter:
         self._config: dict[str, Any] = {f"tags.{name}": value for name, value in run.tags.items()}
         if run.group:
             self._config["group"] = run.group
+        # The configuration is replaced as a whole whenever it is written.
+        for record in run.earlier:
+            self._configure(record)
 
     def send(self, entries: Sequence[Sent]) -> None:
         """Take records, see :class:`~pipeline.tracking.others.Writer`."""
@@ -42,14 +46,7 @@ class TrackioWriter:
             step = record.get("step") or 0
             if record["t"] == "metrics" and entry.values:
                 rows.append((f"{run.key}-{number}", _time(record["time"]), step, dict(entry.values)))
-            elif record["t"] == "params":
-                self._config |= record["v"]
-            elif record["t"] == "tags":
-                self._config |= {f"tags.{name}": value for name, value in record["v"].items()}
-            elif record["t"] == "dataset":
-                self._config[f"dataset.{record['context']}"] = f"{record['name']} {record['digest']}"
-            elif record["t"] == "finish":
-                self._config |= {"status": record["status"], "error": record["error"] or ""}
+            self._configure(record)
             now = _time(record.get("time"))
             for place, (path, name) in enumerate(entry.files(run.folder)):
                 if path.suffix.lower() in IMAGES:
@@ -57,6 +54,18 @@ class TrackioWriter:
                     rows.append((f"{run.key}-{number}-{place}", now, step, {name: image}))
         if rows or self._config != before:
             self._inside.write(run.project, run.name, run.key, rows, self._config)
+
+    def _configure(self, record: Record) -> None:
+        if record["t"] == "params":
+            self._config |= record["v"]
+        elif record["t"] == "tags":
+            self._config |= {f"tags.{name}": value for name, value in record["v"].items()}
+        elif record["t"] == "dataset":
+            self._config[f"dataset.{record['context']}"] = f"{record['name']} {record['digest']}"
+        elif record["t"] == "finish":
+            self._config |= {"status": record["status"], "error": record["error"] or ""}
+        elif record["t"] == "resume":
+            self._config = {key: self._config[key] for key in self._config if key not in ("status", "error")}
 
     def end(self) -> None:
         """Nothing is left to do: what was sent is in the database."""

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import netrc
 import os
 import shutil
+import ssl
+import urllib.error
+import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline.files import write_text
 from pipeline.tracking.journal import Record
 from pipeline.tracking.others import Described, Sent
 
 IMAGES = {".png", ".jpg", ".jpeg", ".gif"}
 _HOST = "api.wandb.ai"
-_SECONDS_TO_BEGIN = 20.0
+_SECONDS_TO_BEGIN = 5.0
+_SECONDS_TO_ANSWER = 3.0
+_BEGUN = "wandb-begun.json"
 
 
 def mode() -> str:
@@ -32,10 +39,13 @@ class WandbWriter:
     """Writes one run by the library's own interface.
 
     The number of a record is the ``step`` that it is logged with, which a server takes once. What was written offline
-    before a crash is thrown away and written again.
+    before a crash, of this process or of an earlier one, is thrown away and written again.
 
     Args:
         run: The run; its experiment is the project.
+
+    Raises:
+        Exception: It could not begin, within some seconds; nothing of the attempt is left.
     """
 
     live = True
@@ -49,7 +59,27 @@ class WandbWriter:
         self._axes: dict[str, str] = {}
         where = Path(os.environ.get("WANDB_DIR") or run.kept_in.parent)
         where.mkdir(parents=True, exist_ok=True)
-        self._run: Any = wandb.init(
+        _remove_begun(run)
+        if mode() == "online":
+            _refuse_unreachable(str(wandb.setup().settings.base_url))
+        before = _directories(where, run.key)
+        note = {"kept_to": run.kept_to, "where": str(where), "before": before}
+        write_text(run.folder / _BEGUN, json.dumps(note))
+        try:
+            self._run: Any = self._begun(where)
+        except Exception:
+            # The library's own process would call the run in use from now on.
+            wandb.teardown(exit_code=1)
+            for name in {*_directories(where, run.key)} - {*before}:
+                shutil.rmtree(where / name, ignore_errors=True)
+            raise
+        self._set(run.tags)
+
+    def _begun(self, where: Path) -> Any:
+        import wandb
+
+        run = self._described
+        return wandb.init(
             project=run.project,
             name=run.name,
             id=run.key,
@@ -69,7 +99,6 @@ class WandbWriter:
                 init_timeout=_SECONDS_TO_BEGIN,
             ),
         )
-        self._set(run.tags)
 
     def send(self, entries: Sequence[Sent]) -> None:
         """Take records, see :class:`~pipeline.tracking.others.Writer`."""
@@ -136,3 +165,35 @@ class WandbWriter:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(path, target)
         self._run.save(str(target), base_path=self._run.dir, policy="now")
+
+
+def _directories(where: Path, key: str) -> list[str]:
+    """The directories that the library has made for a run, relative to the one that it was given."""
+    found = where.glob(f"*wandb/*run-*-{key}")
+    return sorted(str(path.relative_to(where)) for path in found if not path.is_symlink())
+
+
+def _remove_begun(run: Described) -> None:
+    """Remove what a process that was killed wrote offline, unless it was kept: then more of the journal is."""
+    try:
+        note = json.loads((run.folder / _BEGUN).read_text())
+    except (OSError, ValueError):
+        return
+    if note["kept_to"] == run.kept_to:
+        where = Path(note["where"])
+        for name in {*_directories(where, run.key)} - {*note["before"]}:
+            if "offline-run-" in name:
+                shutil.rmtree(where / name, ignore_errors=True)
+
+
+def _refuse_unreachable(address: str) -> None:
+    """Raise OSError where a server does not answer, which the library would find out much later."""
+    try:
+        urllib.request.urlopen(address, timeout=_SECONDS_TO_ANSWER).close()
+    except urllib.error.HTTPError as error:
+        if error.code >= 500:
+            raise
+    except urllib.error.URLError as error:
+        # One whose certificate only the library knows is there.
+        if not isinstance(error.reason, ssl.SSLError):
+            raise

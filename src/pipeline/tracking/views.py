@@ -95,7 +95,8 @@ def shown_runs(study: str | None) -> str:
     """
     if study is None:
         return "tags.`mlflow.parentRunId` IS NULL"
-    return f"tags.`{STUDY_TAG}` = '{study}' AND tags.`{TRIAL_TAG}` IS NOT NULL"
+    quote = '"' if "'" in study else "'"
+    return f"tags.`{STUDY_TAG}` = {quote}{study}{quote} AND tags.`{TRIAL_TAG}` IS NOT NULL"
 
 
 def view(
@@ -197,8 +198,12 @@ def save_view(client: MlflowClient, experiment_id: str, study: str | None = None
         study: Name of a sweep, whose trials it lists; None for the runs of the experiment.
 
     Returns:
-        The key that opens it; None where no run says what it is compared by.
+        The key that opens it; None where no run says what it is compared by, or the name of the sweep has both kinds of
+        quotation marks.
     """
+    if study and {"'", '"'} <= {*study}:
+        # MLflow's language has no way to write such a name.
+        return None
     runs = client.search_runs([experiment_id], shown_runs(study), max_results=_RUNS_READ)
     said = next((run.data.tags for run in runs if OBJECTIVE_TAG in run.data.tags), None)
     if said is None:
