@@ -61,7 +61,8 @@ class WandbWriter:
         where.mkdir(parents=True, exist_ok=True)
         _remove_begun(run)
         if mode() == "online":
-            _refuse_unreachable(str(wandb.setup().settings.base_url))
+            # The library may have read its settings before.
+            _refuse_unreachable(os.environ.get("WANDB_BASE_URL") or str(wandb.setup().settings.base_url))
         before = _directories(where, run.key)
         note = {"kept_to": run.kept_to, "where": str(where), "before": before}
         write_text(run.folder / _BEGUN, json.dumps(note))
