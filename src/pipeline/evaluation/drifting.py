@@ -12,6 +12,8 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from pipeline.data.core.splits import Rows
+from pipeline.data.orders.module import OrdersModule
+from pipeline.data.tables.words import spelling
 from pipeline.evaluation.outputs import Outputs, loader_of, outputs_on
 
 if TYPE_CHECKING:
@@ -75,7 +77,7 @@ def _distributions(
     return pairs | {f"prediction {name}": pair for name, pair in _answers(trained, outputs).items()}
 
 
-Shares = tuple[list[str], tuple[np.ndarray, int], tuple[np.ndarray, int]]
+Shares = tuple[list[str], tuple[np.ndarray, int | np.ndarray], tuple[np.ndarray, int]]
 """Names, how often each was there in training and of how many, and the same now."""
 
 
@@ -85,9 +87,18 @@ def _inputs_of_bags(own: DataModule, split: Rows, predictor: Predictor) -> Share
     named = [number for number, name in enumerate(names) if name]
     if not named:
         return [], (np.zeros(0, int), 1), (np.zeros(0, int), 1)
-    counts = [_occurring(part)[named] for part in (own.train, split)]
-    sizes = [len(_sample(part)) for part in (own.train, split)]
-    return [names[number] for number in named], (counts[0], sizes[0]), (counts[1], sizes[1])
+    before, now = _occurring(own.train), _occurring(split)
+    of_before = np.full(len(names), len(_sample(own.train)))
+    if isinstance(own, OrdersModule):
+        # Whoever orders in training is known for it: how often somebody is not, orders tell that were held out of it.
+        encoder, held_out = own.encoder, None if own.train_on_all else own.validation
+        places = [encoder.first_area - 1, encoder.first_hour - 1]
+        if held_out is None:
+            named = [number for number in named if number not in places]
+        else:
+            before[places], of_before[places] = _occurring(held_out)[places], len(_sample(held_out))
+    of_now = len(_sample(split))
+    return [names[number] for number in named], (before[named], of_before[named]), (now[named], of_now)
 
 
 def _occurring(split: Rows) -> np.ndarray:
@@ -103,10 +114,29 @@ def _classes(own: DataModule, split: Rows, unknown: Mapping[str, int]) -> Shares
         return [], (np.zeros(0, int), 1), (np.zeros(0, int), 1)
     size = len(spec.classes)
     counts = [np.bincount(part.y.reshape(-1).long().numpy(), minlength=size) for part in (own.train, split)]
-    names = [f"{spec.target_name} {name}" for name in [*spec.classes, *unknown]]
-    before = np.append(counts[0], np.zeros(len(unknown), int))
-    now = np.append(counts[1], np.array(list(unknown.values()), int))
-    return names, (before, int(before.sum())), (now, int(now.sum()))
+    cut, now = left_out(own, unknown)
+    names = [f"{spec.target_name} {name}" for name in [*spec.classes, *now]]
+    first = np.append(counts[0], np.array([cut.get(name, 0) for name in now], int))
+    second = np.append(counts[1], np.array(list(now.values()), int))
+    return names, (first, int(first.sum())), (second, int(second.sum()))
+
+
+def left_out(own: DataModule, unknown: Mapping[str, int]) -> tuple[dict[str, int], dict[str, int]]:
+    """How often there were classes that a model does not know, in its training data and now, both under one name.
+
+    Args:
+        own: The data that the model was trained on: of orders, it may have left out rare items.
+        unknown: How often there are such classes now.
+
+    Returns:
+        The counts of training, and those of now: 0 for what was left out and is not there any more.
+    """
+    if not isinstance(own, OrdersModule):
+        return {}, dict(unknown)
+    key = spelling if own.encoder.layout.folds else str
+    shown = {key(name): name for name in unknown}
+    cut = {shown.get(key(name), name): count for name, count in own.judged["train"].unknown.items()}
+    return cut, {**unknown, **{name: 0 for name in cut if name not in unknown}}
 
 
 def features(data: DataModule, split: Rows, predictor: Predictor) -> tuple[np.ndarray, list[str]]:

@@ -18,7 +18,7 @@ from torch import Tensor
 from pipeline.data.core.loader import Loader
 from pipeline.data.core.splits import Rows
 from pipeline.errors import UserError
-from pipeline.evaluation.drifting import drifted
+from pipeline.evaluation.drifting import drifted, left_out
 from pipeline.evaluation.groups import beside, grouped
 from pipeline.evaluation.groups import in_words as groups_in_words
 from pipeline.evaluation.other_data import other_data_of
@@ -81,7 +81,8 @@ def evaluate(cfg: DictConfig, other_data: bool = False) -> dict[str, Any]:
     if other_data:
         result["drift"] = drifted(own, split, outputs, predictor, finished.cfg, unknown)
         if unknown:
-            result["unknown"] = beside(unknown, result["interval"]["value"], len(split), own.spec.target_name)
+            figures = unknown, result["interval"]["value"], len(split), own.spec.target_name
+            result["unknown"] = beside(*figures, left_out(own, unknown)[0])
     if by := grouped(data, split, outputs):
         result["by"] = by
     if cfg.task.get("calibrate"):

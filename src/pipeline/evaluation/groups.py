@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +50,9 @@ def grouped(
     return {"name": name, "metric": metric, "groups": rows}
 
 
-def beside(unknown: Mapping[str, int], value: float, known: int, target: str) -> dict[str, Any]:
+def beside(
+    unknown: Mapping[str, int], value: float, known: int, target: str, cut: Container[str] = ()
+) -> dict[str, Any]:
     """What classes that a model does not know cost it, since it can never name them.
 
     Args:
@@ -58,12 +60,14 @@ def beside(unknown: Mapping[str, int], value: float, known: int, target: str) ->
         value: The judged metric on all others, where more is better and a miss counts 0.
         known: Number of those others.
         target: Name of what is predicted.
+        cut: Those that were there in training and were left out as too rare.
     """
     count = sum(unknown.values())
     return {
         "target": target,
         "samples": count,
         "share": count / (count + known),
+        "cut": sum(number for name, number in unknown.items() if name in cut),
         "classes": dict(sorted(unknown.items(), key=lambda item: -item[1])[:MOST]),
         "value_with_them": value * known / (count + known),
     }
@@ -85,8 +89,11 @@ def in_words(result: Mapping[str, Any]) -> list[str]:
         ]
     if strange := result.get("unknown"):
         named = ", ".join(f"{name} ({count:,})" for name, count in list(strange["classes"].items())[:8])
+        rare = (
+            f"; {strange['cut']:,} of them training had, beyond data.max_items" if strange.get("cut") else ""
+        )
         lines.append(
-            f"{strange['share']:.1%} are of a {strange['target']} that the model does not know: {named}; counted as "
-            f"misses, {result['interval']['metric']} is {strange['value_with_them']:.4f}"
+            f"{strange['share']:.1%} are of a {strange['target']} that the model does not know: {named}{rare}; "
+            f"counted as misses, {result['interval']['metric']} is {strange['value_with_them']:.4f}"
         )
     return lines

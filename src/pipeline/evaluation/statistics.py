@@ -168,12 +168,12 @@ def drift(before: Array, now: Array) -> tuple[float, float]:
     return float(found.statistic), float(found.pvalue)
 
 
-def shares_differ(before: Array, of_before: int, now: Array, of_now: int) -> tuple[Array, Array]:
+def shares_differ(before: Array, of_before: int | Array, now: Array, of_now: int) -> tuple[Array, Array]:
     """Fisher's exact test of many shares: has what is there or not become more frequent, or rarer?
 
     Args:
         before: How often each thing was there, (things,).
-        of_before: Of how many samples.
+        of_before: Of how many samples, of all or of each thing.
         now: How often each is there now, (things,).
         of_now: Of how many samples.
 

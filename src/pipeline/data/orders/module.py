@@ -139,16 +139,22 @@ class OrdersModule(DataModule):
         )
 
     def _say_unknown(self) -> None:
+        cut = self.judged["train"].unknown
         for name in ("validation", "test"):
             judged = self.judged[name]
-            if count := sum(judged.unknown.values()):
-                log.info(
-                    "%d of %d %s orders are of items that training does not know (%s): they are left out",
-                    count,
-                    count + len(judged.rows),
-                    name,
-                    ", ".join(list(judged.unknown)[:5]),
-                )
+            for what, items in (
+                ("that training does not know", [item for item in judged.unknown if item not in cut]),
+                ("beyond data.max_items", [item for item in judged.unknown if item in cut]),
+            ):
+                if items:
+                    log.info(
+                        "%d of %d %s orders are of items %s (%s): they are left out",
+                        sum(judged.unknown[item] for item in items),
+                        sum(judged.unknown.values()) + len(judged.rows),
+                        name,
+                        what,
+                        ", ".join(items[:5]),
+                    )
 
     def other(self, orders: pd.DataFrame, encoder: OrdersEncoder, earlier: bool, first: int = 0) -> Judged:
         """Other orders as a trained model takes them.
