@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from pipeline.data.encoders import restored
 from pipeline.data.orders.encoder import OrdersEncoder
-from pipeline.data.orders.guessing import NAMES, plain_words
+from pipeline.data.orders.headers import NAMES, plain_words
 from pipeline.data.orders.own import OwnOrders, orders_like
 from pipeline.data.tables.words import dates_of
 from pipeline.errors import UserError
@@ -86,6 +86,105 @@ def test_what_names_do_not_say_the_values_do_and_it_is_said(tmp_path: Path) -> N
     with pytest.raises(UserError, match=r"data\.customer \(who ordered\) and data\.item") as error:
         read(frame[["d"]].assign(x=0.5), tmp_path / "nothing.csv")
     assert "'d', 'x'" in str(error.value)
+
+
+def retail() -> pd.DataFrame:
+    """With the columns of a shop's invoices: a number of its own for every two lines."""
+    frame = rows()
+    return pd.DataFrame(
+        {
+            "InvoiceNo": 536365 + np.arange(120) // 2,
+            "StockCode": [f"{85123 + len(dish)}A" for dish in frame.what],
+            "Description": frame.what,
+            "Quantity": np.arange(120) % 17,
+            "InvoiceDate": frame.when.dt.strftime("%m/%d/%Y %H:%M"),
+            "UnitPrice": np.arange(120) % 7 + 0.55,
+            "CustomerID": [17850 + len(name) for name in frame.who],
+            "Country": frame["where"],
+        }
+    )
+
+
+def shop() -> pd.DataFrame:
+    frame = rows()
+    price = np.arange(120) % 7 + 1
+    return pd.DataFrame(
+        {"user_id": frame.who, "item_price": price, "name": frame.what, "created_at": frame.when.astype(str)}
+    )
+
+
+def called_by_telephone() -> pd.DataFrame:
+    frame, numbers = rows(), 1_700_000_000 + np.arange(120) * 7
+    return pd.DataFrame({"customer_phone": frame.who, "dish": frame.what, "order_id": numbers})
+
+
+@pytest.mark.parametrize(
+    ("frame", "customer", "item", "time"),
+    [
+        (retail(), "CustomerID", "Description", ("InvoiceDate",)),
+        (shop(), "user_id", "name", ("created_at",)),
+        (called_by_telephone(), "customer_phone", "dish", ()),
+        (called_by_telephone().rename(columns={"order_id": "order_ts"}), "customer_phone", "dish", ("order_ts",)),
+        (rows().set_axis(["order_user_id", "dish", "area", "date"], axis=1), "order_user_id", "dish", ("date",)),
+        (rows().set_axis(["orderer_id", "a", "b", "returned_at"], axis=1).assign(uid=rows().who), "uid", "a", ()),
+    ],
+    ids=["retail", "shop", "telephone", "epoch", "user of an order", "returned"],
+)  # fmt: skip
+def test_numbers_of_orders_prices_and_telephones_are_no_items_and_no_times(
+    frame: pd.DataFrame, customer: str, item: str, time: tuple[str, ...], tmp_path: Path
+) -> None:
+    found = read(frame, tmp_path / "orders.csv")
+    layout = found.encoder.layout
+    assert (layout.customer, layout.item, layout.time) == (customer, (item,), time)
+    # What a name says by halves alone is a warning.
+    sure = item == "dish"
+    assert any(guess.costly and repr(item) in guess.what for guess in found.guesses) != sure
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("returned", ["t", "f", "f", "f"]),
+        ("returned_at", ["2024-04-01 10:00", None, None, None]),
+        ("Retourdatum", ["01.04.2024", None, None, None]),
+        ("returned_qty", [2, 0, 0, 0]),
+        ("order_status", ["Cancelled", "delivered", "shipped", "delivered"]),
+    ],
+)
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_what_came_back_is_said_in_many_ways(
+    name: str, values: list[object], ending: str, tmp_path: Path
+) -> None:
+    frame = rows().rename(columns=called(customer="customer", item="dish", area="area", time="time"))
+    found = read(frame.assign(**{name: values * 30}), tmp_path / f"orders.{ending}")
+    assert found.encoder.layout.returned == name and found.encoder.layout.time == ("time",)
+    assert sum(len(found.judged[part].rows) for part in ("train", "validation", "test")) == 90
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "shown"),
+    [
+        ("return_reason", ["too cold", None, None, "late"], "'late', 'too cold'"),
+        ("return_until", ["2024-04-01"] * 4, "'2024-04-01'"),
+        ("status", ["cancelled", "at the door", "delivered", "delivered"], "at the door"),
+    ],
+)
+def test_what_may_say_that_it_came_back_and_is_not_understood_is_a_warning(
+    name: str, values: list[object], shown: str, tmp_path: Path
+) -> None:
+    frame = rows().rename(columns=called(customer="customer", item="dish", area="area", time="time"))
+    found = read(frame.assign(**{name: values * 30}), tmp_path / "orders.csv")
+    assert found.encoder.layout.returned is None
+    (said,) = [guess for guess in found.guesses if name in guess.columns]
+    assert said.costly and shown in said.what and said.key == "data.returned=COLUMN"
+
+
+@pytest.mark.parametrize("offset", ["-05:00", "+05", "+0530", "Z", " UTC"])
+def test_times_with_an_offset_are_those_of_their_own_clock(offset: str, tmp_path: Path) -> None:
+    frame = rows()
+    texts = frame.assign(when=frame.when.dt.strftime("%Y-%m-%dT%H:%M:%S") + offset)
+    found = read(texts, tmp_path / "orders.csv", customer="who", item="what", area="where", time="when")
+    assert found.looked_at.time.tolist() == frame.when.tolist()[: len(found.looked_at)]
 
 
 @pytest.mark.parametrize(

@@ -2,46 +2,27 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipeline.data.orders.reading import NO, YES, Layout, local
+from pipeline.data.orders.headers import (
+    MOMENTS,
+    NAMES,
+    PERHAPS,
+    STATES,
+    is_amount,
+    is_order_number,
+    plain_words,
+    score,
+)
+from pipeline.data.orders.reading import BACK, KEPT, NO, YES, Layout, came_back, local, not_understood
 from pipeline.data.tables.guesses import Guess, typed
 from pipeline.data.tables.reading import Reading, find_reading
 from pipeline.data.tables.values import Column, Table, listed
 from pipeline.errors import UserError
 
 DAY = 86_400.0
-# Words that headers of orders are made of, without accents, in a dozen languages; the first that fits decides.
-NAMES = {
-    "time": "time date datetime timestamp when createdat orderedat placedat created ordered placed zeit datum "
-    "zeitpunkt uhrzeit bestellzeit bestelldatum bestelltam "
-    "bestelltum fecha hora momento dia heure jour horodatage data ora giorno orario tijd tijdstip moment dzien "
-    "czas godzina tid tidspunkt dato aika paiva pvm cas tarih zaman saat orderdate ordertime fechahora datahora "
-    "дата время момент 时间 日期 下单时间 日時 注文日時 日付 時刻 시간 날짜 주문시간 ημερομηνια ωρα التاريخ الوقت",
-    "returned": "returned return returns refunded refund cancelled canceled storniert storno retour retoure "
-    "retourniert "
-    "zuruckgegeben devuelto devuelta cancelado reembolsado annule retourne rembourse reso restituito annullato "
-    "geannuleerd geretourneerd devolvido zwrot zwrocone retur aterlamnad возврат отмена 退货 退款 返品 반품",
-    "area": "area district quarter neighbourhood neighborhood region zone city town borough zip zipcode postcode "
-    "postalcode stadtteil bezirk viertel gebiet ort ortsteil stadt plz postleitzahl quartier arrondissement ville "
-    "secteur zona barrio distrito ciudad sector quartiere citta rione cap wijk buurt stad plaats bairro cidade regiao "
-    "dzielnica miasto rejon omrade stadsdel bydel kommun kaupunginosa alue ctvrt mesto ilce mahalle semt location "
-    "район город область 区域 地区 区 城市 エリア 地域 지역 περιοχη συνοικια الحي المدينة",
-    "item": "item dish product meal food menu menuitem sku article gericht gerichte speise essen artikel produkt ware "
-    "plat produit mets plato producto articulo comida piatto prodotto articolo pietanza gerecht maaltijd prato produto "
-    "artigo danie potrawa ratt matratt ret rett vare ruoka annos tuote jidlo yemek urun блюдо товар продукт 菜 菜品 "
-    "商品 菜名 料理 品目 메뉴 상품 음식 πιατο προιον الطبق المنتج",
-    "customer": "customer client user buyer member account guest person consumer patron kunde kundin kunden "
-    "kundennummer kundennr kundenid besteller gast nutzer benutzer cliente usuario comprador utilisateur acheteur "
-    "utente acquirente klant gebruiker koper klient kund kjoper asiakas zakaznik musteri uid userid customerid "
-    "клиент покупатель заказчик 客户 顾客 用户 会员 顧客 お客様 고객 회원 πελατης العميل الزبون",
-}
-_NUMBERS = frozenset({"id", "no", "nr", "num", "number", "nummer", "numero"})
-_IDS = _NUMBERS | {"code", "key", "name", "nom", "nome", "nombre", "bezeichnung", "titel", "title"}
 NEEDED = {"customer": "who ordered", "item": "what was ordered"}
 
 
@@ -91,6 +72,7 @@ def find_layout(table: Table, asked: Asked) -> tuple[Layout, list[Guess]]:
             chosen[role] = (found,)
             free.remove(found)
             guesses.append(_said(role, (found,), "by its name"))
+    guesses += _by_state(table, chosen, free)
     guesses += _by_content(table, chosen, free)
     if missing := [role for role in NEEDED if role not in chosen]:
         what = " and ".join(f"data.{role} ({NEEDED[role]})" for role in missing)
@@ -128,56 +110,66 @@ def _said(role: str, names: tuple[str, ...], why: str, costly: bool = False) -> 
     )
 
 
-def plain_words(header: str) -> list[str]:
-    """The words of a column's name, in lower case and without accents: ``Order_Time`` is order, time."""
-    parted = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", header)
-    bare = unicodedata.normalize("NFKD", parted.casefold())
-    bare = "".join(letter for letter in bare if not unicodedata.combining(letter))
-    return re.findall(r"[^\W_]+", bare)
-
-
 def _by_name(role: str, names: list[str], table: Table) -> str | None:
     """The column whose name says best that it is what is looked for."""
-    known = [" ".join(plain_words(word)) for word in NAMES[role].split()]
     best, found = 0.0, None
     for name in names:
-        words = plain_words(name)
-        content = [word for word in words if word not in _IDS] or words
-        if not content:
+        fit = score(role, name)
+        if fit <= best:
             continue
-        score = 0.0
-        if "".join(content) in known:
-            score = 4.0
-        elif content[-1] in known:
-            score = 3.0
-        elif any(word in known for word in content):
-            # "customer area" is an area: the last word says what it is.
-            score = 0.0 if any(content[-1] in NAMES[other].split() for other in NAMES) else 2.0
-        elif any(
-            # Compounds: Lieferbezirk is a Bezirk; where words are not parted, two signs are one.
-            len(word) >= (4 if word.isascii() else 2)
-            and (content[-1].endswith(word) or content[0].startswith(word))
-            for word in known
-        ):
-            score = 1.0
-        if score and words != content:
-            # Numbers tell people apart, names tell dishes.
-            number = bool(_NUMBERS & set(words))
-            score += 0.5 if number == (role == "customer") else -0.25
-        if role == "time" and score and not _is_time(table, name):
+        if role == "time" and (score("returned", name) or not _is_time(table, name)):
             continue
-        if role == "returned" and score and not _says_yes_or_no(table, name):
+        if role == "returned" and not _says_what_came_back(table, name):
             continue
-        if score > best:
-            best, found = score, name
+        best, found = fit, name
     return found
 
 
-def _says_yes_or_no(table: Table, name: str) -> bool:
+def _says_what_came_back(table: Table, name: str) -> bool:
     column = _column(table, name)
-    if column is None or column.kind != "text":
-        return column is not None
-    return all(word.strip().casefold() in YES | NO or not word.strip() for word in column.words)
+    if column is None:
+        return False
+    back = came_back(column)
+    if column.kind == "text" and _words(column) <= YES | NO:
+        return True
+    # Of numbers and dates most are 0 or missing: where nearly all are there, they say something else.
+    return not np.isnan(back).any() and bool(back.mean() <= 0.5)
+
+
+def _words(column: Column) -> set[str]:
+    used = np.unique(column.values[column.values >= 0]).tolist()
+    return {word for code in used if (word := column.words[code].strip().casefold())}
+
+
+def _by_state(table: Table, chosen: dict[str, tuple[str, ...]], free: list[str]) -> list[Guess]:
+    """A column of states like delivered and cancelled; where none is, a warning of what is not understood."""
+    if "returned" in chosen:
+        return []
+    doubtful: dict[str, list[str]] = {}
+    for name in free:
+        column = _column(table, name)
+        if column is None or not plain_words(name):
+            continue
+        if plain_words(name)[-1].endswith(STATES) and column.kind == "text":
+            words = _words(column)
+            if words & BACK and words <= BACK | KEPT:
+                chosen["returned"] = (name,)
+                free.remove(name)
+                return [_said("returned", (name,), "")]
+            if words & BACK:
+                doubtful[name] = sorted(words - BACK - KEPT)
+        elif score("returned", name):
+            doubtful[name] = not_understood(column) or _examples(table, name)
+    return [
+        Guess(
+            f"{name!r} is not taken to say what came back, for it holds {listed(examples, 3)}",
+            "data.returned=COLUMN",
+            True,
+            (name,),
+            "names a column that does, with yes or no, numbers, or dates of what came back alone",
+        )
+        for name, examples in doubtful.items()
+    ]
 
 
 def _column(table: Table, name: str) -> Column | None:
@@ -196,15 +188,16 @@ def _reading(table: Table, name: str) -> tuple[Reading, list[Guess]]:
     return find_reading(column, None, name, table.how)
 
 
-def _is_time(table: Table, name: str, *kinds: str) -> bool:
-    """Whether a column holds dates, times of day, or numbers since 1970 (or of some of these kinds)."""
-    column = _column(table, name)
-    if column is None:
-        return False
-    reading, _ = find_reading(column, None, name, table.how)
-    return reading.kind in ("date", "time") or (
-        reading.kind == "number" and _unit(table, name, reading) is not None
+def _is_time(table: Table, name: str) -> bool:
+    """Whether a column holds dates, times of day, or numbers since 1970."""
+    kind = _kind(table, name)
+    return kind in ("date", "time") or (
+        kind == "number" and _unit(table, name, _reading(table, name)[0]) is not None
     )
+
+
+def _kind(table: Table, name: str) -> str:
+    return "" if _column(table, name) is None else _reading(table, name)[0].kind
 
 
 def _unit(table: Table, name: str, reading: Reading) -> float | None:
@@ -223,8 +216,11 @@ def _by_content(table: Table, chosen: dict[str, tuple[str, ...]], free: list[str
     """Roles that no name told: a column of dates is when, of names the one with most different ones is who."""
     guesses = []
     if "time" not in chosen:
-        dated = [name for name in free if _is_time(table, name, "date")] or [
-            name for name in free if _is_time(table, name, "number")
+        others = [name for name in free if not score("returned", name)]
+        dated = [name for name in others if _kind(table, name) in ("date", "time")]
+        # Whole numbers may be anything, of orders and of telephones too.
+        dated = dated or [
+            name for name in others if MOMENTS & set(plain_words(name)) and _is_time(table, name)
         ]
         if dated:
             name = max(dated, key=lambda one: len(np.unique(local(table, one).values)))
@@ -235,6 +231,12 @@ def _by_content(table: Table, chosen: dict[str, tuple[str, ...]], free: list[str
     if not wanted:
         return guesses
     names = {name: size for name in free if (size := _names_in(table, name))}
+    perhaps = [name for name in names if "".join(plain_words(name)) in PERHAPS]
+    if wanted == ["item"] and perhaps:
+        name = min(perhaps, key=lambda one: PERHAPS.index("".join(plain_words(one))))
+        chosen["item"] = (name,)
+        free.remove(name)
+        return [*guesses, _said("item", (name,), "as its name may say so", True)]
     for role in wanted:
         if len(names) < len([one for one in NEEDED if one not in chosen]):
             break
@@ -250,7 +252,9 @@ def _by_content(table: Table, chosen: dict[str, tuple[str, ...]], free: list[str
 
 def _names_in(table: Table, name: str) -> int:
     """Number of different values of a column that may be names; 0 where it may not."""
-    column = _column(table, name)
+    column, words = _column(table, name), plain_words(name)
+    if words and (is_amount(words) or is_order_number(words)):
+        return 0
     if column is None or column.kind == "date" or (column.kind == "number" and not column.whole):
         return 0
     reading, _ = find_reading(column, None, name, table.how)
@@ -377,10 +381,12 @@ def _understood(
 
 
 def _no_time(table: Table, name: str) -> UserError:
-    column = local(table, name)
-    shown = column.as_text()
-    examples = listed(list(shown.words)[:3])
+    examples = listed(_examples(table, name))
     return UserError(
         f"data.time={name}: {table.source} holds {examples} there; expected dates and times like 2024-03-01 18:30 or "
         "01.03.2024 18:30"
     )
+
+
+def _examples(table: Table, name: str) -> list[str]:
+    return list(local(table, name).as_text().words)[:3]

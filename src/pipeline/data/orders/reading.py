@@ -11,6 +11,7 @@ import numpy as np
 
 from pipeline.data.tables.reading import Reading, column_of, read_as
 from pipeline.data.tables.values import Column, Table, listed
+from pipeline.data.tables.words import dates_of, is_no_number, numbers_of
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
@@ -18,16 +19,25 @@ if TYPE_CHECKING:
 
 BETWEEN = ": "
 """What stands between the columns that name an item together: ``restaurant: dish``."""
-_OFFSET = re.compile(r"(?<=\d)\s*(?:Z|UTC|GMT|[+-]\d\d:?\d\d)$")
-_YES = (
-    "true yes y ja j oui o si sí s sim tak da да x 1 1.0 returned return refunded refund cancelled canceled "
-    "storniert retour zurück retourniert annulé remboursé devuelto cancelado reso annullato"
+_OFFSET = re.compile(
+    r"(\d:\d\d(?:[.,]\d+)?(?:\s*[ap]\.?m\.?)?)\s*(?:Z|UTC|GMT|[+-]\d\d(?::?\d\d)?)$", re.IGNORECASE
 )
-_NO = (
-    "false no n nein non não nao nie нет 0 0.0 kept delivered completed complete done ok paid shipped geliefert "
-    "bezahlt livré entregado consegnato -"
+"""An offset from UTC after a time of day: that of a date is its day."""
+_BACK = (
+    "returned return refunded refund cancelled canceled storniert retour zurück retourniert annulé remboursé devuelto "
+    "cancelado reso annullato"
 )
-YES, NO = frozenset(_YES.split()), frozenset(_NO.split())
+_KEPT = (
+    "kept delivered completed complete done ok paid shipped pending processing confirmed accepted geliefert bezahlt "
+    "livré entregado consegnato"
+)
+BACK, KEPT = frozenset(_BACK.split()), frozenset(_KEPT.split())
+"""What became of an order, in lower case."""
+_YES, _NO = (
+    "true t yes y ja j oui o si sí s sim tak da да x 1 1.0",
+    "false f no n nein non não nao nie нет 0 0.0 -",
+)
+YES, NO = BACK | frozenset(_YES.split()), KEPT | frozenset(_NO.split())
 """Words of a column that says what came back, in lower case."""
 
 
@@ -151,7 +161,8 @@ def local(table: Table, name: str) -> Column:
     if column.kind != "text":
         return column
     return replace(
-        column, words=tuple(_OFFSET.sub("", word.strip()) if ":" in word else word for word in column.words)
+        column,
+        words=tuple(_OFFSET.sub(r"\1", word.strip()) if ":" in word else word for word in column.words),
     )
 
 
@@ -177,20 +188,33 @@ def returned(table: Table, layout: Layout) -> np.ndarray:
     if layout.returned is None:
         return np.zeros(len(table), dtype=bool)
     column = table.column(layout.returned)
-    if column.kind == "number":
-        return np.asarray(np.nan_to_num(column.values) > 0)
-    if column.kind == "date":
-        return ~column.missing
-    plain = [word.strip().casefold() for word in column.words]
-    used = set(np.unique(column.values[column.values >= 0]).tolist())
-    if strange := sorted(
-        {column.words[code] for code in used if plain[code] and plain[code] not in YES | NO}
-    ):
+    if strange := not_understood(column):
         raise UserError(
             f"data.returned={layout.returned}: {table.source} holds {listed(strange, 5)} there; expected yes or no, "
-            "true or false, 1 or 0, returned or delivered"
+            "true or false, returned or delivered, how many came back, or when"
         )
-    return np.asarray(np.append([word in YES for word in plain], False)[column.values], dtype=bool)
+    return np.asarray(came_back(column) == 1)
+
+
+def came_back(column: Column) -> np.ndarray:
+    """1 for a row that came back (yes, a number above 0, a date), 0 for one that was kept, NaN where nobody knows."""
+    if column.kind == "number":
+        return (np.nan_to_num(column.values) > 0).astype(np.float64)
+    if column.kind == "date":
+        return (~column.missing).astype(np.float64)
+    numbers = numbers_of(column.words)
+    dated = ~np.isnan(dates_of(column.words, "dmy")) | ~np.isnan(dates_of(column.words, "mdy"))
+    said = np.where(dated, 1.0, np.where(np.isnan(numbers), np.nan, numbers > 0))
+    for code, word in enumerate(column.words):
+        plain = word.strip().casefold()
+        if plain in YES or plain in NO or is_no_number(word):
+            said[code] = plain in YES
+    return np.asarray(np.append(said, 0.0)[column.values], dtype=np.float64)
+
+
+def not_understood(column: Column) -> list[str]:
+    """The words of a column that do not say whether something came back."""
+    return sorted({column.words[code] for code in column.values[np.isnan(came_back(column))].tolist()})
 
 
 def in_time(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
