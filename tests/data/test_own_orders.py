@@ -407,6 +407,39 @@ def test_a_raw_row_that_lacks_a_column_is_told_the_persons_own_names(tmp_path: P
     assert names == ["who", "where", "when", "past"]
 
 
+def test_names_with_semicolons_are_told_as_past_like_others(tmp_path: Path) -> None:
+    frame = rows()
+    frame["what"] = frame.what.replace({"soup": "soup; large", "pie": "soup"})
+    encoder = read(
+        frame, tmp_path / "orders.csv", customer="who", item="what", area="where", time="when"
+    ).encoder
+    row = {"who": "Ada", "where": "north", "when": "2024-03-20 12:00"}
+    said = encoder.encode([{**row, "past": "soup;tea; Soup; large ;unknown; large;tea;soup; large"}])
+    times = {
+        dish: int(said[0, encoder.first_past + 3 * place :][:3].sum())
+        for place, dish in enumerate(encoder.dishes)
+    }
+    # Levels are 1, 2 and 4 times.
+    assert times == {"rice": 0, "soup": 1, "soup; large": 2, "tea": 2}
+
+
+def test_customers_who_are_numbers_pass_the_check_of_mlflow(tmp_path: Path) -> None:
+    from mlflow.models.utils import _enforce_schema
+
+    from pipeline.tracking.signatures import column, to_mlflow
+
+    frame = rows().assign(who=rows().who.map(len) + 14)
+    encoder = read(
+        frame, tmp_path / "orders.csv", customer="who", item="what", area="where", time="when"
+    ).encoder
+    inputs = [column(one["dtype"], one["name"], one["required"]) for one in encoder.signature()["columns"]]
+    schema = to_mlflow({"inputs": inputs}).inputs
+    row = {"who": 17, "where": "north", "when": "2024-03-20 12:00", "past": "tea"}
+    for who in (17, "17"):
+        checked = _enforce_schema(pd.DataFrame([row | {"who": who}]), schema)
+        assert encoder.encode(checked)[0, encoder.customers.index("17")] == 1
+
+
 def test_no_word_stands_for_two_roles() -> None:
     roles: dict[str, str] = {}
     for role, words in NAMES.items():

@@ -29,8 +29,8 @@ class OrdersEncoder(Encoder):
     """An order that is about to be made as a multi-hot vector: customer, area, hour, weekday, dishes ordered before.
 
     Takes rows with the columns of the training table that say customer, area and time (each may be missing) and, if
-    known, ``past`` (dishes ordered before, separated by ``;``); without it, what the customer had ordered by the end of
-    training counts.
+    known, ``past`` (dishes ordered before, separated by ``;``, which may occur in their names too); without it, what
+    the customer had ordered by the end of training counts.
 
     Args:
         customers: Names that training knows; others share an input.
@@ -43,6 +43,7 @@ class OrdersEncoder(Encoder):
     """
 
     kind = "orders"
+    takes_tables = True
 
     def __init__(
         self,
@@ -60,6 +61,7 @@ class OrdersEncoder(Encoder):
         self._area = {self._key(name): number for number, name in enumerate(self.areas)}
         self._dish = {self._key(name): number for number, name in enumerate(self.dishes)}
         self._history = {self._key(name): counts for name, counts in history.items()}
+        self._most_parts = 1 + max((name.count(";") for name in self.dishes), default=0)
         # The last input of each block is "unknown".
         self.first_area = len(self.customers) + 1
         self.first_hour = self.first_area + len(self.areas) + 1
@@ -174,9 +176,14 @@ class OrdersEncoder(Encoder):
 
     def _counts(self, past: str) -> dict[int, int]:
         counts: dict[int, int] = {}
-        for name in past.split(";"):
-            if (dish := self.number(name.strip())) >= 0:
-                counts[dish] = counts.get(dish, 0) + 1
+        parts, first = past.split(";"), 0
+        while first < len(parts):
+            # The longest name that is known: one may have a ";" in it.
+            for last in range(min(first + self._most_parts, len(parts)), first, -1):
+                if (dish := self.number(";".join(parts[first:last]).strip())) >= 0:
+                    counts[dish] = counts.get(dish, 0) + 1
+                    break
+            first = last
         return counts
 
     def _frame(self, raw: Any) -> tuple[pd.DataFrame, list[str | None]]:
@@ -231,11 +238,8 @@ class OrdersEncoder(Encoder):
         return pd.DataFrame({**values, "past": [self.dishes[0], ";".join([self.dishes[-1]] * 2)]})
 
     def signature(self) -> dict[str, Any]:
-        texts = {self.layout.customer, self.layout.area}
-        columns = [
-            {"name": name, "dtype": "string" if name in texts else "any", "required": True}
-            for name in self.layout.inputs()
-        ]
+        # Customers and areas may be told by numbers as well, which MLflow would refuse for texts.
+        columns = [{"name": name, "dtype": "any", "required": True} for name in self.layout.inputs()]
         columns.append({"name": "past", "dtype": "string", "required": False})
         return {"type": "columns", "columns": columns}
 

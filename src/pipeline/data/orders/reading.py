@@ -199,9 +199,9 @@ def returned(table: Table, layout: Layout) -> np.ndarray:
 def came_back(column: Column) -> np.ndarray:
     """1 for a row that came back (yes, a number above 0, a date), 0 for one that was kept, NaN where nobody knows."""
     if column.kind == "number":
-        return (np.nan_to_num(column.values) > 0).astype(np.float64)
+        return np.asarray(np.nan_to_num(column.values) > 0, dtype=np.float64)
     if column.kind == "date":
-        return (~column.missing).astype(np.float64)
+        return np.asarray(~column.missing, dtype=np.float64)
     numbers = numbers_of(column.words)
     dated = ~np.isnan(dates_of(column.words, "dmy")) | ~np.isnan(dates_of(column.words, "mdy"))
     said = np.where(dated, 1.0, np.where(np.isnan(numbers), np.nan, numbers > 0))
