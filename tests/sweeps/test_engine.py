@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import math
+import os
+import signal
 import statistics
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -21,14 +24,17 @@ from rich.console import Console
 
 from pipeline.config import compose
 from pipeline.errors import Diverged, Interrupted, UserError
+from pipeline.process_life import answer, restore
 from pipeline.runs.state import read
 from pipeline.sweeps import display, engine, time_limit
 from pipeline.sweeps.algorithms import build_pruner, read_pruner
 from pipeline.sweeps.engine import Finished, run_sweep
+from pipeline.sweeps.parent import NoParent
 from pipeline.sweeps.plan import Plan
 from pipeline.sweeps.running import Context, Outcome, Pruned, TooLarge, load_function
 from pipeline.sweeps.storage import open_storage
 from pipeline.sweeps.time_limit import deadline
+from pipeline.tracking import sender_link
 
 RANDOM = {"_target_": "optuna.samplers.RandomSampler"}
 TPE = {"_target_": "optuna.samplers.TPESampler", "n_startup_trials": 3}
@@ -369,6 +375,66 @@ def test_time_is_up_ends_the_trial_that_runs_and_it_goes_on_with_the_next_call(
     again = sweep(toy.plan(tmp_path, n_trials=3), tmp_path)
     assert again.complete
     assert again.trials[0].params == first.trials[0].params
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(None, None), (signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=str
+)
+def test_a_signal_from_outside_is_told_from_the_end_of_the_time(
+    number: signal.Signals | None, code: int | None
+) -> None:
+    came: list[int] = []
+    before = answer(lambda got, frame: came.append(got), signal.SIGINT, signal.SIGTERM)
+    limit = time_limit.TimeLimit(time.time() + 0.05)
+    try:
+        with limit.of_a_trial():
+            until = time.monotonic() + 20
+            while not came and time.monotonic() < until:
+                time.sleep(0.01)
+            # While the trial saves its state.
+            if number is not None:
+                os.kill(os.getpid(), number)
+    finally:
+        restore(before)
+    assert limit.ended and limit.outside == code
+    assert came == [signal.SIGTERM, *([number] if number else [])]
+
+
+def test_a_sweep_without_all_of_its_trials_is_recorded_as_killed_and_waits_no_longer_than_its_time(
+    tmp_path: Path,
+) -> None:
+    told: list[Any] = []
+
+    class Recorded(NoParent):
+        def finish(self, plan: Plan, metrics: Any, files: Any, status: Any) -> None:
+            told.append(status)
+
+        def wait(self, trials: Any, ends: float | None = None) -> None:
+            told.append(ends)
+
+    assert (
+        sweep(toy.plan(tmp_path, n_trials=2, deadline=0.0, ends=7.0), tmp_path, parent=Recorded()).trials
+        == []
+    )
+    assert sweep(toy.plan(tmp_path, n_trials=2), tmp_path, parent=Recorded()).complete
+    assert told == ["KILLED", 7.0, "FINISHED", None]
+
+
+def test_the_end_of_a_process_waits_for_deliveries_no_longer_than_its_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+    link = sender_link.SenderLink(tmp_path)
+    monkeypatch.setattr(sender_link.SenderLink, "ends", None)
+    monkeypatch.setattr(link, "wait", lambda directories, timeout: waited.append(timeout) or True)
+    for moment in (None, time.time() + 5, time.time() - 5):
+        link._process = subprocess.Popen(["true"], stdin=subprocess.PIPE)
+        sender_link.end_by(moment)
+        started = link._process
+        link.close()
+        started.wait()
+    assert waited[0] == 60 and 0 < waited[1] <= 5 and waited[2] == 0
+    assert time_limit.seconds_left(None, 60.0) == 60 and time_limit.seconds_left(time.time() - 1, 60.0) == 0
 
 
 def test_a_command_ends_in_time_with_its_results() -> None:

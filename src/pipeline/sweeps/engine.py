@@ -252,6 +252,9 @@ def _leave_results(
     status = "FINISHED" if failure is None and finished.exit_code == 0 else "FAILED"
     if isinstance(failure, KeyboardInterrupt | Interrupted):
         status = "KILLED"
+    elif status == "FINISHED" and not finished.complete:
+        # Its time was up (hydra.sweeper.timeout) before its trials were done.
+        status = "KILLED"
     parent.finish(plan, summary_metrics(finished.study, plan, finished.trials), files, status)
     print_summary(finished.study, plan, finished.trials, console)
-    parent.wait(finished.trials)
+    parent.wait(finished.trials, plan.ends)

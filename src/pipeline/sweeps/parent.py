@@ -12,8 +12,9 @@ from optuna.trial import FrozenTrial
 
 from pipeline.errors import UserError
 from pipeline.sweeps.plan import Plan
+from pipeline.sweeps.time_limit import seconds_left
 from pipeline.tracking import Reference, Run, absolute_uri, life, recover
-from pipeline.tracking.sender_link import link
+from pipeline.tracking.sender_link import end_by, link
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ class NoParent:
     def finish(self, plan: Plan, metrics: Mapping[str, float], files: Sequence[Path], status: Any) -> None:
         """Nothing to finish."""
 
-    def wait(self, trials: Sequence[FrozenTrial]) -> None:
+    def wait(self, trials: Sequence[FrozenTrial], ends: float | None = None) -> None:
         """Nothing to wait for."""
 
 
@@ -124,14 +125,21 @@ class Parent:
             self._run.log_artifact(file, "plots" if file.parent.name == "plots" else "")
         self._run.finish(status, None if status != "FAILED" else "trials failed: see trials.yaml")
 
-    def wait(self, trials: Sequence[FrozenTrial]) -> None:
-        """Wait for the tracking server to take the study and what its trials recorded, a minute at most."""
+    def wait(self, trials: Sequence[FrozenTrial], ends: float | None = None) -> None:
+        """Wait for the tracking server to take the study and what its trials recorded, a minute at most.
+
+        Args:
+            trials: Trials of the study.
+            ends: Time (seconds since 1970) until which it may wait, and the end of the process after it; None for no
+                limit.
+        """
+        end_by(ends)
         if self._run is None:
             return
         places = [trial.user_attrs.get("directory") for trial in trials]
         directories = [Path(place) for place in places if place and life(Path(place)).key is not None]
         if not link(self._experiments_dir.absolute()).wait(
-            [self._run.directory, *directories], _WAIT_SECONDS
+            [self._run.directory, *directories], seconds_left(ends, _WAIT_SECONDS)
         ):
             log.warning(
                 "The tracking server has not taken every record yet. They are kept; deliver them with:"

@@ -49,6 +49,7 @@ class Plan:
         custom_search_space: Dotted name of a function that suggests more, None for none.
         skip_duplicates: Whether settings that were tried before get the known result.
         deadline: Time (seconds since 1970) after which no trial is started, and at which those that run end.
+        ends: Time (seconds since 1970) at which the command is to be over, None for no limit.
         fold_reports: Whether trials report after each fold instead of after each epoch.
         grace: Seconds without a sign of life after which a worker on another machine counts as gone.
         parent: Key and directory of the tracking run that trials are nested under.
@@ -77,6 +78,7 @@ class Plan:
     custom_search_space: str | None = None
     skip_duplicates: bool = True
     deadline: float | None = None
+    ends: float | None = None
     fold_reports: bool = False
     grace: float = 60.0
     parent: tuple[str, str] | None = None

@@ -33,7 +33,7 @@ from pipeline.sweeps.parent import NoParent, Parent
 from pipeline.sweeps.plan import Plan
 from pipeline.sweeps.running import read_search_space_function
 from pipeline.sweeps.storage import GRACE_SECONDS, HEARTBEAT_SECONDS, open_storage
-from pipeline.sweeps.time_limit import deadline
+from pipeline.sweeps.time_limit import limits
 from pipeline.sweeps.trials import JOB, TRIAL
 from pipeline.tracking import Reference, absolute_uri
 
@@ -233,7 +233,7 @@ def _draft(
         seed=int(config.seed if sampler_seed is None else sampler_seed),
         n_jobs=int(settings.get("n_jobs", 1)),
         retries=int(settings.get("retries", 3)),
-        deadline=None if settings.get("timeout") is None else deadline(began, float(settings.timeout)),
+        **limits(began, settings.get("timeout")),
         grace=float(settings.get("grace", GRACE_SECONDS)),
         launcher={} if _is_basic(config) else _plain(config.hydra.launcher),
         working_directory=str(Path.cwd()),

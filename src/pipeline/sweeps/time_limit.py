@@ -5,9 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
+from typing import TypedDict
+
+from pipeline.process_life import EXIT_CODES
 
 _END_SHARE, _END_SECONDS = 0.1, 6.0
 
@@ -22,6 +26,35 @@ def deadline(started: float, seconds: float) -> float:
     return started + seconds - min(_END_SECONDS, _END_SHARE * seconds)
 
 
+class Limits(TypedDict):
+    """What a plan keeps of a command's time."""
+
+    deadline: float | None
+    ends: float | None
+
+
+def limits(started: float, timeout: float | None) -> Limits:
+    """When trials have to end, and when the command, as a plan keeps it.
+
+    Args:
+        started: When the command began, in seconds since 1970.
+        timeout: What it may take in all, in seconds; None for no limit.
+    """
+    if timeout is None:
+        return {"deadline": None, "ends": None}
+    return {"deadline": deadline(started, float(timeout)), "ends": started + float(timeout)}
+
+
+def seconds_left(ends: float | None, most: float) -> float:
+    """What may still be waited for others, in seconds.
+
+    Args:
+        ends: When the command is to be over, in seconds since 1970; None for no limit.
+        most: Largest number of seconds.
+    """
+    return most if ends is None else min(most, max(0.0, ends - time.time()))
+
+
 class TimeLimit:
     """Ends what runs at a moment, as a signal to stop does: a fit saves its state at the end of its step.
 
@@ -30,6 +63,8 @@ class TimeLimit:
     """
 
     def __init__(self, moment: float | None) -> None:
+        self.outside: int | None = None
+        """Exit code of a signal that came from elsewhere to a trial that it watched over; None where none did."""
         self._moment = moment
         self._lock = threading.Lock()
         self._runs = False
@@ -52,6 +87,11 @@ class TimeLimit:
             return
         timer = threading.Timer(max(0.0, self._moment - time.time()), self._end)
         timer.daemon = True
+        # Who sent a signal is not told to its handler: each that arrives is counted here, whoever answers it.
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
         self._runs = True
         timer.start()
         try:
@@ -60,6 +100,19 @@ class TimeLimit:
             timer.cancel()
             with self._lock:
                 self._runs = False
+            signal.set_wakeup_fd(before)
+            self._look_at(ours)
+            ours.close()
+            theirs.close()
+
+    def _look_at(self, arrived: socket.socket) -> None:
+        try:
+            numbers = list(arrived.recv(4096))
+        except BlockingIOError:
+            return
+        if self.ended and signal.SIGTERM in numbers:
+            numbers.remove(signal.SIGTERM)
+        self.outside = next((EXIT_CODES[signal.Signals(n)] for n in numbers if n in EXIT_CODES), None)
 
     def _end(self) -> None:
         with self._lock:

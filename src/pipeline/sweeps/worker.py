@@ -49,6 +49,7 @@ from pipeline.sweeps.study import plan_of, prepared
 from pipeline.sweeps.time_limit import TimeLimit
 from pipeline.sweeps.trials import JOB, TRIAL
 from pipeline.tracking import Reference
+from pipeline.tracking.sender_link import end_by
 
 log = logging.getLogger(__name__)
 
@@ -153,6 +154,7 @@ class Worker:
         self._prepared = prepared(plan)
         self._pulse = Pulse(storage, orphaned)
         self._limit = TimeLimit(plan.deadline)
+        self.ends = plan.ends
         self._looked = self._noted = 0.0
 
     def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
@@ -214,6 +216,9 @@ class Worker:
                 self._storage.give_back(claim)
             if not self._limit.ended:
                 raise
+            if self._limit.outside is not None:
+                # Whoever wants the command to end is told that it did.
+                raise Interrupted(self._limit.outside) from None
             log.info(
                 "The time is up (hydra.sweeper.timeout): trial %d goes on when the command is given again",
                 claim.number,
@@ -328,6 +333,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
     except Interrupted as interruption:
         return interruption.exit_code
+    finally:
+        end_by(worker.ends)
     return 0
 
 

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 from pipeline.process_life import finding_this_package, own_process
 from pipeline.tracking import journal, registry
@@ -35,6 +36,9 @@ _QUIET = {
 
 class SenderLink:
     """One sender process for all runs that this process records in one experiments directory."""
+
+    ends: ClassVar[float | None] = None
+    """Time (seconds since 1970) until which the end of this process may wait, see :func:`end_by`."""
 
     def __init__(self, experiments_dir: Path) -> None:
         self.experiments_dir = experiments_dir
@@ -69,6 +73,8 @@ class SenderLink:
     def watch(self, directory: Path, uri: str) -> None:
         """Have the journal of a run delivered. The address, which may hold a password, goes by the pipe."""
         self._watched[directory] = uri
+        # What was bounded is not the last thing that this process does.
+        SenderLink.ends = None
         if self._process is None or self._process.poll() is not None:
             self.start()
         else:
@@ -113,6 +119,8 @@ class SenderLink:
         if self._process is None or os.getpid() != self._owner:
             return True
         delivered = False
+        if SenderLink.ends is not None:
+            timeout = min(timeout, max(0.0, SenderLink.ends - time.time()))
         with contextlib.suppress(KeyboardInterrupt):
             delivered = self.wait(list(self._watched), timeout)
         self._report()
@@ -163,6 +171,15 @@ def link(experiments_dir: Path) -> SenderLink:
 @functools.cache
 def _link(_process: int, experiments_dir: Path) -> SenderLink:
     return SenderLink(experiments_dir)
+
+
+def end_by(moment: float | None) -> None:
+    """Have the end of this process wait for deliveries no longer than until a moment, unless another run begins.
+
+    Args:
+        moment: Time in seconds since 1970; None for a minute, as ever.
+    """
+    SenderLink.ends = moment
 
 
 def start_sender(experiments_dir: Path) -> None:
