@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
 from pipeline.config import config_directory
+from pipeline.data.orders.own import OwnOrders
 from pipeline.errors import UserError
 from pipeline.evaluation.statistics import compare_hits
-from pipeline.ladder.goals import goal_lines, goal_rows, group_rows, weighed, wishes
+from pipeline.ladder.goals import check_groups, goal_lines, goal_rows, group_rows, weighed, wishes
 from pipeline.ladder.rungs import Climb, Rung
 from pipeline.training.gains import Interval
 
@@ -62,6 +64,42 @@ def test_a_baseline_that_is_kept_is_what_is_weighed() -> None:
     )
     assert (goal["reached"], goal["met"]) == (0.3, False) and (fair["reached"], fair["met"]) == (0.2, True)
     assert not gain["met"]
+
+
+def test_the_worst_area_is_found_whatever_its_column_is_called() -> None:
+    found = climb(0.6, {"north": (0.7, 0.3), "south": (0.45, 0.2)})
+    found.by["name"] = "district"
+    asked = wishes({"goal": ["worst_area >= 0.4", "worst_district < 0.4"]})
+    assert [(goal["reached"], goal["met"]) for goal in weighed(asked, found)] == [(0.45, True), (0.45, False)]
+
+
+def test_what_was_not_measured_meets_nothing() -> None:
+    found = climb(0.6, {})
+    found.by, found.final[0].milliseconds = {}, float("nan")
+    found.goals = weighed(wishes({"constraints": ["milliseconds < 10", "seconds < 10"]}), found)
+    assert [(goal["reached"], goal["met"]) for goal in found.goals] == [(None, False)] * 2
+    assert goal_lines(found)[0].endswith("reached not measured: NOT MET")
+
+
+def test_groups_that_the_data_does_not_have_are_refused_before_the_climb(tmp_path: Path) -> None:
+    places = {"area": ["area"] * 30 + ["other"] * 30, "district": ["north", "south"] * 30}
+    for column, values in places.items():
+        frame = pd.DataFrame(
+            {"customer": ["a", "b", "c"] * 20, "dish": ["x", "y", "z", "x"] * 15, column: values}
+        )
+        frame.to_csv(tmp_path / "orders.csv", index=False)
+        data = OwnOrders(path=tmp_path / "orders.csv", area=column, validation_fraction=0.2)
+        data.setup()
+        check_groups(wishes({"goal": ["worst_area > 0", f"worst_{column} > 0", "accuracy > 0"]}), data)
+        with pytest.raises(
+            UserError, match=f"ladder.goal: worst_aera is not measured: .* by {column}; expected"
+        ):
+            check_groups(wishes({"goal": "worst_aera > 0"}), data)
+    frame.drop(columns="district").to_csv(tmp_path / "orders.csv", index=False)
+    nowhere = OwnOrders(path=tmp_path / "orders.csv", validation_fraction=0.2)
+    nowhere.setup()
+    with pytest.raises(UserError, match=r"ladder.constraints: worst_area is not measured: .* has no groups"):
+        check_groups(wishes({"constraints": "worst_area > 0"}), nowhere)
 
 
 def test_one_condition_needs_no_list_and_bad_ones_are_told() -> None:

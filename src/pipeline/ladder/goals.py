@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.config.nearest import suggest
 from pipeline.errors import UserError
@@ -13,9 +13,14 @@ from pipeline.ladder.rungs import Climb
 from pipeline.metrics import REGISTRY, find
 from pipeline.runs.conditions import Condition, conditions
 
+if TYPE_CHECKING:
+    from pipeline.data.core.module import DataModule
+
 COSTS = ("gain", "milliseconds", "megabytes", "parameters", "seconds")
 """What may be asked for beside test metrics: the gain over common sense, milliseconds for 1,000 rows, megabytes on
 disk, parameters, seconds to fit; and ``worst_GROUP``, the metric in the group where it is worst, as in worst_area."""
+AREA = "worst_area"
+"""What is asked of orders in the area where they are worst, whatever its column is called."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +69,35 @@ def wishes(ladder: Mapping[str, Any]) -> list[Wish]:
 def _check(name: str, key: str) -> None:
     if name in COSTS or name.startswith("worst_") or find(name) is not None:
         return
-    known = [*COSTS, "worst_area", *(metric.name for metric in REGISTRY)]
+    known = [*COSTS, AREA, *(metric.name for metric in REGISTRY)]
     raise UserError(f"{key}: {name} is not measured. {suggest(name, known)}")
+
+
+def check_groups(asked: list[Wish], data: DataModule) -> None:
+    """Refuse what is asked of the worst group where the data has no such groups.
+
+    Args:
+        asked: Goals and constraints.
+        data: The data that the ladder climbs on, with validation data.
+
+    Raises:
+        UserError: A condition is on ``worst_GROUP``, and the data is grouped by something else or by nothing.
+    """
+    found = data.groups(data.validation) if data.validation is not None else None
+    known = [AREA, f"worst_{found[0]}"] if found else []
+    for wish in asked:
+        name = wish.condition.key
+        if not name.startswith("worst_") or find(name) is not None or name in known:
+            continue
+        key = "goal" if wish.kind == "goal" else "constraints"
+        raise UserError(
+            f"ladder.{key}: {name} is not measured: data={data.name} "
+            + (
+                f"is grouped by {found[0]}; expected {' or '.join(dict.fromkeys(known))}"
+                if found
+                else "has no groups"
+            )
+        )
 
 
 def weighed(asked: list[Wish], climb: Climb) -> list[dict[str, Any]]:
@@ -87,12 +119,15 @@ def _facts(climb: Climb) -> dict[str, float]:
     rung = climb.final[0] if climb.confirmed else climb.rungs[0]
     facts = {**rung.metrics, "parameters": float(rung.parameters), "megabytes": rung.bytes / 1e6}
     facts["gain"] = climb.gain(rung.gain) if climb.confirmed and rung.gain else 0.0
-    facts["milliseconds"] = 0.0 if math.isnan(rung.milliseconds) else rung.milliseconds
-    facts["seconds"] = 0.0 if math.isnan(rung.fit_seconds) else rung.fit_seconds
+    # What was not measured meets nothing.
+    measured = {"milliseconds": rung.milliseconds, "seconds": rung.fit_seconds}
+    facts |= {name: value for name, value in measured.items() if not math.isnan(value)}
     if climb.by:
         which = "value" if climb.confirmed else "baseline"
         values = [row[which] for row in climb.by["groups"]]
-        facts[f"worst_{climb.by['name']}"] = min(values) if climb.higher else max(values)
+        # Whatever the column is called, it says the area; names with blanks cannot stand in a condition.
+        for name in (AREA, f"worst_{climb.by['name']}"):
+            facts[name] = min(values) if climb.higher else max(values)
     return facts
 
 
@@ -117,7 +152,7 @@ GOAL_COLUMNS = ["", "in words", "asked", "reached on test data", "met"]
 
 
 def _shown(value: float | None) -> str:
-    return "nothing of the kind" if value is None else f"{value:,.4g}"
+    return "not measured" if value is None else f"{value:,.4g}"
 
 
 def group_columns(climb: Climb) -> list[str]:

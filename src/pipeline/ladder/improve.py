@@ -27,7 +27,7 @@ from pipeline.evaluation.outputs import (
 from pipeline.ladder.blending import add_blend, seconds_of_blend
 from pipeline.ladder.budget import Budget
 from pipeline.ladder.choosing import choose
-from pipeline.ladder.goals import goal_lines, weighed, wishes
+from pipeline.ladder.goals import Wish, check_groups, goal_lines, weighed, wishes
 from pipeline.ladder.pace import epochs_within, seconds_for, seconds_of_features
 from pipeline.ladder.registering import register
 from pipeline.ladder.rungs import Climb, Rung, judge
@@ -150,7 +150,7 @@ def _climbed(
     steps = {**_there(ladder), "tuned": ladder["tuned"]}
     after = [*typed, *_places(cfg)]
     first = _composed([*ladder["base"], *next(iter(steps.values())), *after])
-    climb = _baseline(first, directory / "baseline", parent)
+    climb = _baseline(first, directory / "baseline", parent, wishes(ladder))
     climb.tried = len(steps) + (int(cfg.task.trials) if ladder["sweep"] else 0) + bool(ladder.get("blend"))
     log.info("baseline: %s", climb.rungs[0].showed)
     for number, (name, overrides) in enumerate(steps.items()):
@@ -227,7 +227,7 @@ def _leader(climb: Climb, sweeps: dict[str, str]) -> Rung | None:
     return best(fitted, key=lambda rung: rung.validation) if fitted else None
 
 
-def _baseline(cfg: DictConfig, directory: Path, parent: AnyRun) -> Climb:
+def _baseline(cfg: DictConfig, directory: Path, parent: AnyRun, asked: list[Wish]) -> Climb:
     """The rung that needs no learning, recorded beside the others."""
     started = time.time()
     data = data_of(cfg)
@@ -236,6 +236,7 @@ def _baseline(cfg: DictConfig, directory: Path, parent: AnyRun) -> Climb:
     if data.validation is None or len(data.validation) == 0:
         raise UserError("a ladder needs validation data to climb by; set data.validation_fraction above 0")
     test_split(data, f"data={data.name}")
+    check_groups(asked, data)
     name, baseline = next(iter(data.baselines().items()))
     metrics = baseline(data.train, data.validation, data.spec)
     rung = Rung("baseline", directory, cfg=cfg)
