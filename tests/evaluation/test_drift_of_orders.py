@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from omegaconf import OmegaConf
 
 from pipeline.data.orders.own import OwnOrders
 from pipeline.evaluation.drifting import drifted
-from pipeline.evaluation.groups import beside, in_words
+from pipeline.evaluation.groups import beside, grouped, in_words
 from pipeline.evaluation.other_data import other_data_of
 
 ITEMS, CUSTOMERS = 60, 900
@@ -77,3 +78,32 @@ def test_what_training_had_and_left_out_is_told_from_what_is_new() -> None:
     assert (found["samples"], found["cut"], found["share"]) == (5, 3, 0.25)
     (line,) = in_words({"unknown": found, "interval": {"metric": "hit_rate_at_5"}})
     assert "rare (3), new (2); 3 of them training had, beyond data.max_items; counted as misses" in line
+
+
+def test_intervals_by_area_are_those_of_customers(tmp_path: Path) -> None:
+    table = orders(1500, 0, "2024-01-01")
+    table["customer"] = [name if n % 40 else None for n, name in enumerate(table["customer"])]
+    table.to_csv(tmp_path / "orders.csv", index=False)
+    own = OwnOrders(path=tmp_path / "orders.csv", validation_fraction=0.15)
+    own.setup()
+    assert own.test is not None
+    split, customers = own.test, own.judged["test"].orders["customer"].reset_index(drop=True)
+    taste = {name: n % 2 for n, name in enumerate(customers.unique())}
+    values = customers.map(taste).fillna(0).to_numpy(dtype=float)
+    outputs: Any = SimpleNamespace(judged=lambda: ("hit_rate_at_5", values))
+    areas = own.judged["test"].orders["area"].to_numpy()
+    for row in grouped(own, split, outputs)["groups"]:
+        here = areas == row["group"]
+        assert row["value"] == pytest.approx(values[here].mean()) and row["samples"] == here.sum()
+        # The error of a ratio of sums over customers, by the textbook (Cochran 1977, section 2.11).
+        keys = customers[here].where(customers[here].notna(), pd.Series(range(len(customers)), dtype=object))
+        by = (
+            pd.DataFrame({"key": keys.astype(str), "value": values[here]})
+            .groupby("key")
+            .value.agg(["sum", "size"])
+        )
+        rest = by["sum"] - row["value"] * by["size"]
+        error = np.sqrt((rest**2).sum() * len(by) / (len(by) - 1)) / by["size"].sum()
+        assert row["high"] - row["low"] == pytest.approx(2 * 1.96 * error, rel=0.15)
+        assert row["high"] - row["low"] > 1.25 * 2 * 1.96 * values[here].std() / np.sqrt(here.sum())
+    assert own.whose(own.train.subset(torch.arange(5))) is None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.evaluation.statistics import bootstrap_mean
+from pipeline.evaluation.statistics import bootstrap_mean, bootstrap_mean_of_few
 
 if TYPE_CHECKING:
     from pipeline.data.core.module import DataModule
@@ -32,18 +32,20 @@ def grouped(
 
     Returns:
         ``name`` of what groups them, ``metric``, and ``groups``: a row for each with its samples, value and 95 %
-        interval, those with most samples first; empty where the data has no groups.
+        interval (of customers, where samples are of some), those with most samples first; empty without groups.
     """
     found = data.groups(split)
     metric, values = outputs.judged()
     if found is None or len(found[1]) != len(values):
         return {}
     name, groups = found
+    whose = data.whose(split)
     names, counts = np.unique(groups.astype(str), return_counts=True)
     rows = []
     for place in np.argsort(-counts, kind="stable")[:MOST]:
         own = groups == names[place]
-        interval = asdict(bootstrap_mean(values[own]))
+        some = values[own]
+        interval = asdict(bootstrap_mean(some) if whose is None else bootstrap_mean_of_few(some, whose[own]))
         del interval["confidence"]
         baseline = {} if common is None else {"baseline": float(common[own].mean())}
         rows.append({"group": str(names[place]), "samples": int(counts[place]), **interval, **baseline})

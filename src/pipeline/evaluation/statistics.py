@@ -77,6 +77,35 @@ def bootstrap_mean(values: Array, confidence: float = 0.95, seed: int = 0) -> In
     return Interval(mean, float(low), float(high), confidence)
 
 
+def bootstrap_mean_of_few(values: Array, of: Array, confidence: float = 0.95, seed: int = 0) -> Interval:
+    """The mean of per-sample values, with its interval by resampling those whom the samples are of.
+
+    Samples of one customer are alike: resampled one by one, they would make the interval too narrow (Davison and
+    Hinkley 1997, section 3.8).
+
+    Args:
+        values: Values, (samples,).
+        of: Whom each sample is of, (samples,).
+        confidence: Confidence of the interval, between 0 and 1.
+        seed: Seed of the resampling.
+
+    Returns:
+        The mean and its percentile bootstrap interval; that is NaN where all are of one.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    _, who = np.unique(of, return_inverse=True)
+    sums, counts = np.bincount(who, weights=values), np.bincount(who)
+    if len(counts) < 2:
+        return Interval(float(values.mean()) if len(values) else math.nan, math.nan, math.nan, confidence)
+    generator, means, even = np.random.default_rng(seed), [], np.full(len(counts), 1 / len(counts))
+    for size in np.diff([*range(0, RESAMPLES, _at_once(counts)), RESAMPLES]):
+        drawn = generator.multinomial(len(counts), even, size=size)
+        means.append(drawn @ sums / (drawn @ counts))
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(np.concatenate(means), [tail, 1 - tail])
+    return Interval(float(values.mean()), float(low), float(high), confidence)
+
+
 def compare_hits(a: Array, b: Array, seed: int = 0) -> PairedTest:
     """McNemar's exact test on which samples A and B got right.
 

@@ -195,6 +195,10 @@ class DataModule(pl.LightningDataModule):
         """
         return None
 
+    def whose(self, split: Rows) -> np.ndarray | None:
+        """Whom each sample is of, (samples,), where several are of one and so alike; None where each is its own."""
+        return None
+
     def plots(self, model: Any, folder: Path) -> list[Path]:
         """Plots of this data set's own for a trained model, drawn into ``folder``."""
         return []

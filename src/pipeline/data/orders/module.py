@@ -64,7 +64,7 @@ class OrdersModule(DataModule):
     """The orders before the test's, returned ones among them: ``customer``, ``area``, ``time``, ``item``,
     ``returned``."""
     judged: dict[str, Judged]
-    """The orders behind the rows of each split."""
+    """The orders behind the rows of each split, and of ``other`` ones that were taken last."""
     first_test: int
     """Where the orders of the test begin, among all that were kept."""
 
@@ -175,7 +175,8 @@ class OrdersModule(DataModule):
         if not (targets[first:] >= 0).any():
             items = orders["item"][first:].nunique()
             raise UserError(f"{self.source}: the model knows none of the {items} different items in it")
-        return _judged(orders, targets, sets, np.arange(first, len(orders)), encoder)
+        self.judged["other"] = _judged(orders, targets, sets, np.arange(first, len(orders)), encoder)
+        return self.judged["other"]
 
     def baselines(self) -> dict[str, Baseline]:
         """The dishes ordered most often in the area, and the most frequent dish of all."""
@@ -201,6 +202,16 @@ class OrdersModule(DataModule):
             return None
         names = np.array([*self.encoder.areas, "(unknown)"], dtype=object)
         return self.encoder.layout.area or "area", names[areas_of(split, self._areas).numpy()]
+
+    def whose(self, split: Rows) -> np.ndarray | None:
+        """The customer of each order; whoever is not known has ordered nothing else."""
+        for judged in self.judged.values():
+            if judged.rows is split:
+                customers = judged.orders["customer"].tolist()
+                _, places = np.unique([str(name) for name in customers], return_inverse=True)
+                nobody = np.array([name is None for name in customers], dtype=bool)
+                return np.where(nobody, len(customers) + np.arange(len(customers)), places)
+        return None
 
 
 def _judged(
