@@ -25,11 +25,11 @@ class _State:
     due: float = 0.0
     held: Held | None = None
 
-    def fail(self, seconds: float) -> None:
-        """Note a failure that took some seconds: one that takes long is tried the less often."""
+    def fail(self, least: float) -> None:
+        """Note a failure, after which it has a pause of at least some seconds."""
         self.failures += 1
         pause = min(_LONGEST_PAUSE_SECONDS, 0.25 * 2 ** min(self.failures, 8))
-        self.due = time.monotonic() + max(pause, _PAUSE_SHARE * seconds if seconds > 1 else 0.0)
+        self.due = time.monotonic() + max(pause, least)
 
 
 class Deliveries:
@@ -94,7 +94,9 @@ class Deliveries:
                 if isinstance(error, Held):
                     state.held = error
                 else:
-                    state.fail(time.monotonic() - began)
+                    # One beside MLflow whose failing takes long is tried the less often: MLflow waits for it.
+                    beside = isinstance(part, OtherDelivery)
+                    state.fail(_PAUSE_SHARE * (time.monotonic() - began) if beside else 0.0)
                     errors.append(error)
         self._forget()
         if errors:
