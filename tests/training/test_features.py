@@ -182,11 +182,11 @@ def test_features_are_computed_where_lightning_trains() -> None:
 
     for settings in ({"accelerator": "cpu", "devices": 2}, {"accelerator": "auto", "devices": 1}, {}):
         trainer = Trainer(**settings, logger=False, enable_checkpointing=False, enable_progress_bar=False)
-        assert features._device(settings) == trainer.strategy.root_device
+        assert features.device_of(settings) == trainer.strategy.root_device
 
 
 @pytest.mark.gpu
 def test_features_are_computed_on_the_gpu_that_was_asked_for() -> None:
-    assert features._device(
+    assert features.device_of(
         {"accelerator": "gpu", "devices": [torch.cuda.device_count() - 1]}
     ) == torch.device("cuda", torch.cuda.device_count() - 1)
