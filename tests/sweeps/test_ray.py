@@ -233,7 +233,10 @@ def test_no_cluster_and_a_single_run_are_refused(
     ]
     assert main(words) == 2
     assert "ray job submit" in capsys.readouterr().err
-    pytest.importorskip("ray", reason="Ray is not installed here (the extra [ray])")
+    ray = pytest.importorskip("ray", reason="Ray is not installed here (the extra [ray])")
+    ray.shutdown()
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    # Ray looks through the processes of this machine, where another test may have a cluster.
+    monkeypatch.setattr("ray._private.services._find_address_from_flag", lambda flag: set())
     with pytest.raises(UserError, match="no Ray cluster answers"):
         connect("auto")
