@@ -122,6 +122,11 @@ def command_start() -> float | None:
     return process_start() if _whole else None
 
 
+def cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def let_threads_sleep() -> None:
     """Have threads that wait for each other sleep, in what is imported from now on, unless the environment decides.
 

@@ -19,7 +19,7 @@ from pipeline.config.keys import rules_for
 from pipeline.config.masking import holds_secret, mask
 from pipeline.config.nearest import suggest
 from pipeline.config.omegaconf_inside import children, is_reference, written
-from pipeline.config.options import merged_file, shipped_file, shipped_settings
+from pipeline.config.options import merged_files, shipped_file, shipped_settings
 from pipeline.config.plain import MISSING, Path, dotted, leaves, resolved
 from pipeline.config.rules import Rule, complaint
 from pipeline.config.shipped import config_directory
@@ -118,7 +118,7 @@ def without_left_overs(section: str, node: dict[str, Any]) -> dict[str, Any]:
     ):
         return node
     taken = argument_names(resolve(target, f"{section}._target_"))
-    shipped = [merged_file(section, path.stem) for path in (config_directory() / section).glob("*.yaml")]
+    shipped = merged_files(section).values()
     kept = {*_OUR_KEYS[section], *NODE_KEYS}
     return {
         key: value

@@ -25,10 +25,17 @@ from pipeline.config.hydra_inside import HydraLoader, create_config_search_path,
 from pipeline.config.nearest import suggest
 from pipeline.config.omegaconf_inside import children, is_reference
 from pipeline.config.options import merged_file, shipped_settings
-from pipeline.config.own_class import leave_behind, typed_sections, varied_sections
+from pipeline.config.own_class import (
+    SECTIONS,
+    leave_behind,
+    of_someone_else,
+    typed_sections,
+    varied_sections,
+)
 from pipeline.config.quoting import understood
 from pipeline.config.resolvers import refusal, register
 from pipeline.config.shipped import config_directory
+from pipeline.config.typed import key_of
 from pipeline.errors import UserError
 
 _OVERRIDE = re.compile(r"(?P<sign>\+{0,2}|~)(?P<key>[\w./$@-]+)(?P<rest>=(?s:.*))?")
@@ -206,20 +213,23 @@ class Loader(HydraLoader):
 
     def _leave_behind(self, cfg: DictConfig, overrides: Sequence[str]) -> None:
         """Leave to classes of someone else what no one has set for them."""
-        meant = {override.lstrip("+~").partition("=")[0] for override in overrides}
+        if not of_someone_else(cfg):
+            # Nearly always, and the files that were chosen would be read once more.
+            return
+        meant = {key_of(override) for override in overrides}
         choices = cfg.hydra.runtime.choices
         options: dict[str, str | None] = {}
         for group, option in choices.items():
             found = self.repository.load_config(f"{group}/{option}") if option is not None else None
             if found is None:
                 continue
-            if group in ("data", "model"):
+            if group in SECTIONS:
                 # A person's own file is all meant.
                 options[group] = None if found.provider == "command-line" else str(option)
             elif isinstance(found.config, DictConfig):
                 # An experiment's, which says what it sets.
                 written = OmegaConf.to_container(found.config, resolve=False)
-                for section in ("data", "model"):
+                for section in SECTIONS:
                     settings = written.get(section) if isinstance(written, dict) else None
                     meant |= {f"{section}.{key}" for key in settings} if isinstance(settings, dict) else set()
         leave_behind(cfg, meant, options)
@@ -262,7 +272,7 @@ class Loader(HydraLoader):
         choices = [
             o for o in overrides if (p := _OVERRIDE.fullmatch(o)) and p["key"].split("@")[0] in self._groups
         ]
-        typed = next((o for o in overrides if o.lstrip("+~").split("=")[0] == key), key)
+        typed = next((o for o in overrides if key_of(o) == key), key)
         try:
             cfg = super().load_configuration(
                 config_name, choices, RunMode.RUN, validate_sweep_overrides=False

@@ -33,6 +33,12 @@ def shipped_settings(section: str, target: str, option: str | None = None) -> fr
     return next((frozenset(settings) for settings in found), None)
 
 
+def merged_files(section: str) -> dict[str, dict[str, Any]]:
+    """All shipped options of a group by name, see :func:`merged_file`."""
+    names = sorted(path.stem for path in (config_directory() / section).glob("*.yaml"))
+    return {name: merged_file(section, name) for name in names}
+
+
 @lru_cache(maxsize=64)
 def merged_file(section: str, option: str) -> dict[str, Any]:
     """A file of a group with those that it builds on; without them, where those are of another group."""

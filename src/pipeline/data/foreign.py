@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, cast
@@ -183,15 +184,21 @@ def pair(batch: Any) -> tuple[Any, Any]:
     )
 
 
-def _loader(inner: Any, hook: str) -> Any:
-    """What a hook of the data module gives, None where it has none; of several loaders the first."""
-    for base in type(inner).__mro__:
+def overrides(found: Any, hook: str) -> bool:
+    """Whether a class of a person's own (or an object's class) has a hook that Lightning's base classes leave empty."""
+    kind = found if inspect.isclass(found) else type(found)
+    for base in kind.__mro__:
         if hook in base.__dict__:
             # The function's own place: a class that was made to fit the other package holds that one's empty hooks.
-            written = getattr(base.__dict__[hook], "__module__", base.__module__)
-            if written.startswith(("pytorch_lightning.", "lightning.")):
-                return None
-            break
+            written: str = getattr(base.__dict__[hook], "__module__", base.__module__)
+            return not written.startswith(("pytorch_lightning.", "lightning."))
+    return False
+
+
+def _loader(inner: Any, hook: str) -> Any:
+    """What a hook of the data module gives, None where it has none; of several loaders the first."""
+    if not overrides(inner, hook):
+        return None
     found = getattr(inner, hook)()
     if isinstance(found, dict):
         found = list(found.values())

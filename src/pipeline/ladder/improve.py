@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from pipeline.config import resolve
 from pipeline.config.trackers import trackers_of
+from pipeline.config.typed import key_of
 from pipeline.data.images.folder import ImageFolder
 from pipeline.data.orders.module import OrdersModule
 from pipeline.data.tables.table import TableData
@@ -303,8 +304,8 @@ def _best_settings(
     # A ladder that is climbed again searches again.
     words.append(f"hydra.sweeper.study_name={cfg.name}-{parent.key[:8] or time.time_ns()}")
     config = loads.load_configuration("config", words, RunMode.MULTIRUN)
-    varied = set(config.hydra.sweeper.params or {}) - {_key(word) for word in trial}
-    arguments = [str(word) for word in config.hydra.overrides.task if _key(str(word)) not in varied]
+    varied = set(config.hydra.sweeper.params or {}) - {key_of(word) for word in trial}
+    arguments = [str(word) for word in config.hydra.overrides.task if key_of(str(word)) not in varied]
     with read_write(config), open_dict(config):
         config.hydra.sweeper.seed_trials = _first_trial(rung, config, arguments, loads)
     best = best_settings(config, loads, arguments, nested_under=parent.reference)
@@ -327,10 +328,6 @@ def _first_trial(
         return None
     values: Any = {key: OmegaConf.select(own, plain_key(key)) for key in space.distributions}
     return [OmegaConf.to_container(OmegaConf.create(values))]  # type: ignore[list-item]
-
-
-def _key(word: str) -> str:
-    return word.lstrip("+~").partition("=")[0]
 
 
 def _retrain(cfg: DictConfig, climb: Climb, directory: Path, parent: AnyRun, budget: Budget) -> None:

@@ -71,9 +71,6 @@ def fit_and_test_own(
         if hooks.on_epoch:
             hooks.on_epoch(epoch, values)
 
-    def on_file(path: Path, folder: str) -> None:
-        tracked.log_artifact(path, folder)
-
     fit = prepare_own_fit(
         plan.fit,
         data,
@@ -81,7 +78,7 @@ def fit_and_test_own(
         directory,
         on_epoch=on_epoch,
         on_step=on_step,
-        on_file=on_file,
+        on_file=tracked.log_artifact,
         run_id=tracked.run_id,
     )
     result = RunResult(

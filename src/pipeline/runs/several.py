@@ -15,6 +15,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from pipeline.config.own_class import leave_behind
+from pipeline.config.typed import key_of
 from pipeline.errors import UserError
 from pipeline.metrics import headline
 from pipeline.process_life import process_start
@@ -190,7 +191,7 @@ def _one(cfg: DictConfig, part: Part, hooks: Hooks, train_one: TrainOne) -> RunR
         for key, value in part.overrides.items():
             OmegaConf.update(own, key, value, force_add=True)
         if any(key.endswith("._target_") for key in part.overrides):
-            typed = {word.lstrip("+~").partition("=")[0] for word in naming.typed_words()}
+            typed = map(key_of, naming.typed_words())
             leave_behind(own, {*part.overrides, *typed})
     if hooks.parent is None:
         # Nothing is tracked, but a nested fit must not take the whole process's time for its own.

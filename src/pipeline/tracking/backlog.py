@@ -130,3 +130,19 @@ class Backlog:
                     break
             group.append(entry)
         return group or list(islice(self._queue, 1))
+
+
+class OfOneRun:
+    """What every delivery of a run's journal tells of the run."""
+
+    _backlog: Backlog
+
+    @property
+    def start(self) -> Record:
+        """The record of the run's start; empty where the journal does not begin with one."""
+        return self._backlog.start
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has ended, as far as its journal was read."""
+        return self._backlog.finished

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.config.masking import mask
 from pipeline.tracking import journal, registry
-from pipeline.tracking.backlog import BATCHED, WITHOUT_DELIVERY, Backlog, Entry
+from pipeline.tracking.backlog import BATCHED, WITHOUT_DELIVERY, Backlog, Entry, OfOneRun
 from pipeline.tracking.journal import Record
 from pipeline.tracking.mlflow_inside import (
     DATASET_CONTEXT,
@@ -46,7 +46,7 @@ def remove_copy(folder: Path, record: Record) -> None:
         shutil.rmtree((folder / record["example"]["npy"]).parent, ignore_errors=True)
 
 
-class Delivery:
+class Delivery(OfOneRun):
     """Delivers one run's journal. Whoever holds one must hold the run's `sender.lock`.
 
     Args:
@@ -66,16 +66,6 @@ class Delivery:
         if self.cursor.uri != mask(uri):
             self.cursor = journal.Cursor(uri=mask(uri))
         self._backlog = Backlog(self.folder / journal.JOURNAL, self.cursor)
-
-    @property
-    def start(self) -> Record:
-        """The record of the run's start; empty where the journal does not begin with one."""
-        return self._backlog.start
-
-    @property
-    def finished(self) -> bool:
-        """Whether the run has ended, as far as its journal was read."""
-        return self._backlog.finished
 
     @property
     def drained(self) -> bool:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from pipeline.config.masking import mask
 from pipeline.tracking import journal, registry
-from pipeline.tracking.backlog import Backlog, Entry
+from pipeline.tracking.backlog import Backlog, Entry, OfOneRun
 from pipeline.tracking.journal import Record
 
 _CLASSES = {
@@ -103,7 +103,7 @@ class Writer(Protocol):
         """Let go of everything after an error, without keeping it."""
 
 
-class OtherDelivery:
+class OtherDelivery(OfOneRun):
     """Delivers one run's journal to a tracker beside MLflow. Whoever holds one must hold the run's `sender.lock`.
 
     Args:
@@ -123,16 +123,6 @@ class OtherDelivery:
 
     def _begin(self) -> None:
         self._backlog = Backlog(self.folder / journal.JOURNAL, self.cursor)
-
-    @property
-    def start(self) -> Record:
-        """The record of the run's start; empty where the journal does not begin with one."""
-        return self._backlog.start
-
-    @property
-    def finished(self) -> bool:
-        """Whether the run has ended, as far as its journal was read."""
-        return self._backlog.finished
 
     @property
     def drained(self) -> bool:

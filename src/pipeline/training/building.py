@@ -17,12 +17,12 @@ from pipeline.config.checks import without_left_overs
 from pipeline.config.typed import typed_overrides
 from pipeline.data.core.module import READING, DataModule
 from pipeline.data.core.spec import Spec, asks_for_spec
-from pipeline.data.foreign import LightningData, OwnLoaders
+from pipeline.data.foreign import LightningData, OwnLoaders, overrides
 from pipeline.errors import UserError
 from pipeline.models.base import SHARED, BaseModule, ParameterGroup
 from pipeline.models.foreign import TRANSFER, Foreign, Wrapped
 from pipeline.training.beginning import fitted_to, with_weights
-from pipeline.training.libraries import library_of, overrides
+from pipeline.training.libraries import library_of
 from pipeline.training.plan import FitPlan, Node
 from pipeline.training.step import Optimisation
 

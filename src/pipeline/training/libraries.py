@@ -30,17 +30,6 @@ def library_of(found: Any, root: str = "LightningModule") -> str | None:
     return None
 
 
-def overrides(found: Any, hook: str) -> bool:
-    """Whether a class of a person's own (or an object's class) has a hook that Lightning's base classes leave empty."""
-    kind = found if inspect.isclass(found) else type(found)
-    for base in kind.__mro__:
-        if hook in base.__dict__:
-            # The function's own place: a class that was made to fit the other package holds that one's empty hooks.
-            written = getattr(base.__dict__[hook], "__module__", base.__module__)
-            return not written.startswith(tuple(f"{library}." for library in LIBRARIES))
-    return False
-
-
 @lru_cache(maxsize=64)
 def in_library(kind: Any, library: str) -> Any:
     """A callback or plugin class of ours, as a class of ``library`` too.

@@ -22,11 +22,11 @@ from pipeline.config import build
 from pipeline.config.nearest import suggest
 from pipeline.data.core.loader import Batches
 from pipeline.data.core.module import DataModule
-from pipeline.data.foreign import OwnLoaders
+from pipeline.data.foreign import OwnLoaders, overrides
 from pipeline.errors import UserError
 from pipeline.training.agreeing import largest
 from pipeline.training.checkpoints import AtomicCheckpointIO, Checkpoints
-from pipeline.training.libraries import adopt_data_module, in_library, library_of, name_in_library, overrides
+from pipeline.training.libraries import adopt_data_module, in_library, library_of, name_in_library
 from pipeline.training.lightning_inside import begin_epoch_again, resume_at_epoch_ends
 from pipeline.training.own_logger import StepLogger
 from pipeline.training.plan import FitPlan, Node

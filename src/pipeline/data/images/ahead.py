@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from pipeline import process_life
 from pipeline.process_life import SHARE_OF_CORES, answer
 
 
@@ -18,7 +19,7 @@ def cores() -> int:
     """Processors that this process may use: of a sweep's worker, its share."""
     if SHARE_OF_CORES in os.environ and (share := os.environ.get("OMP_NUM_THREADS", "")).isdecimal():
         return max(1, int(share))
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return process_life.cores()
 
 
 def cores_each() -> int:

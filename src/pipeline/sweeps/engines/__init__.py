@@ -57,3 +57,21 @@ class WorkersFailed(RuntimeError):
 
 DEATHS_IN_A_ROW = 3
 """Deaths without a trial finished between them after which a worker is not replaced."""
+
+
+class Starts:
+    """How often workers on other machines were started in a row without a trial finished in between."""
+
+    def __init__(self) -> None:
+        self._in_a_row, self._finished = 0, -1
+
+    def may_go_on(self, finished: int) -> bool:
+        """Whether workers are to be started, with so many trials finished by now."""
+        return self._with(finished) <= DEATHS_IN_A_ROW
+
+    def note(self, finished: int) -> None:
+        """Count workers that were started."""
+        self._in_a_row, self._finished = self._with(finished), finished
+
+    def _with(self, finished: int) -> int:
+        return 1 if finished > self._finished else self._in_a_row + 1

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline.config.masking import holds_secret
-from pipeline.process_life import SHARE_OF_CORES, finding_this_package
+from pipeline.process_life import SHARE_OF_CORES, cores, finding_this_package
 
 _CARRIED = ("PIPELINE_", "MLFLOW_", "PG", "OMP_", "HF_", "TORCH_")
 # Of machines that are made alike; others have these of their own.
@@ -38,10 +38,9 @@ def names_to_carry(environment: Mapping[str, str], alike: bool = True) -> list[s
 def worker_environment(number: int, workers: int, url: str) -> dict[str, str]:
     """The environment of a worker of this machine: the storage's address, its GPU and its share of the cores."""
     environment = finding_this_package({**os.environ, "PIPELINE_STORAGE": url})
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     # Each library would start a thread for every core, and the workers would get in each other's way.
     if not environment.get("OMP_NUM_THREADS"):
-        environment["OMP_NUM_THREADS"] = str(max(cores // workers, 1))
+        environment["OMP_NUM_THREADS"] = str(max(cores() // workers, 1))
         if not environment.get("MKL_NUM_THREADS"):
             environment[SHARE_OF_CORES] = "1"
     if gpus := visible_gpus():

@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.process_life import answer, finding_this_package, interrupt
-from pipeline.sweeps.engines import DEATHS_IN_A_ROW, Work, WorkersFailed
+from pipeline.sweeps.engines import Starts, Work, WorkersFailed
 from pipeline.sweeps.engines.environment import names_to_carry
 
 log = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ class RayWorkers:
         self._ray, self._work = ray, work
         self._tasks: list[Any] = []
         self._looked = self._asked = 0.0
-        self._rounds, self._done_before = 0, -1
+        self._starts = Starts()
         self._said = "they leave no word"
         self._short_since: float | None = None
         self._told = False
@@ -158,9 +158,7 @@ class RayWorkers:
         if count <= 0:
             return
         finished = self._work.finished()
-        self._rounds = 1 if finished > self._done_before else self._rounds + 1
-        self._done_before = finished
-        if self._rounds > DEATHS_IN_A_ROW:
+        if not self._starts.may_go_on(finished):
             if self._tasks:
                 # Those that live may finish trials yet.
                 return
@@ -170,6 +168,7 @@ class RayWorkers:
         remote = self._ray.remote(_body())
         logs = str(self._work.directory / "workers")
         self._tasks += [remote.remote(self._work.study, carried, logs) for _ in range(count)]
+        self._starts.note(finished)
         log.info("%d workers handed to Ray (logs: %s on their nodes)", count, logs)
 
     def stop(self) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 from pipeline.config.masking import mask
 from pipeline.errors import UserError
 from pipeline.process_life import finding_this_package, own_process
-from pipeline.sweeps.engines import DEATHS_IN_A_ROW, Work, WorkersFailed
+from pipeline.sweeps.engines import Starts, Work, WorkersFailed
 from pipeline.sweeps.engines.environment import last_line, names_to_carry
 
 log = logging.getLogger(__name__)
@@ -146,7 +146,7 @@ class SlurmWorkers:
         # Told by it from what others run, and found again by the next command.
         self.name = f"pipeline-{re.sub(r'[^A-Za-z0-9_.-]', '_', work.study)}-{_digest(work.url)}"
         self._looked = 0.0
-        self._rounds, self._done_before = 0, -1
+        self._starts = Starts()
         self._away = False
 
     def start(self) -> None:
@@ -187,8 +187,7 @@ class SlurmWorkers:
         if count <= 0:
             return
         finished = self._work.finished()
-        rounds = 1 if finished > self._done_before else self._rounds + 1
-        if rounds > DEATHS_IN_A_ROW:
+        if not self._starts.may_go_on(finished):
             if there:
                 # Those that live may finish trials yet.
                 return
@@ -198,7 +197,7 @@ class SlurmWorkers:
         command = own_process("pipeline.sweeps.worker", "--study", self._work.study)
         script = self._slurm.script(self.name, logs / "slurm-%A_%a.log", command, array=count)
         number = submit(script, {**os.environ, "PIPELINE_STORAGE": self._work.url})
-        self._rounds, self._done_before = rounds, finished
+        self._starts.note(finished)
         log.info("SLURM's job %s: %d workers (logs: %s)", number, count, logs)
 
     def stop(self) -> None:
