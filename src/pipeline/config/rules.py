@@ -179,11 +179,14 @@ class Texts:
     least: int = 0
     most: int | None = None
     alone: bool = False
+    null: bool = False
 
     def expected(self) -> str:
-        return self.what
+        return f"{self.what}, or null" if self.null else self.what
 
     def holds(self, value: Any) -> bool:
+        if value is None:
+            return self.null
         if self.alone and isinstance(value, str | int | float):
             return value != ""
         if not isinstance(value, list) or len(value) < self.least:
@@ -250,6 +253,7 @@ COUNT_OR_NULL = Number(1, whole=True, null=True)
 SEED = Number(0, 2**32 - 1, whole=True)
 COLUMNS = Texts("names of columns, like [first,second]", alone=True)
 COLUMN = Text("a column's name", null=True)
+COLUMNS_OR_NULL = Texts("a column's name, or several like [first,second]", least=1, alone=True, null=True)
 PATH_OR_NULL = Text("a path", r"[^\0]+", null=True)
 LOSS = WordOrNode(("auto", "squared", "absolute", "huber", "focal", "judged"))
 

@@ -101,7 +101,7 @@ class Datasets(DataModule):
             held_out = self._datasets["validation"]
             self.validation: Rows | None = DatasetRows(held_out, self._fitting(targets_of(held_out)))
         else:
-            rows, held = self.split_rows(y, stratify=self.spec.task != "regression")
+            rows, held = self.split_rows(y, stratify=self.spec.task in ("binary", "multiclass"))
             self.train = pool if self.train_on_all else pool.subset(rows)
             self.validation = pool.subset(held) if len(held) else None
         tested = self._datasets["test"]
@@ -117,7 +117,7 @@ class Datasets(DataModule):
             )
         else:
             self.encoder = TensorEncoder(list(self.spec.input_shape), whole=self.spec.input == "tokens")
-        if self.spec.task != "regression":
+        if self.spec.task in ("binary", "multiclass"):
             weights = self.class_weights(self.train.y, max(2, self.spec.outputs))
             self.spec = type(self.spec).from_dict({**self.spec.to_dict(), "class_weights": list(weights)})
             self.train = self.oversampled(self.train)

@@ -113,6 +113,9 @@ def _classes(own: DataModule, split: Rows, unknown: Mapping[str, int]) -> Shares
     if not spec.classes or spec.per_step:
         return [], (np.zeros(0, int), 1), (np.zeros(0, int), 1)
     size = len(spec.classes)
+    if spec.task == "multilabel":
+        shares = [(part.y.long().sum(0).numpy(), len(part)) for part in (own.train, split)]
+        return [f"{spec.target_name} {name}" for name in spec.classes], shares[0], shares[1]
     counts = [np.bincount(part.y.reshape(-1).long().numpy(), minlength=size) for part in (own.train, split)]
     cut, now = left_out(own, unknown)
     names = [f"{spec.target_name} {name}" for name in [*spec.classes, *now]]

@@ -153,9 +153,8 @@ def _write_predictions(outputs: Outputs, path: Path) -> Path:
         truth = outputs.targets.reshape(len(outputs.targets), -1)[:, 0].tolist()
         said = outputs.logits.reshape(len(outputs.logits), -1)[:, 0].tolist()
     else:
-        names = spec.classes
-        truth = [names[label] for label in outputs.labels()]
-        said = [names[label] for label in outputs.decided()]
+        truth = [spec.named(label) for label in outputs.labels()]
+        said = [spec.named(label) for label in outputs.decided()]
     with written(path) as draft, draft.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["actual", "predicted"])
@@ -196,7 +195,7 @@ def _figures(outputs: Outputs, finished: FinishedRun, own: DataModule, other_dat
 
         p = outputs.probabilities()
         result["per_class"] = per_class(outputs.labels(), p, outputs.spec.classes, outputs.decided())
-        result["calibration"] = {"error": calibration_error(p.max(1), p.argmax(1) == outputs.labels())}
+        result["calibration"] = {"error": calibration_error(*outputs.sureness())}
     else:
         result["calibration"] = {}
     return result
@@ -231,17 +230,17 @@ def per_class(
     """Precision, recall, F1, area under the ROC curve and number of samples of each class; NaN where undefined.
 
     Args:
-        labels: True class of each prediction.
+        labels: True class of each prediction, (predictions,), or whether it has each label, (predictions, labels).
         p: Probabilities, (predictions, classes).
         classes: Names of the classes.
-        predicted: Predicted class of each; None for the most probable one.
+        predicted: Predicted class of each, or each label; None for the most probable one.
     """
     from sklearn.metrics import roc_auc_score
 
     predicted = p.argmax(1) if predicted is None else predicted
     rows = {}
     for number, name in enumerate(classes):
-        is_it, said = labels == number, predicted == number
+        is_it, said = _of_class(labels, number), _of_class(predicted, number)
         hits = int((is_it & said).sum())
         precision, recall = _share(hits, said.sum()), _share(hits, is_it.sum())
         rows[name] = {
@@ -256,6 +255,12 @@ def per_class(
     return rows
 
 
+def _of_class(labels: np.ndarray, number: int) -> np.ndarray:
+    """Which samples are of a class, or have a label."""
+    found: np.ndarray = labels[:, number] == 1 if labels.ndim == 2 else labels == number
+    return found
+
+
 def _calibrated(outputs: Outputs, own: DataModule, predictor: Predictor, cfg: DictConfig) -> dict[str, float]:
     """A temperature fitted on the validation split, and what it changes on the test split."""
     from pipeline.evaluation.statistics import calibration_error
@@ -267,13 +272,15 @@ def _calibrated(outputs: Outputs, own: DataModule, predictor: Predictor, cfg: Di
         raise UserError("task.calibrate=true needs validation data, but this run held none out")
     held_out = outputs_on(predictor.module, loader_of(own, own.validation), cfg)
     logits, labels = held_out.known()
+    if outputs.spec.task == "multilabel":
+        logits, labels = logits.reshape(-1, 1), labels.reshape(-1)
     temperature = fit_temperature(logits.numpy(), labels.numpy())
     # The model may have a temperature of its own, by which its probabilities are divided once more.
     own_one = outputs.model.settled.temperature
-    p = Outputs(outputs.model, outputs.logits * (own_one / temperature), outputs.targets).probabilities()
+    after = Outputs(outputs.model, outputs.logits * (own_one / temperature), outputs.targets)
     return {
         "temperature": temperature,
-        "error_after": calibration_error(p.max(1), p.argmax(1) == outputs.labels()),
+        "error_after": calibration_error(*after.sureness()),
         "loss_after": Outputs(outputs.model, outputs.logits / temperature, outputs.targets).metrics()["loss"],
     }
 
@@ -340,21 +347,28 @@ def _plots(outputs: Outputs, directory: Path) -> list[Path]:
         path = directory / "predicted_against_true.png"
         return [plots.regression_scatter(true, said, path, spec.target_name, spec.target_unit)]
     p, labels = outputs.probabilities(), outputs.labels()
-    right = p.argmax(1) == labels
-    error = calibration_error(p.max(1), right)
-    made = [curves.calibration_curve(p.max(1), right, directory / "calibration.png", error)]
-    counts, names = confusions(labels, outputs.decided(), spec.classes)
-    made.append(plots.confusion_matrix(counts, names, directory / "confusion_matrix.png"))
+    confidence, right = outputs.sureness()
+    error = calibration_error(confidence, right)
+    made = [curves.calibration_curve(confidence, right, directory / "calibration.png", error)]
+    if spec.task != "multilabel":
+        counts, names = confusions(labels, outputs.decided(), spec.classes)
+        made.append(plots.confusion_matrix(counts, names, directory / "confusion_matrix.png"))
     drawn: list[tuple[str, Callable[..., Path]]] = [
         ("roc", curves.roc_curve),
         ("precision_recall", curves.precision_recall_curve),
     ]
     areas = [row["roc_auc"] for row in per_class(labels, p, spec.classes).values()]
     occurring = [number for number, area in enumerate(areas) if math.isfinite(area)]
-    shown = [1] if len(spec.classes) == 2 else sorted(occurring, key=lambda number: areas[number])
+    shown = (
+        [1]
+        if len(spec.classes) == 2 and spec.task != "multilabel"
+        else sorted(occurring, key=lambda number: areas[number])
+    )
     for number in shown[:MOST_CURVES]:
         for name, draw in drawn:
-            made.append(draw(labels == number, p[:, number], directory / f"{name}_class_{number}.png"))
+            made.append(
+                draw(_of_class(labels, number), p[:, number], directory / f"{name}_class_{number}.png")
+            )
     return made
 
 

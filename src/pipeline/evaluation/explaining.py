@@ -214,6 +214,8 @@ def _favours(predictor: Predictor) -> str:
     spec = predictor.spec
     if spec.task == "regression":
         return "a larger prediction"
+    if spec.task == "multilabel":
+        return "the most probable label"
     return f"“{spec.classes[1]}”" if spec.outputs == 1 else "the predicted class"
 
 

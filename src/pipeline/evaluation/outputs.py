@@ -60,14 +60,24 @@ class Outputs:
         return p
 
     def decided(self) -> np.ndarray:
-        """The class that the model gives each prediction, (predictions,): what its accuracy is counted from."""
-        found: np.ndarray = self.model.objective.decided(self.known()[0]).reshape(-1).numpy()
+        """The class that the model gives each prediction, (predictions,): what its accuracy is counted from; of several
+        labels a 0 or 1 for each, (predictions, labels)."""
+        decided = self.model.objective.decided(self.known()[0])
+        found: np.ndarray = (decided if self.spec.task == "multilabel" else decided.reshape(-1)).numpy()
         return found
 
     def labels(self) -> np.ndarray:
-        """The true class of each prediction, (predictions,)."""
-        found: np.ndarray = self.known()[1].reshape(-1).long().numpy()
+        """The true class of each prediction, (predictions,); of several labels a 0 or 1 for each."""
+        true = self.known()[1].long()
+        found: np.ndarray = (true if self.spec.task == "multilabel" else true.reshape(-1)).numpy()
         return found
+
+    def sureness(self) -> tuple[np.ndarray, np.ndarray]:
+        """Probability of what is most probable, and whether it is true: of each prediction, or of each label of it."""
+        p, labels = self.probabilities(), self.labels()
+        if self.spec.task == "multilabel":
+            return np.maximum(p, 1 - p).reshape(-1), ((p > 0.5) == labels).reshape(-1)
+        return p.max(1), p.argmax(1) == labels
 
     def values(self) -> tuple[str, np.ndarray]:
         """Name of the metric that single samples are judged by, ``accuracy`` (0 or 1) or ``mae``, and its values."""

@@ -57,13 +57,13 @@ def explore(data: DataModule) -> Findings:
         look_at_orders(data, findings)
         return findings
     if not data.spec.per_step:
-        _look_for_duplicates(there, findings)
+        _look_for_duplicates(there, findings, data.spec.task == "multilabel")
     if data.spec.input == "image":
         look_for_near_duplicates(there, findings)
     _look_at_inputs(data, findings)
     if isinstance(data, TableData):
         look_at_table(data, findings)
-    if data.spec.task != "regression" and not data.spec.per_step:
+    if data.spec.task in ("binary", "multiclass") and not data.spec.per_step:
         _look_for_wrong_labels(data, findings)
     return findings
 
@@ -76,20 +76,23 @@ def _look_at_targets(data: DataModule, findings: Findings) -> None:
         quantiles = np.quantile(values, [0, 0.05, 0.5, 0.95, 1])
         findings.targets = dict(zip(names, map(float, quantiles), strict=True))
         return
-    counts = torch.bincount(y[y >= 0].long(), minlength=len(spec.classes)).tolist()
+    if spec.task == "multilabel":
+        counts = data.train.y.long().sum(0).tolist()
+    else:
+        counts = torch.bincount(y[y >= 0].long(), minlength=len(spec.classes)).tolist()
     findings.targets = dict(zip(spec.classes, counts, strict=False))
     if spec.per_step:
         return
     if absent := [name for name, count in findings.targets.items() if count == 0]:
         findings.warnings.append(f"no training sample of the classes {absent[:10]}")
-    if min(counts) and not spec.top_k and max(counts) > 10 * min(counts):
+    if min(counts) and not spec.top_k and spec.task != "multilabel" and max(counts) > 10 * min(counts):
         findings.warnings.append(
             f"the classes are unbalanced: {max(counts)} samples of the largest, {min(counts)} of the smallest "
             "(data.balance=class_weights or oversample; read F1 beside accuracy)"
         )
 
 
-def _look_for_duplicates(splits: dict[str, Rows], findings: Findings) -> None:
+def _look_for_duplicates(splits: dict[str, Rows], findings: Findings, several: bool) -> None:
     hashes = {name: sample_hashes(split) for name, split in splits.items()}
     for name, values in hashes.items():
         if repeated := len(values) - len(set(values)):
@@ -102,11 +105,10 @@ def _look_for_duplicates(splits: dict[str, Rows], findings: Findings) -> None:
                 f"LEAK: {shared} of {len(hashes[name])} {name} samples also are in the training split: "
                 f"what is measured on {name} is too good"
             )
-    seen: dict[bytes, set[float]] = {}
-    for value, target in zip(
-        hashes["train"], splits["train"].y.reshape(len(hashes["train"]), -1)[:, 0], strict=True
-    ):
-        seen.setdefault(value, set()).add(float(target))
+    seen: dict[bytes, set[Any]] = {}
+    y = splits["train"].y.reshape(len(hashes["train"]), -1)
+    for value, target in zip(hashes["train"], y.tolist() if several else y[:, 0].tolist(), strict=True):
+        seen.setdefault(value, set()).add(tuple(target) if several else target)
     findings.contradictions = sum(len(targets) > 1 for targets in seen.values())
     if findings.contradictions:
         findings.warnings.append(

@@ -209,12 +209,15 @@ def _histograms(data: DataModule, path: Path, most: int = 16) -> Path:
 
 def _images(data: DataModule, path: Path) -> Path:
     """Draw two images of each class, as far as there is room."""
-    labels = data.train.y.reshape(-1).long()
-    rows = [row for k in range(len(data.spec.classes)) for row in torch.nonzero(labels == k)[:2, 0].tolist()][
-        :24
-    ]
+    spec, labels = data.spec, data.train.y.long()
+    of_class = (
+        labels.T == 1
+        if spec.task == "multilabel"
+        else labels.reshape(-1) == torch.arange(len(spec.classes))[:, None]
+    )
+    rows = [row for own in of_class for row in torch.nonzero(own)[:2, 0].tolist()][:24]
     images = data.train.take(torch.tensor(rows))[0].numpy()
-    return _grid(images, [data.spec.classes[int(labels[row])] for row in rows], path)
+    return _grid(images, [spec.named(labels[row]) for row in rows], path)
 
 
 def _near(data: DataModule, findings: Findings, path: Path) -> Path:
@@ -223,7 +226,7 @@ def _near(data: DataModule, findings: Findings, path: Path) -> Path:
     for pair in findings.near:
         for split, row in ((data.validation, pair["row"]), (data.train, pair["train row"])):
             images.append(split.take(torch.tensor([row]))[0][0].numpy())
-            titles.append(data.spec.classes[int(split.y[row])] if data.spec.classes else str(row))
+            titles.append(data.spec.named(split.y[row]) if data.spec.classes else str(row))
     return _grid(np.stack(images), titles, path)
 
 

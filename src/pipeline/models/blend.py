@@ -77,6 +77,8 @@ def as_logits(answers: Tensor, spec: Spec) -> Tensor:
     """Outputs of a model that gives these probabilities (samples, classes); numbers stay as they are."""
     if spec.task == "regression":
         return answers
+    if spec.task == "multilabel":
+        return answers.logit(_LEAST_PROBABILITY)
     logs = answers.clamp_min(_LEAST_PROBABILITY).log()
     return logs[:, 1:] - logs[:, :1] if spec.task == "binary" else logs
 

@@ -91,7 +91,7 @@ class Objective:
                 return -((1 - log_p.exp()) ** 2 * log_p * (1 if weights is None else weights[y])).mean()
             return F.cross_entropy(logits, y, weight=weights, label_smoothing=smoothing)
         logits = logits.view_as(y)
-        if self.spec.task == "binary":
+        if self.spec.task in ("binary", "multilabel"):
             if self.loss_name == "squared":
                 return F.mse_loss(logits, y)
             weights = self._class_weights(logits.device)
@@ -137,7 +137,10 @@ class Objective:
         return logits if self.settled.temperature == 1.0 else logits / self.settled.temperature
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Probability of each class (two columns for a binary task); regression outputs stay as they are."""
+        """Probability of each class (two columns for a binary task, of several labels each one's own).
+
+        Regression outputs stay as they are.
+        """
         if self.spec.task == "regression":
             return logits
         logits = self.cooled(logits)
@@ -145,14 +148,18 @@ class Objective:
             logits = logits.reshape(*logits.shape[: 2 if self.spec.per_step else 1])
             p = logits.clamp(0, 1) if self.gives_probabilities else logits.sigmoid()
             return torch.stack([1 - p, p], dim=-1)
+        if self.spec.task == "multilabel":
+            return logits.clamp(0, 1) if self.gives_probabilities else logits.sigmoid()
         return logits.softmax(-1)
 
     def threshold(self) -> float:
-        """The logit above which a binary task says yes."""
+        """The logit above which a binary task, or a label, says yes."""
         return self.settled.threshold if self.gives_probabilities else self.settled.logit
 
     def decided(self, logits: Tensor) -> Tensor:
-        """The class that is predicted for each sample (or step): a number from 0."""
+        """The class that is predicted for each sample (or step): a number from 0; of labels a 0 or 1 for each."""
+        if self.spec.task == "multilabel":
+            return (logits > self.threshold()).long()
         if self.spec.task == "binary":
             logits = logits.reshape(*logits.shape[: 2 if self.spec.per_step else 1])
             return (logits > self.threshold()).long()

@@ -132,7 +132,8 @@ class Predictor:
             batch_size: Number of samples computed at once.
 
         Returns:
-            A row a sample: ``label``, ``probability`` and ``p_<class>`` for classes, where K are recommended with
+            A row a sample: ``labels`` (``sea|sky``, empty for none) and ``p_<label>`` for several labels a sample;
+            ``label``, ``probability`` and ``p_<class>`` for classes, where K are recommended with
             ``label_1`` … ``label_K`` and ``probability_1`` …, the most probable first; ``prediction`` for numbers, with
             ``low`` and ``high`` where the model has intervals; ``unusual`` where the encoder can tell which samples
             are unlike those of the training. For sequences with an output a step these are lists.
@@ -193,6 +194,10 @@ class Predictor:
                 numbers |= {"low": middle - half, "high": middle + half}
             return pd.DataFrame(numbers)
         p = self.module.objective.probabilities(logits).numpy()
+        if self.spec.task == "multilabel":
+            said = [self.spec.named(row) for row in self.module.objective.decided(logits)]
+            each = {f"p_{name}": p[:, i].astype(np.float64) for i, name in enumerate(self.spec.classes)}
+            return pd.DataFrame({"labels": pd.Series(said, dtype=object), **each})
         best = self.module.objective.decided(logits).numpy()
         chosen = np.take_along_axis(p, best[..., None], -1)[..., 0]
         names = np.asarray(self.spec.classes, dtype=object)

@@ -121,7 +121,7 @@ class TabM(BaseModule):
             return logits
         if self.spec.task == "multiclass" and not self.objective.gives_probabilities:
             return logits.log_softmax(-1).logsumexp(1) - math.log(self.members)
-        if self.spec.task == "binary" and not self.objective.gives_probabilities:
+        if self.spec.task in ("binary", "multilabel") and not self.objective.gives_probabilities:
             yes, no = nn.functional.logsigmoid(logits), nn.functional.logsigmoid(-logits)
             return yes.logsumexp(1) - no.logsumexp(1)
         return logits.mean(1)

@@ -103,6 +103,11 @@ class Trees(BaseModule):
             raise UserError(
                 f"{type(self).__name__.lower()}: trees predict one number; this data has {self.spec.outputs}"
             )
+        if self.spec.task == "multilabel":
+            raise UserError(
+                f"{type(self).__name__.lower()}: trees predict one class a sample; this data has several labels a "
+                "sample: model=linear, model=cnn or model=efficientnet_lite fit it"
+            )
         inputs = flat_inputs(self.spec, type(self).__name__.lower())
         for name in _BUFFERS:
             self.register_buffer(name, torch.zeros(0))

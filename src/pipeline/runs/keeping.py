@@ -54,6 +54,7 @@ def keep(
                     intervals=model.settled.half_width is not None,
                     unusual=data.encoder.tells_unusual,
                     ranked=data.spec.top_k,
+                    together=spec.task == "multilabel",
                 ),
                 **({"params": WRITING} if predicts_characters(spec) else {}),
             },

@@ -115,6 +115,9 @@ def _of_test(
     if spec.per_step or spec.task == "regression":
         return []
     p = model.objective.probabilities(logits).numpy()
+    if spec.task == "multilabel":
+        shown = spec.input == "image" and isinstance(data.test, Rows)
+        return [_wrong_labels(data, targets.numpy() > 0.5, p, folder)] if shown else []
     predicted, true = model.objective.decided(logits).numpy(), targets.long().reshape(-1).numpy()
     made = []
     if len(spec.classes) <= 60:
@@ -156,6 +159,27 @@ def _pictures(split: Rows, rows: np.ndarray) -> list[np.ndarray]:
         return []
     images = split.raw.take(torch.from_numpy(rows))[0].cpu().numpy()[:, :3]
     return list(images[:, :1] if images.shape[1] == 2 else images)
+
+
+def _wrong_labels(data: DataModule, true: Any, p: Any, folder: Path) -> Path:
+    """For the labels with most mistakes, the pictures that the model was surest of and wrong about."""
+    assert data.test is not None
+    names, wrong = data.spec.classes, (p > 0.5) != true
+    labels = [k for k in np.argsort(-wrong.sum(0), kind="stable")[:MOST_PAIRS] if wrong[:, k].any()]
+    rows = []
+    for k in labels:
+        own = np.flatnonzero(wrong[:, k])
+        rows.append(own[np.argsort(-np.abs(p[own, k] - 0.5), kind="stable")][:MOST_OF_A_PAIR])
+    return plots.rows_of_images(
+        [_pictures(data.test, own) for own in rows],
+        [f"{names[k]}\n{int(wrong[:, k].sum())} wrong" for k in labels],
+        [
+            [f"{p[row, k]:.0%}, {'has it' if true[row, k] else 'has not'}" for row in own]
+            for k, own in zip(labels, rows, strict=True)
+        ],
+        folder / "wrong_labels.png",
+        "the labels with most mistakes: pictures that the model was surest of, and what is true",
+    )
 
 
 def _confused(data: DataModule, true: Any, predicted: Any, confidence: Any, folder: Path) -> Path:

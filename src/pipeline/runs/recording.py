@@ -192,6 +192,7 @@ def class_signature(
     intervals: bool = False,
     unusual: bool = False,
     ranked: int = 0,
+    together: bool = False,
 ) -> dict[str, Any]:
     """The tracked model's signature, from an encoder's and the classes.
 
@@ -203,6 +204,7 @@ def class_signature(
         intervals: Whether each number comes with the ends of its interval.
         unusual: Whether it is said of each sample if it is unlike those of the training.
         ranked: Number of classes that are recommended, the most probable first; 0 where none are.
+        together: Whether a sample may have several labels.
     """
     from pipeline.tracking import signatures
 
@@ -216,7 +218,7 @@ def class_signature(
         ]
     if per_step and not regression:
         return {"inputs": columns, "outputs": None}
-    outputs = signatures.class_outputs(classes, ranked)
+    outputs = signatures.class_outputs(classes, ranked, together)
     if regression:
         names = ("prediction", "low", "high") if intervals else ("prediction",)
         outputs = [signatures.column("double", name) for name in names]

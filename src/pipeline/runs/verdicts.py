@@ -223,7 +223,7 @@ def _sampled(
         return None
     gains = _better(metric, own.astype(np.float64), other.double().reshape(-1).numpy())
     strata = None
-    if data.spec.task != "regression":
+    if data.spec.task in ("binary", "multiclass"):
         strata = known_of(model, *answers)[1].reshape(-1).numpy()
     return Sampled(gains, strata)
 

@@ -152,19 +152,23 @@ def verdict(metric: str, test: PairedTest, a: str, b: str, level: float = 0.05) 
 
 
 def _per_class(a: Outputs, b: Outputs) -> dict[str, dict[str, Any]]:
-    """The share of each true class that each of the two got right."""
+    """The share of each true class that each of the two got right; of several labels, of the samples with each."""
     if a.spec.task == "regression":
         return {}
     labels, first, second = a.labels(), a.values()[1], b.values()[1]
+    several = a.spec.task == "multilabel"
+    if several:
+        first, second = a.decided() == labels, b.decided() == labels
     rows = {}
     for number, name in enumerate(a.spec.classes):
-        of_class = np.flatnonzero(labels == number)
+        of_class = np.flatnonzero(labels[:, number] if several else labels == number)
         if len(of_class):
-            test = compare_hits(first[of_class], second[of_class])
+            place = (of_class, number) if several else of_class
+            test = compare_hits(first[place], second[place])
             rows[name] = {
                 "samples": len(of_class),
-                "a": float(first[of_class].mean()),
-                "b": float(second[of_class].mean()),
+                "a": float(first[place].mean()),
+                "b": float(second[place].mean()),
                 "difference": test.difference.value,
                 "p_value": test.p_value,
             }

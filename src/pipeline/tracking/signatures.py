@@ -32,14 +32,19 @@ def column(type_: str | list[str], name: str | None = None, required: bool = Tru
     return {"type": type_, "name": name, "required": required}
 
 
-def class_outputs(classes: Sequence[str], ranked: int = 0) -> list[dict[str, Any]]:
+def class_outputs(classes: Sequence[str], ranked: int = 0, together: bool = False) -> list[dict[str, Any]]:
     """What a classifier returns: `label`, `probability`, a ranked list, and `p_<class>` for every class.
+
+    Of several labels a sample `labels` and `p_<label>`.
 
     Args:
         classes: Names of the classes.
         ranked: Number of entries of the ranked list, `label_1` and `probability_1` to so many.
+        together: Whether a sample may have several labels.
     """
     probabilities = [column("double", f"p_{name}") for name in classes]
+    if together:
+        return [column("string", "labels"), *probabilities]
     places = range(1, min(ranked, len(classes)) + 1)
     kinds = (("string", "label"), ("double", "probability"))
     entries = [column(kind, f"{name}_{place}") for place in places for kind, name in kinds]

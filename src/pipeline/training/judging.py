@@ -40,6 +40,9 @@ def values_of(model: BaseModule, logits: Tensor, targets: Tensor) -> tuple[str, 
     if model.spec.task == "regression":
         error = (logits.reshape(len(targets), -1) - targets.reshape(len(targets), -1)).abs().mean(1)
         return "mae", error.double().numpy()
+    if model.spec.task == "multilabel":
+        # A sample is right where all of its labels are.
+        return "accuracy", (model.objective.decided(logits) == targets.long()).all(1).numpy()
     decided = model.objective.decided(logits).reshape(-1).numpy()
     return "accuracy", (decided == targets.reshape(-1).long().numpy())
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline import metrics
-from pipeline.data.core.measures import balanced_accuracy, log_loss, of_numbers, ranking
+from pipeline.data.core.measures import balanced_accuracy, log_loss, of_labels, of_numbers, ranking
 from pipeline.data.core.sums import Sums
 from pipeline.errors import Diverged
 from pipeline.models.base import BaseModule
@@ -37,7 +37,8 @@ def scores(model: BaseModule, logits: Tensor, targets: Tensor) -> dict[str, floa
         ``average_precision`` (each the mean over the classes), ``balanced_accuracy`` and ``log_loss`` (of the
         probabilities as they are given out); for numbers ``loss``, ``mae``, ``mse``, ``rmse``, ``r2``,
         ``median_absolute_error``, ``mape`` where no true value is 0, and ``coverage``, the share of true values within
-        the model's intervals, where it has some. For a target at each step those alone that are means over steps.
+        the model's intervals, where it has some; for several labels a sample ``loss`` and those of
+        :func:`~pipeline.data.core.measures.of_labels`. For a target at each step those alone that are means over steps.
 
     Raises:
         Diverged: The outputs are no numbers: the last step before them spoilt the weights.
@@ -61,6 +62,9 @@ def scores(model: BaseModule, logits: Tensor, targets: Tensor) -> dict[str, floa
             distance = (predicted - targets.reshape(-1).double()).abs()
             result["coverage"] = float((distance <= half).double().mean())
         return result | of_numbers(logits, targets)
+    if spec.task == "multilabel":
+        p = objective.probabilities(logits.double())
+        return result | of_labels(p, objective.decided(logits), targets)
     labels = targets.reshape(-1).long()
     predicted = objective.decided(logits)
     if model.settled.costs:

@@ -56,7 +56,7 @@ def solve(
         raise UserError(
             "model.solver=exact is for one target a sample; leave it out for model.solver=gradient"
         )
-    x, y = _inputs(model, train), _targets(train)
+    x, y = _inputs(model, train), _targets(train, spec.task == "multilabel")
     factors = np.ones(x.shape[1]) if scale is None else np.concatenate([np.zeros(_WORDS), scale])
     if scale is not None:
         x = x.multiply(factors).tocsr()
@@ -98,8 +98,10 @@ def _inputs(model: Linear, split: Rows) -> Any:
     return sparse.vstack(parts, format="csr") if model.spec.input == "bag" else np.concatenate(parts)
 
 
-def _targets(split: Rows) -> np.ndarray:
-    found: np.ndarray = split.y.double().reshape(-1).numpy()
+def _targets(split: Rows, labels: bool) -> np.ndarray:
+    """Targets (samples,), of several labels (samples, labels)."""
+    y = split.y.double()
+    found: np.ndarray = (y if labels else y.reshape(-1)).numpy()
     return found
 
 
@@ -111,6 +113,15 @@ def _solved(before: Any, x: Any, y: np.ndarray, weights: Any, alpha: float, mode
             # Columns that follow from others, as one-hot ones do: the solution with the least weights.
             return LinearRegression().fit(x, y, sample_weight=weights)
         return Ridge(alpha=alpha).fit(x, y, sample_weight=weights)
+    if y.ndim == 2:
+        # Each label is a question of its own.
+        before = before or [None] * y.shape[1]
+        return [
+            _solved(one, x, y[:, k], weights, alpha, model)
+            if len(np.unique(y[:, k])) > 1
+            else _Always(y[:, k])
+            for k, one in enumerate(before)
+        ]
     if len(np.unique(y)) < 2:
         raise UserError(
             "model.solver=exact: the training rows have one class alone: there is nothing to tell apart"
@@ -119,6 +130,14 @@ def _solved(before: Any, x: Any, y: np.ndarray, weights: Any, alpha: float, mode
     # A penalty of 0 is none at all.
     solver.set_params(C=1 / alpha if alpha else math.inf)
     return solver.fit(x, y, sample_weight=weights)
+
+
+class _Always:
+    """The solution for a label that all training samples have, or none."""
+
+    def __init__(self, y: np.ndarray) -> None:
+        self.coef_ = np.zeros(1)
+        self.intercept_ = math.log(1000) * (1 if y[0] else -1)
 
 
 def _give(model: Linear, solver: Any, factors: np.ndarray) -> None:
@@ -132,7 +151,10 @@ def _give(model: Linear, solver: Any, factors: np.ndarray) -> None:
     spec = model.spec
     weight = np.zeros((spec.outputs, len(factors)))
     bias = np.zeros(spec.outputs)
-    if spec.task == "multiclass":
+    if spec.task == "multilabel":
+        for k, one in enumerate(solver):
+            weight[k], bias[k] = np.reshape(one.coef_, -1), float(np.reshape(one.intercept_, -1)[0])
+    elif spec.task == "multiclass":
         present = solver.classes_.astype(int)
         # A class that training does not have: less likely than all others by a factor of 1,000.
         least = float(np.min(solver.intercept_)) - math.log(1000)

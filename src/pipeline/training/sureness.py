@@ -113,6 +113,10 @@ def wanted(data: DataModule, metric: str) -> Wanted:
             raise UserError(f"data.costs is for classes, but {spec.target_name!r} is predicted as a number")
         single = spec.outputs == 1 and not spec.per_step
         return Wanted(interval=data.interval if single or spec.horizon else None)
+    if spec.task == "multilabel" and data.costs is not None:
+        raise UserError(
+            "data.costs is for samples with one class each, but this data has several labels a sample"
+        )
     costs = () if data.costs is None else cost_matrix(data.costs, spec.classes)
     found = metrics.find(metric)
     by = found.name if found is not None and found.name in _BY_THRESHOLD else None
@@ -133,10 +137,14 @@ def settle(model: BaseModule, logits: Tensor, targets: Tensor, asked: Wanted) ->
     if spec.task == "regression":
         return _intervals(logits, targets, asked.interval, spec.target_unit)
     logits, targets = model.objective.known(logits, targets) if spec.per_step else (logits, targets)
+    rows = len(targets)
+    if spec.task == "multilabel":
+        # Each label is a question of its own, all with one temperature.
+        logits = logits.reshape(-1, 1)
     labels = targets.reshape(-1).long().numpy()
     temperature, threshold, notes = 1.0, 0.5, []
     if asked.calibrate and not model.objective.gives_probabilities:
-        temperature, said = _temperature(logits.double().numpy(), labels)
+        temperature, said = _temperature(logits.double().numpy(), labels, rows)
         notes.append(said)
     if asked.metric is not None:
         p = model.objective.probabilities(logits.double() / temperature)[:, 1].numpy()
@@ -217,11 +225,11 @@ def _losses(logits: Array, labels: Array) -> Array:
     return losses
 
 
-def _temperature(logits: Array, labels: Array) -> tuple[float, str]:
+def _temperature(logits: Array, labels: Array, rows: int) -> tuple[float, str]:
     """The temperature, 1 where another one does not pay, and what there is to say of it."""
-    if len(labels) < LEAST_TO_CALIBRATE:
+    if rows < LEAST_TO_CALIBRATE:
         return 1.0, (
-            f"probabilities are not calibrated: {len(labels)} validation rows are too few (at least "
+            f"probabilities are not calibrated: {rows} validation rows are too few (at least "
             f"{LEAST_TO_CALIBRATE})"
         )
     temperature, logits = fit_temperature(logits, labels, _SPREAD), _two_columns(logits)
@@ -229,10 +237,10 @@ def _temperature(logits: Array, labels: Array) -> tuple[float, str]:
     if after.mean() > (1 - _WORTH_IT) * before.mean():
         return 1.0, (
             f"probabilities stay as they are: a temperature ({temperature:.2f}) would not improve the log loss on "
-            f"{len(labels):,} validation rows"
+            f"{rows:,} validation rows"
         )
     return temperature, (
-        f"probabilities are calibrated on {len(labels):,} validation rows: temperature {temperature:.2f} "
+        f"probabilities are calibrated on {rows:,} validation rows: temperature {temperature:.2f} "
         f"(log loss there {after.mean():.4f} instead of {before.mean():.4f})"
     )
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from pipeline.data.core.measures import balanced_accuracy, log_loss, of_numbers, ranking
+from pipeline.data.core.measures import balanced_accuracy, log_loss, of_labels, of_numbers, ranking
 from pipeline.data.core.spec import Spec
 from pipeline.data.core.splits import Rows
 from pipeline.data.core.sums import macro_f1
@@ -26,7 +26,12 @@ def defaults(spec: Spec) -> dict[str, Baseline]:
 
 
 def majority(train: Rows, evaluate: Rows, spec: Spec) -> dict[str, float]:
-    """Always the class most frequent in training; its loss is that of predicting the training frequencies."""
+    """Always the class most frequent in training; its loss is that of predicting the training frequencies.
+
+    Of several labels a sample, always those that are together most often.
+    """
+    if spec.task == "multilabel":
+        return _usual_labels(train, evaluate)
     classes = 2 if spec.task == "binary" else spec.outputs
     known, targets = _labels(train.y), _labels(evaluate.y)
     counts = torch.bincount(known, minlength=classes).double()
@@ -49,6 +54,19 @@ def majority(train: Rows, evaluate: Rows, spec: Spec) -> dict[str, float]:
     return metrics | ranking(p, targets)
 
 
+def most_frequent_set(y: Tensor) -> Tensor:
+    """The labels that samples have together most often, (labels,), of targets (samples, labels)."""
+    sets, counts = torch.unique(y, dim=0, return_counts=True)
+    most: Tensor = sets[int(counts.argmax())]
+    return most
+
+
+def _usual_labels(train: Rows, evaluate: Rows) -> dict[str, float]:
+    p = ((train.y.double().sum(0) + 1) / (len(train.y) + 2)).expand(evaluate.y.shape)
+    found = of_labels(p, most_frequent_set(train.y).expand(evaluate.y.shape), evaluate.y)
+    return found | {"loss": found["log_loss"]}
+
+
 def values(train: Rows, evaluate: Rows, spec: Spec) -> Tensor:
     """What the first of :func:`defaults` scores on each prediction, for paired tests.
 
@@ -59,6 +77,8 @@ def values(train: Rows, evaluate: Rows, spec: Spec) -> Tensor:
     if spec.task == "regression":
         known, targets = (split.y.double().reshape(-1, spec.outputs) for split in (train, evaluate))
         return (targets - known.mean(0)).abs().mean(1)
+    if spec.task == "multilabel":
+        return (evaluate.y == most_frequent_set(train.y)).all(1)
     known, targets = _labels(train.y), _labels(evaluate.y)
     counts = torch.bincount(known, minlength=2 if spec.task == "binary" else spec.outputs).double()
     if spec.per_step and spec.task == "multiclass":

@@ -56,3 +56,38 @@ def ranking(p: Tensor, targets: Tensor) -> dict[str, float]:
     area = [roc_auc_score(labels == c, scores_[:, c]) for c in occurring]
     average = [average_precision_score(labels == c, scores_[:, c]) for c in occurring]
     return {"roc_auc": float(sum(area) / len(area)), "average_precision": float(sum(average) / len(average))}
+
+
+def of_labels(p: Tensor, said: Tensor, true: Tensor) -> dict[str, float]:
+    """Figures of samples with several labels, by scikit-learn's words and with its values.
+
+    Args:
+        p: Probability of each label, (samples, labels).
+        said: Whether each label is predicted, likewise.
+        true: Whether each sample has it, likewise.
+
+    Returns:
+        ``accuracy`` (the share of samples whose labels are all right), ``f1`` (the mean over the labels that occur or
+        are said: macro), ``f1_micro`` (of all labels together), ``roc_auc`` and ``average_precision`` (each the mean
+        over the labels that some samples have and some do not) and ``log_loss`` (over samples and labels).
+    """
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    said, true = said.bool(), true > 0.5
+    hits, total = (said & true).sum(0).double(), (said.sum(0) + true.sum(0)).double()
+    occurs = total > 0
+    least = torch.finfo(torch.float64).eps
+    p = p.double().clamp(least, 1 - least)
+    found = {
+        "accuracy": float((said == true).all(1).double().mean()),
+        "f1": float((2 * hits[occurs] / total[occurs]).mean()) if bool(occurs.any()) else 1.0,
+        "f1_micro": float(2 * hits.sum() / total.sum()) if bool(occurs.any()) else 1.0,
+        "log_loss": float(F.binary_cross_entropy(p, true.double())),
+    }
+    told = torch.nonzero(true.any(0) & ~true.all(0))[:, 0].tolist()
+    if told:
+        scored, labels = p.numpy(), true.numpy()
+        areas = [roc_auc_score(labels[:, k], scored[:, k]) for k in told]
+        averages = [average_precision_score(labels[:, k], scored[:, k]) for k in told]
+        found |= {"roc_auc": float(np.mean(areas)), "average_precision": float(np.mean(averages))}
+    return found

@@ -14,7 +14,7 @@ from torch import Tensor
 from pipeline.config.nearest import suggest
 from pipeline.errors import UserError
 
-Task = Literal["regression", "binary", "multiclass"]
+Task = Literal["regression", "binary", "multiclass", "multilabel"]
 Input = Literal["image", "vector", "bag", "tokens", "series"]
 
 _REFERENCE = re.compile(r"\$\{spec:(\w+)\}")
@@ -34,8 +34,9 @@ class Spec:
     """The description of a data set that its models are built from.
 
     Args:
-        task: ``regression`` (real targets), ``binary`` (one logit, targets 0 or 1) or ``multiclass``
-            (one logit a class, integer targets).
+        task: ``regression`` (real targets), ``binary`` (one logit, targets 0 or 1), ``multiclass``
+            (one logit a class, integer targets) or ``multilabel`` (one logit a label, targets 0 or 1 for each: a sample
+            has any number of them).
         input: ``image`` (uint8, channels × height × width), ``vector`` (float features), ``bag`` (multi-hot
             floats of a sparse set), ``tokens`` (integer ids, 0 is padding) or ``series`` (float, steps × features).
         input_shape: Shape of one sample without the batch axis; a step axis of any length is 0.
@@ -135,6 +136,16 @@ class Spec:
         if isinstance(settings, str) and (reference := _REFERENCE.fullmatch(settings)):
             return self.value(reference[1])
         return settings
+
+    def named(self, target: Tensor) -> str:
+        """The class of a sample in words, of several labels with ``|`` between them (empty for none).
+
+        Args:
+            target: Number of the class, or a zero or one for each label.
+        """
+        if self.task != "multilabel":
+            return self.classes[int(target)]
+        return "|".join(name for name, one in zip(self.classes, target.tolist(), strict=True) if one)
 
     def normalised(self, x: Tensor) -> Tensor:
         """Raw images (samples, channels, …) scaled by the training split to mean 0, deviation 1; other input as is."""

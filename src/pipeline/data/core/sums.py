@@ -26,7 +26,8 @@ class Sums:
     def __init__(self, spec: Spec, confusion: bool = False) -> None:
         self.spec = spec
         self.classes = 2 if spec.task == "binary" else spec.outputs
-        self.counts_confusion = confusion and spec.task != "regression" and self.classes <= 256
+        classes = spec.task in ("binary", "multiclass")
+        self.counts_confusion = confusion and classes and self.classes <= 256
         self.reset()
 
     def reset(self) -> None:
@@ -35,6 +36,7 @@ class Sums:
         self.loss: Any = 0.0
         self.first: Any = 0.0
         self.second: Any = 0.0
+        self.third: Any = 0.0
         self.last_loss: float | None = None
         self.confusion: Tensor | None = None
 
@@ -47,6 +49,7 @@ class Sums:
         count = len(y)
         first: Any
         second: Any
+        third: Any = None
         if self.spec.task == "regression" and y.numel() == 1 and loss.device.type == "cpu":
             # The same numbers as below: six operations on tensors of one element take longer than a step of SGD.
             difference = np.float32(logits.item()) - np.float32(y.item())
@@ -54,6 +57,10 @@ class Sums:
         elif self.spec.task == "regression":
             error = logits.view_as(y) - y
             first, second = error.abs().sum() / self.spec.outputs, error.square().sum() / self.spec.outputs
+        elif self.spec.task == "multilabel":
+            said, true = logits > threshold, y > 0.5
+            first = (said == true).all(1).sum()
+            second, third = 2 * (said & true).sum(), said.sum() + true.sum()
         else:
             predicted = logits.argmax(-1) if self.spec.task == "multiclass" else logits.view_as(y) > threshold
             first, second = (predicted == y).sum(), None
@@ -70,11 +77,15 @@ class Sums:
             self.first += float(first)
             if second is not None:
                 self.second += float(second)
+            if third is not None:
+                self.third += float(third)
         else:
             self.loss = self.loss + loss.double() * count
             self.first = self.first + first.double()
             if second is not None:
                 self.second = self.second + second.double()
+            if third is not None:
+                self.third = self.third + third.double()
 
     def mean_loss(self) -> float:
         """Mean loss over what was counted, NaN if nothing was."""
@@ -92,6 +103,9 @@ class Sums:
             result["accuracy"] = float(self.first) / self.count
             if self.spec.top_k:
                 result[f"hit_rate_at_{self.spec.top_k}"] = float(self.second) / self.count
+            if self.spec.task == "multilabel":
+                # Where there are no labels and none is said, nothing is wrong.
+                result["f1_micro"] = float(self.second) / float(self.third) if float(self.third) else 1.0
         if self.confusion is not None:
             result["f1"] = macro_f1(self.confusion.view(self.classes, self.classes))
         if self.spec.per_step and self.spec.task == "multiclass":
@@ -100,11 +114,11 @@ class Sums:
 
     def reduce(self, strategy: Any) -> None:
         """Add up the sums of all processes."""
-        values = torch.tensor(
-            [self.count, float(self.loss), float(self.first), float(self.second)], dtype=torch.float64
-        )
+        sums = (self.loss, self.first, self.second, self.third)
+        values = torch.tensor([self.count, *map(float, sums)], dtype=torch.float64)
         values = strategy.reduce(values.to(strategy.root_device), reduce_op="sum").cpu()
-        self.count, self.loss, self.first, self.second = int(values[0]), *map(float, values[1:])
+        self.count = int(values[0])
+        self.loss, self.first, self.second, self.third = map(float, values[1:])
 
     def dump(self) -> dict[str, Any]:
         """Plain values, for a checkpoint in mid-epoch."""
@@ -113,6 +127,7 @@ class Sums:
             "loss": float(self.loss),
             "first": float(self.first),
             "second": float(self.second),
+            "third": float(self.third),
             "last_loss": self.last_loss,
         }
 
@@ -120,6 +135,7 @@ class Sums:
         """The inverse of :meth:`dump`."""
         self.count, self.loss, self.first = state["count"], state["loss"], state["first"]
         self.second, self.last_loss = state["second"], state["last_loss"]
+        self.third = state.get("third", 0.0)
 
 
 def macro_f1(confusion: Tensor) -> float:

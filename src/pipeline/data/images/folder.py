@@ -18,6 +18,7 @@ from pipeline.data.core.splitting import drawn_but_the_first
 from pipeline.data.images.arrays import read_arrays
 from pipeline.data.images.decoding import Resizing, sizes_of
 from pipeline.data.images.encoders import ResizingImageEncoder
+from pipeline.data.images.labels import parted, strata_of, targets_of
 from pipeline.data.images.layouts import (
     TEST,
     VALIDATION,
@@ -28,9 +29,18 @@ from pipeline.data.images.layouts import (
 )
 from pipeline.data.images.preparing import Order, in_memory, looked_through, prepare
 from pipeline.data.images.stored import IN_MEMORY, Decoded, ImageFiles, Stored, StoredRows
-from pipeline.data.images.tabled import is_table, table_listing
+from pipeline.data.images.tabled import Several, is_table, table_listing
 from pipeline.errors import UserError
-from pipeline.settings import BELOW_ONE, COLUMN, NOT_NEGATIVE, PATH_OR_NULL, Number, Word
+from pipeline.settings import (
+    BELOW_ONE,
+    COLUMN,
+    COLUMNS_OR_NULL,
+    NOT_NEGATIVE,
+    PATH_OR_NULL,
+    Number,
+    Text,
+    Word,
+)
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +62,10 @@ class ImageFolder(DataModule):
         test_path: Directory, table or archive for the test; without one, and without a test part, a share of the images
             is held out.
         image: Column of paths of a table; None finds it.
-        target: Column of labels of a table; None finds it.
+        target: Column of labels of a table; None finds it. With several labels an image also columns of 1 and 0.
+        labels: ``single`` (an image has one label) or ``multi`` (any number of them, which a table names in one cell or
+            in a column of 1 and 0 for each).
+        separator: What stands between the labels of a cell; None finds it.
         split_column: Column of a table that says train, validation or test; None finds it.
         image_size: Height and width that images are resized to, or one number for both; None for 32, or what the
             model's weights were trained with.
@@ -77,7 +90,9 @@ class ImageFolder(DataModule):
         path: Annotated[str | Path | None, PATH_OR_NULL] = None,
         test_path: Annotated[str | Path | None, PATH_OR_NULL] = None,
         image: Annotated[str | None, COLUMN] = None,
-        target: Annotated[str | None, COLUMN] = None,
+        target: Annotated[str | Sequence[str] | None, COLUMNS_OR_NULL] = None,
+        labels: Annotated[str, Word(("single", "multi"))] = "single",
+        separator: Annotated[str | None, Text("what stands between labels, like |", null=True)] = None,
         split_column: Annotated[str | None, COLUMN] = None,
         image_size: int | Sequence[int] | None = None,
         crop: Annotated[float | None, Number(0, 1, above=True, null=True)] = None,
@@ -102,7 +117,12 @@ class ImageFolder(DataModule):
         if channels not in (1, 3):
             raise UserError(f"data.channels={channels}; expected 3 (colour) or 1 (grey)")
         self.path, self.test_path = Path(path), None if test_path is None else Path(test_path)
-        self.columns = {"image": image, "target": target, "split": split_column}
+        # Numbers name columns too.
+        target = target if target is None or isinstance(target, str) else [str(name) for name in target]
+        self.several = Several(separator) if labels == "multi" else None
+        self.columns: Any = {"image": image, "target": target, "split": split_column}
+        if self.several and self.balance != "none":
+            raise UserError(f"data.balance={self.balance} is for images with one label each; drop it")
         self.shape = [channels, *size]
         self.how = Resizing.to(crop, interpolation)
         self.max_unreadable, self.test_fraction = max_unreadable, test_fraction
@@ -111,38 +131,46 @@ class ImageFolder(DataModule):
 
     def setup(self, stage: str | None = None) -> None:
         x: Tensor | Stored
+        if self.path.suffix == ".npz" and self.several:
+            raise UserError(
+                f"{self.path}: data.labels=multi needs a table of paths and labels (.csv, .tsv, .parquet)"
+            )
         x, labels, parts = self._arrays() if self.path.suffix == ".npz" else self._read(self._listing())
         self.content = x.content if isinstance(x, Stored) else ""
         test = np.flatnonzero(parts == TEST)
         known = np.flatnonzero(parts != TEST)
         classes = self._classes(labels[known], labels[test])
         number = {name: place for place, name in enumerate(classes)}
-        targets = torch.tensor([number[name] for name in labels])
+        if self.several:
+            several = targets_of(labels.tolist(), classes)
+            targets = torch.from_numpy(strata_of(several))
+        else:
+            targets = torch.tensor([number[name] for name in labels])
         if not len(test) and self.test_fraction:
             drawn = drawn_but_the_first(len(known), self.test_fraction, self.seed, targets[known].numpy())
             test, known = known[drawn], np.delete(known, drawn)
         train, validation = self._split(targets[known], known, parts[known] == VALIDATION)
         if self.train_on_all:
             train = known
-        binary = len(classes) == 2
-        y = targets.float() if binary else targets
+        binary = len(classes) == 2 and not self.several
+        y = several if self.several else targets.float() if binary else targets
         everything = Rows(x, y) if isinstance(x, Tensor) else x.rows(y)
         training = everything.subset(torch.from_numpy(train))
-        if len(torch.unique(training.y)) < 2:
+        if len(torch.unique(training.y, dim=0)) < 2:
             raise UserError(f"{self.path}: the training images are all of one class: nothing to learn")
         self.validation = everything.subset(torch.from_numpy(validation)) if len(validation) else None
         self.test = everything.subset(torch.from_numpy(test)) if len(test) else None
         self.encoder = self._fitted(training, x)
         self.spec = Spec(
-            task="binary" if binary else "multiclass",
+            task="multilabel" if self.several else "binary" if binary else "multiclass",
             input="image",
             input_shape=tuple(self.shape),
             outputs=1 if binary else len(classes),
             classes=tuple(classes),
-            target_name="class",
+            target_name="label" if self.several else "class",
             pixel_mean=tuple(self.encoder.mean),
             pixel_std=tuple(self.encoder.std),
-            class_weights=self.class_weights(training.y, len(classes)),
+            class_weights=() if self.several else self.class_weights(training.y, len(classes)),
         )
         self.train = self.oversampled(training)
 
@@ -202,11 +230,24 @@ class ImageFolder(DataModule):
             # A table beside the images of an archive, or of a folder without folders of classes.
             folders = [entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
             path = tables[0] if len(folders) < 2 else path
-        return table_listing(path, **self.columns) if is_table(path) else listing(path)
+        if self.several and path.exists() and not is_table(path):
+            raise UserError(
+                f"{path}: data.labels=multi needs a table of paths and labels (.csv, .tsv, .parquet), or a folder "
+                "with one in it; folders of classes give each image one label"
+            )
+        return table_listing(path, **self.columns, several=self.several) if is_table(path) else listing(path)
 
     def _classes(self, known: np.ndarray, tested: np.ndarray) -> list[str]:
-        classes = sorted(set(known.tolist()))
-        if strange := sorted(set(tested.tolist()) - set(classes)):
+        def names(labels: np.ndarray) -> set[str]:
+            return {name for one in labels.tolist() for name in (parted(one) if self.several else [one])}
+
+        classes = sorted(names(known))
+        if self.several and len(classes) < 2:
+            raise UserError(
+                f"{self.path}: its images have {len(classes)} different labels ({', '.join(classes)}); "
+                "data.labels=multi needs two at least, a single yes or no is learnt without it (data.target=COLUMN)"
+            )
+        if strange := sorted(names(tested) - set(classes)):
             where = self.test_path or self.path
             raise UserError(
                 f"{where}: the test has classes that {self.path} lacks: {', '.join(strange[:10])}"
@@ -230,7 +271,7 @@ class ImageFolder(DataModule):
         good = np.ones(len(found.files), dtype=bool)
         good[[*x.unreadable]] = False
         labels, parts = np.asarray(found.labels, dtype=object), np.asarray(found.parts, dtype=object)
-        if gone := sorted(set(labels.tolist()) - set(labels[good].tolist())):
+        if not self.several and (gone := sorted(set(labels.tolist()) - set(labels[good].tolist()))):
             log.warning(
                 "%s: no image of %s can be read: no such class is learnt", found.root, ", ".join(gone)
             )

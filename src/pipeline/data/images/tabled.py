@@ -6,12 +6,14 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from pipeline.config.nearest import suggest
 from pipeline.data.images.decoding import SUFFIXES
+from pipeline.data.images.labels import is_yes_or_no, of_cell, of_columns, parted, sign_of
 from pipeline.data.images.layouts import SPELLINGS, Listing
 from pipeline.data.tables.files import read_batches, read_rows
 from pipeline.data.tables.formats import FORMATS, TableFormat
@@ -42,8 +44,23 @@ def is_table(path: Path) -> bool:
     return path.is_file() and FORMATS.get(suffix_of(path)) in ("csv", "tsv", "parquet")
 
 
+@dataclass(frozen=True)
+class Several:
+    """How the labels of images are written that have several.
+
+    Args:
+        sign: What stands between the labels of a cell; None finds it.
+    """
+
+    sign: str | None = None
+
+
 def table_listing(
-    path: Path, image: str | None = None, target: str | None = None, split: str | None = None
+    path: Path,
+    image: str | None = None,
+    target: str | Sequence[str] | None = None,
+    split: str | None = None,
+    several: Several | None = None,
 ) -> Listing:
     """The images that a table names.
 
@@ -53,23 +70,37 @@ def table_listing(
     Args:
         path: A CSV, TSV or Parquet file.
         image: Column of paths; None finds the one whose values are files.
-        target: Column of labels; None finds it by its name, or because it is the only other one.
+        target: Column of labels; None finds it by its name, or because it is the only other one. Several are columns
+            that say yes or no, one for each label.
         split: Column that says train, validation or test; None finds one whose name and values say so.
+        several: How several labels of an image are written, which the listing then holds joined; None where each has
+            one.
 
     Raises:
         UserError: A column is not there or cannot be told, or there are no rows.
     """
+    if not several and target is not None and not isinstance(target, str):
+        if len(target) != 1:
+            raise UserError(
+                f"data.target=[{','.join(target)}]: an image has one label, in one column; several labels an image are "
+                "learnt with data.labels=multi"
+            )
+        target = target[0]
     how = TableFormat()
     names, sample = _head(path, how)
     index = _Index(path.parent)
-    for setting, name in (("image", image), ("target", target), ("split_column", split)):
+    wanted = [target] if target is None or isinstance(target, str) else list(target)
+    for setting, name in (("image", image), *(("target", one) for one in wanted), ("split_column", split)):
         if name is not None and name not in names:
             raise UserError(f"data.{setting}={name}: {path} has no such column. {suggest(name, names)}")
     image_column = image or _image_column(path, names, sample, index)
     split_column = split or _split_column(names, sample, image_column)
-    target_column = target or _target_column(
-        path, [n for n in names if n not in (image_column, split_column)]
-    )
+    others = [name for name in names if name not in (image_column, split_column)]
+    if several:
+        return _with_several(
+            path, how, index, image_column, split_column, wanted, others, sample, several.sign
+        )
+    target_column = wanted[0] or _target_column(path, others)
     found = Listing(path.parent)
     columns = {"data.image": image_column, "data.target": target_column}
     columns |= {"data.split_column": split_column} if split_column else {}
@@ -96,13 +127,84 @@ def table_listing(
         found.notes.append(f"{path}: {unlabelled} rows without an image or a label are left out")
     if example := several_labels(found.labels):
         log.warning(
-            "%s: labels like %r seem to be several for one image. Each combination is learnt as a class of its own: an "
-            "image has one label here. A column of yes and no for each label can be learnt one by one "
-            "(data.target=COLUMN)",
+            "%s: labels like %r seem to be several for one image. Each combination is learnt as a class of its own; "
+            "data.labels=multi learns each label for itself",
             path,
             example,
         )
     return found
+
+
+def _with_several(
+    path: Path,
+    how: TableFormat,
+    index: _Index,
+    image: str,
+    split: str | None,
+    wanted: Sequence[str | None],
+    others: Sequence[str],
+    sample: Sequence[dict[str, Any]],
+    sign: str | None,
+) -> Listing:
+    """The images of a table with several labels each: in one cell, or in a column of yes and no for each label."""
+    asked = [name for name in wanted if name is not None]
+    columns = asked or _label_columns(path, others, sample)
+    read = {"image": image, **{f"label {name}": name for name in columns}}
+    rows = list(read_rows(path, read | ({"split": split} if split else {}), how))
+    in_one_cell = len(columns) == 1 and not is_yes_or_no([row[1] for row in rows])
+    cells = (
+        ["" if row[1] is None or str(row[1]) == "nan" else str(row[1]) for row in rows] if in_one_cell else []
+    )
+    if in_one_cell and sign is None:
+        sign = sign_of(cells)
+    found, left_out, without = Listing(path.parent), 0, 0
+    for number, row in enumerate(rows, 1):
+        written = str(row[0] or "").strip()
+        if not written:
+            left_out += 1
+            continue
+        values = row[1 : 1 + len(columns)]
+        label = of_cell(cells[number - 1], sign) if in_one_cell else of_columns(path, number, columns, values)
+        without += not label
+        found.add([index.file(written)], label, _part(path, row[-1]) if split else "")
+    if in_one_cell:
+        between = "one label each" if sign is None else f"labels with {sign!r} between them"
+        found.notes.append(
+            f"{path}: the column {columns[0]!r} is taken for {between} (data.target and data.separator say otherwise)"
+        )
+    else:
+        named = ", ".join(columns[:10]) + (f" and {len(columns) - 10} more" if len(columns) > 10 else "")
+        found.notes.append(
+            f"{path}: {len(columns)} columns say of each image whether it has a label: {named}"
+        )
+        if ignored := [name for name in others if name not in columns]:
+            found.notes.append(
+                f"{path}: left out, since they are not such columns: {', '.join(ignored[:10])}"
+            )
+        there = {name for label in found.labels for name in parted(label)}
+        if never := [name for name in columns if name not in there]:
+            found.notes.append(f"{path}: no image has the label {', '.join(never[:10])}: it is not learnt")
+    if without:
+        found.notes.append(f"{path}: {without} images have no label: that is learnt too")
+    if left_out:
+        found.notes.append(f"{path}: {left_out} rows without an image are left out")
+    return found
+
+
+def _label_columns(path: Path, others: Sequence[str], sample: Sequence[dict[str, Any]]) -> list[str]:
+    """The column of cells with labels, by its name; else those that say yes or no."""
+    flags = [name for name in others if is_yes_or_no([row[name] for row in sample])]
+    named = [name for name in others if name.strip().lower() in _LABELS and name not in flags]
+    if named:
+        return named[:1]
+    if len(flags) > 1:
+        return flags
+    if len(others) == 1:
+        return list(others)
+    raise UserError(
+        f"{path}: which columns hold the labels cannot be told from {', '.join(others[:10]) or 'its header'}; say "
+        "data.target=COLUMN (labels with | or ; between them), or data.target=[first,second] (1 or 0 for each)"
+    )
 
 
 def several_labels(labels: Sequence[str]) -> str | None:
