@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import tempfile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from pipeline.data.images.encoders import ImageEncoder
 from pipeline.data.sources import catalogue
 from pipeline.data.sources import finding as sources
 from pipeline.errors import UserError
+from pipeline.settings import Word
 
 Channels = Literal["none", "noise", "zeros"]
 
@@ -39,7 +40,7 @@ class Images(DataModule):
     def __init__(
         self,
         name: str = "mnist",
-        labels: str = "true",
+        labels: Annotated[str, Word(("true", "random"))] = "true",
         extra_channels: Channels = "none",
         train_samples: int | None = None,
         **shared: Any,
