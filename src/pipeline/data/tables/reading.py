@@ -14,6 +14,7 @@ import numpy as np
 
 from pipeline.data.tables.formats import TableFormat
 from pipeline.data.tables.guesses import Guess, typed
+from pipeline.data.tables.units import Units, find_units, is_known, numbers_in, without_unit
 from pipeline.data.tables.values import Column, Table, listed
 from pipeline.data.tables.words import (
     MISSING,
@@ -41,6 +42,8 @@ MOST_MARKS = 3
 MOST_WORDS = 100
 """Number of words that are kept as standing for a missing value; where there are more, any word does."""
 TRIED_FIRST = 300
+MOST_LEVELS = 20
+"""Whole numbers up to which a target is classes."""
 EXPECTED = {
     "number": "numbers",
     "truth": "true or false",
@@ -64,6 +67,7 @@ class Reading:
         classes: Whether it is a column of classes to predict, among which "None" may be one.
         of_values: Whether the categories are numbers, dates or truths: what is missing among those is missing.
         plain: Whether only an empty text is missing, and texts stay as they are (models saved by earlier versions).
+        unit: Unit of numbers that are written with one; empty for numbers alone.
     """
 
     kind: str = "text"
@@ -76,6 +80,7 @@ class Reading:
     classes: bool = False
     of_values: bool = False
     plain: bool = False
+    unit: str = ""
 
     @classmethod
     def of(cls, state: Reading | dict[str, Any]) -> Reading:
@@ -92,7 +97,12 @@ class Reading:
             return times_of(words)
         if self.kind == "date":
             return dates_of(words, self.form)
-        return numbers_of(words, self.decimal)
+        return numbers_in(words, self.unit, self.decimal) if self.unit else numbers_of(words, self.decimal)
+
+    @property
+    def expected(self) -> str:
+        """What a column has to hold, in words."""
+        return EXPECTED[self.kind] + (f" in {self.unit}" if self.unit else "")
 
     def gaps(self, words: Sequence[str]) -> np.ndarray:
         """Which words stand for a missing value."""
@@ -130,7 +140,7 @@ def read_as(column: Column, reading: Reading, name: str, strict: bool = True) ->
     """
     if reading.kind == "text":
         return _without(column, reading.gaps(column.words)) if column.kind == "text" else column
-    expected = EXPECTED[reading.kind]
+    expected = reading.expected
     if column.kind != "text":
         dated = reading.kind == "date"
         if (column.kind == "date") == dated:
@@ -208,6 +218,7 @@ def find_reading(
     guesses = [*_about_codes(name, text, words), *_about_spellings(name, text, words, target)]
     if not categorical and not numeric:
         guesses += _about_numbers(name, known, counts[said], how.decimal)
+        guesses += [] if target else _about_units(name, known, counts[said], how.decimal)
     return text, guesses
 
 
@@ -219,8 +230,12 @@ def _number_like(
         return (replace(plain, kind="number"), []) if numeric else None
     for kind in ("number",) if numeric else ("number", "truth", "date", "time"):
         reading, open_form = replace(plain, kind=kind), False
-        if kind == "number" and plain.decimal == "." and has_decimal_comma(words, semicolons):
-            reading = replace(reading, decimal=",")
+        if kind == "number":
+            if plain.decimal == "." and has_decimal_comma(
+                [without_unit(word) for word in words if "," in word], semicolons
+            ):
+                reading = replace(reading, decimal=",")
+            reading = replace(reading, unit=_unit(reading, words, counts, numeric))
         if kind == "date":
             form, open_form = form_of_dates(words)
             reading = replace(reading, form=form)
@@ -239,6 +254,26 @@ def _number_like(
         others = [word for word, fit in zip(words, fits, strict=True) if not fit]
         return reading, _about(name, reading, words, others, int(counts[~fits].sum()), open_form)
     return None
+
+
+def _unit(reading: Reading, words: Sequence[str], counts: np.ndarray, numeric: bool) -> str:
+    """The one unit that a column's numbers have, or can be turned into; empty where they have none or several."""
+    units = _units(words, counts, reading.decimal)
+    if units.share < 0.5 or (units.others and not numeric):
+        return ""
+    if reading.classes and not numeric:
+        # Classes keep their names: "5 stars" is not 5.
+        values = replace(reading, unit=units.unit).values(words)
+        distinct = np.unique(values[np.isfinite(values)])
+        if len(distinct) <= MOST_LEVELS and (distinct % 1 == 0).all() and counts.sum() >= 5 * len(distinct):
+            return ""
+    return units.unit
+
+
+def _units(words: Sequence[str], counts: np.ndarray, decimal: str) -> Units:
+    """:func:`find_units` of as many words as tell."""
+    places = np.unique(np.linspace(0, len(words) - 1, min(len(words), 3 * TRIED_FIRST)).astype(int))
+    return find_units([words[place] for place in places], counts[places], decimal)
 
 
 def _hardly_any(reading: Reading, words: Sequence[str]) -> bool:
@@ -272,8 +307,8 @@ def _about(
     ]
     example = next((word for word in words if word not in others), "")
     if reading.kind == "number" and reading.decimal == ",":
-        value = float(numbers_of([next(word for word in words if "," in word)], ",")[0])
         shown = next(word for word in words if "," in word)
+        value = float(reading.values([shown])[0])
         guesses.append(
             Guess(
                 f"the column {name!r} has a decimal comma ({shown} is {value:g})",
@@ -283,6 +318,8 @@ def _about(
                 "keeps words",
             )
         )
+    elif reading.unit:
+        guesses.append(_about_unit(name, reading, [word for word in words if word not in others], kept))
     elif reading.kind == "number" and any(_is_dressed(word) for word in words):
         shown = next(word for word in words if _is_dressed(word))
         value = float(numbers_of([shown], reading.decimal)[0])
@@ -321,6 +358,30 @@ def _about(
             )
         )
     return guesses
+
+
+def _about_unit(name: str, reading: Reading, words: Sequence[str], kept: str) -> Guess:
+    """That numbers have a unit, by a word that shows most: one in another unit, or else the first that has one."""
+    values, alone = reading.values(words), numbers_of([without_unit(word) for word in words], reading.decimal)
+    bare = np.isfinite(numbers_of(words, reading.decimal))
+    turned = np.flatnonzero(~bare & (values != alone))
+    shown = int(turned[0]) if len(turned) else int(np.argmin(bare))
+    what = (
+        f"the column {name!r} holds numbers in {reading.unit} ({words[shown].strip()} is {values[shown]:.10g}"
+    )
+    what += "; numbers without a unit are taken to be of it)" if bare.any() else ")"
+    return Guess(what, kept, bool(bare.any()), (name,), "keeps words")
+
+
+def _about_units(name: str, words: list[str], counts: np.ndarray, decimal: str) -> list[Guess]:
+    """That a column is taken for categories whose numbers are of several units."""
+    units = _units(words, counts, decimal)
+    names = [units.unit, *units.others]
+    if not units.others or units.share < MOSTLY or not all(is_known(name) for name in names):
+        return []
+    what = f"the column {name!r} is taken for categories: its numbers have units that do not go together"
+    what += f" ({listed(names, 5)})"
+    return [Guess(what, "", True, (name,), "write all of them in one unit, or in a column for each")]
 
 
 def _is_dressed(word: str) -> bool:

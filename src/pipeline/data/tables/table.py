@@ -309,7 +309,7 @@ class TableData(DataModule):
             outputs=len(goal.classes) if goal.task == "multiclass" else 1,
             classes=goal.classes,
             target_name=self.target,
-            target_unit=self.target_unit,
+            target_unit=self.target_unit or ("" if goal.classes else self.reading.unit),
             class_weights=self.class_weights(targets, len(goal.classes)) if goal.classes else (),
             target_mean=0.0 if goal.classes else float(targets.double().mean()),
             target_std=1.0 if goal.classes else float(targets.double().std(correction=0)),

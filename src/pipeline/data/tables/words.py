@@ -38,6 +38,20 @@ _GROUPS = {
     ",": re.compile(r"[+-]?\d{1,3}(?:\.\d{3})+(?:,\d*)?(?:[eE][+-]?\d+)?"),
 }
 _PLAIN = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
+_HALVES = {
+    "½": "1/2",
+    "¼": "1/4",
+    "¾": "3/4",
+    "⅓": "1/3",
+    "⅔": "2/3",
+    "⅛": "1/8",
+    "⅜": "3/8",
+    "⅝": "5/8",
+    "⅞": "7/8",
+}
+_FRACTION = re.compile(r"([+-]?)(?:(\d+)[\s-]+)?(\d{1,2})\s?[/⁄]\s?(\d{1,3})")
+_HALVED, _PARTED = (2, 4, 8, 16, 32, 64), (3, 5, 6, 7, 9, 10, 12, 100)
+"""Denominators of any fraction, and of those below 1 alone: 120/80 is no number, and neither is 12/5."""
 _HEX = re.compile(r"[+-]?0[xX][0-9a-fA-F]+")
 _COMMA = re.compile(r"[+-]?(?:\d+|\d{1,3}(?:\.\d{3})+),\d+")
 
@@ -109,8 +123,8 @@ def is_no_number(word: str) -> bool:
 def numbers_of(words: Sequence[str], decimal: str = ".") -> np.ndarray:
     """Each text as a number, NaN where it is none.
 
-    Money, thousands and percent are understood: ``$1,001.50`` is 1001.5, ``12 %`` is 12, ``(5)`` is −5; with the
-    decimal mark ``,`` it is ``1.001,50 €``.
+    Money, thousands, percent and fractions are understood: ``$1,001.50`` is 1001.5, ``12 %`` is 12, ``(5)`` is −5,
+    ``3 1/2`` is 3.5; with the decimal mark ``,`` it is ``1.001,50 €``.
 
     Args:
         words: The texts.
@@ -132,6 +146,10 @@ def numbers_of(words: Sequence[str], decimal: str = ".") -> np.ndarray:
 
 def _decorated(word: str, decimal: str) -> float:
     text = _MONEY.sub("", word.replace("−", "-")).strip()
+    for sign, fraction in _HALVES.items():
+        text = text.replace(sign, f" {fraction}").strip()
+    if found := _FRACTION.fullmatch(text):
+        return _fraction(found)
     if not text or not any(letter.isdigit() for letter in text):
         return np.nan
     if _HEX.fullmatch(text):
@@ -148,6 +166,15 @@ def _decorated(word: str, decimal: str) -> float:
     if not _PLAIN.fullmatch(text):
         return np.nan
     return -float(text) if negative else float(text)
+
+
+def _fraction(found: re.Match[str]) -> float:
+    upper, lower = int(found[3]), int(found[4])
+    below_one = upper < lower
+    if (lower not in _HALVED and not (lower in _PARTED and below_one)) or (found[2] and not below_one):
+        return np.nan
+    value = int(found[2] or 0) + upper / lower
+    return -value if found[1] == "-" else value
 
 
 def has_decimal_comma(words: Sequence[str], semicolons: bool = False) -> bool:
