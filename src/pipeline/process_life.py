@@ -32,6 +32,7 @@ EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 _MAIN_PROCESS = "PIPELINE_MAIN_PROCESS"
 _MAIN_SECONDS = 120.0
+_PARENT_SECONDS = 1.0
 # Diverged, and interrupted.
 _AGREED = (3, *EXIT_CODES.values())
 
@@ -108,6 +109,23 @@ def _let_main_process_end_first(code: int) -> None:
     deadline = time.monotonic() + _MAIN_SECONDS
     while os.environ.get(_MAIN_PROCESS) == str(os.getppid()) and time.monotonic() < deadline:
         time.sleep(0.05)
+
+
+def watch_parent(parent: int, on_gone: Callable[[], None]) -> None:
+    """Have a thread call a function, once, when the process that began this one is gone.
+
+    Args:
+        parent: Number of that process, from itself: an orphan that asks for its parent is told who adopted it. Who does
+            is older than the orphan, and so has not been given the parent's number anew.
+        on_gone: Function to call.
+    """
+
+    def look() -> None:
+        while os.getppid() == parent:
+            time.sleep(_PARENT_SECONDS)
+        on_gone()
+
+    threading.Thread(target=look, name="parent", daemon=True).start()
 
 
 def process_start() -> float:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -127,6 +129,38 @@ def test_a_server_that_stays_away_ends_it_after_the_grace(
         storage.reclaim(study._study_id, retries=3)
     # Tried after 0.1 and 0.3 s; 0.7 s would be past it.
     assert 0.3 <= time.monotonic() - began < 5 and answerless.lost == 1000 - 3
+
+
+@pytest.mark.parametrize("how", ["IMMEDIATE", "EXCLUSIVE"])
+def test_a_file_that_is_locked_when_it_is_opened_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """By another program that writes: SQLite cannot change a file's journal meanwhile, and does not wait for it."""
+    monkeypatch.setattr("pipeline.sweeps.addresses.BUSY_SECONDS", 0.2)
+    holder = sqlite3.connect(tmp_path / "optuna.db", isolation_level=None, check_same_thread=False)
+    holder.execute("CREATE TABLE theirs (x)")
+    holder.execute(f"BEGIN {how}")
+    release = threading.Timer(1.5, lambda: holder.execute("COMMIT"))
+    release.start()
+    began = time.monotonic()
+    with contextlib.closing(holder):
+        storage = open_storage(toy.url(tmp_path), grace=30)
+        assert time.monotonic() - began > 1.0
+        release.join()
+    assert storage.claim(new_study(storage)._study_id, 1) is not None
+
+
+def test_a_file_that_stays_locked_is_given_up_after_the_grace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.sweeps.addresses.BUSY_SECONDS", 0.1)
+    with contextlib.closing(sqlite3.connect(tmp_path / "optuna.db", isolation_level=None)) as holder:
+        holder.execute("CREATE TABLE theirs (x)")
+        holder.execute("BEGIN EXCLUSIVE")
+        began = time.monotonic()
+        with pytest.raises(UserError, match="database is locked"):
+            open_storage(toy.url(tmp_path), grace=1.0)
+    assert 0.3 <= time.monotonic() - began < 10
 
 
 def test_an_interrupted_trial_waits_again_with_its_values_and_number(storage: SweepStorage) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import optuna
 import postgres
+import psutil
 import pytest
 import toy_sweeps as toy
 from omegaconf import OmegaConf
@@ -128,6 +130,43 @@ def test_workers_end_with_the_process_that_started_them(
     assert TrialState.WAITING in _states(toy.url(tmp_path))
     finished = sweep(replace(plan, n_jobs=1, runner=toy.QUADRATIC), toy.url(tmp_path))
     assert_exact(finished.study, 24)
+
+
+# Found at the start of every interpreter: a worker says that it begins, and waits there.
+GATE = """
+import os, sys, time
+from pathlib import Path
+
+if "pipeline.sweeps.worker" in sys.orig_argv:
+    gate = Path(os.environ["TOY_GATE"])
+    (gate / str(os.getpid())).touch()
+    while not (gate / "open").exists():
+        time.sleep(0.05)
+"""
+
+
+def test_workers_that_are_still_starting_end_with_it_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gate").mkdir()
+    (tmp_path / "sitecustomize.py").write_text(GATE, encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ['PYTHONPATH']}")
+    monkeypatch.setenv("TOY_GATE", str(tmp_path / "gate"))
+    monkeypatch.setenv("TOY_HOLD", "0")
+    process = start(toy.plan(tmp_path, n_jobs=2, runner="toy_sweeps.held"), toy.url(tmp_path), "plan")
+    wait_for(lambda: len(list((tmp_path / "gate").iterdir())) == 2)
+    workers = [psutil.Process(int(path.name)) for path in (tmp_path / "gate").iterdir()]
+    process.kill()
+    process.wait()
+    (tmp_path / "gate" / "open").touch()
+    try:
+        _, alive = psutil.wait_procs(workers, 40)
+        assert not alive
+    finally:
+        for worker in workers:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                worker.kill()
+    assert TrialState.RUNNING not in _states(toy.url(tmp_path))
 
 
 def test_a_killed_sweep_goes_on_with_the_trial_that_it_was_killed_in(

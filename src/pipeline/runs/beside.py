@@ -6,8 +6,6 @@ import multiprocessing
 import os
 import sys
 import tempfile
-import threading
-import time
 import warnings
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import wait
@@ -19,14 +17,11 @@ from threadpoolctl import threadpool_limits
 
 from pipeline.errors import Diverged, UserError
 from pipeline.models.saved import load, save
+from pipeline.process_life import watch_parent
 
 if TYPE_CHECKING:
     from pipeline.data.core.encoder import Encoder
     from pipeline.models.base import BaseModule
-
-_LOOK_SECONDS = 1.0
-"""How often a process looks whether the one that began it is still there."""
-
 
 _END_SECONDS = 5.0
 """How long a process may take to end by itself when it is told to."""
@@ -75,7 +70,7 @@ def fitted_beside(
                     number, job = waiting.pop(0)
                     ours, theirs = context.Pipe(duplex=False)
                     process = context.Process(
-                        target=_fit, args=(job, encoder, places[number], theirs), daemon=True
+                        target=_fit, args=(job, encoder, places[number], theirs, os.getpid()), daemon=True
                     )
                     with warnings.catch_warnings():
                         # Of threads, which are not carried over: none holds anything that a fit needs.
@@ -97,11 +92,11 @@ def fitted_beside(
         return [load(place).module for place in places]
 
 
-def _fit(job: Callable[[], BaseModule], encoder: Encoder, place: Path, said: Any) -> None:
+def _fit(job: Callable[[], BaseModule], encoder: Encoder, place: Path, said: Any, parent: int) -> None:
     torch.set_num_threads(1)
     # Of OpenMP's threads none is carried over, and libgomp waits for them for ever.
     threadpool_limits(1)
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    watch_parent(parent, lambda: os._exit(1))
     try:
         save(job(), encoder, place)
     except (Diverged, UserError, Lost) as error:
@@ -121,10 +116,3 @@ def _look(process: Any, ours: Any) -> None:
         ours.close()
     if process.exitcode:
         raise Lost(f"a process of several that fit at the same time ended with code {process.exitcode}")
-
-
-def _end_with(parent: int) -> None:
-    """End this process when the one that began it is gone."""
-    while os.getppid() == parent:
-        time.sleep(_LOOK_SECONDS)
-    os._exit(1)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 import logging
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeVar, cast
 
+import filelock
 import sqlalchemy
 
 from pipeline.config.masking import mask
@@ -16,8 +18,42 @@ log = logging.getLogger(__name__)
 
 _FIRST_SECONDS = 0.1
 _LONGEST_SECONDS = 5.0
+_BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL)
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class Patience:
+    """Longer and longer pauses between tries, until a grace is over. The first try that fails says so.
+
+    Args:
+        grace: Seconds from the first failure after which there is no other try.
+    """
+
+    def __init__(self, grace: float) -> None:
+        self._grace = grace
+        self._deadline: float | None = None
+        self._pause = _FIRST_SECONDS
+
+    def lasts(self, error: BaseException) -> bool:
+        """Wait for another try; False at once where it would come after the grace.
+
+        Args:
+            error: What the last one failed with.
+        """
+        now = time.monotonic()
+        if self._deadline is None:
+            self._deadline = now + self._grace
+            log.warning(
+                "The sweep's storage does not answer (%s); trying again for %g s",
+                first_line(error),
+                self._grace,
+            )
+        if now + self._pause > self._deadline:
+            return False
+        time.sleep(self._pause)
+        self._pause = min(2 * self._pause, _LONGEST_SECONDS)
+        return True
 
 
 class _Graceful(Protocol):
@@ -31,6 +67,17 @@ def is_away(error: BaseException) -> bool:
         isinstance(cause, sqlalchemy.exc.OperationalError | sqlalchemy.exc.InterfaceError)
         # A file is never away: what SQLite could not do after its own long wait, it will not do after another.
         and not type(cause.orig).__module__.startswith("sqlite3")
+        for cause in _causes(error)
+    )
+
+
+def is_locked(error: BaseException) -> bool:
+    """Whether an error says that a file of SQLite's is in use.
+
+    SQLite waits for that by itself, but not where it is to change the file's journal, nor to write after it has read.
+    """
+    return isinstance(error, filelock.Timeout) or any(
+        isinstance(cause, sqlite3.OperationalError) and cause.sqlite_errorcode & 0xFF in _BUSY
         for cause in _causes(error)
     )
 
@@ -49,25 +96,13 @@ def patient(method: Function) -> Function:
 
     @functools.wraps(method)
     def tried(storage: _Graceful, *arguments: Any, **named: Any) -> Any:
-        deadline, pause = None, _FIRST_SECONDS
+        patience = Patience(storage._grace)
         while True:
             try:
                 return method(storage, *arguments, **named)
             except Exception as error:
-                if not storage._ready or not is_away(error):
+                if not storage._ready or not is_away(error) or not patience.lasts(error):
                     raise
-                now = time.monotonic()
-                if deadline is None:
-                    deadline = now + storage._grace
-                    log.warning(
-                        "The sweep's storage does not answer (%s); trying again for %g s",
-                        first_line(error),
-                        storage._grace,
-                    )
-                if now + pause > deadline:
-                    raise
-            time.sleep(pause)
-            pause = min(2 * pause, _LONGEST_SECONDS)
 
     return cast(Function, tried)
 

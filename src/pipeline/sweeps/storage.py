@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +18,7 @@ from typing import Any
 
 import sqlalchemy
 from filelock import FileLock
-from optuna.exceptions import ExperimentalWarning
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 from sqlalchemy import orm
@@ -28,7 +27,7 @@ from pipeline.config.masking import mask
 from pipeline.errors import UserError
 from pipeline.sweeps.addresses import BUSY_SECONDS, engine_arguments
 from pipeline.sweeps.optuna_inside import CALLED, models, write_value
-from pipeline.sweeps.patience import first_line, is_away, patient
+from pipeline.sweeps.patience import Patience, first_line, is_away, is_locked, patient
 from pipeline.sweeps.rows import (
     ATTEMPT,
     CLAIM,
@@ -47,7 +46,6 @@ from pipeline.tracking import process
 
 HEARTBEAT_SECONDS = 5
 GRACE_SECONDS = 60
-_AGAIN_SECONDS = 1.0
 
 
 class LostClaim(Exception):
@@ -360,20 +358,25 @@ def open_storage(url: str, grace: float = GRACE_SECONDS, waits: bool = False) ->
 
     Args:
         url: Address of the storage.
-        grace: Seconds for which a server that is away is waited for, once it was there.
-        waits: Whether it is waited for from the first, as by a worker of a sweep that goes on.
+        grace: Seconds for which a server that is away is waited for, once it was there, and a file that is locked.
+        waits: Whether a server is waited for from the first, as by a worker of a sweep that goes on.
 
     Raises:
         UserError: The address cannot be used; the message has the reason, and no password.
     """
-    deadline = time.monotonic() + (grace if waits else 0)
+    patience = Patience(grace)
     while True:
         try:
             with _making_tables(url):
                 return SweepStorage(url, grace)
-        except (sqlalchemy.exc.SQLAlchemyError, ImportError, OSError, RuntimeError) as error:
-            if is_away(error) and time.monotonic() < deadline:
-                time.sleep(_AGAIN_SECONDS)
+        except (
+            sqlalchemy.exc.SQLAlchemyError,
+            StorageInternalError,
+            ImportError,
+            OSError,
+            RuntimeError,
+        ) as error:
+            if (is_locked(error) or (waits and is_away(error))) and patience.lasts(error):
                 continue
             raise UserError(
                 f"Cannot open the sweep's storage {mask(url)}: {first_line(error)}. Expected"

@@ -24,7 +24,7 @@ from optuna.trial import TrialState
 
 from pipeline.config.hydra_inside import outcome
 from pipeline.errors import Interrupted, UserError
-from pipeline.process_life import answer, interrupt, run_process
+from pipeline.process_life import answer, interrupt, run_process, watch_parent
 from pipeline.runs.naming import differences
 from pipeline.sweeps.addresses import storage_url
 from pipeline.sweeps.algorithms import WILCOXON, build_pruner, build_sampler
@@ -64,13 +64,10 @@ class Pulse:
 
     Args:
         storage: Storage that takes the signs of life.
-        on_orphaned: Function called once when the process that started this one is gone.
     """
 
-    def __init__(self, storage: SweepStorage, on_orphaned: Callable[[], None] | None = None) -> None:
+    def __init__(self, storage: SweepStorage) -> None:
         self._storage = storage
-        self._on_orphaned = on_orphaned
-        self._parent = os.getppid()
         self._claim: Claim | None = None
         self._lost: Claim | None = None
         self._stop = threading.Event()
@@ -111,9 +108,6 @@ class Pulse:
             with contextlib.suppress(Exception):
                 if claim is not None and not self._storage.beat(claim):
                     self._lost = claim
-            if self._on_orphaned is not None and os.getppid() != self._parent:
-                self._on_orphaned()
-                return
 
 
 class Worker:
@@ -125,7 +119,6 @@ class Worker:
         composer: Composer of the trials' configurations.
         run: Function that runs one trial.
         on_change: Function called when a trial starts, reports or ends.
-        orphaned: Function called when the process that started this one is gone.
     """
 
     def __init__(
@@ -135,7 +128,6 @@ class Worker:
         composer: Composer,
         run: Runner,
         on_change: Callable[[], None] = lambda: None,
-        orphaned: Callable[[], None] | None = None,
     ) -> None:
         self._plan = plan
         self._storage = storage
@@ -152,7 +144,7 @@ class Worker:
         )
         self._study_id = storage.get_study_id_from_name(plan.study_name)
         self._prepared = prepared(plan)
-        self._pulse = Pulse(storage, orphaned)
+        self._pulse = Pulse(storage)
         self._limit = TimeLimit(plan.deadline)
         self.ends = plan.ends
         self._looked = self._noted = 0.0
@@ -317,11 +309,13 @@ def main(arguments: list[str] | None = None) -> int:
         os.environ["SLURM_JOB_NAME"] = "interactive"
     answer(interrupt, signal.SIGTERM)
     answer(signal.default_int_handler, signal.SIGINT)
+    if asked.parent is not None:
+        watch_parent(asked.parent, lambda: os.kill(os.getpid(), signal.SIGTERM))
     logging.basicConfig(level=logging.INFO, format="[%(asctime)s][%(name)s][%(levelname)s] %(message)s")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     JobRuntime.instance().set("name", "pipeline")
     try:
-        worker = _worker(asked.study, child=asked.child)
+        worker = _worker(asked.study)
     except UserError as error:
         print(f"Error: {error}", file=sys.stderr)
         return error.exit_code
@@ -346,12 +340,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--study", required=True, metavar="NAME", help="hydra.sweeper.study_name of the sweep"
     )
-    # Of the process that started it: such a worker ends with it.
-    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    # Number of the process that started it: such a worker ends with it.
+    parser.add_argument("--parent", type=int, help=argparse.SUPPRESS)
     return parser
 
 
-def _worker(name: str, *, child: bool) -> Worker:
+def _worker(name: str) -> Worker:
     url = os.environ.get("PIPELINE_STORAGE")
     if not url:
         raise UserError(
@@ -363,13 +357,7 @@ def _worker(name: str, *, child: bool) -> Worker:
     storage.be_patient(plan.grace)
     if plan.working_directory and Path(plan.working_directory).is_dir():
         os.chdir(plan.working_directory)
-    return Worker(
-        plan,
-        storage,
-        Composer(plan),
-        load_function(plan.runner),
-        orphaned=(lambda: os.kill(os.getpid(), signal.SIGTERM)) if child else None,
-    )
+    return Worker(plan, storage, Composer(plan), load_function(plan.runner))
 
 
 if __name__ == "__main__":

@@ -74,7 +74,9 @@ class LocalWorkers:
         output.parent.mkdir(parents=True, exist_ok=True)
         with output.open("ab") as file:
             return subprocess.Popen(
-                own_process("pipeline.sweeps.worker", "--study", self._plan.study_name, "--child"),
+                own_process(
+                    "pipeline.sweeps.worker", "--study", self._plan.study_name, "--parent", str(os.getpid())
+                ),
                 env=worker_environment(number, self._plan.n_jobs, self._url),
                 stdin=subprocess.DEVNULL,
                 stdout=file,

@@ -236,9 +236,10 @@ def _body() -> Any:
         node = ray.get_runtime_context().get_node_id()
         file = pathlib.Path(logs) / f"ray-{node[:8]}-{os.getpid()}.log"
         file.parent.mkdir(parents=True, exist_ok=True)
+        worker = [sys.executable, "-P", "-m", "pipeline.sweeps.worker"]
         with file.open("ab") as output:
             process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "pipeline.sweeps.worker", "--study", study, "--child"],
+                [*worker, "--study", study, "--parent", str(os.getpid())],
                 env={**os.environ, **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
