@@ -56,13 +56,7 @@ def start(plan: Plan, url: str) -> subprocess.Popen[bytes]:
 
 
 def states(url: str) -> list[TrialState]:
-    storage = open_storage(url)
-    try:
-        return [trial.state for trial in optuna.load_study(study_name="toy", storage=storage).trials]
-    except KeyError:
-        return []
-    finally:
-        storage.engine.dispose()
+    return [trial.state for trial in toy.trials(url)]
 
 
 @pytest.mark.faults

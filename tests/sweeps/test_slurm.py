@@ -50,14 +50,8 @@ def test_a_sweep_survives_kills_preemption_and_the_end_of_its_own_command(
     command = [sys.executable, "-c", SWEEP, str(tmp_path / "plan.json"), postgresql.url]
     submitting = subprocess.Popen(command, start_new_session=True)
 
-    def trials() -> list[optuna.trial.FrozenTrial]:
-        try:
-            return optuna.load_study(study_name="toy", storage=postgresql.url).trials
-        except Exception:
-            return []
-
     def running() -> list[optuna.trial.FrozenTrial]:
-        return [trial for trial in trials() if trial.state == TrialState.RUNNING]
+        return [trial for trial in toy.trials(postgresql.url) if trial.state == TrialState.RUNNING]
 
     wait_for(lambda: len(running()) >= 2)
     # The command is killed, and its workers go on; one of those too, and another is to make room.

@@ -9,14 +9,17 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import optuna
 from hydra.types import RunMode
 from omegaconf import DictConfig
+from optuna.trial import FrozenTrial
 
 from pipeline.config.loading import loader
 from pipeline.sweeps.composing import source_of
 from pipeline.sweeps.plan import Plan
 from pipeline.sweeps.running import Context, Outcome
 from pipeline.sweeps.space import read_space
+from pipeline.sweeps.storage import open_storage
 from pipeline.sweeps.study import Identity, identity
 
 QUADRATIC = "toy_sweeps.quadratic"
@@ -94,6 +97,17 @@ def plan(root: Path, *overrides: str, **changes: Any) -> Plan:
 def identity_of(made: Plan) -> Identity:
     """What must not change of a plan."""
     return identity(made, {"epochs": EPOCHS})
+
+
+def trials(url: str, name: str = "toy") -> list[FrozenTrial]:
+    """The trials of a study, none where it has not begun; read beside processes that make its tables."""
+    storage = open_storage(url)
+    try:
+        return optuna.load_study(study_name=name, storage=storage).trials
+    except KeyError:
+        return []
+    finally:
+        storage.engine.dispose()
 
 
 def url(directory: Path) -> str:
