@@ -27,6 +27,7 @@ from postgres import free_port, wait_for
 from rich.console import Console
 
 from pipeline.errors import Interrupted
+from pipeline.process_life import answer, interrupt, restore
 from pipeline.sweeps import engine
 from pipeline.sweeps.engine import Finished, run_sweep
 from pipeline.sweeps.engines.environment import names_to_carry, visible_gpus, worker_environment
@@ -145,13 +146,17 @@ if "pipeline.sweeps.worker" in sys.orig_argv:
 """
 
 
-def test_workers_that_are_still_starting_end_with_it_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def close_the_gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "gate").mkdir()
     (tmp_path / "sitecustomize.py").write_text(GATE, encoding="utf-8")
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ['PYTHONPATH']}")
     monkeypatch.setenv("TOY_GATE", str(tmp_path / "gate"))
+
+
+def test_workers_that_are_still_starting_end_with_it_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close_the_gate(tmp_path, monkeypatch)
     monkeypatch.setenv("TOY_HOLD", "0")
     process = start(toy.plan(tmp_path, n_jobs=2, runner="toy_sweeps.held"), toy.url(tmp_path), "plan")
     wait_for(lambda: len(list((tmp_path / "gate").iterdir())) == 2)
@@ -167,6 +172,21 @@ def test_workers_that_are_still_starting_end_with_it_too(
             with contextlib.suppress(psutil.NoSuchProcess):
                 worker.kill()
     assert TrialState.RUNNING not in _states(toy.url(tmp_path))
+
+
+@pytest.mark.parametrize("they", ["have not started", "hear nothing"])
+def test_workers_do_not_keep_a_command_from_ending_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, they: str
+) -> None:
+    if they == "have not started":
+        close_the_gate(tmp_path, monkeypatch)
+    plan = toy.plan(tmp_path, n_trials=4, n_jobs=2, runner="toy_sweeps.deaf")
+    seconds = 8 if they == "have not started" else 20
+    now = time.time()
+    finished = sweep(replace(plan, deadline=now + seconds - 6, ends=now + seconds), toy.url(tmp_path))
+    assert time.time() < now + seconds
+    assert set(_states(toy.url(tmp_path))) <= {TrialState.WAITING}
+    assert (finished.complete, finished.exit_code) == (False, 0)
 
 
 def test_a_killed_sweep_goes_on_with_the_trial_that_it_was_killed_in(
@@ -202,6 +222,20 @@ def test_a_database_that_is_away_for_a_while_ends_nothing(
     assert_exact(study, 24)
     assert not list((tmp_path / "sweep").glob("*-attempt2"))
     record_fault("sweep's database away for seconds", 1, 1, 0)
+
+
+def test_a_signal_that_comes_while_the_database_is_asked_is_no_error(postgresql: postgres.Server) -> None:
+    storage = open_storage(postgresql.url)
+    optuna.create_study(storage=storage, study_name="toy")
+    before = answer(interrupt, signal.SIGTERM)
+    sends = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM))
+    try:
+        with postgresql.silent(), pytest.raises(Interrupted):
+            sends.start()
+            storage.get_all_studies()
+    finally:
+        restore(before)
+    assert [study.study_name for study in storage.get_all_studies()] == ["toy"]
 
 
 def test_a_worker_has_two_connections_at_most(postgresql: postgres.Server) -> None:

@@ -178,7 +178,7 @@ def _run_trials(
             return
         engine = _engine(plan, url, storage, study, parent)
         if not engine.outlives or plan.launcher.get("wait", True):
-            attend(engine, display.update)
+            attend(engine, display.update, plan.deadline, plan.ends)
             return
         engine.start()
         raise Left(0)
@@ -248,7 +248,7 @@ def _leave_results(
         files.append(results.write_optimization_results(directory, finished.best, len(plan.metrics)))
         if len(plan.metrics) == 1:
             files.append(results.write_best_experiment(directory, plan, composer, finished.best[0]))
-        files += write_plots(finished.study, plan.metrics, directory / "plots")
+        files += write_plots(finished.study, plan.metrics, directory / "plots", plan.ends)
     status = "FINISHED" if failure is None and finished.exit_code == 0 else "FAILED"
     if isinstance(failure, KeyboardInterrupt | Interrupted):
         status = "KILLED"

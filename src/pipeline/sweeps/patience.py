@@ -13,6 +13,7 @@ import filelock
 import sqlalchemy
 
 from pipeline.config.masking import mask
+from pipeline.errors import Interrupted
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +83,14 @@ def is_locked(error: BaseException) -> bool:
     )
 
 
+def _interruption(error: BaseException) -> BaseException | None:
+    """The signal that came while a library was at the error: psycopg cannot tidy up in the middle of a question."""
+    before = error.__context__
+    while before is not None and not isinstance(before, KeyboardInterrupt | Interrupted):
+        before = before.__context__
+    return before
+
+
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
@@ -101,6 +110,8 @@ def patient(method: Function) -> Function:
             try:
                 return method(storage, *arguments, **named)
             except Exception as error:
+                if (interruption := _interruption(error)) is not None:
+                    raise interruption from None
                 if not storage._ready or not is_away(error) or not patience.lasts(error):
                     raise
 

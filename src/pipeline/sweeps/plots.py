@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import optuna
 
 from pipeline.files import write_text
+from pipeline.sweeps.time_limit import seconds_left
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,8 @@ _PLOTS = (
 # A contour of every pair of many parameters takes minutes and cannot be read.
 _CONTOUR_PARAMETERS = 4
 _LEGEND_LINES = 12
+# What drawing needs to begin (imports), and for one plot.
+_SECONDS, _ONE_SECONDS = 2.0, 0.7
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <style>body{{font-family:sans-serif;margin:2em auto;max-width:1100px}}</style></head>
@@ -39,7 +42,9 @@ _PAGE = """<!doctype html>
 """
 
 
-def write_plots(study: optuna.Study, metrics: list[str], directory: Path) -> list[Path]:
+def write_plots(
+    study: optuna.Study, metrics: list[str], directory: Path, ends: float | None = None
+) -> list[Path]:
     """Write `study.html` (all plots, works without a network) and a PNG of each.
 
     Plots that this study has no data for (importances of one trial, intermediate values of several objectives) are
@@ -49,10 +54,14 @@ def write_plots(study: optuna.Study, metrics: list[str], directory: Path) -> lis
         study: Study with at least one completed trial.
         metrics: Names of the objectives, for the axes.
         directory: Directory that receives the files.
+        ends: When the command has to end (seconds since 1970), with what there is time for; None for no limit.
 
     Returns:
         The files written.
     """
+    if seconds_left(ends, _SECONDS) < _SECONDS:
+        log.warning("The time is up (hydra.sweeper.timeout): no plots; the same command again writes them")
+        return []
     directory.mkdir(parents=True, exist_ok=True)
     files: list[Path] = []
     sections: list[str] = []
@@ -61,6 +70,13 @@ def write_plots(study: optuna.Study, metrics: list[str], directory: Path) -> lis
         for name, title, function, targeted in _PLOTS:
             if name == "intermediate_values" and len(metrics) > 1:
                 continue
+            if seconds_left(ends, _ONE_SECONDS) < _ONE_SECONDS:
+                log.warning(
+                    "The time is up (hydra.sweeper.timeout): plots from %s on are left out; the same command again "
+                    "writes them",
+                    name,
+                )
+                break
             arguments = _arguments(study, name, metrics, targeted)
             picture = partial(_picture, study, function, arguments, directory / f"{name}.png")
             section = partial(_section, study, function, arguments, title, first=not sections)

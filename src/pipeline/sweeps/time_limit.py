@@ -26,6 +26,16 @@ def deadline(started: float, seconds: float) -> float:
     return started + seconds - min(_END_SECONDS, _END_SHARE * seconds)
 
 
+def halfway(deadline: float | None, ends: float | None) -> float | None:
+    """Until when workers may take to save their trials and to have them delivered; the other half is for the results.
+
+    Args:
+        deadline: When trials have to end, in seconds since 1970; None for no limit.
+        ends: When the command has to.
+    """
+    return None if deadline is None or ends is None else (deadline + ends) / 2
+
+
 class Limits(TypedDict):
     """What a plan keeps of a command's time."""
 

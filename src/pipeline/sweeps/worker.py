@@ -46,7 +46,7 @@ from pipeline.sweeps.running import (
 from pipeline.sweeps.space import as_override
 from pipeline.sweeps.storage import HEARTBEAT_SECONDS, Claim, LostClaim, SweepStorage, open_storage
 from pipeline.sweeps.study import plan_of, prepared
-from pipeline.sweeps.time_limit import TimeLimit
+from pipeline.sweeps.time_limit import TimeLimit, halfway
 from pipeline.sweeps.trials import JOB, TRIAL
 from pipeline.tracking import Reference
 from pipeline.tracking.sender_link import end_by
@@ -146,7 +146,7 @@ class Worker:
         self._prepared = prepared(plan)
         self._pulse = Pulse(storage)
         self._limit = TimeLimit(plan.deadline)
-        self.ends = plan.ends
+        self.ends = halfway(plan.deadline, plan.ends)
         self._looked = self._noted = 0.0
 
     def _sampler(self, number: int) -> optuna.samplers.BaseSampler:

@@ -24,8 +24,12 @@ class Engine(Protocol):
             WorkersFailed: No worker can be kept alive.
         """
 
-    def stop(self) -> None:
-        """End all workers, each of which saves the state of its trial and gives it back."""
+    def stop(self, seconds: float | None = None) -> None:
+        """End all workers, each of which saves the state of its trial and gives it back.
+
+        Args:
+            seconds: Longest time to wait for that; None for the engine's own.
+        """
 
 
 @dataclass(frozen=True)

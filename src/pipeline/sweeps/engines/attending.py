@@ -8,23 +8,33 @@ from collections.abc import Callable
 
 from pipeline.errors import Interrupted
 from pipeline.sweeps.engines import Engine
+from pipeline.sweeps.time_limit import halfway, seconds_left
 
 log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.2
 _ASK_SECONDS = 5.0
+_MOST_SECONDS = 60.0
 
 
 class Left(Interrupted):
     """The command ends, and the workers go on."""
 
 
-def attend(engine: Engine, on_change: Callable[[], None]) -> None:
+def attend(
+    engine: Engine,
+    on_change: Callable[[], None],
+    deadline: float | None = None,
+    ends: float | None = None,
+) -> None:
     """Start the workers and wait until all have nothing left to do.
 
     Args:
         engine: Engine that runs them.
         on_change: Function called a few times a second.
+        deadline: When they stop by themselves (seconds since 1970); None for no limit. One that is not there yet, or is
+            at something that takes long, is stopped from here, so that the results are written in time.
+        ends: When the command has to end.
 
     Raises:
         Left: Ctrl-C or SIGTERM came, and the engine's workers go on.
@@ -32,8 +42,10 @@ def attend(engine: Engine, on_change: Callable[[], None]) -> None:
         WorkersFailed: The workers keep dying.
     """
     try:
-        engine.start()
-        while engine.look():
+        until = halfway(deadline, ends)
+        if seconds_left(until, 1.0):
+            engine.start()
+        while engine.look() and seconds_left(until, 1.0):
             on_change()
             time.sleep(_POLL_SECONDS)
     except (KeyboardInterrupt, Interrupted) as stop:
@@ -44,7 +56,7 @@ def attend(engine: Engine, on_change: Callable[[], None]) -> None:
         raise Left(getattr(stop, "exit_code", 130)) from None
     finally:
         if not engine.outlives:
-            engine.stop()
+            engine.stop(None if ends is None else seconds_left(ends, _MOST_SECONDS) / 2)
 
 
 def _ask(engine: Engine) -> None:

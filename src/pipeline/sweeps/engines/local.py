@@ -118,13 +118,13 @@ class LocalWorkers:
             return
         self._slots.append(_Slot(slot.number, self._start(slot.number), deaths, finished))
 
-    def stop(self) -> None:
-        """End all workers that are left."""
+    def stop(self, seconds: float | None = None) -> None:
+        """End all workers that are left; those that take longer are killed, and their trials taken back."""
         processes = [slot.process for slot in self._slots]
         for process in processes:
             if process.poll() is None:
                 process.send_signal(signal.SIGINT)
-        deadline = time.monotonic() + _STOP_SECONDS
+        deadline = time.monotonic() + (_STOP_SECONDS if seconds is None else seconds)
         for process in processes:
             try:
                 process.wait(max(deadline - time.monotonic(), 0.0))

@@ -171,7 +171,7 @@ class RayWorkers:
         self._starts.note(finished)
         log.info("%d workers handed to Ray (logs: %s on their nodes)", count, logs)
 
-    def stop(self) -> None:
+    def stop(self, seconds: float | None = None) -> None:
         """Cancel all workers, and wait for them to give their trials back; those of killed ones are taken back."""
         import ray
 
@@ -180,7 +180,8 @@ class RayWorkers:
         for task in self._tasks:
             ray.cancel(task, force=False)
         if self._tasks:
-            _, self._tasks = ray.wait(self._tasks, num_returns=len(self._tasks), timeout=_STOP_SECONDS)
+            most = _STOP_SECONDS if seconds is None else seconds
+            _, self._tasks = ray.wait(self._tasks, num_returns=len(self._tasks), timeout=most)
             self._work.on_lost()
         ray.shutdown()
 

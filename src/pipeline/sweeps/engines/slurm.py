@@ -200,10 +200,10 @@ class SlurmWorkers:
         self._starts.note(finished)
         log.info("SLURM's job %s: %d workers (logs: %s)", number, count, logs)
 
-    def stop(self) -> None:
+    def stop(self, seconds: float | None = None) -> None:
         """Cancel all workers, and wait for them to give their trials back."""
         _run(["scancel", "--user", getpass.getuser(), "--name", self.name])
-        deadline = time.monotonic() + _STOP_SECONDS
+        deadline = time.monotonic() + (_STOP_SECONDS if seconds is None else seconds)
         while tasks(self.name) and time.monotonic() < deadline:
             time.sleep(_LOOK_SECONDS / 4)
 
