@@ -146,6 +146,7 @@ def _take_up(cfg: DictConfig) -> None:
 
     The processes of one training on several nodes learn both from the first of them, before any makes a directory.
     """
+    from pipeline.runs.meeting import meet
     from pipeline.runs.state import find_resumable, read
     from pipeline.runs.together import hear, place, tell
 
@@ -156,6 +157,7 @@ def _take_up(cfg: DictConfig) -> None:
         cfg.hydra.run.dir, cfg.hydra.output_subdir = told["directory"], None
         cfg.hydra.job.name = f"{cfg.hydra.job.name}-{here.rank}"
         cfg.resume = cfg.resume if told["resumes"] else None
+        meet(here)
         return
     directory = None if cfg.get("resume") is None else find_resumable(cfg)
     if directory is not None:
@@ -166,6 +168,7 @@ def _take_up(cfg: DictConfig) -> None:
         # Drawn once: its name has the time and a word of its own in it.
         cfg.hydra.run.dir = str(Path(str(cfg.hydra.run.dir)).absolute())
         tell(shared, here, {"directory": cfg.hydra.run.dir, "resumes": directory is not None})
+        meet(here)
 
 
 def run_many(hydra: Hydra, name: str, cfg: DictConfig) -> int:

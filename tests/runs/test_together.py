@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from pipeline.errors import UserError
+from pipeline.runs.meeting import meet
 from pipeline.runs.result import RunResult
 from pipeline.runs.together import Place, hear, place, tell
 from pipeline.training.checkpoints import load_checkpoint
@@ -54,6 +57,48 @@ def test_where_a_process_stands(monkeypatch: pytest.MonkeyPatch) -> None:
     # Workers of a sweep, each of which is alone.
     monkeypatch.setenv("SLURM_JOB_NAME", "interactive")
     assert place() is None
+
+
+@pytest.mark.parametrize(
+    ("rank", "host", "reason"),
+    [
+        (0, "no-such-node.invalid", "not known|failure in name"),
+        (1, "no-such-node.invalid", "not known|failure in name"),
+        (1, "192.0.2.77", "timed out|route|unreachable"),
+    ],
+)
+def test_a_first_node_that_is_not_there_is_told_in_time(rank: int, host: str, reason: str) -> None:
+    environment = {"TORCHELASTIC_RUN_ID": "x", "MASTER_ADDR": host, "MASTER_PORT": "29511", "RANK": str(rank)}
+    code = (
+        "from pipeline.runs.meeting import meet; from pipeline.runs.together import place\n"
+        "import os; os.environ['WORLD_SIZE'] = '2'; meet(place(), 2.0)"
+    )
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    said = done.stderr.strip().splitlines()[-1]
+    assert (
+        f"rank {rank} of 2 did not find the others at MASTER_ADDR={host} MASTER_PORT=29511 within 2 s" in said
+    )
+    assert re.search(reason, said, re.IGNORECASE)
+    assert time.monotonic() - began < 40
+
+
+def test_a_process_that_does_not_come_is_missed_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    for name, value in {"TORCHELASTIC_RUN_ID": "x", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    with pytest.raises(UserError, match=r"rank 0 of 2 .* within 2 s \(.*1/2 clients"):
+        meet(Place(0, 2, "x"), 2.0)
 
 
 @pytest.mark.slow

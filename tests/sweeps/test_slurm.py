@@ -7,11 +7,13 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import optuna
 import postgres
+import psutil
 import pytest
 import toy_sweeps as toy
 from optuna.trial import TrialState
@@ -20,7 +22,11 @@ from slurm_cluster import Cluster
 from test_workers import SWEEP
 
 from pipeline.__main__ import main
+from pipeline.config import compose
 from pipeline.errors import UserError
+from pipeline.runs.hooks import Hooks
+from pipeline.runs.result import RunResult
+from pipeline.runs.train import train
 from pipeline.sweeps.engines import Work, WorkersFailed, slurm
 from pipeline.sweeps.engines.slurm import Slurm, SlurmWorkers
 from pipeline.sweeps.storage import open_storage
@@ -193,3 +199,74 @@ def test_what_is_queued_again_is_the_task_alone(
     queue_again()
     assert (tmp_path / "told").read_text() == f"requeue {job}\n" * 2
     assert (tmp_path / "asked").read_text() == f"-h -j {job} -o %T\n"
+
+
+SMALL = ["experiment=digits_mlp", "model.hidden_units=[16]", "model.batch_norm=false", "model.dropout=0"]
+SMALL += ["data.train_samples=320", "data.validation_fraction=0.2", "logger=none"]
+
+
+def on_two_nodes(tmp_path: Path, *words: str) -> subprocess.Popen[str]:
+    command = [
+        "srun",
+        "-N2",
+        "--ntasks-per-node=1",
+        sys.executable,
+        "-m",
+        "pipeline",
+        *SMALL,
+        "trainer=ddp_cpu",
+    ]
+    command += ["trainer.devices=1", "trainer.num_nodes=2", "data.batch_size=16", *words]
+    return subprocess.Popen(
+        [*command, f"paths.experiments_dir={tmp_path}"],
+        cwd=tmp_path,
+        # Both nodes are this machine, and nobody knows them by name.
+        env={**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(600)
+def test_srun_trains_on_two_nodes_as_one_run_and_goes_on_when_one_is_lost(
+    tmp_path: Path, cluster: Cluster
+) -> None:
+    words = ["trainer.max_epochs=20", "checkpoint.every_seconds=0", "resume=auto"]
+    training = on_two_nodes(tmp_path, *words)
+    assert training.stdout is not None
+    for line in training.stdout:
+        if line.startswith("epoch 4/"):
+            break
+    [lost] = [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if f"paths.experiments_dir={tmp_path}" in (process.info["cmdline"] or [])
+        and "srun" not in process.info["cmdline"][0]
+        and process.environ().get("SLURM_PROCID") == "1"
+    ]
+    lost.kill()
+    began = time.monotonic()
+    said, _ = training.communicate(timeout=120)
+    assert time.monotonic() - began < 60
+    assert training.returncode != 0
+    assert "task 1" in said, said
+    [directory] = tmp_path.glob("runs/digits_mlp/*")
+    assert not (directory / "result.json").exists()
+
+    again = on_two_nodes(tmp_path, *words)
+    said, _ = again.communicate(timeout=300)
+    assert again.returncode == 0, said
+    assert list(tmp_path.glob("runs/digits_mlp/*")) == [directory]
+    assert said.count("test accuracy") == 1
+    together = RunResult.read(directory)
+    assert [epoch for epoch, _ in together.history["train/loss"]] == list(range(1, 21))
+
+    # As good as one process with twice the batch.
+    cfg = compose([*SMALL, "trainer=cpu", "trainer.max_epochs=20", "data.batch_size=32"])
+    alone = train(cfg, Hooks(directory=tmp_path / "alone", reports=False))
+    assert together.metrics["train/loss"] == pytest.approx(alone.metrics["train/loss"], rel=1e-3)
+    assert together.metrics["test/accuracy"] == pytest.approx(
+        alone.metrics["test/accuracy"], abs=1 / 360 + 1e-6
+    )
