@@ -9,7 +9,8 @@ import pipeline.data.orders.encoder
 import pipeline.data.series.encoder
 import pipeline.data.tables.encoder
 import pipeline.data.tables.memmap
-import pipeline.data.text.encoders  # noqa: F401
+import pipeline.data.text.encoders
+import pipeline.data.text.pieces  # noqa: F401
 from pipeline.data.core.encoder import Encoder
 from pipeline.errors import UserError
 

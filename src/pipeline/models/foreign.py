@@ -58,6 +58,9 @@ class Wrapped(BaseModule):
 
     at_once: ClassVar[Mapping[str, Any] | None] = {"freeze": True, "solver": "exact"}
 
+    ignores_padding: ClassVar[bool] = False
+    """Whether what it makes of a text is the same whatever texts stand beside it."""
+
     memory_format: ClassVar[torch.memory_format] = torch.contiguous_format
     """How the weights of convolutions lie in memory, which what they compute follows."""
 
@@ -116,6 +119,26 @@ class Wrapped(BaseModule):
     def prepared(cls, settings: Mapping[str, Any]) -> Prepared | None:
         """How images reached the weights that ``settings`` name; None for no weights."""
         return prepared(None, settings.get("weights"))
+
+    @classmethod
+    def wants(cls, settings: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings of the data that the weights call for, beside those of :meth:`prepared`; usually none.
+
+        Args:
+            settings: The ``model`` node, which names weights.
+            data: The ``data`` node.
+        """
+        return {}
+
+    @classmethod
+    def of_files(cls, settings: Mapping[str, Any], data_dir: Path) -> dict[str, Any]:
+        """Arguments of the constructor that files beside the weights tell; usually none.
+
+        Args:
+            settings: The ``model`` node, which names weights.
+            data_dir: The user's data directory.
+        """
+        return {}
 
     def find_weights(self, data_dir: Path) -> Path:
         """The file of the weights that it is to begin with."""

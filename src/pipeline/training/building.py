@@ -128,7 +128,10 @@ def build_model(settings: Node, data: DataModule, plan: FitPlan) -> BaseModule |
     given = {"loss": own.pop("loss")} if of_class and isinstance(own.get("loss"), Mapping) else {}
     if isinstance(target, type) and issubclass(target, Wrapped):
         return with_weights(
-            lambda spec: build(own, key="model", spec=spec.to_dict(), **given), target, own, data
+            lambda spec, **told: build(own, key="model", spec=spec.to_dict(), **given, **told),
+            target,
+            own,
+            data,
         )
     if isinstance(target, type) and issubclass(target, BaseModule):
         start = word_vectors(own, data) if own.get("vectors") else None

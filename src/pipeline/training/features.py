@@ -5,16 +5,16 @@ from __future__ import annotations
 import copy
 import hashlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline.data.core.cache import cached
 from pipeline.data.core.module import DataModule
-from pipeline.data.core.splits import Rows
+from pipeline.data.core.splits import RaggedRows, Rows
 from pipeline.data.core.waiting import shown
 from pipeline.errors import UserError
 from pipeline.models.foreign import Wrapped
@@ -76,7 +76,7 @@ def with_features(data: DataModule, model: Wrapped, trainer: Mapping[str, Any]) 
                 f"data.{name}={asked}: with model.freeze=true an image is looked at once; set data.{name}=none, "
                 "or model.freeze=false model.unfreeze=0 to train the last layer on changed images"
             )
-    if data.spec.input == "tokens":
+    if data.spec.input == "tokens" and not model.ignores_padding:
         raise UserError(
             "model.freeze=true: texts are as long as the longest beside them, so that no features can be kept; "
             "set model.freeze=false"
@@ -160,7 +160,9 @@ def _hashes(split: Rows) -> np.ndarray:
     found = []
     for rows in torch.arange(len(split)).split(_HASHED):
         x = split.take(rows)[0].cpu().contiguous().numpy()
-        found += [hashlib.blake2b(sample.tobytes(), digest_size=16).digest() for sample in x]
+        # Of a text its own pieces: how much is filled up follows from those beside it.
+        samples = [np.trim_zeros(sample, "b") for sample in x] if isinstance(split, RaggedRows) else x
+        found += [hashlib.blake2b(sample.tobytes(), digest_size=16).digest() for sample in samples]
     return np.frombuffer(b"".join(found), dtype="V16") if found else np.zeros(0, "V16")
 
 
@@ -200,6 +202,10 @@ def _computed(
     device = device_of(trainer)
     ends = np.cumsum([len(split) for split in splits])
     order = np.argsort(places)
+    if all(isinstance(split, RaggedRows) for split in splits):
+        # Texts of one length beside each other, the longest first: what is left is told no worse than it is.
+        lengths = np.concatenate([split.lengths().numpy() for split in splits])
+        order = np.argsort(-lengths[places], kind="stable")
     features = np.empty((len(places), model.head_layer.in_features), dtype=np.float32)
     model.eval().to(device)
     try:
@@ -209,18 +215,28 @@ def _computed(
             for some in shown(
                 batches, len(batches), f"computing the features of {len(order):,} samples", bar
             ):
+                # As they lie in the splits, which is how they are taken.
+                some = some[np.argsort(places[some])]
                 parts = []
                 for number, split in enumerate(splits):
                     start = ends[number] - len(split)
                     here = places[some][(places[some] >= start) & (places[some] < ends[number])] - start
                     if len(here):
                         parts.append(split.take(torch.from_numpy(here))[0])
-                x = torch.cat(parts).to(device)
+                x = joined(parts).to(device)
                 # In float32, whatever the training precision: predictions are made in it.
                 features[some] = model.features(x).float().cpu().numpy()
     finally:
         model.to("cpu").train()
     return features
+
+
+def joined(parts: Sequence[Tensor]) -> Tensor:
+    """Batches as one; texts are filled up with 0 to the longest."""
+    if len({part.shape[1:] for part in parts}) > 1:
+        width = max(part.shape[1] for part in parts)
+        parts = [nn.functional.pad(part, (0, width - part.shape[1])) for part in parts]
+    return torch.cat([*parts])
 
 
 def device_of(trainer: Mapping[str, Any]) -> torch.device:

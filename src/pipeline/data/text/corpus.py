@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from pipeline.errors import UserError
+
+if TYPE_CHECKING:
+    from pipeline.data.text.pieces import Pieces
 
 TRAIN, TEST = 0, 1
 LOOKED_AT = 1000
@@ -35,7 +38,7 @@ class Corpus:
         member_starts: Where each text begins in ``members``, (texts + 1,).
         labels: Class number of each text, (texts,).
         parts: ``TRAIN`` or ``TEST`` for each text, (texts,).
-        words: The words by number.
+        words: The words by number; none where the numbers are those of a tokenizer's pieces.
         classes: The class names by number.
         characters: Whether the characters of scripts without blanks count as words, see
             :func:`~pipeline.data.text.words.spaced`.
@@ -55,12 +58,15 @@ class Corpus:
         return len(self.labels)
 
     @classmethod
-    def build(cls, documents: Iterable[Document], words: str = "auto") -> Corpus:
+    def build(
+        cls, documents: Iterable[Document], words: str = "auto", pieces: Pieces | None = None
+    ) -> Corpus:
         """Tokenise documents in one pass that keeps no text.
 
         Args:
             documents: The texts.
             words: What a word is: ``blanks``, ``characters`` or ``auto``, see :class:`Documents`.
+            pieces: Tokenizer that splits texts into pieces of words; None splits them into words.
 
         Raises:
             UserError: There are no documents, or all have the same label.
@@ -76,16 +82,22 @@ class Corpus:
                 parts.append(document.part)
                 yield document.text
 
-        stream = texts()
-        first = list(islice(stream, LOOKED_AT))
-        characters = words == "characters" or (words == "auto" and needs_characters(first))
-        tokens, starts, known = number_words(chain(first, stream), characters)
+        stream, characters = texts(), False
+        if pieces is not None:
+            (tokens, starts), known = _split(pieces, stream), []
+        else:
+            first = list(islice(stream, LOOKED_AT))
+            characters = words == "characters" or (words == "auto" and needs_characters(first))
+            tokens, starts, known = number_words(chain(first, stream), characters)
         classes = sorted(set(labels))
         if len(classes) < 2:
             found = f"only the class {classes[0]!r}" if classes else "no text"
             raise UserError(f"the data holds {found}; classification needs texts of two classes at least")
         numbers = {label: number for number, label in enumerate(classes)}
-        members, member_starts = different_words(tokens, starts, len(known))
+        # Pieces have no bags: nobody asks which of them are different.
+        members, member_starts = (
+            different_words(tokens, starts, len(known)) if pieces is None else (tokens[:0], 0 * starts)
+        )
         return cls(
             tokens,
             starts,
@@ -157,6 +169,13 @@ class Corpus:
             )
             lengths.append(kept)
         return joined(lengths, values)
+
+
+def _split(pieces: Pieces, texts: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
+    """The pieces of all texts, one after the other (int32), and where each text begins."""
+    found = [np.array(row, dtype=np.int32) for row in pieces.split(texts)]
+    starts, tokens = joined([np.array([len(row)]) for row in found], found)
+    return tokens, starts
 
 
 def portions(rows: np.ndarray) -> Iterator[np.ndarray]:

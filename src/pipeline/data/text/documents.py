@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Annotated, Any
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -21,11 +24,14 @@ from pipeline.data.tables.guesses import Guess, say
 from pipeline.data.text.corpus import TEST, TRAIN, Corpus
 from pipeline.data.text.encoders import UNKNOWN, BagEncoder, TokensEncoder
 from pipeline.data.text.generated import generated_reviews
+from pipeline.data.text.pieces import Pieces, PiecesEncoder
 from pipeline.data.text.runs import Runs, log_count_ratios
 from pipeline.errors import UserError
-from pipeline.settings import BELOW_ONE, COUNT, COUNT_OR_NULL, Word
+from pipeline.settings import BELOW_ONE, COUNT, COUNT_OR_NULL, PATH_OR_NULL, Word
 
-STAND_INS: dict[str, Callable[[], Corpus]] = {"generated_reviews": lambda: Corpus.build(generated_reviews())}
+STAND_INS: dict[str, Callable[[Pieces | None], Corpus]] = {
+    "generated_reviews": lambda pieces: Corpus.build(generated_reviews(), pieces=pieces)
+}
 
 WIDE = 20_000
 """Size of the vocabulary from which on a bag is handed on as the numbers of its words instead of a row of 0 and 1."""
@@ -51,6 +57,8 @@ class Documents(DataModule):
             are written without blanks each character) or ``auto`` (characters where the texts need it).
         max_length: Number of words kept of each text, None for all (``tokens`` only).
         keep: Which words of a longer text are kept: the ``first`` or the ``last``.
+        tokenizer: File of a tokenizer (``tokenizer.json``) that splits texts into pieces of words, which then come in
+            their order; None splits them into words. ``model=text_encoder`` brings its own.
         test_fraction: Share of the texts that becomes the test split, where the data set has none of its own.
         target_name: What the classes are, in a word.
         **shared: Settings that every data set takes, see :class:`DataModule`.
@@ -74,11 +82,14 @@ class Documents(DataModule):
         words: Annotated[str, Word(("auto", "blanks", "characters"))] = "auto",
         max_length: Annotated[int | None, COUNT_OR_NULL] = 256,
         keep: str = "last",
+        tokenizer: Annotated[str | None, PATH_OR_NULL] = None,
         test_fraction: Annotated[float, BELOW_ONE] = 0.2,
         target_name: str = "class",
         **shared: Any,
     ) -> None:
         super().__init__(name=name, **shared)
+        if tokenizer is not None:
+            input = "tokens"
         for key, value, allowed in (
             ("input", input, ("bag", "tokens")),
             ("keep", keep, ("first", "last")),
@@ -92,12 +103,17 @@ class Documents(DataModule):
         if ngrams > 1 and input == "tokens":
             raise UserError(f"data.ngrams={ngrams} needs data.input=bag: runs of words have no order")
         self.input, self.vocabulary_size, self.ngrams = input, vocabulary_size, ngrams
-        self.max_length, self.keep = max_length, keep
+        self.max_length, self.keep, self.tokenizer = max_length, keep, tokenizer
         self.test_fraction, self.target_name = test_fraction, target_name
         self.weights, self.split = weights, words
         self.guesses: list[Guess] = []
         self._corpus: Corpus | None = None
         self._built_for: tuple[Any, ...] | None = None
+
+    @cached_property
+    def pieces(self) -> Pieces | None:
+        """What splits texts into pieces of words; None where they are split into words."""
+        return None if self.tokenizer is None else Pieces.of(Path(self.tokenizer).expanduser())
 
     @abstractmethod
     def read(self, download: bool) -> Corpus:
@@ -125,7 +141,7 @@ class Documents(DataModule):
         try:
             return self.read(download)
         except DataUnavailable as error:
-            return STAND_INS[self.stand_in(error)]()
+            return STAND_INS[self.stand_in(error)](self.pieces)
 
     def cached(self, key: str, build: Callable[[], Corpus]) -> Corpus:
         """``build()``, from the cache if its texts were tokenised before.
@@ -134,14 +150,18 @@ class Documents(DataModule):
             key: Name of the texts, made from their content.
             build: Function that reads and tokenises them.
         """
+        how = self.split if self.pieces is None else f"pieces-{self.pieces.digest}"
         arrays, names = cached(
             self.data_dir,
-            f"text-{key}-{LAYOUT}-{self.split}",
+            f"text-{key}-{LAYOUT}-{how}",
             lambda: ((corpus := build()).arrays(), corpus.names()),
         )
         return Corpus(**{**arrays, **names})
 
     def _build(self, corpus: Corpus) -> None:
+        if self.pieces is not None:
+            self._build_of_pieces(corpus, self.pieces)
+            return
         rows, held_out, test = self._split(corpus)
         ngrams = 1 if self.input == "tokens" else max(2, self.ngrams) if corpus.characters else self.ngrams
         runs = self._vocabulary(corpus, rows, ngrams)
@@ -172,13 +192,41 @@ class Documents(DataModule):
         self.spec = self._spec(corpus.classes, runs, train.y)
         self.train = self.oversampled(train)
 
+    def _build_of_pieces(self, corpus: Corpus, pieces: Pieces) -> None:
+        self.guesses = []
+        self.encoder = PiecesEncoder(
+            json.loads(pieces.definition),
+            self.max_length,
+            self.keep,
+            self.column,
+            self.format.differences(),
+        )
+        ids = np.arange(pieces.count + 1, dtype=np.int32)
+
+        def of(rows: np.ndarray) -> Rows:
+            found = corpus.sequences(rows, ids, pieces.kept(self.max_length), self.keep)
+            starts, values = pieces.framed(*found)
+            y = self._targets(corpus, rows)
+            return RaggedRows(torch.from_numpy(starts), torch.from_numpy(values), y)
+
+        parts = self._split(corpus)
+        train, self.validation, self.test = (of(part) if len(part) else None for part in parts)
+        assert train is not None
+        self.spec = self._described(
+            corpus.classes, train.y, "tokens", input_shape=(0,), vocabulary=pieces.count + 1
+        )
+        self.train = self.oversampled(train)
+
+    def _targets(self, corpus: Corpus, rows: np.ndarray) -> Tensor:
+        y = torch.from_numpy(corpus.labels[rows])
+        return y.float() if len(corpus.classes) == 2 else y
+
     def _wide(self, runs: Runs) -> bool:
         return self.input == "bag" and len(runs.words) > WIDE
 
     def _rows(self, corpus: Corpus, runs: Runs, rows: np.ndarray, weights: np.ndarray | None) -> Rows:
         """The texts ``rows`` as the model's input."""
-        y = torch.from_numpy(corpus.labels[rows])
-        y = y.float() if len(corpus.classes) == 2 else y
+        y = self._targets(corpus, rows)
         if self.input == "bag":
             starts, values = runs.bags(corpus, rows)
             if self._wide(runs):
@@ -243,16 +291,22 @@ class Documents(DataModule):
         return chosen
 
     def _spec(self, classes: list[str], runs: Runs, y: Tensor) -> Spec:
-        binary, words = len(classes) == 2, len(runs.words)
-        bag = self.input == "bag" and not self._wide(runs)
+        words = len(runs.words)
+        if self.input == "bag" and not self._wide(runs):
+            return self._described(classes, y, "bag", input_shape=(words,))
+        vocabulary = words + UNKNOWN + 1
+        return self._described(
+            classes, y, "tokens", input_shape=(0,), vocabulary=vocabulary, unordered=self._wide(runs)
+        )
+
+    def _described(self, classes: list[str], y: Tensor, input: Literal["bag", "tokens"], **more: Any) -> Spec:
+        binary = len(classes) == 2
         return Spec(
             task="binary" if binary else "multiclass",
-            input="bag" if bag else "tokens",
-            input_shape=(words,) if bag else (0,),
+            input=input,
             outputs=1 if binary else len(classes),
             classes=tuple(classes),
             target_name=self.target_name,
-            vocabulary=0 if bag else words + UNKNOWN + 1,
-            unordered=self._wide(runs),
             class_weights=self.class_weights(y, len(classes)),
+            **more,
         )

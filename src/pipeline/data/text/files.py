@@ -49,7 +49,9 @@ class TextFolder(Documents):
             state.update(f"{label}\0{part}\0{'' if encoding == 'utf-8' else encoding}".encode())
             state.update(hashlib.sha256(file.read_bytes()).digest())
         texts = (Document(read_text(file, encoding), label, part) for file, label, part in files)
-        return self.cached(f"folder-{state.hexdigest()[:16]}", lambda: Corpus.build(texts, self.split))
+        return self.cached(
+            f"folder-{state.hexdigest()[:16]}", lambda: Corpus.build(texts, self.split, self.pieces)
+        )
 
     def _files(self) -> list[tuple[Path, str, int]]:
         learn, test = self.path, self.test_path
@@ -102,7 +104,9 @@ class TextTable(Documents):
         return self.cached(
             f"table-{state.hexdigest()[:16]}",
             lambda: Corpus.build(
-                (row for path, part in parts for row in self._documents(path, part)), self.split
+                (row for path, part in parts for row in self._documents(path, part)),
+                self.split,
+                self.pieces,
             ),
         )
 

@@ -13,6 +13,7 @@ from pipeline.data.sources import finding as sources
 from pipeline.data.sources.archives import Damaged, read_members
 from pipeline.data.text.corpus import TEST, TRAIN, Corpus, Document
 from pipeline.data.text.documents import Documents
+from pipeline.data.text.pieces import Pieces
 
 FOLDERS = {
     f"aclImdb/{part}/{folder}": (label, number)
@@ -39,24 +40,24 @@ class Imdb(Documents):
         def check(path: Path) -> None:
             # An archive that no checksum vouches for is checked by reading it: its words are then kept, since
             # reading it takes as long as tokenising it.
-            just_read[path] = tokenised(path, self.split)
+            just_read[path] = tokenised(path, self.split, self.pieces)
 
         source = replace(catalogue.IMDB, check=check)
         path = sources.locate(source, self.data_dir, sources.search_path(), download)
         self.source = str(path)
         return self.cached(
             f"imdb-{sources.digest(path)[:16]}",
-            lambda: just_read.pop(path, None) or tokenised(path, self.split),
+            lambda: just_read.pop(path, None) or tokenised(path, self.split, self.pieces),
         )
 
 
-def tokenised(path: Path, words: str = "auto") -> Corpus:
+def tokenised(path: Path, words: str = "auto", pieces: Pieces | None = None) -> Corpus:
     """Read and tokenise the archive in one pass.
 
     Raises:
         Damaged: The archive is not whole.
     """
-    corpus = Corpus.build(reviews(path), words)
+    corpus = Corpus.build(reviews(path), words, pieces)
     found = Counter(zip(corpus.labels.tolist(), corpus.parts.tolist(), strict=True))
     for folder, (label, part) in FOLDERS.items():
         if (count := found[corpus.classes.index(label), part]) != REVIEWS:
