@@ -202,9 +202,9 @@ def _computed(
     device = device_of(trainer)
     ends = np.cumsum([len(split) for split in splits])
     order = np.argsort(places)
-    if all(isinstance(split, RaggedRows) for split in splits):
-        # Texts of one length beside each other, the longest first: what is left is told no worse than it is.
-        lengths = np.concatenate([split.lengths().numpy() for split in splits])
+    if texts := [split for split in splits if isinstance(split, RaggedRows)]:
+        # Texts of one length beside each other, the longest first: what is left takes no longer than it is said to.
+        lengths = np.concatenate([split.lengths().numpy() for split in texts])
         order = np.argsort(-lengths[places], kind="stable")
     features = np.empty((len(places), model.head_layer.in_features), dtype=np.float32)
     model.eval().to(device)

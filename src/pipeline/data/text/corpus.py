@@ -83,8 +83,9 @@ class Corpus:
                 yield document.text
 
         stream, characters = texts(), False
+        known: list[str] = []
         if pieces is not None:
-            (tokens, starts), known = _split(pieces, stream), []
+            tokens, starts = _split(pieces, stream)
         else:
             first = list(islice(stream, LOOKED_AT))
             characters = words == "characters" or (words == "auto" and needs_characters(first))
