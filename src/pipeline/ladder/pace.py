@@ -103,7 +103,7 @@ def seconds_of_features(cfg: DictConfig) -> float | None:
     if not isinstance(model, Wrapped) or not is_frozen(model):
         return None
     # To look for those of images that are decoded anew each time would take about as long.
-    if not data.train.streams and are_kept(data, model):
+    if not data.train.decodes and are_kept(data, model):
         return 0.0
     splits = [split for split in (data.train, data.validation, data.test) if split is not None]
     device = device_of(plan.fit.trainer)

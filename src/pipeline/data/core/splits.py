@@ -44,6 +44,8 @@ class Rows:
 
     streams = False
     """Whether batches are better taken ahead, all of an epoch's one after the other."""
+    decodes = False
+    """Whether samples are decoded from their files whenever they are taken."""
 
     def batches(self, batch_size: int) -> int:
         """How many batches :meth:`order` gives."""

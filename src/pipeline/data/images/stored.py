@@ -20,6 +20,7 @@ from torch import Tensor
 from pipeline.data.core.splits import Batch, Rows
 from pipeline.data.images.ahead import cores_each, results
 from pipeline.data.images.decoding import AS_A_WHOLE, Resizing, read_images
+from pipeline.data.images.readahead import FileRows, window
 from pipeline.errors import UserError
 
 IN_MEMORY = 1 << 28
@@ -58,6 +59,10 @@ class Decoded:
             if os.preadv(descriptor, [flat[row].data], start) != self._size:
                 raise OSError(f"{self.path} ends before image {int(places[row])}")
         return images
+
+    def file_rows(self) -> FileRows:
+        """The images as rows of their file, which can be asked for ahead."""
+        return FileRows(self.path, self._descriptor(), self.offset, self._size, len(self))
 
     def _descriptor(self) -> int:
         # A process that was forked opens the file for itself.
@@ -176,8 +181,13 @@ class StoredRows(Rows):
 
     @property
     def streams(self) -> bool:  # type: ignore[override]
-        """Whether other processes decode ahead."""
-        return isinstance(self.images, ImageFiles) and self.images.workers != 0
+        """Whether other processes decode ahead, or the disk is told ahead what is wanted."""
+        return isinstance(self.images, Decoded) or self.images.workers != 0
+
+    @property
+    def decodes(self) -> bool:  # type: ignore[override]
+        """Whether images are decoded whenever they are taken."""
+        return isinstance(self.images, ImageFiles)
 
     def _inputs(self, rows: Tensor) -> Tensor:
         return torch.from_numpy(self.images.take(self.places[rows].numpy()))
@@ -199,8 +209,11 @@ class StoredRows(Rows):
         return len(self) * int(np.prod(self.images.shape[1:])) + self.y.nbytes
 
     def stream(self, batches: Sequence[Tensor]) -> Iterator[Batch]:
-        if not isinstance(self.images, ImageFiles) or not self.streams or len(batches) < 2:
+        if not self.streams or len(batches) < 2:
             yield from super().stream(batches)
+            return
+        if isinstance(self.images, Decoded):
+            yield from self._told_ahead(self.images.file_rows(), batches)
             return
         # As many processes as there are when it begins: those that share a training are known by then.
         workers = self.images.workers or cores_each()
@@ -212,6 +225,19 @@ class StoredRows(Rows):
         for rows in batches:
             parts = [next(found) for _ in rows.split(size)]
             yield torch.from_numpy(parts[0] if len(parts) == 1 else np.concatenate(parts)), self.y[rows]
+
+    def _told_ahead(self, file: FileRows, batches: Sequence[Tensor]) -> Iterator[Batch]:
+        """The batches, the disk told of those that come after; nothing of it changes their order."""
+        if not file.prepare(self.places[torch.cat(list(batches))].numpy()):
+            yield from super().stream(batches)
+            return
+        ahead = window([len(rows) for rows in batches], file.size)
+        for rows in batches[:ahead]:
+            file.ask_for(self.places[rows].numpy())
+        for number, rows in enumerate(batches):
+            for later in batches[number + ahead : number + ahead + 1]:
+                file.ask_for(self.places[later].numpy())
+            yield self.take(rows)
 
     def _piece(self, pieces: Sequence[Tensor], number: int) -> np.ndarray:
         return self.images.take(self.places[pieces[number]].numpy())
