@@ -14,6 +14,7 @@ from pipeline.data.core.splits import Rows
 from pipeline.models.base import BaseModule
 from pipeline.reports import curves, plots
 from pipeline.runs.result import RunResult
+from pipeline.training.at_once import fits_at_once
 from pipeline.training.features import FeatureRows, is_frozen
 
 MOST_PAIRS, MOST_OF_A_PAIR = 6, 8
@@ -39,7 +40,9 @@ def plots_of_run(
     folder = result.directory / "plots"
     folder.mkdir(exist_ok=True)
     made: list[Path] = []
-    if any(name.startswith(("train/", "val/")) for name in result.history):
+    # What is fitted at once has a point, and no curve.
+    lone = fits_at_once(model) and all(len(points) < 2 for points in result.history.values())
+    if not lone and any(name.startswith(("train/", "val/")) for name in result.history):
         made.append(curves.learning_curves(result.history, result.best_epoch, folder / "learning_curves.png"))
     if len(next(iter(result.steps.values()), ())) > 1:
         made.append(curves.step_curves(result.steps, folder / "training_steps.png"))
