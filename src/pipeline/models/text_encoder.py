@@ -16,7 +16,7 @@ from pipeline.errors import UserError
 from pipeline.models.foreign import Wrapped
 from pipeline.models.sentences import Description, described
 from pipeline.models.weights import Prepared, give, read
-from pipeline.settings import Text
+from pipeline.settings import Text, Word
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +35,9 @@ class TextEncoder(Wrapped):
         spec: Description of the data: texts as pieces of words, one class each.
         name: Name of a published network.
         weights: ``DEFAULT`` for the published ones of ``name``; a directory, or ``package:PACKAGE/DIRECTORY``.
+        layers: What a text's place is made of: what ``all`` layers make of its pieces, beside each other, or the
+            ``last`` one alone, as the network was published. The last is about what a text treats; how it says so is in those
+            before it.
         net: Description of the network, which follows from its files.
         **shared: Settings of networks with weights, see :class:`Wrapped`, and of every model.
 
@@ -49,6 +52,7 @@ class TextEncoder(Wrapped):
         spec: Spec | dict[str, Any],
         name: Annotated[str, Text("the name of a network, like all-MiniLM-L6-v2")] = _DEFAULT,
         weights: Annotated[str | None, Text("DEFAULT, a directory or package:PACKAGE/DIRECTORY")] = "DEFAULT",
+        layers: Annotated[str, Word(("all", "last"))] = "all",
         net: Mapping[str, Any] | None = None,
         **shared: Any,
     ) -> None:
@@ -61,7 +65,8 @@ class TextEncoder(Wrapped):
         if net is None:
             raise UserError("model=text_encoder begins with weights; set model.weights=DEFAULT")
         self.name = name
-        super().__init__(data, Sentences(net, data.outputs, data.vocabulary - 1), weights=weights, **shared)
+        built = Sentences({**net, "layers": layers}, data.outputs, data.vocabulary - 1)
+        super().__init__(data, built, weights=weights, **shared)
 
     @classmethod
     def prepared(cls, settings: Mapping[str, Any]) -> Prepared | None:
@@ -106,7 +111,7 @@ class Sentences(nn.Module):
 
     Args:
         description: ``transformer`` (settings of the library transformers) or ``embeddings`` (rows and length), and
-            ``pooling`` and ``normalised``, see :class:`~pipeline.models.sentences.Description`.
+            ``pooling`` and ``normalised``, see :class:`~pipeline.models.sentences.Description`, and ``layers``.
         outputs: Number of outputs.
         pieces: Number of pieces that the data's tokenizer knows.
 
@@ -118,7 +123,7 @@ class Sentences(nn.Module):
         super().__init__()
         self.description = dict(description)
         self.pooling, self.normalised = str(description["pooling"]), bool(description["normalised"])
-        self.padding = 0
+        self.padding, self.every = 0, False
         if "embeddings" in description:
             rows, width = (int(number) for number in description["embeddings"])
             self.body: Any = Embeddings(rows, width)
@@ -126,6 +131,8 @@ class Sentences(nn.Module):
             self.body = _transformer(description["transformer"])
             config = self.body.config
             rows, width, self.padding = config.vocab_size, config.hidden_size, config.pad_token_id or 0
+            self.every = description["layers"] == "all"
+            width *= config.num_hidden_layers + 1 if self.every else 1
         if pieces > rows:
             raise UserError(
                 f"data.tokenizer knows {pieces:,} pieces of words, the network {rows:,}: it is another network's"
@@ -134,19 +141,21 @@ class Sentences(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         there = x != 0
-        places = self.body(
-            input_ids=torch.where(there, x - 1, self.padding), attention_mask=there.to(torch.long)
-        )
-        places = getattr(places, "last_hidden_state", places)
+        more = {"output_hidden_states": True} if self.every else {}
+        ids = torch.where(there, x - 1, self.padding)
+        found = self.body(input_ids=ids, attention_mask=there.to(torch.long), **more)
+        layers = found.hidden_states if self.every else [getattr(found, "last_hidden_state", found)]
+        answer: Tensor = self.head(torch.cat([self._place(places, there) for places in layers], 1))
+        return answer
+
+    def _place(self, places: Tensor, there: Tensor) -> Tensor:
+        """The place of each text, of those of its pieces (texts, pieces, length)."""
         if self.pooling == "first":
             place = places[:, 0]
         else:
             mask = there.unsqueeze(-1).to(places.dtype)
             place = (places * mask).sum(1) / mask.sum(1).clamp(min=1)
-        if self.normalised:
-            place = nn.functional.normalize(place, dim=1)
-        answer: Tensor = self.head(place)
-        return answer
+        return nn.functional.normalize(place, dim=1) if self.normalised else place
 
     def extra_repr(self) -> str:
         return json.dumps(self.description, sort_keys=True)
