@@ -36,8 +36,8 @@ class TextEncoder(Wrapped):
         name: Name of a published network.
         weights: ``DEFAULT`` for the published ones of ``name``; a directory, or ``package:PACKAGE/DIRECTORY``.
         layers: What a text's place is made of: what ``all`` layers make of its pieces, beside each other, or the
-            ``last`` one alone, as the network was published. The last is about what a text treats; how it says so is in those
-            before it.
+            ``last`` one alone, as the network was published. The last is about what a text treats; how it says so is
+            in those before it.
         net: Description of the network, which follows from its files.
         **shared: Settings of networks with weights, see :class:`Wrapped`, and of every model.
 
