@@ -27,6 +27,7 @@ from pipeline.ladder.rungs import Rung
 from pipeline.models.base import BaseModule
 from pipeline.models.blend import Blend, greedy_weights
 from pipeline.models.settled import Settled
+from pipeline.models.stack import Stack
 from pipeline.models.trees import Forest, Trees
 from pipeline.runs import beside
 from pipeline.runs.alone import fit_alone
@@ -48,6 +49,8 @@ _MANY_ROWS = 20_000
 """Rows from which on a fit of trees has kept every core busy already."""
 _SHORTEST, _EASILY = 0.4, 1.2
 """A network is shortened to this share at most; one that has so many times its usual time is not."""
+_FAR = 12
+"""So many times its usual time, a fit is not limited: other settings of a model may take several times as long."""
 _WITH_ROOM = 1.25
 """So many times what it is expected to take, something is begun that need not be."""
 ENOUGH_FOLDS = 5
@@ -111,7 +114,7 @@ def bagged(
     views = list(data.refolded(folds))
 
     def fit(rung: Rung) -> Bag | None:
-        bag = _bag(rung, views, left)
+        bag = bag_of(rung, views, left)
         if bag is None:
             log.info("%s was not fitted to each of %d folds", rung.name, folds)
         else:
@@ -143,7 +146,7 @@ def bagged_again(bag: Bag, data: TableData, folds: int, left: Callable[[], float
     """
     if left() < _WITH_ROOM * bag.seconds:
         return False
-    more = _bag(bag.rung, list(data.refolded(folds, seed)), left)
+    more = bag_of(bag.rung, list(data.refolded(folds, seed)), left)
     if more is None:
         return False
     rounds = len(bag.models) // folds
@@ -167,7 +170,14 @@ def fitted_once(rung: Rung, data: TableData, model: BaseModule) -> Bag:
     return Bag(rung, [model], torch.cat([nothing, said]), folded=False)
 
 
-def _bag(rung: Rung, views: Sequence[tuple[DataModule, Tensor]], left: Callable[[], float]) -> Bag | None:
+def bag_of(rung: Rung, views: Sequence[tuple[DataModule, Tensor]], left: Callable[[], float]) -> Bag | None:
+    """Fit a rung's model once to each view of the data; None where there is no model for each of them.
+
+    Args:
+        rung: The rung.
+        views: The data with another part held out, and which rows that is.
+        left: Seconds that are left.
+    """
     assert rung.cfg is not None and rung.result is not None
     began, usual = time.monotonic(), float(rung.result.seconds["fit"])
     plan, workers = plan_of(rung.cfg), beside.at_once()
@@ -213,7 +223,7 @@ def seconds_of_folds(rung: Rung, folds: int, least: bool = False) -> float:
     """
     assert rung.cfg is not None and rung.result is not None
     plan, seconds = plan_of(rung.cfg), seconds_of_fit(rung)
-    cls = _class_of(plan)
+    cls = class_of(plan)
     if cls is Forest:
         # Its trees are shared out to the folds, and every core grew them before.
         return folds * seconds * _trees_of_a_fold(plan, folds) / int(plan.model["n_estimators"])
@@ -230,11 +240,12 @@ def seconds_of_folds(rung: Rung, folds: int, least: bool = False) -> float:
 
 def _shortenable(plan: RunPlan) -> bool:
     """Whether the plan is of a model that is trained in steps, to the end of so many epochs."""
-    at_once = at_once_with(_class_of(plan), plan.model)
+    at_once = at_once_with(class_of(plan), plan.model)
     return not at_once and isinstance(plan.fit.trainer.get("max_epochs"), int)
 
 
-def _class_of(plan: RunPlan) -> Any:
+def class_of(plan: RunPlan) -> Any:
+    """Class of a plan's model, or whatever builds it."""
     return resolve(plan.model["_target_"])
 
 
@@ -250,9 +261,9 @@ def _of_a_fold(plan: RunPlan, folds: int, seconds: float, usual: float) -> RunPl
     if _shortenable(plan) and seconds < _EASILY * usual:
         epochs = max(1, int(plan.fit.trainer["max_epochs"] * seconds / (_EASILY * usual)))
         plan = plan.changed(trainer={"max_epochs": epochs})
-    if _class_of(plan) is Forest:
+    if class_of(plan) is Forest:
         plan = replace(plan, model={**plan.model, "n_estimators": _trees_of_a_fold(plan, folds)})
-    return plan if seconds > 4 * usual else plan.changed(trainer={"max_time": in_full(seconds)})
+    return plan if seconds > _FAR * usual else plan.changed(trainer={"max_time": in_full(seconds)})
 
 
 def _fixed(plan: RunPlan, bag: Bag) -> RunPlan | None:
@@ -292,18 +303,23 @@ def answers_of(model: BaseModule, split: Any) -> Tensor:
     return torch.cat(parts).reshape(len(split), -1)
 
 
-def loss_of(data: DataModule, targets: Tensor) -> Callable[[Tensor], float]:
-    """What weights are chosen by: the mean absolute error of numbers; of classes the log loss."""
+def losses_of(data: DataModule, targets: Tensor) -> Callable[[Tensor], Tensor]:
+    """What each row adds to what weights are chosen by: its absolute error; of classes its log loss."""
     if data.spec.task == "regression":
         true = targets.reshape(len(targets), -1).double()
-        return lambda answers: float((answers.double() - true).abs().mean())
+        return lambda answers: (answers.double() - true).abs().mean(1)
     labels = targets.reshape(-1).long()
 
-    def log_loss(answers: Tensor) -> float:
-        chosen = answers.double().gather(1, labels[:, None]).clamp_min(1e-7)
-        return float(-chosen.log().mean())
+    def log_losses(answers: Tensor) -> Tensor:
+        return -answers.double().gather(1, labels[:, None])[:, 0].clamp_min(1e-7).log()
 
-    return log_loss
+    return log_losses
+
+
+def loss_of(data: DataModule, targets: Tensor) -> Callable[[Tensor], float]:
+    """What weights are chosen by: the mean absolute error of numbers; of classes the log loss."""
+    losses = losses_of(data, targets)
+    return lambda answers: float(losses(answers).mean())
 
 
 def weights_of(bags: Sequence[Bag], data: TableData) -> list[int]:
@@ -323,35 +339,44 @@ class Blended:
     """Several bags as one model.
 
     Args:
-        model: Weighted mean of their models.
+        model: Weighted mean of their models, of two levels where there is a second one.
         answers: Its answers for rows that its models have not seen, (rows, classes or 1).
         parts: How many parts of it each rung has.
         best: The bag that is best alone.
         rows: Which rows these are, of training and validation rows.
     """
 
-    model: Blend
+    model: Blend | Stack
     answers: Tensor
     parts: dict[str, int]
     best: Bag
     rows: slice
 
 
-def blended(bags: Sequence[Bag], data: TableData, left: Callable[[], float]) -> Blended:
+def blended(
+    bags: Sequence[Bag], data: TableData, left: Callable[[], float], second: Sequence[Bag] = ()
+) -> Blended:
     """The mean of the bags' models with the weights that are best for the rows they have not seen.
 
     Args:
         bags: At least one.
         data: The data.
         left: Seconds that are left.
+        second: Bags that learn from the answers of the others.
     """
-    rows, weights = _rows_of(bags, data), weights_of(bags, data)
+    both = [*bags, *second]
+    rows, weights = _rows_of(both, data), weights_of(both, data)
     loss = loss_of(data, data.pooled_targets[rows])
-    taken = [(bag, weight) for bag, weight in zip(bags, weights, strict=True) if weight]
-    final = [(_final(bag, data, left), weight) for bag, weight in taken]
-    models = [model for some, _ in final for model in some]
-    shares = [weight / len(some) for some, weight in final for _ in some]
+    taken = [(bag, weight) for bag, weight in zip(both, weights, strict=True) if weight]
     answers = torch.stack([bag.answers[rows] * weight for bag, weight in taken]).sum(0) / sum(weights)
     best = min(bags, key=lambda bag: loss(bag.answers[rows]))
     parts = {bag.rung.name: weight for bag, weight in taken}
-    return Blended(Blend.of(models, shares), answers, parts, best, rows)
+    model: Blend | Stack
+    if any(bag in second for bag, _ in taken):
+        # Those below answer for the second level even where they have no weight themselves.
+        model = Stack.of([bag.models for bag in bags], [bag.models for bag in second], weights)
+    else:
+        final = [(_final(bag, data, left), weight) for bag, weight in taken]
+        models = [model for some, _ in final for model in some]
+        model = Blend.of(models, [weight / len(some) for some, weight in final for _ in some])
+    return Blended(model, answers, parts, best, rows)

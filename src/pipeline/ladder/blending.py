@@ -28,8 +28,10 @@ from pipeline.ladder.bagging import (
 )
 from pipeline.ladder.budget import Budget
 from pipeline.ladder.rungs import Climb, Rung, chance, standing
+from pipeline.ladder.stacking import second_level
 from pipeline.ladder.testing import load_model
 from pipeline.models.blend import Blend, as_logits
+from pipeline.models.stack import Stack
 from pipeline.runs.describing import describe
 from pipeline.runs.finished import data_of
 from pipeline.runs.hooks import Hooks
@@ -84,9 +86,11 @@ def add_blend(
     # Its test, as a rung and as the model that goes into service.
     asked = 2 * len(data.test or ())
     budget.keep_back(asked * sum(bag.asking * len(bag.models) for bag in bags))
+    second = second_level(bags, data, folds, budget.left)
+    budget.keep_back(asked * sum(bag.asking * len(bag.models) for bag in second))
     if budget.limited:
         _use_the_rest(bags, data, folds, budget)
-    found = blended(bags, data, budget.left)
+    found = blended(bags, data, budget.left, second)
     best, total = found.best.rung, sum(found.parts.values())
     rung = Rung("blend", directory, list(best.overrides), cfg=best.cfg)
     rung.made_of = ", ".join(
@@ -187,7 +191,7 @@ def _candidates(climb: Climb) -> list[Rung]:
 def _recorded(
     rung: Rung,
     data: TableData,
-    model: Blend,
+    model: Blend | Stack,
     outputs: Outputs,
     parent: AnyRun,
     seconds: float,

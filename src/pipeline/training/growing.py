@@ -35,6 +35,8 @@ _FIRST, _OF_THE_TIME = 2, 0.05
 """Trees before the first look where time is limited, and the share of it that may pass between two looks."""
 _ROWS = 65_536
 _ONE_THREAD_CELLS = 500_000
+_SIGNIFICANT = 0.001
+"""Chance up to which the means of categories are taken to differ."""
 _PRIOR = 10.0
 """Training samples that a category's mean target is mixed with: rare categories stay near the overall mean."""
 
@@ -77,8 +79,9 @@ def comparable(train: Rows, encoder: Encoder, model: Trees) -> Tensor:
 
     The one-hot inputs of a category become one column, in which the categories stand in the order of their mean target
     in training (of their frequency, where there are more than two classes): trees split it in the middle, where
-    one-hot inputs would take a split for each category. Boosted trees are given the inputs as they are as well where
-    there are few categories, for what is special of one.
+    one-hot inputs would take a split for each category. Where the means differ by no more than chance, that order would
+    be noise of the training rows which trees learn, and the categories stand as they are. Boosted trees are given the
+    inputs as well where there are few categories, for what is special of one.
     """
     width = model.columns.shape[0]
     blocks: list[range] = getattr(encoder, "blocks", list)()
@@ -97,14 +100,39 @@ def comparable(train: Rows, encoder: Encoder, model: Trees) -> Tensor:
     ordered = counts
     if model.spec.task != "multiclass":
         ordered = (sums + _PRIOR * target.mean()) / (counts + _PRIOR)
+    squares = float((target**2).sum())
     for number, block in enumerate(blocks):
-        ranks = ordered[block.start : block.stop].argsort(stable=True).argsort()
+        within = slice(block.start, block.stop)
+        ranks = ordered[within].argsort(stable=True).argsort()
+        if model.spec.task != "multiclass" and _by_chance(sums[within], counts[within], squares):
+            ranks = torch.arange(len(block))
         matrix[block.start : block.stop, width - len(inside) + number] = ranks.float()
     few = [place for block in blocks if len(block) <= model.one_hot_up_to for place in block]
     if len(few) * len(train) > MOST_CELLS:
         # They would take more memory than the table.
         return matrix
     return torch.cat([matrix, torch.eye(width)[:, few]], 1)
+
+
+def _by_chance(sums: Tensor, counts: Tensor, squares: float) -> bool:
+    """Whether the means of some groups may differ by chance, by the F test of an analysis of variance.
+
+    Args:
+        sums: Sum of the targets of each group.
+        counts: Number of rows of each.
+        squares: Sum of all squared targets.
+    """
+    from scipy.stats import f
+
+    there = counts > 0
+    sums, counts = sums[there], counts[there]
+    groups, rows = len(counts), float(counts.sum())
+    if groups < 2 or rows <= groups:
+        return True
+    within_means = float((sums**2 / counts).sum())
+    between = (within_means - float(sums.sum()) ** 2 / rows) / (groups - 1)
+    within = max((squares - within_means) / (rows - groups), 1e-300)
+    return float(f.sf(between / within, groups - 1, rows - groups)) > _SIGNIFICANT
 
 
 def _table(split: Rows, columns: Tensor, model: Trees) -> Table:

@@ -1,0 +1,115 @@
+"""A second level of trees: they learn from a table's inputs and from what the models below answer for its rows."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from pipeline.data.core.module import DataModule
+from pipeline.data.core.splits import Rows
+from pipeline.data.tables.table import TableData
+from pipeline.ladder.bagging import Bag, bag_of, class_of, losses_of, weights_of
+from pipeline.models.stack import above, told
+from pipeline.models.trees import Boosting, Forest
+from pipeline.runs.plan import plan_of
+
+log = logging.getLogger(__name__)
+
+LEAST_ROWS = 750
+"""Rows from which on there is a second level: of fewer its models learn the noise of the answers."""
+MOST_CELLS = 50_000_000
+"""Inputs of all rows up to which there is one: they are held in memory several times."""
+_WITH_ROOM = 1.5
+_SURE = 2.0
+"""Standard errors by which the second level has to make the blend better on rows that its models have not seen."""
+
+
+class Beside(Rows):
+    """Rows with other models' answers as further inputs.
+
+    Args:
+        rows: The rows.
+        answers: (rows, answers).
+    """
+
+    def __init__(self, rows: Rows, answers: Tensor) -> None:
+        super().__init__(answers, rows.y)
+        self.rows = rows
+
+    def _inputs(self, rows: Tensor) -> Tensor:
+        return torch.cat([self.rows.take(rows)[0].float().flatten(1), torch.as_tensor(self.x[rows])], 1)
+
+    def subset(self, rows: Tensor) -> Beside:
+        return Beside(self.rows.subset(rows), torch.as_tensor(self.x[rows]))
+
+
+def second_level(bags: Sequence[Bag], data: TableData, folds: int, left: Callable[[], float]) -> list[Bag]:
+    """Fit trees once without each fold to the inputs and the answers of the models that have not seen the row.
+
+    Args:
+        bags: The first level; what was fitted once is no part of it.
+        data: The data.
+        folds: Number of folds, the same as of the first level.
+        left: Seconds that are left.
+
+    Returns:
+        What makes the blend better by more than chance; none where the table is too small or too large, or the time
+        is over.
+    """
+    below = [bag for bag in bags if bag.folded]
+    rows = len(data.pooled_targets)
+    if (
+        len(below) < len(bags)
+        or len(below) < 2
+        or rows < LEAST_ROWS
+        or rows * data.encoder.width > MOST_CELLS
+    ):
+        return []
+    views = list(_views(below, data, folds))
+    found = []
+    for bag in sorted(below, key=lambda bag: bag.seconds):
+        assert bag.rung.cfg is not None
+        kind = class_of(plan_of(bag.rung.cfg))
+        if kind in (Boosting, Forest) and left() > _WITH_ROOM * bag.seconds:
+            rung = replace(bag.rung, name=f"{bag.rung.name} on top")
+            if one := bag_of(rung, views, left):
+                log.info("%s: fitted to %d folds in %.0f s", rung.name, folds, one.seconds)
+                found.append(one)
+    return found if found and _better(below, found, data) else []
+
+
+def _views(below: Sequence[Bag], data: TableData, folds: int) -> Iterator[tuple[DataModule, Tensor]]:
+    """Each part of the data as the second level sees it, and which rows are held out."""
+    answers = torch.cat([told(bag.answers, data.spec) for bag in below], 1).float()
+    for view, held_out in data.refolded(folds):
+        others = torch.ones(len(answers), dtype=torch.bool)
+        others[held_out] = False
+        seen = copy.copy(view)
+        assert view.validation is not None
+        seen.spec = above(data.spec, len(below))
+        seen.train, seen.validation = (
+            Beside(view.train, answers[others]),
+            Beside(view.validation, answers[held_out]),
+        )
+        yield seen, held_out
+
+
+def _better(below: Sequence[Bag], found: Sequence[Bag], data: TableData) -> bool:
+    """Whether the blend of both levels is better than that of the first, by more than chance."""
+    losses = losses_of(data, data.pooled_targets)
+    gained = losses(_mean(below, data)) - losses(_mean([*below, *found], data))
+    error = float(gained.std()) / math.sqrt(len(gained))
+    return float(gained.mean()) > _SURE * error
+
+
+def _mean(bags: Sequence[Bag], data: TableData) -> Tensor:
+    weights = weights_of(bags, data)
+    return torch.stack([bag.answers * weight for bag, weight in zip(bags, weights, strict=True)]).sum(
+        0
+    ) / sum(weights)
