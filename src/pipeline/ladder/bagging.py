@@ -324,12 +324,12 @@ def loss_of(data: DataModule, targets: Tensor) -> Callable[[Tensor], float]:
 
 def weights_of(bags: Sequence[Bag], data: TableData) -> list[int]:
     """How many parts of a blend each bag is, by rows that its models have not seen."""
-    rows = _rows_of(bags, data)
+    rows = rows_of(bags, data)
     loss = loss_of(data, data.pooled_targets[rows])
     return greedy_weights([bag.answers[rows] for bag in bags], loss, MOST_MEMBERS)
 
 
-def _rows_of(bags: Sequence[Bag], data: TableData) -> slice:
+def rows_of(bags: Sequence[Bag], data: TableData) -> slice:
     """The rows that every model has an answer for: where one was fitted once, the validation rows alone."""
     return slice(0 if all(bag.folded for bag in bags) else len(data.train), None)
 
@@ -362,10 +362,13 @@ def blended(
         bags: At least one.
         data: The data.
         left: Seconds that are left.
-        second: Bags that learn from the answers of the others.
+        second: Bags that learn from the answers of those of the others that have a model for each fold; what was
+            fitted once is left out then.
     """
+    if second:
+        bags = [bag for bag in bags if bag.folded]
     both = [*bags, *second]
-    rows, weights = _rows_of(both, data), weights_of(both, data)
+    rows, weights = rows_of(both, data), weights_of(both, data)
     loss = loss_of(data, data.pooled_targets[rows])
     taken = [(bag, weight) for bag, weight in zip(both, weights, strict=True) if weight]
     answers = torch.stack([bag.answers[rows] * weight for bag, weight in taken]).sum(0) / sum(weights)

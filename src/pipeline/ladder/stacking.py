@@ -14,7 +14,7 @@ from torch import Tensor
 from pipeline.data.core.module import DataModule
 from pipeline.data.core.splits import Rows
 from pipeline.data.tables.table import TableData
-from pipeline.ladder.bagging import Bag, bag_of, class_of, losses_of, weights_of
+from pipeline.ladder.bagging import Bag, bag_of, class_of, losses_of, rows_of, weights_of
 from pipeline.models.stack import above, told
 from pipeline.models.trees import Boosting, Forest
 from pipeline.runs.plan import plan_of
@@ -53,7 +53,7 @@ def second_level(bags: Sequence[Bag], data: TableData, folds: int, left: Callabl
     """Fit trees once without each fold to the inputs and the answers of the models that have not seen the row.
 
     Args:
-        bags: The first level; what was fitted once is no part of it.
+        bags: The first level. Models that were fitted once are no part of it: they have seen most rows.
         data: The data.
         folds: Number of folds, the same as of the first level.
         left: Seconds that are left.
@@ -64,12 +64,7 @@ def second_level(bags: Sequence[Bag], data: TableData, folds: int, left: Callabl
     """
     below = [bag for bag in bags if bag.folded]
     rows = len(data.pooled_targets)
-    if (
-        len(below) < len(bags)
-        or len(below) < 2
-        or rows < LEAST_ROWS
-        or rows * data.encoder.width > MOST_CELLS
-    ):
+    if len(below) < 2 or rows < LEAST_ROWS or rows * data.encoder.width > MOST_CELLS:
         return []
     views = list(_views(below, data, folds))
     found = []
@@ -81,7 +76,7 @@ def second_level(bags: Sequence[Bag], data: TableData, folds: int, left: Callabl
             if one := bag_of(rung, views, left):
                 log.info("%s: fitted to %d folds in %.0f s", rung.name, folds, one.seconds)
                 found.append(one)
-    return found if found and _better(below, found, data) else []
+    return found if found and _better(bags, below, found, data) else []
 
 
 def _views(below: Sequence[Bag], data: TableData, folds: int) -> Iterator[tuple[DataModule, Tensor]]:
@@ -100,16 +95,24 @@ def _views(below: Sequence[Bag], data: TableData, folds: int) -> Iterator[tuple[
         yield seen, held_out
 
 
-def _better(below: Sequence[Bag], found: Sequence[Bag], data: TableData) -> bool:
-    """Whether the blend of both levels is better than that of the first, by more than chance."""
-    losses = losses_of(data, data.pooled_targets)
-    gained = losses(_mean(below, data)) - losses(_mean([*below, *found], data))
-    error = float(gained.std()) / math.sqrt(len(gained))
-    return float(gained.mean()) > _SURE * error
+def _better(bags: Sequence[Bag], below: Sequence[Bag], found: Sequence[Bag], data: TableData) -> bool:
+    """Whether the blend of both levels is better than that of the first by more than chance.
+
+    It has to be better as well than that of everything there is, with what was fitted once and is no part of it.
+    """
+    everything = slice(0, None)
+    both, first = _losses([*below, *found], data, everything), _losses(below, data, everything)
+    gained = first - both
+    if float(gained.mean()) <= _SURE * float(gained.std()) / math.sqrt(len(gained)):
+        return False
+    if len(below) == len(bags):
+        return True
+    rows = rows_of(bags, data)
+    return float(both[rows].mean()) < float(_losses(bags, data, rows).mean())
 
 
-def _mean(bags: Sequence[Bag], data: TableData) -> Tensor:
+def _losses(bags: Sequence[Bag], data: TableData, rows: slice) -> Tensor:
+    """What each row adds to the loss of the bags' best mean."""
     weights = weights_of(bags, data)
-    return torch.stack([bag.answers * weight for bag, weight in zip(bags, weights, strict=True)]).sum(
-        0
-    ) / sum(weights)
+    parts = [bag.answers[rows] * weight for bag, weight in zip(bags, weights, strict=True) if weight]
+    return losses_of(data, data.pooled_targets[rows])(torch.stack(parts).sum(0) / sum(weights))
