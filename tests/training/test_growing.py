@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.stats import f_oneway
 
 from pipeline.__main__ import main
 from pipeline.config.loading import compose
@@ -232,6 +233,25 @@ def test_a_category_is_one_column_in_the_order_of_its_mean_target(tmp_path: Path
     block = data.encoder.blocks()[0]
     assert torch.equal(boosted.columns[:, :4], kept.columns)
     assert torch.equal(boosted.columns[:, 4:], torch.eye(len(names))[:, list(block)])
+
+
+def test_the_order_of_means_that_differ_by_chance_is_not_learnt(tmp_path: Path) -> None:
+    made = frame()
+    made["street"] = np.random.default_rng(1).choice(list("pqrstu"), len(made))
+    made.to_csv(tmp_path / "t.csv", index=False)
+    _, kept, data = trained(tmp_path / "run", tmp_path / "t.csv", "forest", "value")
+    town, street = data.encoder.blocks()
+    assert kept.columns[list(street), -1].tolist() == list(range(len(street)))
+    assert kept.columns[list(town), -2].tolist() != list(range(len(town)))
+    # The same test by SciPy, of the training rows.
+    x, y = data.train.take(torch.arange(len(data.train)))
+    for block, differ in ((town, True), (street, False)):
+        groups = [y[x[:, place] > 0].double().numpy() for place in block]
+        sums = torch.tensor([float(group.sum()) for group in groups], dtype=torch.float64)
+        counts = torch.tensor([len(group) for group in groups], dtype=torch.float64)
+        chance = f_oneway(*[group for group in groups if len(group)]).pvalue
+        assert (chance < 0.001) == differ
+        assert growing._by_chance(sums, counts, float((y.double() ** 2).sum())) != differ
 
 
 def test_validation_stops_the_growth_and_the_best_number_is_kept(tmp_path: Path, table: Path) -> None:

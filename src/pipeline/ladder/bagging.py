@@ -49,6 +49,8 @@ _MANY_ROWS = 20_000
 """Rows from which on a fit of trees has kept every core busy already."""
 _SHORTEST, _EASILY = 0.4, 1.2
 """A network is shortened to this share at most; one that has so many times its usual time is not."""
+_OF_A_VARIANT = 2.5
+"""So many times what the rung's own settings took, a variant may take where others are still to come."""
 _FAR = 12
 """So many times its usual time, a fit is not limited: other settings of a model may take several times as long."""
 _WITH_ROOM = 1.25
@@ -96,9 +98,10 @@ def bagged(
     folds: int,
     left: Callable[[], float],
 ) -> list[Bag]:
-    """Fit the model of each rung once without each fold, as long as there is time, then variants of them.
+    """Fit the model of each rung once without each fold, as long as there is time, and variants of them.
 
-    The quick ones come first: what they leave is the time of the slow ones, which can be shortened.
+    The quick ones come first, and their variants where the rest has its time all the same: what they leave is the time
+    of the slow ones, which can be shortened.
 
     Args:
         rungs: The rungs.
@@ -122,9 +125,16 @@ def bagged(
             found.append(bag)
         return bag
 
-    for rung in sorted(rungs, key=seconds_of_fit):
-        fit(rung)
-    for of, variant in variants:
+    waiting = list(variants)
+    ordered = sorted(rungs, key=seconds_of_fit)
+    for place, rung in enumerate(ordered):
+        bag = fit(rung)
+        for pair in [pair for pair in waiting if bag is not None and pair[0] is rung]:
+            rest = sum(seconds_of_folds(one, folds, least=True) for one in ordered[place + 1 :])
+            if left() - rest > _OF_A_VARIANT * bag.seconds:  # type: ignore[union-attr]
+                fit(pair[1])
+                waiting.remove(pair)
+    for of, variant in waiting:
         like = next((bag for bag in found if bag.rung is of), None)
         if like is not None and left() > _WITH_ROOM * like.seconds:
             fit(variant)

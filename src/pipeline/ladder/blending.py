@@ -28,7 +28,7 @@ from pipeline.ladder.bagging import (
 )
 from pipeline.ladder.budget import Budget
 from pipeline.ladder.rungs import Climb, Rung, chance, standing
-from pipeline.ladder.stacking import second_level
+from pipeline.ladder.stacking import second_level, seconds_of_second_level
 from pipeline.ladder.testing import load_model
 from pipeline.models.blend import Blend, as_logits
 from pipeline.models.stack import Stack
@@ -44,6 +44,8 @@ log = logging.getLogger(__name__)
 
 _LEAST_ROWS = 200
 """Validation rows by which weights may be chosen where a model was fitted once."""
+_OF_SECOND = 0.25
+"""Share of the time that is kept for a second level at most."""
 _ROUNDS = 3
 """Times at most that rows are dealt out to folds."""
 
@@ -74,10 +76,14 @@ def add_blend(
     data = data_of(candidates[0].cfg)
     if not isinstance(data, TableData) or not data.can_be_refolded:
         return
-    candidates, once = _folded(candidates, budget)
-    folds = folds_in(budget.left(), partial(_seconds, candidates, least=True)) if candidates else 0
+    # What the second level gains is worth more than other folds, or a longer training, of the first.
+    above = (
+        min(seconds_of_second_level(candidates, data), _OF_SECOND * budget.left()) if budget.limited else 0.0
+    )
+    candidates, once = _folded(candidates, budget, above)
+    folds = folds_in(budget.left() - above, partial(_seconds, candidates, least=True)) if candidates else 0
     more = [pair for pair in _variants(candidates, variants or {}) if pair[0] in candidates]
-    bags = bagged(candidates, more, data, folds, budget.left) if candidates else []
+    bags = bagged(candidates, more, data, folds, lambda: budget.left() - above) if candidates else []
     if bags and len(data.validation or ()) >= _LEAST_ROWS:
         bags += [fitted_once(rung, data, load_model(rung)) for rung in once]
     if not bags:
@@ -131,12 +137,18 @@ def add_blend(
     log.info("blend: %s", rung.showed)
 
 
-def _folded(candidates: Sequence[Rung], budget: Budget) -> tuple[list[Rung], list[Rung]]:
-    """The rungs whose models the time allows to be fitted to folds, the best first, and those that stay as they are."""
+def _folded(candidates: Sequence[Rung], budget: Budget, above: float = 0.0) -> tuple[list[Rung], list[Rung]]:
+    """The rungs whose models the time allows to be fitted to folds, the best first, and those that stay as they are.
+
+    Args:
+        candidates: The rungs, the best first.
+        budget: The time that is left.
+        above: Seconds of it that belong to a second level.
+    """
     some: list[Rung] = []
     once: list[Rung] = []
     for rung in candidates:
-        folds = folds_in(budget.left(), partial(_seconds, [*some, rung], least=True))
+        folds = folds_in(budget.left() - above, partial(_seconds, [*some, rung], least=True))
         # One kind more is worth less than the rows that a fit lacks where there are few folds.
         (some if folds >= (ENOUGH_FOLDS if some else 1) else once).append(rung)
     return some, once

@@ -14,7 +14,17 @@ from torch import Tensor
 from pipeline.data.core.module import DataModule
 from pipeline.data.core.splits import Rows
 from pipeline.data.tables.table import TableData
-from pipeline.ladder.bagging import Bag, bag_of, class_of, losses_of, rows_of, weights_of
+from pipeline.ladder.bagging import (
+    FOLDS,
+    Bag,
+    bag_of,
+    class_of,
+    losses_of,
+    rows_of,
+    seconds_of_folds,
+    weights_of,
+)
+from pipeline.ladder.rungs import Rung
 from pipeline.models.stack import above, told
 from pipeline.models.trees import Boosting, Forest
 from pipeline.runs.plan import plan_of
@@ -26,8 +36,28 @@ LEAST_ROWS = 750
 MOST_CELLS = 50_000_000
 """Inputs of all rows up to which there is one: they are held in memory several times."""
 _WITH_ROOM = 1.5
+_VARIED = 2.0
+"""So many times what the rungs take, what varies them takes as well."""
 _SURE = 2.0
 """Standard errors by which the second level has to make the blend better on rows that its models have not seen."""
+
+
+def seconds_of_second_level(rungs: Sequence[Rung], data: TableData) -> float:
+    """What a second level above these rungs, and above what varies them, is expected to take."""
+    if not _suits(data):
+        return 0.0
+    return _VARIED * sum(seconds_of_folds(rung, FOLDS[0]) for rung in rungs if _is_above(rung))
+
+
+def _suits(data: TableData) -> bool:
+    rows = len(data.pooled_targets)
+    return rows >= LEAST_ROWS and rows * data.encoder.width <= MOST_CELLS
+
+
+def _is_above(rung: Rung) -> bool:
+    """Whether a rung's kind of model is one of the second level: trees that are grown quickly."""
+    assert rung.cfg is not None
+    return class_of(plan_of(rung.cfg)) in (Boosting, Forest)
 
 
 class Beside(Rows):
@@ -63,15 +93,12 @@ def second_level(bags: Sequence[Bag], data: TableData, folds: int, left: Callabl
         is over.
     """
     below = [bag for bag in bags if bag.folded]
-    rows = len(data.pooled_targets)
-    if len(below) < 2 or rows < LEAST_ROWS or rows * data.encoder.width > MOST_CELLS:
+    if len(below) < 2 or not _suits(data):
         return []
     views = list(_views(below, data, folds))
     found = []
     for bag in sorted(below, key=lambda bag: bag.seconds):
-        assert bag.rung.cfg is not None
-        kind = class_of(plan_of(bag.rung.cfg))
-        if kind in (Boosting, Forest) and left() > _WITH_ROOM * bag.seconds:
+        if _is_above(bag.rung) and left() > _WITH_ROOM * bag.seconds:
             rung = replace(bag.rung, name=f"{bag.rung.name} on top")
             if one := bag_of(rung, views, left):
                 log.info("%s: fitted to %d folds in %.0f s", rung.name, folds, one.seconds)
