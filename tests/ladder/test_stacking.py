@@ -17,18 +17,27 @@ from pipeline.data.core.spec import Spec
 from pipeline.data.tables.table import TableData
 from pipeline.errors import UserError
 from pipeline.ladder.bagging import Bag, answers_of, bagged, blended, loss_of
-from pipeline.ladder.rungs import Rung
+from pipeline.ladder.blending import add_blend
+from pipeline.ladder.budget import Budget
+from pipeline.ladder.rungs import Climb, Rung
 from pipeline.ladder.stacking import LEAST_ROWS, second_level
 from pipeline.models.linear import Linear
 from pipeline.models.saved import load, save
 from pipeline.models.stack import Stack, above
 from pipeline.runs.describing import describe
 from pipeline.runs.finished import data_of
+from pipeline.runs.hooks import Hooks
+from pipeline.runs.recording import NoRun
 from pipeline.runs.result import RunResult
+from pipeline.runs.train import train
 
 YES_NO = Spec("binary", "vector", (4,), 1, ("no", "yes"))
 CLASSES = Spec("multiclass", "vector", (4,), 3, ("a", "b", "c"))
 NUMBERS = Spec("regression", "vector", (4,), 1)
+SHORT = {
+    "linear": ["model=linear", "model.solver=exact", "model.alpha=1"],
+    "boosting": ["model=boosting", "model.n_estimators=40"],
+}
 
 
 def stacked(spec: Spec) -> tuple[Stack, list[list[Linear]], list[list[Linear]]]:
@@ -75,10 +84,7 @@ def bags_of(data: TableData, folder: Path) -> list[Bag]:
     """A straight line, which has the slope, and few small trees, which have the step."""
     shared = ["data=csv", f"data.path={data.path}", "data.target=y", "logger=none", "trainer=cpu"]
     rungs = []
-    for name, words in {
-        "linear": ["model=linear", "model.solver=exact", "model.alpha=1"],
-        "boosting": ["model=boosting", "model.n_estimators=40"],
-    }.items():
+    for name, words in SHORT.items():
         result = RunResult(folder, "", name, describe(data), {"alpha": 1.0}, {}, {}, {"fit": 1.0}, 0.0, 0, "")
         rungs.append(Rung(name, folder, [*shared, *words], compose([*shared, *words]), result))
     return bagged(rungs, [], data, 3, lambda: 1000.0)
@@ -122,3 +128,22 @@ def test_there_is_no_second_level_where_it_does_not_help(
     assert second_level([right, bags[1]], data, 3, lambda: 1000.0) == []
     monkeypatch.setattr("pipeline.ladder.stacking.LEAST_ROWS", 10_000)
     assert second_level(bags, data, 3, lambda: 1000.0) == []
+
+
+def test_the_blend_of_a_ladder_has_two_levels_where_they_help(
+    data: TableData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.ladder.bagging.FOLDS", (5,))
+    shared = ["data=csv", f"data.path={data.path}", "data.target=y", "logger=none", "trainer=cpu"]
+    rungs = []
+    for name, words in SHORT.items():
+        rung = Rung(name, tmp_path / name, [*shared, *words], compose([*shared, *words]))
+        rung.result = train(rung.cfg, Hooks(directory=rung.directory, test=False))
+        rungs.append(rung)
+    climb = Climb("mae", rungs, rungs[0], "mean")
+    add_blend(climb, tmp_path / "blend", NoRun(), Budget(None))
+    assert climb.chosen.name == "blend" and "boosting on top" in climb.chosen.made_of
+    kept = load(tmp_path / "blend/model")
+    assert isinstance(kept.module, Stack)
+    said = kept.predict(pd.read_csv(data.path).drop(columns="y"))
+    assert list(said) == ["prediction", "low", "high", "unusual"]
