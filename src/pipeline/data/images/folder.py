@@ -77,6 +77,9 @@ class ImageFolder(DataModule):
         test_fraction: Share of the images for the test, where nothing says which are.
         prepared_gb: Largest size of the decoded images, in GB, up to which they are kept in the cache; more are looked
             through once and decoded from their files in every epoch.
+        shuffle_gb: Size of the decoded images, in GB, among which an epoch is shuffled at a time, of a folder that is
+            kept in the cache and larger than memory: pieces of the cache from random places, each read in one go. None
+            shuffles among all, for which the disk has to be asked for every image by itself.
         workers: Number of processes that decode; None for one a core, shared out where several processes train, 0 for
             none beside this one.
         **shared: Settings that every data set takes, see :class:`DataModule`.
@@ -101,6 +104,7 @@ class ImageFolder(DataModule):
         max_unreadable: float = 0.05,
         test_fraction: Annotated[float, BELOW_ONE] = 0.15,
         prepared_gb: Annotated[float, NOT_NEGATIVE] = 50.0,
+        shuffle_gb: Annotated[float | None, Number(0, above=True, null=True)] = None,
         workers: Annotated[int | None, Number(0, whole=True, null=True)] = None,
         **shared: Any,
     ) -> None:
@@ -127,6 +131,7 @@ class ImageFolder(DataModule):
         self.how = Resizing.to(crop, interpolation)
         self.max_unreadable, self.test_fraction = max_unreadable, test_fraction
         self.prepared_gb, self.workers = prepared_gb, workers
+        self.shuffle_within = None if shuffle_gb is None else int(shuffle_gb * 1e9)
         self.source = str(path)
 
     def setup(self, stage: str | None = None) -> None:
@@ -154,7 +159,7 @@ class ImageFolder(DataModule):
             train = known
         binary = len(classes) == 2 and not self.several
         y = several if self.several else targets.float() if binary else targets
-        everything = Rows(x, y) if isinstance(x, Tensor) else x.rows(y)
+        everything = Rows(x, y) if isinstance(x, Tensor) else x.rows(y, self.shuffle_within)
         training = everything.subset(torch.from_numpy(train))
         if len(torch.unique(training.y, dim=0)) < 2:
             raise UserError(f"{self.path}: the training images are all of one class: nothing to learn")

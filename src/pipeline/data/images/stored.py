@@ -20,12 +20,14 @@ from torch import Tensor
 from pipeline.data.core.splits import Batch, Rows
 from pipeline.data.images.ahead import cores_each, results
 from pipeline.data.images.decoding import AS_A_WHOLE, Resizing, read_images
-from pipeline.data.images.readahead import FileRows, window
+from pipeline.data.images.readahead import AHEAD_BYTES, FileRows
 from pipeline.errors import UserError
 
 IN_MEMORY = 1 << 28
 """Bytes of decoded images up to which they are taken into memory as a whole."""
 _CHUNK = 64 << 20
+_READ_AT_ONCE = 4 << 20
+"""Bytes of a piece of the file, where not all images are shuffled at once."""
 _AHEAD, _AHEAD_BYTES = 4, 1 << 28
 """Pieces of batches that each process is ahead, and bytes that all of these take together."""
 
@@ -154,10 +156,10 @@ class Stored:
             return torch.from_numpy(self.images.take(places.numpy()))
         return replace(self, places=places)
 
-    def rows(self, y: Tensor) -> StoredRows:
-        """The images with their targets, (samples, ...)."""
+    def rows(self, y: Tensor, within: int | None = None) -> StoredRows:
+        """The images with their targets, (samples, ...); for ``within`` see :class:`StoredRows`."""
         assert self.places is not None and not isinstance(self.images, Tensor)
-        return StoredRows(self.images, self.places, y)
+        return StoredRows(self.images, self.places, y, within)
 
 
 class StoredRows(Rows):
@@ -167,12 +169,30 @@ class StoredRows(Rows):
         images: The images of the whole data set.
         places: Place of each sample's image among them, (samples,).
         y: Targets, (samples, ...).
+        within: Bytes of decoded images among which an epoch is shuffled at a time; None shuffles among all.
     """
 
-    def __init__(self, images: Decoded | ImageFiles, places: Tensor, y: Tensor) -> None:
+    def __init__(
+        self, images: Decoded | ImageFiles, places: Tensor, y: Tensor, within: int | None = None
+    ) -> None:
         if len(places) != len(y):
             raise ValueError(f"{len(places)} inputs but {len(y)} targets")
-        self.images, self.places, self.y = images, places, y
+        self.images, self.places, self.y, self.within = images, places, y, within
+
+    def order(self, batch_size: int, generator: torch.Generator | None = None) -> list[Tensor]:
+        """The row numbers of every batch of one epoch.
+
+        With ``within`` pieces of the file, in a random order, are put together to so many bytes, whose images are
+        shuffled: a disk reads pieces in one go, and each piece is read once an epoch.
+        """
+        if generator is None or self.within is None or not isinstance(self.images, Decoded):
+            return super().order(batch_size, generator)
+        row = int(np.prod(self.images.shape[1:]))
+        pieces = self.places.argsort(stable=True).split(max(1, _READ_AT_ONCE // row))
+        drawn = torch.randperm(len(pieces), generator=generator).split(max(1, self.within // _READ_AT_ONCE))
+        together = [torch.cat([pieces[number] for number in some.tolist()]) for some in drawn]
+        mixed = [rows[torch.randperm(len(rows), generator=generator)] for rows in together]
+        return list(torch.cat(mixed).split(batch_size))
 
     @property
     def x(self) -> np.ndarray:  # type: ignore[override]
@@ -193,7 +213,7 @@ class StoredRows(Rows):
         return torch.from_numpy(self.images.take(self.places[rows].numpy()))
 
     def subset(self, rows: Tensor) -> StoredRows:
-        return StoredRows(self.images, self.places[rows], self.y[rows])
+        return StoredRows(self.images, self.places[rows], self.y[rows], self.within)
 
     def to(self, device: torch.device) -> Rows:
         if isinstance(self.images, ImageFiles):
@@ -228,16 +248,19 @@ class StoredRows(Rows):
 
     def _told_ahead(self, file: FileRows, batches: Sequence[Tensor]) -> Iterator[Batch]:
         """The batches, the disk told of those that come after; nothing of it changes their order."""
-        if not file.prepare(self.places[torch.cat(list(batches))].numpy()):
+        if not file.prepare(self._places_of(batches)):
             yield from super().stream(batches)
             return
-        ahead = window([len(rows) for rows in batches], file.size)
-        for rows in batches[:ahead]:
-            file.ask_for(self.places[rows].numpy())
-        for number, rows in enumerate(batches):
-            for later in batches[number + ahead : number + ahead + 1]:
-                file.ask_for(self.places[later].numpy())
-            yield self.take(rows)
+        count = max(1, (self.within or AHEAD_BYTES) // max(1, max(map(len, batches)) * file.size))
+        groups = [batches[first : first + count] for first in range(0, len(batches), count)]
+        file.ask_for(self._places_of(groups[0]))
+        for number, group in enumerate(groups):
+            for later in groups[number + 1 : number + 2]:
+                file.ask_for(self._places_of(later))
+            yield from (self.take(rows) for rows in group)
+
+    def _places_of(self, batches: Sequence[Tensor]) -> np.ndarray:
+        return self.places[torch.cat(list(batches))].numpy()
 
     def _piece(self, pieces: Sequence[Tensor], number: int) -> np.ndarray:
         return self.images.take(self.places[pieces[number]].numpy())
