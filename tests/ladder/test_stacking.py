@@ -62,6 +62,14 @@ def test_a_stack_hands_the_first_levels_answers_on(spec: Spec, columns: list[int
     assert torch.allclose(found, (below[0] + 3 * over) / 4, atol=1e-6)
 
 
+def test_a_stack_is_exported_for_any_number_of_rows() -> None:
+    stack, _, _ = stacked(YES_NO)
+    rows = {0: torch.export.Dim("rows", min=1)}
+    exported = torch.export.export(stack, (torch.randn(5, 4),), dynamic_shapes=(rows,)).module()
+    x = torch.randn(11, 4)
+    assert torch.allclose(exported(x), stack(x))
+
+
 def test_a_stack_needs_groups_and_their_weights() -> None:
     with pytest.raises(UserError, match="a stack of 0 and 0 groups needs a model in each"):
         Stack(NUMBERS, [], [], [])

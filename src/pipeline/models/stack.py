@@ -106,7 +106,7 @@ def above(spec: Spec, groups: int) -> Spec:
 
 
 def _answers(group: Any, x: Tensor) -> Tensor:
-    each = [model.objective.probabilities(model(x)).float().reshape(len(x), -1) for model in group]
+    each = [model.objective.probabilities(model(x)).float().reshape(x.shape[0], -1) for model in group]
     return torch.stack(each).mean(0)
 
 
