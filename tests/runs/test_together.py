@@ -9,14 +9,19 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from pipeline.config import compose
 from pipeline.errors import UserError
+from pipeline.runs.hooks import Hooks
 from pipeline.runs.meeting import meet
 from pipeline.runs.result import RunResult
 from pipeline.runs.together import Place, hear, place, tell
+from pipeline.runs.train import train
 from pipeline.training.checkpoints import load_checkpoint
 
 SMALL = ["experiment=digits_mlp", "model.hidden_units=[16]", "trainer=ddp_cpu", "trainer.devices=1"]
@@ -113,13 +118,63 @@ def test_two_nodes_are_one_run_and_go_on_as_one(tmp_path: Path) -> None:
     assert "test/accuracy" in first.metrics
 
 
+PLAIN = [
+    "model.batch_norm=false",
+    "model.dropout=0",
+    "data.train_samples=320",
+    "data.validation_fraction=0.2",
+]
+PLAIN += ["logger=none", "trainer.max_epochs=20"]
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(600)
+def test_a_node_is_lost_the_others_say_so_and_the_same_command_goes_on(
+    tmp_path: Path, long_form: bool, record_fault: Callable[[str, int, int, int], None]
+) -> None:
+    if not long_form:
+        pytest.skip("runs in the long form alone (make test-faults)")
+    words = [*PLAIN, "data.batch_size=16", "checkpoint.every_seconds=0"]
+    first, second = _start(tmp_path, *words)
+    assert first.stderr is not None
+    # Not each epoch is said where they follow fast.
+    assert any(re.match(r"epoch ([3-9]|1[0-6])/", line) for line in first.stderr)
+    second.kill()
+    began = time.monotonic()
+    _, said = first.communicate(timeout=120)
+    assert time.monotonic() - began < 60
+    assert first.returncode == 1 and "Error: " in said and "Traceback (" not in said, said
+    print(f"{time.monotonic() - began:.1f} s after the kill: {said}")
+
+    codes, errors = _launch(tmp_path, *words)
+    assert codes == [0, 0], errors
+    [directory] = (tmp_path / "experiments/runs/digits_mlp").iterdir()
+    together = RunResult.read(directory)
+    assert [epoch for epoch, _ in together.history["train/loss"]] == list(range(1, 21))
+    # As good as one process with twice the batch.
+    cfg = compose([*SMALL[:2], *PLAIN, "trainer=cpu", "data.batch_size=32"])
+    alone = train(cfg, Hooks(directory=tmp_path / "alone", reports=False))
+    accuracies = [result.metrics["test/accuracy"] for result in (together, alone)]
+    print(f"test accuracy of two processes, and of one: {accuracies}")
+    assert together.metrics["train/loss"] == pytest.approx(alone.metrics["train/loss"], rel=1e-3)
+    assert accuracies[0] == pytest.approx(accuracies[1], abs=1 / 360 + 1e-6)
+    record_fault("node of a training on two nodes killed", 1, 1, 0)
+
+
 def _launch(tmp_path: Path, *words: str) -> tuple[list[int], list[str]]:
+    processes = _start(tmp_path, *words)
+    with ThreadPoolExecutor() as pool:
+        errors = [said for _, said in pool.map(lambda process: process.communicate(timeout=300), processes)]
+    return [process.returncode for process in processes], errors
+
+
+def _start(tmp_path: Path, *words: str) -> list[subprocess.Popen[str]]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     shared = {"WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
     shared |= {"MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "test", "OMP_NUM_THREADS": "1"}
-    processes = [
+    return [
         subprocess.Popen(
             [
                 sys.executable,
@@ -134,10 +189,8 @@ def _launch(tmp_path: Path, *words: str) -> tuple[list[int], list[str]]:
             cwd=tmp_path,
             env={**os.environ, **shared, "RANK": str(rank), "GROUP_RANK": str(rank)},
             stderr=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
             text=True,
         )
         for rank in (0, 1)
     ]
-    errors = [process.communicate(timeout=200)[1] for process in processes]
-    return [process.returncode for process in processes], errors

@@ -70,12 +70,22 @@ def _reports(session: orm.Session, trial_id: int) -> dict[str, float]:
 
 def note_beat(session: orm.Session, trial_id: int) -> None:
     """Write a sign of life, by the database's clock."""
-    now = session.execute(sqlalchemy.func.now()).scalar()
     beat = session.query(models.TrialHeartbeatModel).filter_by(trial_id=trial_id).one_or_none()
     if beat is None:
-        session.add(models.TrialHeartbeatModel(trial_id=trial_id, heartbeat=now))
+        begin_beat(session, trial_id)
     else:
-        beat.heartbeat = now
+        beat.heartbeat = sqlalchemy.func.now()
+
+
+def begin_beat(session: orm.Session, trial_id: int) -> None:
+    """Write the first sign of life of a new trial."""
+    session.add(models.TrialHeartbeatModel(trial_id=trial_id, heartbeat=sqlalchemy.func.now()))
+
+
+def add_system_attr(session: orm.Session, trial_id: int, key: str, value: Any) -> None:
+    """Write a system attribute that a new trial does not have yet."""
+    row = models.TrialSystemAttributeModel(trial_id=trial_id, key=key, value_json=json.dumps(value))
+    session.add(row)
 
 
 def system_attr(session: orm.Session, trial_id: int, key: str) -> Any:

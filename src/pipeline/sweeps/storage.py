@@ -34,6 +34,8 @@ from pipeline.sweeps.rows import (
     LOST,
     REACHED,
     REPORTS,
+    add_system_attr,
+    begin_beat,
     forget,
     note_beat,
     set_attr,
@@ -172,16 +174,15 @@ class SweepStorage(RDBStorage):
                 .with_for_update(skip_locked=True)
                 .first()
             )
-            if trial is None and _next_number(session, study_id) < total:
-                trial = _new_trial(session, study_id, total, prepared)
-            if trial is None:
-                return None
-            trial.state = TrialState.RUNNING
-            trial.datetime_start = datetime.now()
             owner = {"token": asked.token, "owner": process.this_process(), "host": socket.gethostname()}
-            set_system_attr(session, trial.trial_id, CLAIM, owner)
-            note_beat(session, trial.trial_id)
-            return Claim(trial.trial_id, trial.number, asked.token)
+            if trial is not None:
+                trial.state = TrialState.RUNNING
+                trial.datetime_start = datetime.now()
+                set_system_attr(session, trial.trial_id, CLAIM, owner)
+                note_beat(session, trial.trial_id)
+            elif _next_number(session, study_id) < total:
+                trial = _new_trial(session, study_id, total, prepared, owner)
+            return None if trial is None else Claim(trial.trial_id, trial.number, asked.token)
 
     def beat(self, claim: Claim) -> bool:
         """Give a sign of life.
@@ -211,11 +212,13 @@ class SweepStorage(RDBStorage):
             LostClaim: The trial is no longer this worker's; nothing is written.
         """
         with self._transaction() as session:
-            found = models.TrialModel.find_or_raise_by_id(claim.trial_id, session, for_update=True)
-            if found.state == state and _token(session, claim) == claim.token:
+            trial = models.TrialModel.find_or_raise_by_id(claim.trial_id, session, for_update=True)
+            ours = _token(session, claim) == claim.token
+            if trial.state == state and ours:
                 # Written already, but the answer was lost.
                 return
-            trial = _owned(session, claim)
+            if trial.state != TrialState.RUNNING or not ours:
+                raise _taken(claim)
             for key, value in (attributes or {}).items():
                 set_attr(session, models.TrialUserAttributeModel, trial.trial_id, key, value)
             for objective, value in enumerate(values or ()):
@@ -318,26 +321,40 @@ def _next_number(session: orm.Session, study_id: int) -> int:
 
 
 def _new_trial(
-    session: orm.Session, study_id: int, total: int, prepared: Callable[[int], Mapping[str, Any]]
+    session: orm.Session,
+    study_id: int,
+    total: int,
+    prepared: Callable[[int], Mapping[str, Any]],
+    owner: Mapping[str, Any],
 ) -> Any:
-    """The study's next trial, None where it has its total: another process may have made the last one meanwhile."""
+    """The study's next trial, None where it has its total: another process may have made the last one meanwhile.
+
+    Others wait for the study meanwhile: the database is asked as little as can be.
+    """
     models.StudyModel.find_or_raise_by_id(study_id, session, for_update=True)
     number = _next_number(session, study_id)
     if number >= total:
         return None
-    trial = models.TrialModel(study_id=study_id, number=number, state=TrialState.RUNNING)
+    trial = models.TrialModel(
+        study_id=study_id, number=number, state=TrialState.RUNNING, datetime_start=datetime.now()
+    )
     session.add(trial)
     session.flush()
-    for key, value in prepared(number).items():
-        set_system_attr(session, trial.trial_id, key, value)
+    for key, value in {**prepared(number), CLAIM: owner}.items():
+        add_system_attr(session, trial.trial_id, key, value)
+    begin_beat(session, trial.trial_id)
     return trial
 
 
 def _owned(session: orm.Session, claim: Claim) -> Any:
     trial = models.TrialModel.find_or_raise_by_id(claim.trial_id, session, for_update=True)
     if trial.state != TrialState.RUNNING or _token(session, claim) != claim.token:
-        raise LostClaim(f"trial {claim.number} was given to another worker")
+        raise _taken(claim)
     return trial
+
+
+def _taken(claim: Claim) -> LostClaim:
+    return LostClaim(f"trial {claim.number} was given to another worker")
 
 
 def _token(session: orm.Session, claim: Claim) -> str | None:

@@ -63,6 +63,10 @@ DEATHS_IN_A_ROW = 3
 """Deaths without a trial finished between them after which a worker is not replaced."""
 
 
+LOST_SECONDS = 10.0
+"""How often trials of workers that are gone are looked for, where as many workers are there as are wanted."""
+
+
 class Starts:
     """How often workers on other machines were started in a row without a trial finished in between."""
 

@@ -12,13 +12,12 @@ from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.process_life import answer, finding_this_package, interrupt
-from pipeline.sweeps.engines import Starts, Work, WorkersFailed
+from pipeline.sweeps.engines import LOST_SECONDS, Starts, Work, WorkersFailed
 from pipeline.sweeps.engines.environment import names_to_carry
 
 log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 1.0
-_LOST_SECONDS = 10.0
 _STOP_SECONDS = 60.0
 _ROOM_SECONDS = 60.0
 
@@ -113,7 +112,7 @@ class RayWorkers:
         self._looked = time.monotonic()
         self._collect()
         missing = self._work.wanted() - len(self._tasks)
-        if missing > 0 or self._looked - self._asked > _LOST_SECONDS:
+        if missing > 0 or self._looked - self._asked > LOST_SECONDS:
             self._asked = self._looked
             self._work.on_lost()
             self._tell_of_waiting()

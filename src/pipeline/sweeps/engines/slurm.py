@@ -19,7 +19,7 @@ from typing import Any
 from pipeline.config.masking import mask
 from pipeline.errors import UserError
 from pipeline.process_life import finding_this_package, own_process
-from pipeline.sweeps.engines import Starts, Work, WorkersFailed
+from pipeline.sweeps.engines import LOST_SECONDS, Starts, Work, WorkersFailed
 from pipeline.sweeps.engines.environment import last_line, names_to_carry
 
 log = logging.getLogger(__name__)
@@ -145,7 +145,7 @@ class SlurmWorkers:
         self._slurm, self._work = slurm, work
         # Told by it from what others run, and found again by the next command.
         self.name = f"pipeline-{re.sub(r'[^A-Za-z0-9_.-]', '_', work.study)}-{_digest(work.url)}"
-        self._looked = 0.0
+        self._looked = self._asked = 0.0
         self._starts = Starts()
         self._away = False
 
@@ -171,9 +171,11 @@ class SlurmWorkers:
             return False
         try:
             there = len(tasks(self.name))
-            if there < wanted:
+            # A task that waits may stand in for one that is gone: there are enough of them then.
+            if there < wanted or self._looked - self._asked > LOST_SECONDS:
+                self._asked = self._looked
                 self._work.on_lost()
-                self._submit(there, wanted - there)
+            self._submit(there, wanted - there)
         except NoAnswer as error:
             # The workers need no controller to go on, and what became of a job that was handed in shows later.
             if not self._away:
