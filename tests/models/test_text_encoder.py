@@ -8,9 +8,11 @@ import json
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -27,6 +29,7 @@ from pipeline.runs.hooks import Hooks
 from pipeline.runs.result import RunResult
 from pipeline.runs.train import train
 from pipeline.tasks.export import write_onnx
+from pipeline.tracking.served_model import ServedModel
 from pipeline.training import features
 
 transformers = pytest.importorskip("transformers")
@@ -187,6 +190,10 @@ def test_features_are_computed_once_and_the_saved_model_takes_texts(
     onnx = write_onnx(predictor, x[:8], tmp_path / "model.onnx")
     exact = predictor.logits(x)
     assert (onnx(x) - exact).abs().max() < 1e-4
+    served = ServedModel()
+    served.load_context(SimpleNamespace(artifacts={"bundle": str(tmp_path / "a/run/model")}))
+    told = served.predict(None, pd.DataFrame({"text": [text for text, _ in texts(30, 1)]}))
+    np.testing.assert_allclose(told["p_good"], torch.sigmoid(exact[:, 0]), atol=1e-5)
     alone = predictor.encoder.encode(["a lovely film"])
     assert (onnx(alone) - predictor.logits(alone)).abs().max() < 1e-4
 

