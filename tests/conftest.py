@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -78,13 +80,48 @@ def _libraries_untraced() -> Iterator[None]:
 
 
 _DRAWING = {"now": True}
+_DELIVERING = {"now": True}
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Before the test's fixtures, which train too: whether figures are drawn."""
+    """Before the test's fixtures, which train too: whether figures are drawn, and journals are delivered to MLflow."""
     room = item.path.relative_to(Path(__file__).parent).parts[0]
     _DRAWING["now"] = room in ("reports", "exploring", "scenarios") or bool(item.get_closest_marker("drawn"))
+    _DELIVERING["now"] = room in ("tracking", "sweeps", "scenarios") or bool(
+        item.get_closest_marker("delivered")
+    )
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _senders_where_they_matter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A journal is delivered where MLflow is looked at: its sender takes as much of a short run as all the rest.
+
+    The tables of a new store, which take MLflow two seconds, are made once and copied.
+    """
+    from pipeline.tracking.sender_link import SenderLink
+    from pipeline.tracking.store import open_client
+
+    start = SenderLink.start
+
+    @functools.cache
+    def new_store() -> Path:
+        path = tmp_path_factory.mktemp("store") / "mlflow.db"
+        open_client(f"sqlite:///{path}")
+        return path
+
+    def start_where_it_matters(link: SenderLink) -> None:
+        if not _DELIVERING["now"]:
+            return
+        store = link.experiments_dir / "mlflow.db"
+        if not store.exists() and link.experiments_dir.is_dir():
+            with contextlib.suppress(OSError):
+                shutil.copy(new_store(), store)
+        start(link)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SenderLink, "start", start_where_it_matters)
+        yield
 
 
 def _untraced(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -161,6 +198,8 @@ def finished(experiments: Path) -> dict[str, Any]:
     from pipeline.runs.train import train
 
     results = {}
+    # Whichever test is the first to ask for them.
+    _DELIVERING["now"] = True
     for name, overrides in RUNS.items():
         small = ["trainer.max_epochs=3", "trainer.accelerator=cpu", f"paths.experiments_dir={experiments}"]
         cfg = compose([*overrides, *small])

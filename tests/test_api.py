@@ -74,6 +74,7 @@ def test_other_tasks_are_the_command_lines() -> None:
         pipeline.train("task=explore", "data=digits")
 
 
+@pytest.mark.delivered
 def test_a_sweep_gives_its_trials_and_a_run_its_model(tmp_path: Path) -> None:
     found = pipeline.sweep(*WORDS, "+sweep=mlp", "trainer.max_epochs=1", n_trials=2)
     assert len(found.trials) == 2 and found.best_value == found.trials["value"].max()

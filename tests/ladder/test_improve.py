@@ -31,7 +31,7 @@ from pipeline.tracking.queries import Store
 from pipeline.training import building
 from pipeline.training.judging import metric_of
 
-pytestmark = pytest.mark.usefixtures("no_study_plots")
+pytestmark = [pytest.mark.usefixtures("no_study_plots"), pytest.mark.delivered]
 
 Command = Callable[..., DictConfig]
 SMALL = ["logger=none", "callbacks=none", "trainer.accelerator=cpu"]

@@ -142,6 +142,7 @@ def test_what_a_run_leaves_behind(run: Run, tmp_path: Path) -> None:
     assert not (tmp_path / "experiments").exists()
 
 
+@pytest.mark.delivered
 def test_a_tracked_run_says_what_it_was_and_a_stand_in_is_named(
     run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -159,6 +160,7 @@ def test_a_tracked_run_says_what_it_was_and_a_stand_in_is_named(
         assert record.metrics[name] == pytest.approx(result.metrics[name])
 
 
+@pytest.mark.delivered
 def test_a_run_that_raises_is_failed_and_says_why(run: Run, tmp_path: Path) -> None:
     def stop(epoch: int, metrics: dict[str, float]) -> None:
         raise RuntimeError("the roof fell in")

@@ -55,6 +55,7 @@ def here(tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.delivered
 def test_predictions_server_and_exports_give_the_same_probabilities(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -111,6 +112,7 @@ def test_predictions_server_and_exports_give_the_same_probabilities(
     assert evaluated["identical"] is True
 
 
+@pytest.mark.delivered
 def test_numbers_come_with_intervals_that_hold(here: Path) -> None:
     words = [*SURE, "data.target=size", "data.drop=[kind]", "data.target_unit=cm"]
     assert main([*words, "hydra.run.dir=run"]) == 0

@@ -316,6 +316,7 @@ def test_a_signal_ends_the_growth(tmp_path: Path, table: Path, monkeypatch: pyte
     assert raised.value.exit_code == 143 and len(seen) == 1
 
 
+@pytest.mark.delivered
 @pytest.mark.parametrize("model", ["forest", "boosting", pytest.param("catboost", marks=WITHOUT_CATBOOST)])
 def test_files_and_exports_answer_as_the_run_was_tested(
     tmp_path: Path,

@@ -21,7 +21,7 @@ from pipeline.tracking import absolute_uri, drain
 from pipeline.tracking.queries import Store
 from pipeline.tracking.store import open_client
 
-pytestmark = [pytest.mark.faults, pytest.mark.slow]
+pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.delivered]
 
 FaultRecorder = Callable[[str, int, int, int], None]
 TIMELESS = ("train/samples_per_second",)

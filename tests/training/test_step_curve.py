@@ -149,6 +149,7 @@ def test_null_keeps_none(tmp_path: Path) -> None:
     assert run(tmp_path, *LINEAR, "trainer.max_epochs=1", "trainer.record_every_n_steps=null").steps == {}
 
 
+@pytest.mark.delivered
 @pytest.mark.drawn
 def test_points_are_in_mlflow_the_plot_the_csv_and_the_result(tmp_path: Path) -> None:
     from mlflow import MlflowClient

@@ -189,6 +189,7 @@ def test_a_resumed_fit_obeys_the_environment(machine: Machine, monkeypatch: pyte
         assert machine.run(threads, 5) == {2: 5}
 
 
+@pytest.mark.delivered
 def test_a_run_whose_number_changed_is_reproduced_bit_for_bit(
     tmp_path: Path, command: Callable[..., DictConfig]
 ) -> None:
