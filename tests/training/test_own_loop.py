@@ -275,6 +275,7 @@ compile: false
     assert "net" not in kept and kept["compile"] is False
 
 
+@pytest.mark.delivered
 def test_predict_and_export_ask_what_the_module_says(
     package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
