@@ -201,6 +201,7 @@ def test_two_tables_never_meet_under_one_name() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.delivered
 def test_the_climb_ends_with_one_model_of_all_that_helps(
     tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
