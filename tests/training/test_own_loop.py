@@ -433,3 +433,21 @@ class Whole(Lit):
     assert "test_loss" in own_data.metrics
     with pytest.raises(UserError, match=r"Whole brings its own loaders, .* write the number where"):
         run("asked", f"model._target_={package}.Whole", "model.width=${spec:outputs}")
+
+
+def test_a_number_of_threads_holds_for_its_steps_and_not_afterwards(
+    package: str, run: Run, tmp_path: Path
+) -> None:
+    with (tmp_path / f"{package}.py").open("a", encoding="utf-8") as file:
+        file.write("""
+
+class Counting(Lit):
+    def training_step(self, batch, batch_idx):
+        self.log("threads", float(torch.get_num_threads()))
+        return super().training_step(batch, batch_idx)
+""")
+    before = torch.get_num_threads()
+    words = [f"model._target_={package}.Counting", "trainer.max_epochs=1", f"trainer.threads={before + 1}"]
+    result = run("counting", f"data._target_={package}.Blobs", *words)
+    assert result.history["threads"] == [(1, before + 1)]
+    assert torch.get_num_threads() == before

@@ -36,6 +36,7 @@ from pipeline.training.randomness import random_state, set_random_state
 from pipeline.training.recorder import Recorder
 from pipeline.training.signals import Signals
 from pipeline.training.softening import say_unsoftened
+from pipeline.training.threads import fixed_threads
 from pipeline.training.trainer import FIT_ONLY, environment_plugins, quieten
 
 _VALIDATION = re.compile(r"(val|valid|validation|dev|eval)([/_.-]|$)")
@@ -284,8 +285,9 @@ def run_own_fit(fit: OwnFit, resume_from: Path | None = None) -> None:
     fit.started = time.time()
     began = time.perf_counter()
     advanced = fit.plan.trainer.get("profiler") == "advanced"
+    threads = fixed_threads(fit.plan.trainer.get("threads", "auto"))
     try:
-        with signals, profiled(advanced, Path(fit.trainer.default_root_dir)):
+        with signals, threads, profiled(advanced, Path(fit.trainer.default_root_dir)):
             fit.trainer.fit(
                 fit.module,
                 **_data_for(fit, training=True),

@@ -7,8 +7,8 @@ import os
 import statistics
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, cast
 
 import psutil
@@ -257,6 +257,18 @@ def _work(batch: Any) -> float:
     if not isinstance(batch, Chunk):
         return 1.0
     return float(sum(batch.split.work(rows) for rows in batch.rows))
+
+
+@contextmanager
+def fixed_threads(asked: int | str) -> Iterator[None]:
+    """Compute with so many threads where ``trainer.threads`` is a number; afterwards there are as many as before."""
+    before = torch.get_num_threads()
+    try:
+        if asked != "auto":
+            torch.set_num_threads(int(asked))
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def in_words(changes: Sequence[Sequence[int]]) -> list[str]:
