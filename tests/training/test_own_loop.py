@@ -352,6 +352,7 @@ def drawing(package: str, tmp_path: Path) -> str:
     return package
 
 
+@pytest.mark.delivered
 def test_what_it_gives_to_its_logger_is_of_the_run(
     drawing: str, run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
