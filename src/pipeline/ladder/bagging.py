@@ -21,7 +21,7 @@ from torch import Tensor
 
 from pipeline.config import resolve
 from pipeline.data.core.module import DataModule
-from pipeline.data.tables.table import TableData
+from pipeline.data.tables.refolding import Refoldable
 from pipeline.errors import Diverged, UserError
 from pipeline.ladder.rungs import Rung
 from pipeline.models.base import BaseModule
@@ -94,7 +94,7 @@ def folds_in(seconds: float, of_folds: Callable[[int], float]) -> int:
 def bagged(
     rungs: Sequence[Rung],
     variants: Sequence[tuple[Rung, Rung]],
-    data: TableData,
+    data: Refoldable,
     folds: int,
     left: Callable[[], float],
 ) -> list[Bag]:
@@ -141,7 +141,7 @@ def bagged(
     return found
 
 
-def bagged_again(bag: Bag, data: TableData, folds: int, left: Callable[[], float], seed: int) -> bool:
+def bagged_again(bag: Bag, data: Refoldable, folds: int, left: Callable[[], float], seed: int) -> bool:
     """Fit a bag's model to other folds as well, where there is time, and note the mean of both answers.
 
     Args:
@@ -165,7 +165,7 @@ def bagged_again(bag: Bag, data: TableData, folds: int, left: Callable[[], float
     return True
 
 
-def fitted_once(rung: Rung, data: TableData, model: BaseModule) -> Bag:
+def fitted_once(rung: Rung, data: Refoldable, model: BaseModule) -> Bag:
     """A rung's own model, which answers for the validation rows alone.
 
     Args:
@@ -292,7 +292,7 @@ def _fixed(plan: RunPlan, bag: Bag) -> RunPlan | None:
     return None if kept is None else replace(plan, model={**plan.model, **kept})
 
 
-def _final(bag: Bag, data: TableData, left: Callable[[], float]) -> list[BaseModule]:
+def _final(bag: Bag, data: Refoldable, left: Callable[[], float]) -> list[BaseModule]:
     """The models that answer for a bag: those of its folds, or one that has learnt from all rows."""
     assert bag.rung.cfg is not None and bag.rung.result is not None
     plan = _fixed(plan_of(bag.rung.cfg), bag) if bag.folded else None
@@ -332,14 +332,14 @@ def loss_of(data: DataModule, targets: Tensor) -> Callable[[Tensor], float]:
     return lambda answers: float(losses(answers).mean())
 
 
-def weights_of(bags: Sequence[Bag], data: TableData) -> list[int]:
+def weights_of(bags: Sequence[Bag], data: Refoldable) -> list[int]:
     """How many parts of a blend each bag is, by rows that its models have not seen."""
     rows = rows_of(bags, data)
     loss = loss_of(data, data.pooled_targets[rows])
     return greedy_weights([bag.answers[rows] for bag in bags], loss, MOST_MEMBERS)
 
 
-def rows_of(bags: Sequence[Bag], data: TableData) -> slice:
+def rows_of(bags: Sequence[Bag], data: Refoldable) -> slice:
     """The rows that every model has an answer for: where one was fitted once, the validation rows alone."""
     return slice(0 if all(bag.folded for bag in bags) else len(data.train), None)
 
@@ -364,7 +364,7 @@ class Blended:
 
 
 def blended(
-    bags: Sequence[Bag], data: TableData, left: Callable[[], float], second: Sequence[Bag] = ()
+    bags: Sequence[Bag], data: Refoldable, left: Callable[[], float], second: Sequence[Bag] = ()
 ) -> Blended:
     """The mean of the bags' models with the weights that are best for the rows they have not seen.
 

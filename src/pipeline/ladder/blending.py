@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from pipeline.data.tables.table import TableData
+from pipeline.data.tables.refolding import Refoldable
 from pipeline.evaluation.outputs import Outputs, paired_values
 from pipeline.ladder.bagging import (
     ENOUGH_FOLDS,
@@ -74,7 +74,7 @@ def add_blend(
     if not candidates or candidates[0].cfg is None:
         return
     data = data_of(candidates[0].cfg)
-    if not isinstance(data, TableData) or not data.can_be_refolded:
+    if not isinstance(data, Refoldable) or not data.can_be_refolded:
         return
     # What the second level gains is worth more than other folds, or a longer training, of the first.
     above = (
@@ -124,10 +124,11 @@ def add_blend(
     )
     better = len(found.parts) > 1 and climb.gain(test) > 0
     if climb.chosen.result is None:
-        # No rung has beaten the baseline: the blend has to, by itself.
-        over = paired_values(climb.chosen.judged, rung.judged)
+        # No rung has beaten the baseline: the blend has to, by itself, on all the rows that there are answers for.
+        rows = data.pooled().train.subset(torch.arange(len(data.pooled_targets))[found.rows])
+        over = paired_values(data.baseline_values(rows).numpy(), together.judged()[1])
         better = climb.gain(over) > 0 and over.p_value < 0.05 / climb.tried
-        figures += f"; against the baseline on validation data {chance(over)}"
+        figures += f"; against the baseline on the same rows {chance(over)}"
     rung.showed = f"{rung.made_of}: {standing(climb, test)} its best part alone ({figures})"
     rung.result = _recorded(rung, data, found.model, held_out, parent, time.time() - started, sure.notes)
     rung.seconds = time.time() - started
@@ -174,7 +175,7 @@ def _variants(
     return found
 
 
-def _use_the_rest(bags: Sequence[Bag], data: TableData, folds: int, budget: Budget) -> None:
+def _use_the_rest(bags: Sequence[Bag], data: Refoldable, folds: int, budget: Budget) -> None:
     """Fit what is in the blend to other folds as well, while there is time: the mean of more models is steadier."""
     chosen = [bag for bag, weight in zip(bags, weights_of(bags, data), strict=True) if weight and bag.folded]
     for again in range(1, _ROUNDS):
@@ -202,7 +203,7 @@ def _candidates(climb: Climb) -> list[Rung]:
 
 def _recorded(
     rung: Rung,
-    data: TableData,
+    data: Refoldable,
     model: Blend | Stack,
     outputs: Outputs,
     parent: AnyRun,

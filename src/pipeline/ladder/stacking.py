@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pipeline.data.core.module import DataModule
 from pipeline.data.core.splits import Rows
-from pipeline.data.tables.table import TableData
+from pipeline.data.tables.refolding import Refoldable
 from pipeline.ladder.bagging import (
     FOLDS,
     Bag,
@@ -42,16 +42,16 @@ _SURE = 2.0
 """Standard errors by which the second level has to make the blend better on rows that its models have not seen."""
 
 
-def seconds_of_second_level(rungs: Sequence[Rung], data: TableData) -> float:
+def seconds_of_second_level(rungs: Sequence[Rung], data: Refoldable) -> float:
     """What a second level above these rungs, and above what varies them, is expected to take."""
     if not _suits(data):
         return 0.0
     return _VARIED * sum(seconds_of_folds(rung, FOLDS[0]) for rung in rungs if _is_above(rung))
 
 
-def _suits(data: TableData) -> bool:
+def _suits(data: Refoldable) -> bool:
     rows = len(data.pooled_targets)
-    return rows >= LEAST_ROWS and rows * data.encoder.width <= MOST_CELLS
+    return rows >= LEAST_ROWS and rows * data.spec.input_shape[0] <= MOST_CELLS
 
 
 def _is_above(rung: Rung) -> bool:
@@ -79,7 +79,7 @@ class Beside(Rows):
         return Beside(self.rows.subset(rows), torch.as_tensor(self.x[rows]))
 
 
-def second_level(bags: Sequence[Bag], data: TableData, folds: int, left: Callable[[], float]) -> list[Bag]:
+def second_level(bags: Sequence[Bag], data: Refoldable, folds: int, left: Callable[[], float]) -> list[Bag]:
     """Fit trees once without each fold to the inputs and the answers of the models that have not seen the row.
 
     Args:
@@ -106,7 +106,7 @@ def second_level(bags: Sequence[Bag], data: TableData, folds: int, left: Callabl
     return found if found and _better(bags, below, found, data) else []
 
 
-def _views(below: Sequence[Bag], data: TableData, folds: int) -> Iterator[tuple[DataModule, Tensor]]:
+def _views(below: Sequence[Bag], data: Refoldable, folds: int) -> Iterator[tuple[DataModule, Tensor]]:
     """Each part of the data as the second level sees it, and which rows are held out."""
     answers = torch.cat([told(bag.answers, data.spec) for bag in below], 1).float()
     for view, held_out in data.refolded(folds):
@@ -122,7 +122,7 @@ def _views(below: Sequence[Bag], data: TableData, folds: int) -> Iterator[tuple[
         yield seen, held_out
 
 
-def _better(bags: Sequence[Bag], below: Sequence[Bag], found: Sequence[Bag], data: TableData) -> bool:
+def _better(bags: Sequence[Bag], below: Sequence[Bag], found: Sequence[Bag], data: Refoldable) -> bool:
     """Whether the blend of both levels is better than that of the first by more than chance.
 
     It has to be better as well than that of everything there is, with what was fitted once and is no part of it.
@@ -138,7 +138,7 @@ def _better(bags: Sequence[Bag], below: Sequence[Bag], found: Sequence[Bag], dat
     return float(both[rows].mean()) < float(_losses(bags, data, rows).mean())
 
 
-def _losses(bags: Sequence[Bag], data: TableData, rows: slice) -> Tensor:
+def _losses(bags: Sequence[Bag], data: Refoldable, rows: slice) -> Tensor:
     """What each row adds to the loss of the bags' best mean."""
     weights = weights_of(bags, data)
     parts = [bag.answers[rows] * weight for bag, weight in zip(bags, weights, strict=True) if weight]

@@ -87,6 +87,11 @@ class Rows:
         """A split of some of the samples."""
         return Rows(self._inputs(rows), self.y[rows])
 
+    def joined(self, other: Rows) -> Rows:
+        """These samples, and then the other ones."""
+        pairs = ((self.x, other.x), (self.y, other.y))
+        return Rows(*(torch.cat([torch.as_tensor(one), torch.as_tensor(two)]) for one, two in pairs))
+
     def to(self, device: torch.device) -> Rows:
         """The same split on ``device`` (a memory map stays where it is)."""
         if not isinstance(self.x, Tensor):

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 
 from pipeline.data.core.encoder import VectorEncoder
-from pipeline.data.core.module import DataModule
 from pipeline.data.core.spec import Spec
 from pipeline.data.core.splits import Rows
 from pipeline.data.core.splitting import drawn
 from pipeline.data.sources import catalogue
 from pipeline.data.sources import finding as sources
+from pipeline.data.tables.refolding import Refoldable
 from pipeline.settings import BELOW_ONE
 
 if TYPE_CHECKING:
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 COLUMNS = ["CRIM", "ZN", "INDUS", "CHAS", "NOX", "RM", "AGE", "DIS", "RAD", "TAX", "PTRATIO", "B", "LSTAT"]
 
 
-class Housing(DataModule):
+class Housing(Refoldable):
     """Boston housing, or scikit-learn's embedded diabetes data in its place.
 
     Args:
         name: Name of the data set, shown and tagged.
         test_fraction: Share of the rows that only the test sees.
-        **shared: Settings that every data set takes, see :class:`DataModule`.
+        **shared: Settings that every data set takes, see :class:`~pipeline.data.core.module.DataModule`.
     """
 
     encoder: VectorEncoder

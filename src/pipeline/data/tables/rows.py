@@ -32,8 +32,8 @@ class TableRows(Rows):
         assert isinstance(self.x, Tensor)
         return TableRows(self.x[rows], self.indices[rows], self.width, self.y[rows])
 
-    def joined(self, other: TableRows) -> TableRows:
-        """These rows, and then the other ones."""
+    def joined(self, other: Rows) -> TableRows:
+        assert isinstance(other, TableRows)
         pairs = ((self.x, other.x), (self.indices, other.indices), (self.y, other.y))
         x, indices, y = (torch.cat([torch.as_tensor(one), torch.as_tensor(two)]) for one, two in pairs)
         return TableRows(x, indices, self.width, y)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,10 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.data.core.module import DataModule
 from pipeline.data.core.spec import Spec
-from pipeline.data.core.splits import Rows
-from pipeline.data.core.splitting import drawn_but_the_first, fold_of
+from pipeline.data.core.splitting import drawn_but_the_first
 from pipeline.data.tables.encoder import TableEncoder
 from pipeline.data.tables.files import read_table
 from pipeline.data.tables.fitting import ColumnChoice, fit_encoder
@@ -24,6 +22,7 @@ from pipeline.data.tables.goal import Goal, find_goal, is_classification, one_sp
 from pipeline.data.tables.guesses import Guess, say
 from pipeline.data.tables.looking import Look, look, repeats
 from pipeline.data.tables.reading import Reading, column_of, find_reading
+from pipeline.data.tables.refolding import Refoldable
 from pipeline.data.tables.rows import TableRows
 from pipeline.data.tables.splits import LEFT_OUT, TEST, TRAIN, VALIDATION, SplitPlan, parts
 from pipeline.data.tables.values import Column, Table, is_text, listed
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     from pipeline.data.core.baselines import Baseline
 
 
-class TableData(DataModule):
+class TableData(Refoldable):
     """Rows of a file, with one column as the target.
 
     What each column is follows from the file: numbers are scaled, missing ones filled with the training median and
@@ -69,7 +68,7 @@ class TableData(DataModule):
         duplicates: ``keep``, or ``drop``: of rows that are the same in every column the first alone is used.
         max_categories: Number of inputs for the most frequent categories of a column; the others share one.
         target_unit: Unit of a number that is predicted, for the reports.
-        **shared: Settings that every data set takes, see :class:`DataModule`.
+        **shared: Settings that every data set takes, see :class:`~pipeline.data.core.module.DataModule`.
     """
 
     encoder: TableEncoder
@@ -343,32 +342,7 @@ class TableData(DataModule):
 
     @property
     def can_be_refolded(self) -> bool:
-        """Whether rows were dealt out at random, so that :meth:`refolded` may deal them out again."""
         return self.plan.way == "fraction" and self.balance != "oversample"
-
-    def refolded(self, folds: int, seed: int | None = None) -> Iterator[tuple[DataModule, Tensor]]:
-        """This data with its training and validation rows dealt out anew, each of them held out once.
-
-        The encoder stays the one of the training rows: what was fitted on different folds takes the same inputs.
-
-        Args:
-            folds: Number of folds.
-            seed: By which they are drawn; None is the data's own.
-
-        Yields:
-            The data with another part held out, and which of :attr:`pooled_targets` that is.
-        """
-        pool = self._pool()
-        labels = pool.y.numpy() if self.spec.classes else None
-        for fold in range(folds):
-            held_out = torch.from_numpy(
-                fold_of(len(pool), folds, fold, self.seed if seed is None else seed, labels)
-            )
-            others = torch.ones(len(pool), dtype=torch.bool)
-            others[held_out] = False
-            view = copy.copy(self)
-            view.train, view.validation = pool.subset(torch.nonzero(others)[:, 0]), pool.subset(held_out)
-            yield view, held_out
 
     def encoded_by(self, encoder: TableEncoder) -> TableData:
         """The same rows as an encoder that was fitted before makes them, such as that of an earlier version's model.
@@ -380,23 +354,6 @@ class TableData(DataModule):
         view.given = encoder
         view.setup()
         return view
-
-    def pooled(self) -> DataModule:
-        """This data with the validation rows among the training rows, by the encoder as it is."""
-        view = copy.copy(self)
-        view.train, view.validation = self._pool(), None
-        return view
-
-    def _pool(self) -> Rows:
-        if self.validation is None:
-            return self.train
-        assert isinstance(self.train, TableRows) and isinstance(self.validation, TableRows)
-        return self.train.joined(self.validation)
-
-    @property
-    def pooled_targets(self) -> Tensor:
-        """Targets of the training rows, then of the validation rows, as :meth:`refolded` numbers them."""
-        return self.train.y if self.validation is None else torch.cat([self.train.y, self.validation.y])
 
     def baselines(self) -> dict[str, Baseline]:
         """The mean, and ordinary least squares where the inputs are few enough to solve for."""
