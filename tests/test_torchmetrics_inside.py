@@ -11,7 +11,10 @@ HEAVY = "('scipy', 'torchvision', 'transformers', 'sklearn')"
 def run(program: str) -> list[str]:
     """What a program prints, in a process of its own."""
     done = subprocess.run(
-        [sys.executable, "-c", "import sys, pipeline\n" + program], capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", "import sys, pipeline\n" + program],
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()

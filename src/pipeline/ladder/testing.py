@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.evaluation.groups import grouped
@@ -53,15 +54,19 @@ def read_test(climb: Climb, parent: AnyRun) -> Outputs | None:
     simple = simple_one(climb)
     simple_values: Values | None = None
     first: Outputs | None = None
+    # A blend goes into service as it is: large ones are asked once.
+    asked: dict[Path, tuple[Outputs, float]] = {}
     for rung in [*climb.rungs[1:], *climb.final]:
         if rung.result is None or rung.cfg is None:
             continue
         data = data_of(rung.cfg)
         split = test_split(data, f"data={data.name}")
-        model = load_model(rung)
-        answers = outputs_on(model, loader_of(data, split), rung.cfg)
+        if rung.directory not in asked:
+            model = load_model(rung)
+            answers = outputs_on(model, loader_of(data, split), rung.cfg)
+            asked[rung.directory] = answers, milliseconds_for_a_thousand(model, data)
+        answers, rung.milliseconds = asked[rung.directory]
         values = answers.judged()[1]
-        rung.milliseconds = milliseconds_for_a_thousand(model, data)
         rung.bytes = bytes_on_disk(rung.directory / "model")
         rung.metrics, rung.test = answers.metrics(), bootstrap_mean(values)
         if rung in climb.final:
