@@ -134,11 +134,11 @@ def test_time_and_room_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         return plain(self, x)
 
     monkeypatch.setattr(Linear, "forward", forward)
-    # A clock that goes on by a second with each look: a pass takes one, and after the first once is enough.
+    # A clock that goes on by a second with each look: a pass takes one, once is enough, and a few rows go before it.
     ticks = iter(range(100))
     monkeypatch.setattr("pipeline.ladder.costs.time.perf_counter", lambda: float(next(ticks)))
     took = milliseconds_for_a_thousand(model, data)
-    assert took == pytest.approx(1000 * 1000 / (sum(rows) / 2))
+    assert took == pytest.approx(1000 * 1000 / sum(rows[1:]))
     (tmp_path / "inner").mkdir()
     (tmp_path / "inner/a").write_bytes(b"x" * 1500)
     (tmp_path / "b").write_bytes(b"x" * 500)
