@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import subprocess
 import sys
 from typing import Any
@@ -100,3 +101,9 @@ def test_ranges_on_constructors_are_known_without_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "a whole number of at least 2\n"
+
+
+def test_the_help_of_a_setting_ends_where_that_of_the_others_begins() -> None:
+    written = json.loads(FILE.read_text(encoding="utf-8"))
+    helps = [entry.get("help", "") for cls in written.values() for entry in cls["arguments"].values()]
+    assert len(helps) > 200 and not [text for text in helps if "**" in text]

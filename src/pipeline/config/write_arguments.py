@@ -23,7 +23,7 @@ from pipeline.files import write_text
 
 # Given when the object is built, never in a configuration.
 _GIVEN_LATER = frozenset({"self", "spec", "optimizer"})
-_ENTRY = re.compile(r"^(\w[\w, ]*): (.*)$")
+_ENTRY = re.compile(r"^(\*{0,2}\w[\w, ]*): (.*)$")
 
 
 def described() -> dict[str, Any]:
