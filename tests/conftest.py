@@ -6,7 +6,11 @@ import contextlib
 import functools
 import os
 import shutil
+import socket
+import subprocess
 import sys
+import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -93,22 +97,27 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     )
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _senders_where_they_matter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A journal is delivered where MLflow is looked at: its sender takes as much of a short run as all the rest.
-
-    The tables of a new store, which take MLflow two seconds, are made once and copied.
-    """
-    from pipeline.tracking.sender_link import MOST_STARTS, SenderLink
-    from pipeline.tracking.store import open_client
-
-    start = SenderLink.start
+@pytest.fixture(scope="session")
+def new_store(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
+    """Gives an embedded store to copy, its tables made already: that takes MLflow two seconds."""
 
     @functools.cache
-    def new_store() -> Path:
+    def made() -> Path:
+        from pipeline.tracking.store import open_client
+
         path = tmp_path_factory.mktemp("store") / "mlflow.db"
         open_client(f"sqlite:///{path}")
         return path
+
+    return made
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _senders_where_they_matter(new_store: Callable[[], Path]) -> Iterator[None]:
+    """A journal is delivered where MLflow is looked at: its sender takes as much of a short run as all the rest."""
+    from pipeline.tracking.sender_link import MOST_STARTS, SenderLink
+
+    start = SenderLink.start
 
     def start_where_it_matters(link: SenderLink) -> None:
         if not _DELIVERING["now"]:
@@ -207,6 +216,56 @@ def finished(experiments: Path) -> dict[str, Any]:
         cfg = compose([*overrides, *small])
         results[name] = train(cfg, Hooks(directory=experiments / "runs" / name))
     return results
+
+
+@pytest.fixture(scope="session")
+def free_port() -> Callable[[], int]:
+    """Names a port of loopback that nothing listens on."""
+
+    def find() -> int:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return int(probe.getsockname()[1])
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def serve_mlflow(free_port: Callable[[], int]) -> Callable[[Path], contextlib.AbstractContextManager[str]]:
+    """Runs a real tracking server on a SQLite store in a folder; gives its address."""
+
+    @contextlib.contextmanager
+    def serve(folder: Path) -> Iterator[str]:
+        port = free_port()
+        options = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+        stores = ["--backend-store-uri", f"sqlite:///{folder}/server.db"]
+        stores += ["--artifacts-destination", str(folder / "kept")]
+        with (folder / "log").open("w") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "mlflow", "server", *options, *stores],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=folder,
+            )
+        address = f"http://127.0.0.1:{port}"
+        try:
+            deadline = time.monotonic() + 90
+            while not _answers(address):
+                assert process.poll() is None and time.monotonic() < deadline, (folder / "log").read_text()
+                time.sleep(0.1)
+            yield address
+        finally:
+            process.terminate()
+            process.wait(20)
+
+    return serve
+
+
+def _answers(address: str) -> bool:
+    try:
+        return bool(urllib.request.urlopen(address + "/health", timeout=1).status == 200)
+    except OSError:
+        return False
 
 
 @pytest.fixture

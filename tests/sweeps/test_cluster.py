@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import psutil
 import pytest
 import toy_sweeps as toy
 from optuna.trial import FrozenTrial, TrialState
-from postgres import free_port, wait_for
+from postgres import wait_for
 from slurm_cluster import Cluster
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
@@ -56,45 +56,10 @@ def _at_length(long_form: bool) -> None:
 
 
 @pytest.fixture
-def cluster(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
-    found = Cluster(cpus=request.param)
-    monkeypatch.setenv("SLURM_CONF", found.environment["SLURM_CONF"])
-    try:
-        found.start()
-        yield found
-    finally:
-        found.stop()
-
-
-@pytest.fixture
-def mlflow_server(tmp_path: Path) -> Iterator[str]:
-    port = free_port()
-    words = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    words += [
-        "--backend-store-uri",
-        f"sqlite:///{tmp_path}/server.db",
-        "--artifacts-destination",
-        f"{tmp_path}/kept",
-    ]
-    with (tmp_path / "server.log").open("w") as log:
-        command = [sys.executable, "-m", "mlflow", "server", *words]
-        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=tmp_path)
-    try:
-        address = f"http://127.0.0.1:{port}"
-        wait_for(lambda: _answers(address), 120)
+def mlflow_server(tmp_path: Path, serve_mlflow: Callable[[Path], Any]) -> Iterator[str]:
+    """A server of its own: all runs on it are counted."""
+    with serve_mlflow(tmp_path) as address:
         yield address
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-def _answers(address: str) -> bool:
-    import urllib.request
-
-    try:
-        return bool(urllib.request.urlopen(address + "/health", timeout=1).status == 200)
-    except OSError:
-        return False
 
 
 @pytest.mark.parametrize("cluster", [2], indirect=True)

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import optuna
@@ -34,17 +33,6 @@ from pipeline.sweeps.storage import open_storage
 from pipeline.training.signals import queue_again
 
 LAUNCHER = {"timeout_min": 5, "cpus_per_task": 1}
-
-
-@pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
-    found = Cluster()
-    monkeypatch.setenv("SLURM_CONF", found.environment["SLURM_CONF"])
-    try:
-        found.start()
-        yield found
-    finally:
-        found.stop()
 
 
 @pytest.mark.faults

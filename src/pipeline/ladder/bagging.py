@@ -128,10 +128,11 @@ def bagged(
     waiting = list(variants)
     ordered = sorted(rungs, key=seconds_of_fit)
     for place, rung in enumerate(ordered):
-        bag = fit(rung)
-        for pair in [pair for pair in waiting if bag is not None and pair[0] is rung]:
-            rest = sum(seconds_of_folds(one, folds, least=True) for one in ordered[place + 1 :])
-            if left() - rest > _OF_A_VARIANT * bag.seconds:  # type: ignore[union-attr]
+        if (bag := fit(rung)) is None:
+            continue
+        rest = sum(seconds_of_folds(one, folds, least=True) for one in ordered[place + 1 :])
+        for pair in [pair for pair in waiting if pair[0] is rung]:
+            if left() - rest > _OF_A_VARIANT * bag.seconds:
                 fit(pair[1])
                 waiting.remove(pair)
     for of, variant in waiting:
@@ -344,6 +345,12 @@ def rows_of(bags: Sequence[Bag], data: Refoldable) -> slice:
     return slice(0 if all(bag.folded for bag in bags) else len(data.train), None)
 
 
+def mean_of(bags: Sequence[Bag], weights: Sequence[int], rows: slice) -> Tensor:
+    """Weighted mean of what bags answer for some rows, (rows, classes or 1)."""
+    parts = [bag.answers[rows] * weight for bag, weight in zip(bags, weights, strict=True) if weight]
+    return torch.stack(parts).sum(0) / sum(weights)
+
+
 @dataclass(eq=False)
 class Blended:
     """Several bags as one model.
@@ -381,7 +388,7 @@ def blended(
     rows, weights = rows_of(both, data), weights_of(both, data)
     loss = loss_of(data, data.pooled_targets[rows])
     taken = [(bag, weight) for bag, weight in zip(both, weights, strict=True) if weight]
-    answers = torch.stack([bag.answers[rows] * weight for bag, weight in taken]).sum(0) / sum(weights)
+    answers = mean_of(both, weights, rows)
     best = min(bags, key=lambda bag: loss(bag.answers[rows]))
     parts = {bag.rung.name: weight for bag, weight in taken}
     model: Blend | Stack

@@ -89,7 +89,7 @@ def add_blend(
     if not bags:
         log.info("No blend: the time does not allow to fit any model to several parts of the data")
         return
-    # Its test, as a rung and as the model that goes into service.
+    # Its test, and the rows by which the time that it takes to answer is measured.
     asked = 2 * len(data.test or ())
     budget.keep_back(asked * sum(bag.asking * len(bag.models) for bag in bags))
     second = second_level(bags, data, folds, budget.left)
@@ -223,7 +223,7 @@ def _recorded(
         experiment=str(rung.cfg.name),
         data=describe(data),
         model={
-            "class": "Blend",
+            "class": type(model).__name__,
             "parameters": sum(tensor.numel() for tensor in model.state_dict().values()),
             "members": len(model.members),
             **({"sureness": sureness} if (sureness := model.settled.to_dict()) else {}),

@@ -114,20 +114,23 @@ def _ladder(cfg: DictConfig, typed: Sequence[str]) -> dict[str, Any]:
     return dict(values)
 
 
-def _there(ladder: Mapping[str, Any], data_dir: Path = Path()) -> dict[str, Any]:
+def _there(ladder: Mapping[str, Any], data_dir: Path) -> dict[str, Any]:
     """The rungs without those that need a package which is not installed, or weights which are not here."""
-    missing: dict[str, str] = {}
+    rungs = dict(ladder["rungs"])
     for name, needed in (ladder.get("needs") or {}).items():
-        for what in [needed] if isinstance(needed, str) else needed:
-            if what.startswith(_WEIGHTS):
-                network = what.removeprefix(_WEIGHTS)
-                if name not in missing and not at_hand(network, data_dir):
-                    missing[name] = f"the weights of {network} are not on this machine"
-            elif not find_spec(what):
-                missing.setdefault(name, f"{what} is not installed")
-    for name, reason in missing.items():
-        log.info("%s is left out, since %s", name, reason)
-    return {name: words for name, words in ladder["rungs"].items() if name not in missing}
+        reasons = (_lacking(what, data_dir) for what in ([needed] if isinstance(needed, str) else needed))
+        if reason := next(filter(None, reasons), None):
+            log.info("%s is left out, since %s", name, reason)
+            rungs.pop(name, None)
+    return rungs
+
+
+def _lacking(what: str, data_dir: Path) -> str | None:
+    """Why a package or weights cannot be used, None where they can."""
+    if not what.startswith(_WEIGHTS):
+        return None if find_spec(what) else f"{what} is not installed"
+    network = what.removeprefix(_WEIGHTS)
+    return None if at_hand(network, data_dir) else f"the weights of {network} are not on this machine"
 
 
 def _places(cfg: DictConfig) -> list[str]:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import copy
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from pipeline.data.core.module import DataModule
 from pipeline.data.core.splits import Rows
 from pipeline.data.tables.refolding import Refoldable
 from pipeline.ladder.bagging import (
@@ -20,6 +19,7 @@ from pipeline.ladder.bagging import (
     bag_of,
     class_of,
     losses_of,
+    mean_of,
     rows_of,
     seconds_of_folds,
     weights_of,
@@ -95,7 +95,7 @@ def second_level(bags: Sequence[Bag], data: Refoldable, folds: int, left: Callab
     below = [bag for bag in bags if bag.folded]
     if len(below) < 2 or not _suits(data):
         return []
-    views = list(_views(below, data, folds))
+    views = list(_seen_from_above(below, data).refolded(folds))
     found = []
     for bag in sorted(below, key=lambda bag: bag.seconds):
         if _is_above(bag.rung) and left() > _WITH_ROOM * bag.seconds:
@@ -106,20 +106,13 @@ def second_level(bags: Sequence[Bag], data: Refoldable, folds: int, left: Callab
     return found if found and _better(bags, below, found, data) else []
 
 
-def _views(below: Sequence[Bag], data: Refoldable, folds: int) -> Iterator[tuple[DataModule, Tensor]]:
-    """Each part of the data as the second level sees it, and which rows are held out."""
+def _seen_from_above(below: Sequence[Bag], data: Refoldable) -> Refoldable:
+    """The data as the second level sees it, none of its rows held out."""
     answers = torch.cat([told(bag.answers, data.spec) for bag in below], 1).float()
-    for view, held_out in data.refolded(folds):
-        others = torch.ones(len(answers), dtype=torch.bool)
-        others[held_out] = False
-        seen = copy.copy(view)
-        assert view.validation is not None
-        seen.spec = above(data.spec, len(below))
-        seen.train, seen.validation = (
-            Beside(view.train, answers[others]),
-            Beside(view.validation, answers[held_out]),
-        )
-        yield seen, held_out
+    seen = copy.copy(data)
+    seen.spec = above(data.spec, len(below))
+    seen.train, seen.validation = Beside(data.pooled().train, answers), None
+    return seen
 
 
 def _better(bags: Sequence[Bag], below: Sequence[Bag], found: Sequence[Bag], data: Refoldable) -> bool:
@@ -127,19 +120,16 @@ def _better(bags: Sequence[Bag], below: Sequence[Bag], found: Sequence[Bag], dat
 
     It has to be better as well than that of everything there is, with what was fitted once and is no part of it.
     """
-    everything = slice(0, None)
-    both, first = _losses([*below, *found], data, everything), _losses(below, data, everything)
+    both, first = _losses([*below, *found], data), _losses(below, data)
     gained = first - both
     if float(gained.mean()) <= _SURE * float(gained.std()) / math.sqrt(len(gained)):
         return False
     if len(below) == len(bags):
         return True
+    return float(both[rows_of(bags, data)].mean()) < float(_losses(bags, data).mean())
+
+
+def _losses(bags: Sequence[Bag], data: Refoldable) -> Tensor:
+    """What each row that all bags have an answer for adds to the loss of their best mean."""
     rows = rows_of(bags, data)
-    return float(both[rows].mean()) < float(_losses(bags, data, rows).mean())
-
-
-def _losses(bags: Sequence[Bag], data: Refoldable, rows: slice) -> Tensor:
-    """What each row adds to the loss of the bags' best mean."""
-    weights = weights_of(bags, data)
-    parts = [bag.answers[rows] * weight for bag, weight in zip(bags, weights, strict=True) if weight]
-    return losses_of(data, data.pooled_targets[rows])(torch.stack(parts).sum(0) / sum(weights))
+    return losses_of(data, data.pooled_targets[rows])(mean_of(bags, weights_of(bags, data), rows))

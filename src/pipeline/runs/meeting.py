@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -30,12 +31,9 @@ def meet(here: Place, seconds: float = WAIT_SECONDS) -> None:
         UserError: The address means nothing here, nobody answers there, or some process does not come.
     """
     host, port = _address()
-    deadline = time.monotonic() + seconds
     served_by_torchrun = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    if here.rank > 0 or served_by_torchrun:
-        _reach(host, port, here, deadline, seconds)
-    else:
-        _resolve(host, port, here, deadline, seconds)
+    attempt = _reach if here.rank > 0 or served_by_torchrun else _resolve
+    _until_it_works(attempt, host, port, here, seconds)
     if served_by_torchrun:
         return
     from torch.distributed.rendezvous import rendezvous
@@ -59,31 +57,26 @@ def _address() -> tuple[str, int]:
     return os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
 
 
-def _resolve(host: str, port: int, here: Place, deadline: float, seconds: float) -> None:
+def _resolve(host: str, port: int, left: float) -> None:
+    socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+
+
+def _reach(host: str, port: int, left: float) -> None:
+    socket.create_connection((host, port), timeout=max(min(left, _CONNECT_SECONDS), 0.1)).close()
+
+
+def _until_it_works(
+    attempt: Callable[[str, int, float], None], host: str, port: int, here: Place, seconds: float
+) -> None:
+    """Make an attempt, which is told the address and how many seconds are left, until it raises no `OSError`."""
+    deadline = time.monotonic() + seconds
     while True:
         try:
-            socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            return attempt(host, port, deadline - time.monotonic())
         except OSError as error:
-            _wait(host, port, here, deadline, seconds, error)
-        else:
-            return
-
-
-def _reach(host: str, port: int, here: Place, deadline: float, seconds: float) -> None:
-    while True:
-        left = deadline - time.monotonic()
-        try:
-            socket.create_connection((host, port), timeout=max(min(left, _CONNECT_SECONDS), 0.1)).close()
-        except OSError as error:
-            _wait(host, port, here, deadline, seconds, error)
-        else:
-            return
-
-
-def _wait(host: str, port: int, here: Place, deadline: float, seconds: float, error: OSError) -> None:
-    if time.monotonic() + _PAUSE_SECONDS > deadline:
-        raise UserError(_missing(host, port, here, seconds, error.strerror or str(error))) from None
-    time.sleep(_PAUSE_SECONDS)
+            if time.monotonic() + _PAUSE_SECONDS > deadline:
+                raise UserError(_missing(host, port, here, seconds, error.strerror or str(error))) from None
+        time.sleep(_PAUSE_SECONDS)
 
 
 def _missing(host: str, port: int, here: Place, seconds: float, reason: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,7 +21,7 @@ from pipeline.data.core.splitting import drawn
 from pipeline.data.sources.finding import DataUnavailable
 from pipeline.data.tables.formats import TableFormat
 from pipeline.data.tables.guesses import Guess, say
-from pipeline.data.text.corpus import TEST, TRAIN, Corpus
+from pipeline.data.text.corpus import TEST, TRAIN, Corpus, Document
 from pipeline.data.text.encoders import UNKNOWN, BagEncoder, TokensEncoder
 from pipeline.data.text.generated import generated_reviews
 from pipeline.data.text.pieces import Pieces, PiecesEncoder
@@ -142,6 +142,10 @@ class Documents(DataModule):
             return self.read(download)
         except DataUnavailable as error:
             return STAND_INS[self.stand_in(error)](self.pieces)
+
+    def tokenised(self, documents: Iterable[Document]) -> Corpus:
+        """Split texts into words, or into the pieces of ``tokenizer``, in one pass."""
+        return Corpus.build(documents, self.split, self.pieces)
 
     def cached(self, key: str, build: Callable[[], Corpus]) -> Corpus:
         """``build()``, from the cache if its texts were tokenised before.

@@ -49,9 +49,7 @@ class TextFolder(Documents):
             state.update(f"{label}\0{part}\0{'' if encoding == 'utf-8' else encoding}".encode())
             state.update(hashlib.sha256(file.read_bytes()).digest())
         texts = (Document(read_text(file, encoding), label, part) for file, label, part in files)
-        return self.cached(
-            f"folder-{state.hexdigest()[:16]}", lambda: Corpus.build(texts, self.split, self.pieces)
-        )
+        return self.cached(f"folder-{state.hexdigest()[:16]}", lambda: self.tokenised(texts))
 
     def _files(self) -> list[tuple[Path, str, int]]:
         learn, test = self.path, self.test_path
@@ -103,11 +101,7 @@ class TextTable(Documents):
             state.update(content_of(path))
         return self.cached(
             f"table-{state.hexdigest()[:16]}",
-            lambda: Corpus.build(
-                (row for path, part in parts for row in self._documents(path, part)),
-                self.split,
-                self.pieces,
-            ),
+            lambda: self.tokenised(row for path, part in parts for row in self._documents(path, part)),
         )
 
     def _documents(self, path: Path, part: int) -> Iterator[Document]:

@@ -43,10 +43,7 @@ class Reuters(Documents):
         path = sources.locate(catalogue.REUTERS, self.data_dir, sources.search_path(), download)
         self.source = str(path)
         key = f"reuters-{sources.digest(path)[:16]}-{self.topics}"
-        return self.cached(
-            key,
-            lambda: Corpus.build(most_frequent(stories(path), self.topics), self.split, self.pieces),
-        )
+        return self.cached(key, lambda: self.tokenised(most_frequent(stories(path), self.topics)))
 
 
 def stories(path: Path) -> Iterator[Document]:
