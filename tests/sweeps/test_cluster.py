@@ -1,16 +1,22 @@
-"""What docs/cluster.md promises of SLURM, at length (`--long`): twenty trials through kills and preemption."""
+"""What docs/cluster.md promises, at length (`--long`): twenty trials on SLURM through kills and preemption, how little
+of its time a worker waits, and how fast a long queue is taken from.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
-from collections import Counter
+import time
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import optuna
 import postgres
 import psutil
 import pytest
@@ -18,6 +24,9 @@ import toy_sweeps as toy
 from optuna.trial import FrozenTrial, TrialState
 from postgres import wait_for
 from slurm_cluster import Cluster
+from test_workers import SWEEP
+
+from pipeline.sweeps.storage import open_storage
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
@@ -163,3 +172,87 @@ def test_twenty_trials_with_four_workers_killed_and_two_preempted(
 
 def _owner(trial: FrozenTrial) -> Any:
     return (trial.system_attrs.get("sweep:claim") or {}).get("owner")
+
+
+@pytest.mark.parametrize("cluster", [4], indirect=True)
+def test_workers_hardly_wait(tmp_path: Path, cluster: Cluster, postgresql: postgres.Server) -> None:
+    launcher = {"timeout_min": 30, "cpus_per_task": 1}
+    plan = toy.plan(tmp_path, n_trials=64, n_jobs=8, runner="toy_sweeps.sleeping", launcher=launcher)
+    (tmp_path / "plan.json").write_text(json.dumps(plan.as_dict()))
+    command = [sys.executable, "-c", SWEEP, str(tmp_path / "plan.json"), postgresql.url]
+    assert subprocess.run(command, timeout=600, check=False).returncode == 0
+    trials = optuna.load_study(study_name="toy", storage=open_storage(postgresql.url)).trials
+    by_worker: dict[int, list[FrozenTrial]] = defaultdict(list)
+    for trial in trials:
+        by_worker[_owner(trial)["pid"]].append(trial)
+    assert len(by_worker) == 8
+    spans = slept = between = 0.0
+    for of_one in by_worker.values():
+        ordered = sorted(of_one, key=lambda trial: trial.datetime_start)
+        spans += (ordered[-1].datetime_complete - ordered[0].datetime_start).total_seconds()
+        slept += sum(toy.seconds_to_sleep(trial.params["model.dropout"]) for trial in of_one)
+        between += sum((b.datetime_start - a.datetime_complete).total_seconds() for a, b in pairwise(ordered))
+    print(
+        f"idle {1 - slept / spans:.2%}, between trials {between / spans:.2%}, load {os.getloadavg()[0]:.0f}"
+    )
+    assert 1 - slept / spans < 0.03
+
+
+CLAIMING = """
+import json
+import sys
+import threading
+import time
+
+from optuna.trial import TrialState
+
+from pipeline.sweeps.storage import open_storage
+
+url, study_id, total, threads = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+taken = []
+
+
+def claim():
+    storage = open_storage(url)
+    while True:
+        began = time.time()
+        found = storage.claim(study_id, total)
+        if found is None:
+            return
+        taken.append((found.number, began, time.time() - began))
+        storage.finish(found, TrialState.COMPLETE, [0.0])
+
+
+workers = [threading.Thread(target=claim) for _ in range(threads)]
+for worker in workers:
+    worker.start()
+for worker in workers:
+    worker.join()
+print(json.dumps(taken))
+"""
+
+
+def test_a_long_queue_is_taken_from_quickly(
+    tmp_path: Path, postgresql: postgres.Server, record_property: Callable[[str, object], None]
+) -> None:
+    """64 workers, in four processes of 16 threads, with nothing to do but to take trials and to end them."""
+    total = 10_000
+    storage = open_storage(postgresql.url)
+    study = optuna.create_study(storage=storage, study_name="long")
+    study_id = storage.get_study_id_from_name(study.study_name)
+    words = [sys.executable, "-c", CLAIMING, postgresql.url, str(study_id), str(total), "16"]
+    began = time.time()
+    processes = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    taken = [one for process in processes for one in json.loads(process.communicate(timeout=800)[0])]
+    assert sorted(number for number, _, _ in taken) == list(range(total))
+    first = min(start for _, start, _ in taken)
+    seconds = time.time() - first
+    waits = sorted(wait for _, _, wait in taken)
+    said = (
+        f"{total / seconds:.0f} claims/s, median {waits[total // 2]:.3f} s, 99.9 % {waits[-total // 1000]:.3f} s, "
+        f"longest {waits[-1]:.2f} s (from the first start {time.time() - began:.0f} s, load {os.getloadavg()[0]:.0f})"
+    )
+    print(said)
+    record_property("claims", said)
+    assert total / seconds >= 100
+    assert waits[-1] <= 1.0

@@ -51,6 +51,17 @@ def seconds(config: DictConfig, context: Context) -> Outcome:
     return Outcome({"val/loss": config.model.dropout})
 
 
+def seconds_to_sleep(dropout: float) -> float:
+    """1 to 10 s for a dropout in [0, 0.9]."""
+    return 1.0 + 10.0 * dropout
+
+
+def sleeping(config: DictConfig, context: Context) -> Outcome:
+    """Sleeps instead of training."""
+    time.sleep(seconds_to_sleep(config.model.dropout))
+    return Outcome({"val/loss": config.model.dropout})
+
+
 def held(config: DictConfig, context: Context) -> Outcome:
     """`quadratic`, but trials from number TOY_HOLD on go on reporting until they are ended."""
     for epoch in count():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -42,6 +42,20 @@ class Composer:
         self._callbacks: Callbacks | None = None
         self._common: DictConfig | None = None
 
+    def get_ready(self, keys: Iterable[str]) -> None:
+        """Compose what the trials share, so that the first need not, where all that differs are values.
+
+        Args:
+            keys: Keys that differ between the trials.
+        """
+        if all(self._is_value_key(key) for key in keys):
+            self._take_common()
+
+    def _take_common(self) -> DictConfig:
+        if self._common is None:
+            self._common = self.compose_only([*self._plan.source.hydra_overrides, *self._plan.fixed])
+        return self._common
+
     def compose(self, overrides: Sequence[str]) -> DictConfig:
         """A job's configuration, Hydra's part included.
 
@@ -51,10 +65,10 @@ class Composer:
         typed = [*self._plan.source.hydra_overrides, *self._plan.fixed]
         if not overrides:
             return self.compose_only(typed)
-        quick = self._with_values(typed, overrides)
+        quick = self._with_values(overrides)
         return self.compose_only([*typed, *overrides]) if quick is None else quick
 
-    def _with_values(self, typed: Sequence[str], overrides: Sequence[str]) -> DictConfig | None:
+    def _with_values(self, overrides: Sequence[str]) -> DictConfig | None:
         """The common configuration with some values set; None where Hydra itself has to compose.
 
         Composing takes a tenth of a second, for every trial again; only the choice of a config group needs it.
@@ -62,9 +76,7 @@ class Composer:
         parsed = OverridesParser.create().parse_overrides(list(overrides))
         if any(not self._is_value(override) for override in parsed):
             return None
-        if self._common is None:
-            self._common = self.compose_only(typed)
-        config = copy.deepcopy(self._common)
+        config = copy.deepcopy(self._take_common())
         try:
             set_values(config, parsed)
         except HydraException:
@@ -77,10 +89,13 @@ class Composer:
     def _is_value(self, override: Override) -> bool:
         if override.type != OverrideType.CHANGE or override.package is not None:
             return False
-        if override.key_or_group.endswith("._target_"):
+        return self._is_value_key(override.key_or_group)
+
+    def _is_value_key(self, key: str) -> bool:
+        if key.endswith("._target_"):
             # What another class does not take is left behind where it is composed.
             return False
-        return isinstance(self._loader, Loader) and not self._loader.group_exists(override.key_or_group)
+        return isinstance(self._loader, Loader) and not self._loader.group_exists(key)
 
     def compose_only(self, overrides: Sequence[str]) -> DictConfig:
         """The configuration of these overrides alone, Hydra's part included."""

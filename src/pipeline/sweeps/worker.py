@@ -163,6 +163,8 @@ class Worker:
         if self._plan.runner == TRIAL or self._plan.runner == JOB:
             # Imported before the first trial, whose time is its own.
             import pipeline.training.fit  # noqa: F401
+        if self._plan.jobs is None:
+            self._composer.get_ready(self._space.distributions)
         with self._pulse.running():
             while not self._is_over():
                 claim = self._storage.claim(self._study_id, self._plan.n_trials, self._prepared)
