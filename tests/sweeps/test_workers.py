@@ -110,11 +110,11 @@ def test_a_signal_stops_all_workers_and_the_trials_wait_again(
     monkeypatch.setenv("TOY_HOLD", "2")
     plan = toy.plan(tmp_path, n_trials=40, n_jobs=n_jobs, runner="toy_sweeps.held")
     process = start(plan, toy.url(tmp_path), "plan")
-    wait_for(lambda: _states(toy.url(tmp_path)).count(TrialState.COMPLETE) >= 2)
+    begun = [TrialState.COMPLETE] * 2
+    wait_for(lambda: _states(toy.url(tmp_path)) == begun + [TrialState.RUNNING] * n_jobs)
     process.send_signal(number)
     assert process.wait(30) == {signal.SIGINT: 130, signal.SIGTERM: 143}[number]
-    states = _states(toy.url(tmp_path))
-    assert states == [TrialState.COMPLETE] * 2 + [TrialState.WAITING] * n_jobs
+    assert _states(toy.url(tmp_path)) == begun + [TrialState.WAITING] * n_jobs
     assert (tmp_path / "sweep" / "trials.yaml").exists()
 
 
