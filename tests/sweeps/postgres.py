@@ -20,11 +20,15 @@ import pytest
 class Server:
     """A new database on a server of its own, which refuses to run as root; skips the test where there is none.
 
+    Args:
+        address: Where it is reached.
+        subnet: Whom it lets in beside this machine.
+
     Attributes:
         url: Address of the database.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, address: str = "127.0.0.1", subnet: str | None = None) -> None:
         initdb, server = binary("initdb"), binary("postgres")
         if initdb is None or server is None:
             pytest.skip("PostgreSQL is not installed here (its server's binaries initdb and postgres)")
@@ -52,7 +56,7 @@ class Server:
             "-p",
             str(self.port),
             "-h",
-            "127.0.0.1",
+            ",".join({"127.0.0.1", address}),
             "-k",
             str(self.home),
             "-F",
@@ -61,7 +65,10 @@ class Server:
             "max_connections=200",
         ]
         self._command = [*as_user, *command]
-        self.url = f"postgresql+psycopg://sweep@127.0.0.1:{self.port}/postgres"
+        if subnet is not None:
+            with (data / "pg_hba.conf").open("a") as trusted:
+                trusted.write(f"host all all {subnet} trust\n")
+        self.url = f"postgresql+psycopg://sweep@{address}:{self.port}/postgres"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,8 +15,10 @@ from typing import Any
 
 import optuna
 import postgres
+import psutil
 import pytest
 import toy_sweeps as toy
+from hosts import Hosts
 from optuna.trial import TrialState
 from postgres import wait_for
 from test_workers import SWEEP
@@ -83,6 +87,91 @@ def test_a_node_is_lost_another_joins_and_the_command_is_stopped_and_given_again
     assert all(trial.state == TrialState.COMPLETE for trial in study.trials)
     logs = {path.name.split("-")[1] for path in (tmp_path / "sweep" / "workers").iterdir()}
     assert logs == {first.node_id[:8], second.node_id[:8]}
+
+
+class RayHost:
+    """A host that runs a raylet; the first is the head, which has no room for workers."""
+
+    def __init__(self, hosts: Hosts, head: RayHost | None, logs: Path) -> None:
+        self.name = hosts.add()
+        self.address = hosts.address_of(self.name)
+        words = [str(Path(sys.executable).with_name("ray")), "start", "--block", "--disable-usage-stats"]
+        words += [f"--node-ip-address={self.address}", f"--object-store-memory={80 * 2**20}"]
+        if head is None:
+            quick = {"health_check_period_ms": 500, "health_check_failure_threshold": 3}
+            words += ["--head", "--port=6379", "--num-cpus=0", "--include-dashboard=false"]
+            words.append(f"--system-config={json.dumps(quick)}")
+        else:
+            words += [f"--address={head.address}:6379", "--num-cpus=2"]
+        self._log = logs / f"{self.name}.log"
+        with self._log.open("w") as log:
+            command = hosts.command(self.name, words)
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+
+    def has_joined(self) -> bool:
+        assert self._process.poll() is None, self._log.read_text()
+        return "Ray runtime started" in self._log.read_text()
+
+    def lose_raylet(self) -> None:
+        """Kill the daemon, as a lost machine would take it."""
+        [raylet] = [one for one in self._all() if one.name() == "raylet"]
+        raylet.kill()
+
+    def stop(self) -> None:
+        for process in self._all():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        self._process.wait(30)
+
+    def _all(self) -> list[psutil.Process]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            this = psutil.Process(self._process.pid)
+            return [this, *this.children(recursive=True)]
+        return []
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(600)
+def test_of_three_hosts_one_is_lost_and_another_joins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, long_form: bool
+) -> None:
+    if not long_form:
+        pytest.skip("runs in the long form alone (make test-faults)")
+    pytest.importorskip("ray", reason="Ray is not installed here (the extra [ray])")
+    with contextlib.ExitStack() as kept:
+        # A token that lies in a home directory would have the head alone ask for it.
+        monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+        hosts = Hosts()
+        kept.callback(hosts.remove)
+        database = postgres.Server(hosts.address, hosts.subnet)
+        kept.callback(database.remove)
+        database.start()
+
+        def join(head: RayHost | None) -> RayHost:
+            joined = RayHost(hosts, head, tmp_path)
+            kept.callback(joined.stop)
+            wait_for(joined.has_joined, 120)
+            return joined
+
+        head = join(None)
+        lost, _ = join(head), join(head)
+        launcher = {"_target_": TARGET, "address": f"{head.address}:6379"}
+        plan = toy.plan(tmp_path, n_trials=20, n_jobs=4, runner="toy_sweeps.seconds", launcher=launcher)
+        path = tmp_path / "plan.json"
+        path.write_text(json.dumps(plan.as_dict()))
+        words = hosts.command(head.name, [sys.executable, "-c", SWEEP, str(path), database.url])
+        sweeping = subprocess.Popen(words, start_new_session=True)
+        kept.callback(sweeping.kill)
+        wait_for(lambda: states(database.url).count(TrialState.RUNNING) == 4, 120)
+        lost.lose_raylet()
+        new = join(head)
+        assert sweeping.wait(300) == 0
+        ended = toy.trials(database.url)
+    assert [trial.number for trial in ended] == list(range(20))
+    assert all(trial.state == TrialState.COMPLETE for trial in ended)
+    used = Counter(trial.system_attrs["sweep:claim"]["host"] for trial in ended)
+    print(f"trials by host: {dict(used)}")
+    assert used[new.name] > 0
 
 
 def test_what_a_worker_asks_for() -> None:

@@ -200,7 +200,8 @@ def connect(address: str) -> None:
         said = str(error).strip().splitlines()[0]
         raise UserError(
             f"hydra.launcher.address={address}: no Ray cluster answers ({said}). Start one (ray start --head; on other "
-            "machines ray start --address=HOST:6379), or give the address of one that runs"
+            "machines ray start --address=HOST:6379), or give the address of one that runs; one that asks for a token "
+            "has to be told RAY_AUTH_MODE=token here too, and to find the token in RAY_AUTH_TOKEN or ~/.ray/auth_token"
         ) from None
     # Ray answers the signal in its own way from then on.
     answer(interrupt, signal.SIGTERM)
