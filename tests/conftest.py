@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import os
 import shutil
 import socket
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,42 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="PIPELINE_DATA_PATH is not set: no published data here"))
         if item.get_closest_marker("gpu") and not _has_gpu():
             item.add_marker(pytest.mark.skip(reason="no CUDA device here"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Python's collector of cycles would look through all tests that have come, again and again."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        _set_aside()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(
+    item: pytest.Item, nextitem: pytest.Item | None
+) -> Generator[None, object, object]:
+    """What a file's tests have loaded stays as well."""
+    outcome = yield
+    if nextitem is not None and nextitem.path != item.path:
+        _set_aside()
+    return outcome
+
+
+def pytest_sessionfinish() -> None:
+    """Compiled libraries complain at the end of a process about what is never collected."""
+    gc.unfreeze()
+
+
+def _set_aside() -> None:
+    """Libraries and tests are a million objects: a collection that went through them would take half a second.
+
+    Some commands ask for one after every trial.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def _has_gpu() -> bool:
