@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from pipeline.data.core.spec import Spec
-from pipeline.models.trees import CatBoost, Trees
+from pipeline.models import descent
+from pipeline.models.trees import CatBoost, Forest, Trees
 from pipeline.training.catboosting import _symmetric
-from pipeline.training.joining import joined
+from pipeline.training.joining import joined, part
 
 
 def walked(model: Trees, row: list[float]) -> np.ndarray:
@@ -70,3 +71,36 @@ def test_trees_with_one_level_of_two_columns_are_walked_through() -> None:
     rows = np.random.default_rng(1).normal(size=(20, 5))
     answers = changed(torch.from_numpy(rows).float())
     np.testing.assert_allclose(answers, [walked(changed, row) for row in rows.tolist()], rtol=1e-6, atol=1e-6)
+
+
+def uneven_trees(branches: int) -> Forest:
+    """Trees most of whose leaves are near the root: each comparison leaves one leaf behind, and the last two."""
+    rng = np.random.default_rng(0)
+    parts = []
+    for length in (branches, 1, 2 * branches):
+        feature = np.where(np.arange(2 * length + 1) % 2 == 0, rng.integers(0, 5, 2 * length + 1), -2)
+        feature[-1] = -2
+        left = np.where(feature >= 0, np.arange(2 * length + 1) + 1, -1)
+        values = rng.normal(size=(2 * length + 1, 1))
+        right = np.where(feature >= 0, left + 1, -1)
+        parts.append(part(feature, rng.normal(size=2 * length + 1), left, right, values))
+    model = Forest(Spec("regression", "vector", (5,), outputs=1))
+    model.hold(joined(parts, torch.zeros(0), torch.zeros(1), 2 * branches), torch.eye(5))
+    return model.eval()
+
+
+@pytest.mark.parametrize("pairs", [1, 50, 10_000])
+def test_who_is_in_a_leaf_goes_no_further(monkeypatch: pytest.MonkeyPatch, pairs: int) -> None:
+    model = uneven_trees(9)
+    assert not model.symmetric
+    monkeypatch.setattr(descent, "_PAIRS", pairs)
+    rows = np.random.default_rng(1).normal(size=(40, 5))
+    x = torch.from_numpy(rows).float()
+    answers = model(x)
+    np.testing.assert_allclose(
+        3 * answers.double(), [walked(model, row) for row in x.tolist()], rtol=1e-5, atol=1e-6
+    )
+    assert model(x[:0]).shape == (0, 1)
+    # What is exported has no number of samples in it that depends on the values.
+    program = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
+    assert torch.equal(program.module()(x[:7]), answers[:7])

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from pipeline.data.core.spec import Spec
 from pipeline.errors import UserError
+from pipeline.models import descent
 from pipeline.models.base import BaseModule
 from pipeline.models.mlp import flat_inputs
 from pipeline.models.symmetric import Levels, leaves_of, levels_of, taken
@@ -178,12 +179,7 @@ class Trees(BaseModule):
         if self.symmetric:
             levels = Levels(self.level_feature, self.level_threshold, self.level_bit, self.level_leaf)
             return leaves_of(x, levels)
-        node = self.root.long()[:, None].expand(-1, x.shape[0])
-        columns = x.t()
-        for _ in range(self.depth):
-            right = columns.gather(0, taken(self.feature, node).long()) > taken(self.threshold, node)
-            node = taken(self.child, node).long() + right
-        return node
+        return descent.leaves_of(x, self.feature, self.threshold, self.child, self.root, self.depth)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         # Fitted trees have any number of nodes.
