@@ -11,7 +11,12 @@ import torch
 from pipeline.config.loading import compose
 from pipeline.errors import UserError
 from pipeline.ladder.choosing import choose
-from pipeline.ladder.costs import bytes_on_disk, milliseconds_for_a_thousand, size_in_words
+from pipeline.ladder.costs import (
+    bytes_on_disk,
+    milliseconds_for_a_thousand,
+    seconds_at_the_end,
+    size_in_words,
+)
 from pipeline.ladder.report import conclusion, simplest_words
 from pipeline.ladder.rungs import Climb, Rung, judge, simple_one
 from pipeline.models.linear import Linear
@@ -52,6 +57,35 @@ def test_the_simplest_within_noise_of_the_best_is_named_and_may_be_preferred(cli
     choose(climb, "simple", 0.0125)
     assert (climb.best, climb.simplest, climb.chosen) == (network, linear, linear)
     assert "was preferred" in simplest_words(climb)
+
+
+def test_where_validation_rows_cannot_tell_models_apart_folds_of_all_rows_do(climb: Climb) -> None:
+    _, linear, network, poor = climb.rungs
+    # Both are right about each of the 400 validation rows; the folds of 2,000 rows differ.
+    linear.judged = network.judged = hits(400)
+    linear.folds, network.folds, poor.folds = hits(1950, 2000), hits(1990, 2000), hits(2000, 2000)
+    climb.chosen = linear
+    choose(climb, "best", 0.0125)
+    assert climb.chosen is climb.best is network and climb.simplest is linear
+    assert (
+        "over all rows, each by models that have not seen it, accuracy 0.9950 against 0.9750"
+        in network.showed
+    )
+    climb.chosen = linear
+    choose(climb, "simple", 0.0125)
+    assert climb.best is network and climb.chosen is linear
+
+
+def test_folds_do_not_overrule_validation_rows_that_tell_models_apart(climb: Climb) -> None:
+    _, linear, network, _ = climb.rungs
+    linear.folds, network.folds = hits(1990, 2000), hits(1950, 2000)
+    network.judged = hits(370)
+    choose(climb, "best", 0.0125)
+    assert climb.chosen is network
+    # What was fitted once has no such rows, and stays as it was chosen.
+    network.judged, network.folds = hits(340), np.zeros(0)
+    choose(climb, "best", 0.0125)
+    assert climb.chosen is network
 
 
 def test_a_simpler_model_has_to_beat_the_baseline_as_surely(climb: Climb) -> None:
@@ -139,6 +173,8 @@ def test_time_and_room_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("pipeline.ladder.costs.time.perf_counter", lambda: float(next(ticks)))
     took = milliseconds_for_a_thousand(model, data)
     assert took == pytest.approx(1000 * 1000 / sum(rows[1:]))
+    # Before the test there is time for its rows and for those by which this is measured.
+    assert seconds_at_the_end(0.01, data) == pytest.approx(0.01 * (len(data.test or ()) + 1000 + 32))
     (tmp_path / "inner").mkdir()
     (tmp_path / "inner/a").write_bytes(b"x" * 1500)
     (tmp_path / "b").write_bytes(b"x" * 500)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -36,7 +37,9 @@ from pipeline.ladder.budget import Budget
 from pipeline.ladder.improve import _retrain
 from pipeline.ladder.naming import model_name
 from pipeline.ladder.pace import seconds_for
+from pipeline.ladder.report import in_words
 from pipeline.ladder.rungs import Climb, Rung
+from pipeline.ladder.testing import read_test
 from pipeline.models.blend import Blend, as_logits, greedy_weights
 from pipeline.models.linear import Linear
 from pipeline.models.saved import load, save
@@ -150,6 +153,44 @@ def test_what_is_kept_back_for_the_test_is_not_spent() -> None:
     before = budget.left()
     budget.keep_back(30.0)
     assert budget.left() == pytest.approx(before - 30, abs=0.5)
+    # When it comes to the tests, half of the other five seconds are the report's.
+    assert budget.left_for_tests() == pytest.approx(before + 2.5, abs=0.5)
+
+
+def test_where_the_time_is_short_what_goes_into_service_is_tested_first(tmp_path: Path, table: Path) -> None:
+    words = ["data=csv", f"data.path={table}", "data.target=price", "model=linear", "model.solver=exact"]
+    rungs = [Rung("baseline", tmp_path / "baseline", cfg=compose([*words, "logger=none", "trainer=cpu"]))]
+    for name, alpha in (("linear", 1), ("other", 2), ("third", 3)):
+        cfg = compose([*words, f"model.alpha={alpha}", "logger=none", "trainer=cpu"])
+        rung = Rung(name, tmp_path / name, words, cfg, asking=0.01)
+        rung.result = train(cfg, Hooks(directory=rung.directory, test=False))
+        rungs.append(rung)
+    rungs[3].asking = 0.0
+    climb = Climb("mae", rungs, rungs[2], "mean", final=[replace(rungs[2], name="final")])
+    # Seven seconds are left, and a rung that answers in a hundredth of a second takes 11 (100 and 1,032 rows).
+    budget = Budget("100s", began=time.time())
+    budget.began -= 93
+    outputs = read_test(climb, NoRun(), budget)
+    assert outputs is not None and climb.final[0].test is not None
+    assert climb.final[0].metrics["mae"] == pytest.approx(outputs.metrics()["mae"])
+    assert rungs[1].test is None and "not tested, since the time was over" in rungs[1].showed
+    assert rungs[2].test is not None and rungs[3].test is not None
+    # The gain is over the rung below that was tested.
+    assert rungs[2].gain is not None and rungs[3].gain is not None
+    assert all(rung.milliseconds > 0 for rung in rungs[2:])
+    climb.simplest = climb.best = rungs[2]
+    assert "linear: ; not tested" in "\n".join(in_words(climb))
+
+
+def test_what_folds_take_follows_from_the_trees_that_were_grown_and_from_the_answers(table: Path) -> None:
+    words = ["data=csv", f"data.path={table}", "data.target=price", "model=forest"]
+    facts = {"train": 400}, {"trees": 100}
+    result = RunResult(table.parent, None, "", *facts, {}, {}, {"fit": 1.7}, 0.0, 0, None)
+    forest = Rung("forest", table.parent, cfg=compose(words), result=result)
+    # Its time ran out after 100 of 500 trees; a fold of five has 200.
+    assert seconds_of_folds(forest, 5) == pytest.approx(5 * 2.0 * 200 / 100)
+    forest.asking = 0.001
+    assert seconds_of_folds(forest, 5) == pytest.approx((5 * 2.0 + 2 * 0.4) * 200 / 100)
 
 
 def test_folds_and_times_follow_from_what_is_left() -> None:

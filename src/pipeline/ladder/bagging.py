@@ -58,6 +58,8 @@ _WITH_ROOM = 1.25
 ENOUGH_FOLDS = 5
 """With fewer folds, one model that has learnt from all rows is better than those that lack a third of them."""
 _ROWS = 4096
+_TIMES_ASKED = 2
+"""How often a fold's model is asked for the rows that it has not seen: for its own figures, and for the blend."""
 
 
 @dataclass(eq=False)
@@ -178,7 +180,7 @@ def fitted_once(rung: Rung, data: Refoldable, model: BaseModule) -> Bag:
     model.settle(Settled())
     said = answers_of(model, data.validation)
     nothing = torch.full((len(data.train), said.shape[1]), torch.nan, dtype=said.dtype)
-    return Bag(rung, [model], torch.cat([nothing, said]), folded=False)
+    return Bag(rung, [model], torch.cat([nothing, said]), folded=False, asking=rung.asking)
 
 
 def bag_of(rung: Rung, views: Sequence[tuple[DataModule, Tensor]], left: Callable[[], float]) -> Bag | None:
@@ -192,13 +194,15 @@ def bag_of(rung: Rung, views: Sequence[tuple[DataModule, Tensor]], left: Callabl
     assert rung.cfg is not None and rung.result is not None
     began, usual = time.monotonic(), float(rung.result.seconds["fit"])
     plan, workers = plan_of(rung.cfg), beside.at_once()
+    # They are asked when all are fitted.
+    answers = rung.asking * sum(len(held_out) for _, held_out in views)
     if workers > 1:
         # A forked process has one thread, whatever was typed.
         plan = plan.changed(trainer={"threads": 1})
 
     def job(number: int, view: DataModule) -> BaseModule:
         # Of those that are still to come, so many are fitted at the same time.
-        each = left() / math.ceil((len(views) - number) / workers)
+        each = (left() - answers) / math.ceil((len(views) - number) / workers)
         if each < 1:
             raise beside.Lost("its time ran out")
         with tempfile.TemporaryDirectory() as folder:
@@ -235,9 +239,13 @@ def seconds_of_folds(rung: Rung, folds: int, least: bool = False) -> float:
     assert rung.cfg is not None and rung.result is not None
     plan, seconds = plan_of(rung.cfg), seconds_of_fit(rung)
     cls = class_of(plan)
+    answers = _TIMES_ASKED * rung.asking * int(rung.result.data.get("train") or 0)
     if cls is Forest:
-        # Its trees are shared out to the folds, and every core grew them before.
-        return folds * seconds * _trees_of_a_fold(plan, folds) / int(plan.model["n_estimators"])
+        # Its trees are shared out to the folds, and every core grew them before; where its time ran out they are fewer.
+        share = _trees_of_a_fold(plan, folds) / int(
+            rung.result.model.get("trees") or plan.model["n_estimators"]
+        )
+        return share * (folds * seconds + answers)
     if least and _shortenable(plan):
         seconds *= _SHORTEST
     busy = (
@@ -246,7 +254,7 @@ def seconds_of_folds(rung: Rung, folds: int, least: bool = False) -> float:
         and int(rung.result.data.get("train") or 0) > _MANY_ROWS
     )
     workers = beside.at_once()
-    return folds * seconds * (1.0 if busy or workers == 1 else _BESIDE / workers)
+    return folds * seconds * (1.0 if busy or workers == 1 else _BESIDE / workers) + answers
 
 
 def _shortenable(plan: RunPlan) -> bool:

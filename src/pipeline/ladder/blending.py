@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -23,13 +23,17 @@ from pipeline.ladder.bagging import (
     blended,
     fitted_once,
     folds_in,
+    mean_of,
+    rows_of,
     seconds_of_folds,
     weights_of,
 )
 from pipeline.ladder.budget import Budget
+from pipeline.ladder.costs import seconds_at_the_end
 from pipeline.ladder.rungs import Climb, Rung, chance, standing
 from pipeline.ladder.stacking import second_level, seconds_of_second_level
 from pipeline.ladder.testing import load_model
+from pipeline.models.base import BaseModule
 from pipeline.models.blend import Blend, as_logits
 from pipeline.models.stack import Stack
 from pipeline.runs.describing import describe
@@ -39,6 +43,11 @@ from pipeline.runs.keeping import keep
 from pipeline.runs.recording import AnyRun, NoRun, git_state, open_run, recorded
 from pipeline.runs.result import RunResult
 from pipeline.training.sureness import settle, wanted
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Values = NDArray[Any]
 
 log = logging.getLogger(__name__)
 
@@ -84,16 +93,18 @@ def add_blend(
     folds = folds_in(budget.left() - above, partial(_seconds, candidates, least=True)) if candidates else 0
     more = [pair for pair in _variants(candidates, variants or {}) if pair[0] in candidates]
     bags = bagged(candidates, more, data, folds, lambda: budget.left() - above) if candidates else []
+    for bag in bags:
+        bag.rung.folds = _judged(bag.models[0], bag.answers, data, slice(0, None))
     if bags and len(data.validation or ()) >= _LEAST_ROWS:
-        bags += [fitted_once(rung, data, load_model(rung)) for rung in once]
+        single = [fitted_once(rung, data, load_model(rung)) for rung in once]
+        # Where validation rows cannot tell what it gains, all rows may, without what was fitted once.
+        bags += single if _gains([*bags, *single], data, climb) else []
     if not bags:
         log.info("No blend: the time does not allow to fit any model to several parts of the data")
         return
-    # Its test, and the rows by which the time that it takes to answer is measured.
-    asked = 2 * len(data.test or ())
-    budget.keep_back(asked * sum(bag.asking * len(bag.models) for bag in bags))
+    budget.keep_back(seconds_at_the_end(_asking(bags), data))
     second = second_level(bags, data, folds, budget.left)
-    budget.keep_back(asked * sum(bag.asking * len(bag.models) for bag in second))
+    budget.keep_back(seconds_at_the_end(_asking(second), data))
     if budget.limited:
         _use_the_rest(bags, data, folds, budget)
     found = blended(bags, data, budget.left, second)
@@ -130,12 +141,31 @@ def add_blend(
         better = climb.gain(over) > 0 and over.p_value < 0.05 / climb.tried
         figures += f"; against the baseline on the same rows {chance(over)}"
     rung.showed = f"{rung.made_of}: {standing(climb, test)} its best part alone ({figures})"
+    rung.asking = _asking([*bags, *second])
     rung.result = _recorded(rung, data, found.model, held_out, parent, time.time() - started, sure.notes)
     rung.seconds = time.time() - started
     climb.rungs.append(rung)
     if better:
         climb.chosen = rung
     log.info("blend: %s", rung.showed)
+
+
+def _judged(model: BaseModule, answers: torch.Tensor, data: Refoldable, rows: slice) -> Values:
+    return Outputs(model, as_logits(answers[rows], data.spec), data.pooled_targets[rows]).judged()[1]
+
+
+def _gains(bags: Sequence[Bag], data: Refoldable, climb: Climb) -> bool:
+    """Whether the mean of some bags' answers is judged better than each of them alone, on the rows that all have."""
+    rows, model = rows_of(bags, data), bags[0].models[0]
+    alone = [float(_judged(model, bag.answers, data, rows).mean()) for bag in bags]
+    together = mean_of(bags, weights_of(bags, data), slice(0, None))
+    gained = float(_judged(model, together, data, rows).mean())
+    return gained > max(alone) if climb.higher else gained < min(alone)
+
+
+def _asking(bags: Sequence[Bag]) -> float:
+    """Seconds that all models of some bags take to answer for a row."""
+    return sum(bag.asking * len(bag.models) for bag in bags)
 
 
 def _folded(candidates: Sequence[Rung], budget: Budget, above: float = 0.0) -> tuple[list[Rung], list[Rung]]:
@@ -181,7 +211,7 @@ def _use_the_rest(bags: Sequence[Bag], data: Refoldable, folds: int, budget: Bud
     for again in range(1, _ROUNDS):
         for bag in chosen:
             if bagged_again(bag, data, folds, budget.left, data.seed + again):
-                budget.keep_back(2 * len(data.test or ()) * bag.asking * folds)
+                budget.keep_back(seconds_at_the_end(bag.asking * folds, data))
                 log.info("%s: fitted to %d other folds", bag.rung.name, folds)
 
 

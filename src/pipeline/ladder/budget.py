@@ -14,6 +14,9 @@ _RESERVE, _LEAST_RESERVE = 0.05, 3.0
 _AS_START, _MOST_OF_START = 1.2, 0.25
 """On a slow or busy machine they take longer, as the start did: so many times as long, up to a share of the whole."""
 
+_OF_THE_REPORT = 0.5
+"""Share of that time which comes after the tests."""
+
 
 class Budget:
     """The time from the command's start to its end.
@@ -34,7 +37,8 @@ class Budget:
         self.seconds = math.inf if asked is None else _seconds(str(asked))
         self.began = process_start() if began is None else began
         start = min(_AS_START * (time.time() - self.began), _MOST_OF_START * self.seconds)
-        self._reserve = max(_LEAST_RESERVE, _RESERVE * self.seconds, start) if self.limited else 0.0
+        self._end = max(_LEAST_RESERVE, _RESERVE * self.seconds, start) if self.limited else 0.0
+        self._kept = 0.0
         if self.left() <= 0:
             raise UserError(
                 f"task.budget={asked} is over before anything was tried: starting takes some seconds; give it 30s "
@@ -43,7 +47,7 @@ class Budget:
 
     def keep_back(self, seconds: float) -> None:
         """Leave so many seconds more for the end: for the test of a model that is slow to ask."""
-        self._reserve += seconds
+        self._kept += seconds
 
     @property
     def limited(self) -> bool:
@@ -52,7 +56,11 @@ class Budget:
 
     def left(self) -> float:
         """Seconds that may be spent before the test and the report."""
-        return self.seconds - self._reserve - (time.time() - self.began)
+        return self.seconds - self._end - self._kept - (time.time() - self.began)
+
+    def left_for_tests(self) -> float:
+        """Seconds that tests may take where they can be left out: the report and the end have their time."""
+        return self.seconds - _OF_THE_REPORT * self._end - (time.time() - self.began)
 
 
 def _seconds(asked: str) -> float:

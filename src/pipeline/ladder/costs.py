@@ -59,6 +59,16 @@ def milliseconds_for_a_thousand(model: BaseModule, data: DataModule) -> float:
     return 1000 * min(seconds) * ROWS / rows
 
 
+def seconds_at_the_end(asking: float, data: DataModule) -> float:
+    """What the test of a model takes, with the rows by which the time that it takes to answer is measured.
+
+    Args:
+        asking: Seconds that it takes to answer for a row.
+        data: The data.
+    """
+    return asking * (len(data.test or ()) + ROWS + _FIRST)
+
+
 def bytes_on_disk(directory: Path) -> int:
     """Size of a saved model's files, in bytes."""
     return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())

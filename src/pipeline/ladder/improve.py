@@ -28,6 +28,7 @@ from pipeline.evaluation.outputs import (
 from pipeline.ladder.blending import add_blend, seconds_of_blend
 from pipeline.ladder.budget import Budget
 from pipeline.ladder.choosing import choose
+from pipeline.ladder.costs import seconds_at_the_end
 from pipeline.ladder.goals import Wish, check_groups, goal_lines, weighed, wishes
 from pipeline.ladder.pace import epochs_within, seconds_for, seconds_of_features
 from pipeline.ladder.registering import register
@@ -83,7 +84,7 @@ def improve(cfg: DictConfig, typed: Sequence[str] = ()) -> Climb:
         climb = _climbed(cfg, ladder, typed, directory, parent, budget)
         if climb.chosen.result is not None:
             _retrain(cfg, climb, directory, parent, budget)
-        tested = read_test(climb, parent)
+        tested = read_test(climb, parent, budget)
         climb.goals = weighed(asked, climb)
         climb.registered = register(cfg, climb, tested)
         climb.seconds = time.time() - began
@@ -176,7 +177,8 @@ def _climbed(
         climb.rungs.append(rung)
         blend = seconds_of_blend(climb) if sweep and ladder.get("blend") else None
         after_it = len(steps) - 1 - number
-        seconds = seconds_for(after_it, budget.left(), blend) if budget.limited else None
+        left = budget.left() - _around(climb)
+        seconds = seconds_for(after_it, left, blend) if budget.limited else None
         if seconds is not None and seconds < _LEAST_SECONDS:
             rung.showed = f"left out, since the time {'goes to the blend' if blend else 'was over'}"
             log.info("%s: %s", name, rung.showed)
@@ -190,7 +192,9 @@ def _climbed(
             seconds += takes
         try:
             trial = [*ladder.get("trial", []), *after]
-            budget.keep_back(_fit_rung(cfg, rung, sweep, trial, parent, seconds))
+            _fit_rung(cfg, rung, sweep, trial, parent, seconds)
+            assert rung.cfg is not None
+            budget.keep_back(seconds_at_the_end(rung.asking, data_of(rung.cfg)))
             rung.seconds = time.time() - started
             if judge(climb, rung, 0.05 / climb.tried):
                 climb.chosen = rung
@@ -211,12 +215,8 @@ def _fit_rung(
     trial: Sequence[str],
     parent: AnyRun,
     seconds: float | None,
-) -> float:
-    """Train a rung and look at it on validation data, after a search for its settings where it has one.
-
-    Returns:
-        What its test is expected to take, in seconds.
-    """
+) -> None:
+    """Train a rung and look at it on validation data, after a search for its settings where it has one."""
     if sweep:
         search = None if seconds is None else _OF_A_SEARCH * seconds
         rung.overrides += _best_settings(cfg, sweep, rung, trial, parent, search)
@@ -228,7 +228,13 @@ def _fit_rung(
             rung.overrides.append(f"trainer.max_epochs={epochs}")
         rung.cfg = _composed(rung.overrides)
     rung.result = _trained(rung, parent)
-    return _validate(rung)
+    _validate(rung)
+
+
+def _around(climb: Climb) -> float:
+    """What a rung takes beside its fit at least, in seconds: the data, plots and saving, by those that were fitted."""
+    fitted = [rung for rung in climb.rungs if rung.result is not None]
+    return min((rung.seconds - rung.fit_seconds for rung in fitted), default=0.0)
 
 
 def _leader(climb: Climb, sweeps: dict[str, str]) -> Rung | None:
@@ -277,15 +283,15 @@ def _trained(rung: Rung, parent: AnyRun, settled: Settled | None = None) -> RunR
     return train(rung.cfg, _hooks(rung, parent, settled))
 
 
-def _validate(rung: Rung) -> float:
-    """Judge a rung on validation data; gives the seconds that as many rows as the test's take."""
+def _validate(rung: Rung) -> None:
+    """Judge a rung on validation data, and note how long it takes to answer."""
     assert rung.cfg is not None
     data = data_of(rung.cfg)
-    assert data.validation is not None and data.test is not None
+    assert data.validation is not None
     began = time.monotonic()
     rung.judged = answers_of(rung, data, data.validation).judged()[1]
     rung.validation = float(rung.judged.mean())
-    return (time.monotonic() - began) * len(data.test) / max(len(data.validation), 1)
+    rung.asking = (time.monotonic() - began) / max(len(data.validation), 1)
 
 
 def _best_settings(

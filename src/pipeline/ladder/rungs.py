@@ -49,6 +49,9 @@ class Rung:
         over_simple: Paired test on the test split against the best simple model of the ladder.
         milliseconds: Time that its model takes to predict 1,000 rows, in milliseconds; NaN where it was not measured.
         bytes: Size of its saved model on disk.
+        asking: Time that its model takes to answer for a row, in seconds.
+        folds: Value of the judged metric for each training and validation row, by models that have not seen it; empty
+            where its model was fitted once.
         made_of: Models that a blend is made of, in words; empty for every other rung.
     """
 
@@ -67,6 +70,8 @@ class Rung:
     over_simple: PairedTest | None = None
     milliseconds: float = math.nan
     bytes: int = 0
+    asking: float = 0.0
+    folds: Values = field(default_factory=lambda: np.zeros(0))
     made_of: str = ""
 
     @property

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.evaluation.groups import grouped
 from pipeline.evaluation.outputs import Outputs, loader_of, outputs_on, paired_values, test_split
 from pipeline.evaluation.statistics import bootstrap_mean
-from pipeline.ladder.costs import bytes_on_disk, milliseconds_for_a_thousand
+from pipeline.ladder.budget import Budget
+from pipeline.ladder.costs import ROWS, bytes_on_disk, milliseconds_for_a_thousand, seconds_at_the_end
 from pipeline.ladder.rungs import Climb, Rung, simple_one
 from pipeline.runs.finished import data_of
 from pipeline.runs.recording import AnyRun, NoRun, reopen_run
@@ -36,8 +39,14 @@ def load_model(rung: Rung) -> BaseModule:
     return load(rung.directory / "model").module
 
 
-def read_test(climb: Climb, parent: AnyRun) -> Outputs | None:
+def read_test(climb: Climb, parent: AnyRun, budget: Budget | None = None) -> Outputs | None:
     """Look at the test split once, for every rung; the choice is made by then.
+
+    Args:
+        climb: The ladder.
+        parent: Its run.
+        budget: The time: where it is short, what goes into service is tested, and of the rest, the simple one first,
+            what can be within it.
 
     Returns:
         The answers of the model that goes into service, None where none does.
@@ -56,15 +65,29 @@ def read_test(climb: Climb, parent: AnyRun) -> Outputs | None:
     first: Outputs | None = None
     # A blend goes into service as it is: large ones are asked once.
     asked: dict[Path, tuple[Outputs, float]] = {}
+    for rung in [*climb.final, *([simple] if simple else []), *climb.rungs[1:]]:
+        if rung.result is None or rung.cfg is None or rung.directory in asked:
+            continue
+        data = data_of(rung.cfg)
+        takes, left = seconds_at_the_end(rung.asking, data), budget.left_for_tests() if budget else math.inf
+        if left < takes and rung not in climb.final:
+            continue
+        model, began = load_model(rung), time.monotonic()
+        answers = outputs_on(model, loader_of(data, test_split(data, f"data={data.name}")), rung.cfg)
+        rows = answers.targets.numel() if data.spec.per_step else len(answers.targets)
+        each = (time.monotonic() - began) / rows
+        # Where the time is short, the test itself tells how long it takes to answer.
+        measured = left >= takes and (not budget or budget.left_for_tests() >= ROWS * each)
+        milliseconds = milliseconds_for_a_thousand(model, data) if measured else 1000 * ROWS * each
+        asked[rung.directory] = answers, milliseconds
     for rung in [*climb.rungs[1:], *climb.final]:
         if rung.result is None or rung.cfg is None:
             continue
+        if rung.directory not in asked:
+            rung.showed += "; not tested, since the time was over"
+            continue
         data = data_of(rung.cfg)
         split = test_split(data, f"data={data.name}")
-        if rung.directory not in asked:
-            model = load_model(rung)
-            answers = outputs_on(model, loader_of(data, split), rung.cfg)
-            asked[rung.directory] = answers, milliseconds_for_a_thousand(model, data)
         answers, rung.milliseconds = asked[rung.directory]
         values = answers.judged()[1]
         rung.bytes = bytes_on_disk(rung.directory / "model")

@@ -29,7 +29,7 @@ def leaves_of(
         root: Number of each tree's root, (trees,).
         depth: Most comparisons from a root to a leaf.
     """
-    if x.device.type != "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing():
+    if x.device.type != "cpu" or torch.compiler.is_compiling():
         return _to_the_deepest(x, feature, threshold, child, root, depth)
     # Places in it are counted in four bytes, where they can be.
     places = torch.int32 if x.numel() < 2**31 else torch.int64
