@@ -285,8 +285,7 @@ def grow_by_lightgbm(
     history = _history(model, seen, metrics)
     best = _best(seen, metrics[0]) if validation is not None else grown
     classes = model.spec.outputs if task == "multiclass" else 1
-    described = booster.dump_model(num_iteration=best)["tree_info"]
-    parts = [_of_lightgbm(tree["tree_structure"]) for tree in described]
+    parts = list(_of_lightgbm(booster.model_to_string(num_iteration=best)))
     output = torch.arange(len(parts)) % classes
     ensemble = joined([one for one, _ in parts], output, torch.zeros(classes), max(deep for _, deep in parts))
     return ensemble, Grown(best, said(model, grown, best, stop), thinned(history, best))
@@ -383,20 +382,36 @@ def _history(model: Boosting, seen: dict[str, dict[str, list[float]]], metrics: 
     return history
 
 
-def _of_lightgbm(structure: dict[str, Any]) -> tuple[Part, int]:
-    """A tree of LightGBM's description of a model, and its depth."""
-    nodes = list(_walk(structure))
-    feature, threshold, left, right, value, depth = (np.array(column) for column in zip(*nodes, strict=True))
-    return part(feature, threshold, left, right, value[:, None]), int(depth.max())
-
-
-def _walk(structure: dict[str, Any]) -> Iterator[tuple[int, float, int, int, float, int]]:
-    """Column, threshold, left, right, value and depth of each node, a node before those below it."""
-    waiting, known = [(structure, 0)], 1
-    for node, depth in waiting:
-        if "split_feature" not in node:
-            yield 0, 0.0, -1, -1, float(node["leaf_value"]), depth
+def _of_lightgbm(text: str) -> Iterator[tuple[Part, int]]:
+    """Each tree of LightGBM's own text of a model, and its depth; of thousands JSON takes several times as long."""
+    for block in text.partition("end of trees")[0].split("\nTree=")[1:]:
+        said = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+        value = np.array(said["leaf_value"].split(), dtype=np.float64)
+        inner = len(value) - 1
+        if not inner:
+            yield part(*(np.array([number]) for number in (0, 0.0, -1, -1)), value[:, None]), 0
             continue
-        waiting += [(node["left_child"], depth + 1), (node["right_child"], depth + 1)]
-        yield int(node["split_feature"]), float(node["threshold"]), known, known + 1, 0.0, depth
-        known += 2
+        # Leaves stand behind the comparisons; there, leaf 0 is -1, leaf 1 is -2 and so on.
+        left, right = (np.array(said[name].split(), dtype=np.int64) for name in ("left_child", "right_child"))
+        depths = [0] * inner
+        for node, below in enumerate(zip(left.tolist(), right.tolist(), strict=True)):
+            for child in below:
+                if child >= 0:
+                    # A node is split after the one above it.
+                    depths[child] = depths[node] + 1
+        feature = np.array(said["split_feature"].split(), dtype=np.int64)
+        threshold = np.array(said["threshold"].split(), dtype=np.float64)
+        none = np.full(len(value), -1)
+        left, right = (
+            np.concatenate([np.where(side < 0, inner - 1 - side, side), none]) for side in (left, right)
+        )
+        yield (
+            part(
+                np.concatenate([feature, none]),
+                np.concatenate([threshold, np.zeros(len(value))]),
+                left,
+                right,
+                np.concatenate([np.zeros(inner), value])[:, None],
+            ),
+            max(depths) + 1,
+        )
