@@ -15,6 +15,7 @@ from pipeline.ladder.costs import (
     bytes_on_disk,
     milliseconds_for_a_thousand,
     seconds_at_the_end,
+    seconds_for_a_row,
     size_in_words,
 )
 from pipeline.ladder.report import conclusion, simplest_words
@@ -175,6 +176,11 @@ def test_time_and_room_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert took == pytest.approx(1000 * 1000 / sum(rows[1:]))
     # Before the test there is time for its rows and for those by which this is measured.
     assert seconds_at_the_end(0.01, data) == pytest.approx(0.01 * (len(data.test or ()) + 1000 + 32))
+    assert data.validation is not None
+    asked = len(rows)
+    # The clock goes on by a second in between: so long is a row's share of up to 256.
+    found = seconds_for_a_row(model, data, data.validation)
+    assert len(rows) == asked + 2 and found == pytest.approx(1 / rows[-1]) and rows[-1] <= 256
     (tmp_path / "inner").mkdir()
     (tmp_path / "inner/a").write_bytes(b"x" * 1500)
     (tmp_path / "b").write_bytes(b"x" * 500)

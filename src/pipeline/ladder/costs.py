@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from pipeline.data.core.module import DataModule
+    from pipeline.data.core.splits import Rows
     from pipeline.models.base import BaseModule
 
 ROWS = 1000
@@ -22,6 +23,8 @@ _REPETITIONS, _ENOUGH = 3, 0.5
 """How often it is measured at most, and the seconds after which once is enough."""
 _FIRST = 32
 """Rows that a model is asked for before."""
+_TIMED = 256
+"""Rows that tell how long the others will take."""
 
 
 def milliseconds_for_a_thousand(model: BaseModule, data: DataModule) -> float:
@@ -57,6 +60,22 @@ def milliseconds_for_a_thousand(model: BaseModule, data: DataModule) -> float:
             if sum(seconds) > _ENOUGH:
                 break
     return 1000 * min(seconds) * ROWS / rows
+
+
+def seconds_for_a_row(model: BaseModule, data: DataModule, split: Rows) -> float:
+    """Seconds that a model takes to answer for a row, on this machine's CPU, by some rows of a split.
+
+    Args:
+        model: The trained model.
+        data: The data that it was trained on.
+        split: The split, which has rows.
+    """
+    x = next(iter(batches_of(next(iter(loader_of(data, split))))))[0][:_TIMED]
+    with torch.inference_mode():
+        model(x[:_FIRST])
+        began = time.perf_counter()
+        model(x)
+        return (time.perf_counter() - began) / len(x)
 
 
 def seconds_at_the_end(asking: float, data: DataModule) -> float:

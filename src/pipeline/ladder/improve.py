@@ -28,12 +28,12 @@ from pipeline.evaluation.outputs import (
 from pipeline.ladder.blending import add_blend, seconds_of_blend
 from pipeline.ladder.budget import Budget
 from pipeline.ladder.choosing import choose
-from pipeline.ladder.costs import seconds_at_the_end
+from pipeline.ladder.costs import seconds_at_the_end, seconds_for_a_row
 from pipeline.ladder.goals import Wish, check_groups, goal_lines, weighed, wishes
 from pipeline.ladder.pace import epochs_within, seconds_for, seconds_of_features
 from pipeline.ladder.registering import register
 from pipeline.ladder.rungs import Climb, Rung, judge
-from pipeline.ladder.testing import answers_of, read_test
+from pipeline.ladder.testing import answers_of, load_model, read_test
 from pipeline.models.base import BaseModule
 from pipeline.models.sentences import at_hand
 from pipeline.models.settled import Settled
@@ -288,10 +288,9 @@ def _validate(rung: Rung) -> None:
     assert rung.cfg is not None
     data = data_of(rung.cfg)
     assert data.validation is not None
-    began = time.monotonic()
     rung.judged = answers_of(rung, data, data.validation).judged()[1]
     rung.validation = float(rung.judged.mean())
-    rung.asking = (time.monotonic() - began) / max(len(data.validation), 1)
+    rung.asking = seconds_for_a_row(load_model(rung), data, data.validation)
 
 
 def _best_settings(

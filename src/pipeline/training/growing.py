@@ -389,7 +389,8 @@ def _of_lightgbm(text: str) -> Iterator[tuple[Part, int]]:
         value = np.array(said["leaf_value"].split(), dtype=np.float64)
         inner = len(value) - 1
         if not inner:
-            yield part(*(np.array([number]) for number in (0, 0.0, -1, -1)), value[:, None]), 0
+            none = np.array([-1])
+            yield part(none, np.zeros(1), none, none, value[:, None]), 0
             continue
         # Leaves stand behind the comparisons; there, leaf 0 is -1, leaf 1 is -2 and so on.
         left, right = (np.array(said[name].split(), dtype=np.int64) for name in ("left_child", "right_child"))
