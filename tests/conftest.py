@@ -100,16 +100,19 @@ def _libraries_untraced() -> Iterator[None]:
     """Hydra composes and Matplotlib draws hundreds of times: coverage, which traces every line, stays out of them.
 
     Nothing of ours runs inside. Drawing takes more of a short run than its training: a figure is drawn where figures
-    are looked at, and is an empty picture elsewhere.
+    are looked at, of each kind once in a file of whole commands, and is an empty picture elsewhere.
     """
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
     from matplotlib.figure import Figure
     from PIL import Image
 
     drawn = _untraced(Figure.savefig)
+    seen = set()
 
     def savefig(figure: Any, path: Path, **settings: Any) -> None:
-        if _DRAWING["now"] or Path(path).suffix != ".png":
+        kind = (_DRAWING["file"], Path(path).name, len(figure.axes))
+        if _DRAWING["now"] or (_DRAWING["once"] and kind not in seen) or Path(path).suffix != ".png":
+            seen.add(kind)
             drawn(figure, path, **settings)
         else:
             Image.new("L", (1, 1)).save(path)
@@ -120,7 +123,7 @@ def _libraries_untraced() -> Iterator[None]:
         yield
 
 
-_DRAWING = {"now": True}
+_DRAWING: dict[str, Any] = {"now": True, "once": False, "file": None}
 _DELIVERING = {"now": True}
 
 
@@ -128,7 +131,8 @@ _DELIVERING = {"now": True}
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Before the test's fixtures, which train too: whether figures are drawn, and journals are delivered to MLflow."""
     room = item.path.relative_to(Path(__file__).parent).parts[0]
-    _DRAWING["now"] = room in ("reports", "exploring", "scenarios") or bool(item.get_closest_marker("drawn"))
+    _DRAWING["now"] = room in ("reports", "exploring") or bool(item.get_closest_marker("drawn"))
+    _DRAWING["once"], _DRAWING["file"] = room == "scenarios", item.path
     _DELIVERING["now"] = room in ("tracking", "sweeps", "scenarios") or bool(
         item.get_closest_marker("delivered")
     )
