@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import gc
 import os
@@ -120,6 +121,43 @@ def _libraries_untraced() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ConfigLoaderImpl, "load_configuration", _untraced(ConfigLoaderImpl.load_configuration))
         patch.setattr(Figure, "savefig", savefig)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _parsed_once() -> Iterator[None]:
+    """Of composing, a third is to parse the files of conf/, which no test changes, and their references."""
+    import omegaconf
+    from omegaconf import OmegaConf
+
+    from pipeline.config import config_directory
+
+    load, shipped = OmegaConf.load, f"{config_directory()}{os.sep}"
+    parsed: dict[str, Any] = {}
+
+    def load_shipped(file: Any) -> Any:
+        name = str(getattr(file, "name", file))
+        if not name.startswith(shipped):
+            return load(file)
+        if name not in parsed:
+            parsed[name] = load(file)
+        return copy.deepcopy(parsed[name])
+
+    parse = functools.cache(omegaconf.grammar_parser.parse)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OmegaConf, "load", staticmethod(load_shipped))
+        patch.setattr(omegaconf.base, "parse", parse)
+        patch.setattr(omegaconf._utils, "parse", parse)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_power_cuts() -> Iterator[None]:
+    """No test cuts the power: nothing waits for the disk itself."""
+    from pipeline import files
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, "sync", lambda path: None)
         yield
 
 
