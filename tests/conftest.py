@@ -101,7 +101,7 @@ def _libraries_untraced() -> Iterator[None]:
     """Hydra composes and Matplotlib draws hundreds of times: coverage, which traces every line, stays out of them.
 
     Nothing of ours runs inside. Drawing takes more of a short run than its training: a figure is drawn where figures
-    are looked at, of each kind once in a file of whole commands, and is an empty picture elsewhere.
+    are looked at (of each kind one in a test, or in a file of whole commands), and is an empty picture elsewhere.
     """
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
     from matplotlib.figure import Figure
@@ -111,8 +111,8 @@ def _libraries_untraced() -> Iterator[None]:
     seen = set()
 
     def savefig(figure: Any, path: Path, **settings: Any) -> None:
-        kind = (_DRAWING["file"], Path(path).name, len(figure.axes))
-        if _DRAWING["now"] or (_DRAWING["once"] and kind not in seen) or Path(path).suffix != ".png":
+        kind = (_DRAWING["once_in"], Path(path).name, len(figure.axes))
+        if _DRAWING["now"] or (_DRAWING["once_in"] and kind not in seen) or Path(path).suffix != ".png":
             seen.add(kind)
             drawn(figure, path, **settings)
         else:
@@ -161,7 +161,7 @@ def _no_power_cuts() -> Iterator[None]:
         yield
 
 
-_DRAWING: dict[str, Any] = {"now": True, "once": False, "file": None}
+_DRAWING: dict[str, Any] = {"now": True, "once_in": None}
 _DELIVERING = {"now": True}
 
 
@@ -169,8 +169,9 @@ _DELIVERING = {"now": True}
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Before the test's fixtures, which train too: whether figures are drawn, and journals are delivered to MLflow."""
     room = item.path.relative_to(Path(__file__).parent).parts[0]
-    _DRAWING["now"] = room in ("reports", "exploring") or bool(item.get_closest_marker("drawn"))
-    _DRAWING["once"], _DRAWING["file"] = room == "scenarios", item.path
+    _DRAWING["now"] = room in ("reports", "exploring")
+    within = str(item.path) if room == "scenarios" else None
+    _DRAWING["once_in"] = item.nodeid if item.get_closest_marker("drawn") else within
     _DELIVERING["now"] = room in ("tracking", "sweeps", "scenarios") or bool(
         item.get_closest_marker("delivered")
     )
