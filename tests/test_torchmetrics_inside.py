@@ -1,11 +1,11 @@
-"""torchmetrics stands there without having run, and nobody who uses it can tell."""
+"""torchmetrics and torch's compiler stand there without having run, and nobody who uses them can tell."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 
-HEAVY = "('scipy', 'torchvision', 'transformers', 'sklearn')"
+HEAVY = "('scipy', 'torchvision', 'transformers', 'sklearn', 'sympy', 'torch._inductor')"
 
 
 def run(program: str) -> list[str]:
@@ -61,3 +61,58 @@ for name in ("torchmetrics.metric", "torchmetrics.text.bert", "torchmetrics.func
 """
     )
     assert shown == 3 * ["True True", "True"]
+
+
+def test_a_step_is_taken_without_the_compiler_and_a_compiled_model_is_known_and_taken_apart() -> None:
+    shown = run(
+        f"""
+import pytorch_lightning as pl, torch
+from lightning_fabric.wrappers import OptimizedModule, _unwrap_compiled
+from pytorch_lightning.trainer.connectors.logger_connector.result import _ResultCollection
+model = torch.nn.Linear(2, 1)
+optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+def step():
+    optimizer.zero_grad()
+    model(torch.ones(1, 2)).sum().backward()
+    before = model.bias.item()
+    optimizer.step()
+    return round(model.bias.item() - before, 3)
+print(step(), isinstance(model, OptimizedModule), [name for name in {HEAVY} if name in sys.modules])
+
+class Doubled(torch.nn.Module):
+    @torch.compiler.disable
+    def kept(self, x):
+        return x + x if not torch.compiler.is_compiling() else x
+    def forward(self, x):
+        return self.kept(x) + 1
+doubled = Doubled()
+print(doubled(torch.ones(1)).item(), 'torch._dynamo.eval_frame' in sys.modules)
+compiled = torch.compile(doubled, backend="eager")
+print(compiled(torch.ones(1)).item(), step())
+print([isinstance(one, OptimizedModule) for one in (compiled, model)], _unwrap_compiled(compiled)[0] is doubled)
+torch._dynamo.reset()
+try:
+    torch.compile(doubled, backend="eager", fullgraph=True)(torch.ones(1))
+except Exception as error:
+    print(type(error).__module__, "kept" in str(error))
+"""
+    )
+    assert shown == [
+        "-0.1 False []",
+        *("3.0 False", "3.0 -0.1", "[True, False] True", "torch._dynamo.exc True"),
+    ]
+
+
+def test_a_file_of_the_compiler_that_is_asked_for_first_is_there_once() -> None:
+    shown = run(
+        """
+import importlib
+file = importlib.import_module("torch._dynamo.eval_frame")
+import torch
+print(file is sys.modules[file.__name__] is torch._dynamo.eval_frame)
+print(torch._dynamo.OptimizedModule is file.OptimizedModule is torch._dynamo.eval_frame.OptimizedModule)
+from lightning_fabric.wrappers import OptimizedModule
+print(OptimizedModule is file.OptimizedModule)
+"""
+    )
+    assert shown == 3 * ["True"]

@@ -4,12 +4,13 @@ __version__ = "0.1.0"
 
 from typing import TYPE_CHECKING, Any
 
-from pipeline import torchmetrics_inside
+from pipeline import dynamo_inside, torchmetrics_inside
 
 if TYPE_CHECKING:
     from pipeline.api import load, sweep, train
 
 # Before anything here imports Lightning.
+dynamo_inside.put_off()
 torchmetrics_inside.put_off()
 
 __all__ = ["__version__", "load", "sweep", "train"]

@@ -84,10 +84,10 @@ class _Finder(MetaPathFinder):
         self._package.run()
         # As long as it stands there, Python prefers its own spec to the one given here, and executes the file again.
         loaded = sys.modules.pop(fullname, None)
-        return ModuleSpec(fullname, _Loaded(loaded)) if loaded is not None else None
+        return ModuleSpec(fullname, AlreadyThere(loaded)) if loaded is not None else None
 
 
-class _Loaded(Loader):
+class AlreadyThere(Loader):
     """A file that the package has imported while it ran; importing it once more would make second classes."""
 
     def __init__(self, module: types.ModuleType) -> None:
