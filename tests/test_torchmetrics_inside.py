@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 HEAVY = "('scipy', 'torchvision', 'transformers', 'sklearn', 'sympy', 'torch._inductor')"
 
@@ -101,6 +102,20 @@ except Exception as error:
         "-0.1 False []",
         *("3.0 False", "3.0 -0.1", "[True, False] True", "torch._dynamo.exc True"),
     ]
+
+
+def test_a_whole_run_on_the_cpu_comes_without_the_compiler(tmp_path: Path) -> None:
+    words = ["+experiment=digits_mlp", "debug=fast", "trainer=cpu", f"paths.experiments_dir={tmp_path}"]
+    shown = run(
+        f"""
+from pipeline.__main__ import main
+code = main({words})
+import torch
+loaded = [name for name in ("torch._dynamo.eval_frame", "torch._inductor") if name in sys.modules]
+print(code, torch.are_deterministic_algorithms_enabled(), loaded)
+"""
+    )
+    assert shown[-1] == "0 False []"
 
 
 def test_a_file_of_the_compiler_that_is_asked_for_first_is_there_once() -> None:

@@ -6,10 +6,12 @@ time from the command to the first step. Here the package stands in `sys.modules
 anybody asks it for more than these few (``torch.compile`` does).
 """
 
+import contextlib
+import os
 import sys
 import threading
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from typing import Any
@@ -128,6 +130,27 @@ class _Later(Loader):
     def exec_module(self, module: types.ModuleType) -> None:
         assert module.__spec__ is not None
         module.__loader__ = module.__spec__.loader = self._loader
+
+
+@contextlib.contextmanager
+def telling_nobody() -> Iterator[None]:
+    """Lightning's trainers switch nondeterministic kernels on without importing Inductor in order to tell it so.
+
+    torch tells it whatever the mode; this one is what Inductor begins with.
+    """
+    told = sys.modules["torch"].use_deterministic_algorithms
+
+    def use(mode: bool, *, warn_only: bool = False) -> None:
+        if mode or "torch._inductor.config" in sys.modules or "TORCHINDUCTOR_DETERMINISTIC" in os.environ:
+            told(mode, warn_only=warn_only)
+        else:
+            sys.modules["torch"]._C._set_deterministic_algorithms(mode, warn_only=warn_only)
+
+    sys.modules["torch"].use_deterministic_algorithms = use  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        sys.modules["torch"].use_deterministic_algorithms = told  # type: ignore[attr-defined]
 
 
 def put_off() -> None:

@@ -13,6 +13,7 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 
+from pipeline.dynamo_inside import telling_nobody
 from pipeline.errors import UserError
 from pipeline.models.base import BaseModule
 from pipeline.process_life import note_main_process
@@ -67,12 +68,13 @@ def build_trainer(
             from pipeline.training.tpu import TpuCheckpointIO, for_tpu
 
             arguments, checkpoints = for_tpu(arguments), TpuCheckpointIO()
-        return QuickTrainer(
-            default_root_dir=str(directory),
-            plugins=[checkpoints, *environment_plugins()],
-            enable_model_summary=False,
-            **arguments,
-        )
+        with telling_nobody():
+            return QuickTrainer(
+                default_root_dir=str(directory),
+                plugins=[checkpoints, *environment_plugins()],
+                enable_model_summary=False,
+                **arguments,
+            )
     except (TypeError, ValueError, RuntimeError, MisconfigurationException) as error:
         raise UserError(f"Lightning's Trainer refuses these settings: {error}") from None
 
