@@ -111,7 +111,8 @@ def test_a_whole_run_on_the_cpu_comes_without_the_compiler(tmp_path: Path) -> No
 from pipeline.__main__ import main
 code = main({words})
 import torch
-loaded = [name for name in ("torch._dynamo.eval_frame", "torch._inductor") if name in sys.modules]
+heavy = ("torch._dynamo.eval_frame", "torch._inductor", "torch.distributed.tensor")
+loaded = [name for name in heavy if name in sys.modules]
 print(code, torch.are_deterministic_algorithms_enabled(), loaded)
 """
     )

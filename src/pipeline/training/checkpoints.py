@@ -20,7 +20,7 @@ from pipeline.errors import UserError
 from pipeline.files import written
 from pipeline.training.agreeing import largest, of_the_first, raise_together
 from pipeline.training.module import TrainingModule
-from pipeline.training.sharding import local, whole
+from pipeline.training.parts import local, whole
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

@@ -33,9 +33,9 @@ from pipeline.training.lightning_inside import (
     is_single_device,
     known_signature,
 )
+from pipeline.training.parts import is_sharded, parted_like, whole
 from pipeline.training.randomness import random_state, set_random_state
 from pipeline.training.scoring import scores
-from pipeline.training.sharding import is_sharded, parted_like, whole
 from pipeline.training.step import Loop, Machine, Optimisation, after_step, learning_rate, train_on
 from pipeline.training.step_curve import StepCurve
 

@@ -6,35 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from pipeline.errors import UserError
-
-
-def whole(value: Any) -> Any:
-    """A tensor as a whole, gathered from all processes where each has a part of it; anything else as it is.
-
-    Every process has to ask, in the same order.
-    """
-    return value.full_tensor() if isinstance(value, DTensor) else value
-
-
-def local(value: Tensor) -> Tensor:
-    """What this process has of a tensor."""
-    return value.to_local() if isinstance(value, DTensor) else value
-
-
-def parted_like(value: Tensor, other: Tensor) -> Tensor:
-    """This process's part of a whole tensor, parted as ``other`` is; the tensor itself where that one is whole."""
-    if not isinstance(other, DTensor) or value.shape != other.shape:
-        return value
-    return distribute_tensor(value.to(other.device), other.device_mesh, other.placements)
+from pipeline.training.parts import parted_like, whole
 
 
 class Sharded(DDPStrategy):
@@ -43,6 +22,8 @@ class Sharded(DDPStrategy):
     Weights are gathered for a forward and backward pass and parted again after it. Checkpoints hold whole tensors, as
     those of any other trainer do, and the model is whole again when the fit has ended.
     """
+
+    parts_the_model = True
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
@@ -95,11 +76,6 @@ class Sharded(DDPStrategy):
         for optimizer in self.optimizers:
             optimizer.state.clear()
         super().teardown()
-
-
-def is_sharded(trainer: pl.Trainer) -> bool:
-    """Whether this process has a part of the model alone."""
-    return isinstance(trainer.strategy, Sharded)
 
 
 @dataclass
