@@ -83,6 +83,8 @@ def by_pipeline(table: str, what: str, seed: int) -> dict[str, Any]:
         ]
         if what.startswith("improve-"):
             words += ["task=improve", f"task.budget={what.partition('-')[2]}s", f"data.seed={seed}"]
+            # What the other side is given too.
+            words += ["objective.metric=val/log_loss"] if table not in NUMBERS else []
         else:
             words += OURS[what]
         began = time.time()

@@ -24,12 +24,12 @@ from pipeline.evaluation.outputs import loader_of, outputs_on
 from pipeline.ladder import improve as task
 from pipeline.ladder.registering import alias_of
 from pipeline.ladder.report import conclusion, in_words
-from pipeline.ladder.rungs import Climb, Rung, judge
+from pipeline.ladder.rungs import Climb, Rung, common_sense, judge
 from pipeline.runs.finished import data_of, find_run, load_predictor, open_store
 from pipeline.runs.result import RunResult
 from pipeline.tracking.queries import Store
 from pipeline.training import building
-from pipeline.training.judging import metric_of
+from pipeline.training.judging import metric_by, metric_of
 
 pytestmark = [pytest.mark.usefixtures("no_study_plots"), pytest.mark.delivered]
 
@@ -56,6 +56,34 @@ def test_data_without_signal_ends_with_keep_the_baseline(
     result = RunResult.read(tmp_path / "out")
     assert result.metrics["test/accuracy"] == result.baseline["test/accuracy"]
     assert not (tmp_path / "out" / "final-seed-0").exists()
+
+
+@pytest.mark.parametrize(("objective", "metric"), [("val/log_loss", "log_loss"), ("val/roc_auc", "accuracy")])
+def test_rungs_are_compared_by_the_objective_where_each_sample_has_a_value_of_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], objective: str, metric: str
+) -> None:
+    generator = np.random.default_rng(0)
+    frame = pd.DataFrame(generator.normal(size=(400, 2)), columns=["a", "b"])
+    frame["answer"] = np.where(frame["a"] + generator.normal(size=400) > 0, "yes", "no")
+    frame.to_csv(tmp_path / "table.csv", index=False)
+    typed = [
+        "data=csv",
+        f"data.path={tmp_path}/table.csv",
+        "data.target=answer",
+        "logger=none",
+        "task.seeds=[0]",
+    ]
+    typed += ["+ladder.base=[]", '+ladder.rungs.linear=["model=linear"]', '+ladder.tuned=["model=linear"]']
+    typed += ["+ladder.sweep=null", "trainer.max_epochs=30", f"paths.experiments_dir={tmp_path}/experiments"]
+    typed += [f"objective.metric={objective}", f"hydra.run.dir={tmp_path}/out"]
+    assert main(["task=improve", *typed]) == 0
+    # The mean over samples, with its interval, is the metric that a run has, which is scikit-learn's.
+    metrics = RunResult.read(tmp_path / "out").metrics
+    assert metrics[f"test/{metric}_low"] < metrics[f"test/{metric}"] < metrics[f"test/{metric}_high"]
+    said = capsys.readouterr().out
+    assert f"validation {metric.replace('_', ' ')}" in said
+    warned = (tmp_path / "out" / "pipeline.log").read_text()
+    assert ("compared by accuracy, since single samples have no roc_auc" in warned) == (metric == "accuracy")
 
 
 @pytest.fixture(scope="module")
@@ -258,6 +286,21 @@ def test_the_baselines_value_of_each_sample_comes_to_its_metric(words: list[str]
     expected = baseline(data.train, data.validation, data.spec)[metric]
     assert float(data.baseline_values(data.validation).double().mean()) == pytest.approx(expected), name
     assert metric_of(data.spec) == metric
+
+
+@pytest.mark.parametrize(
+    ("words", "objective", "metric"),
+    [(["data=digits"], "val/log_loss", "log_loss"), (["data=boston_housing"], "val/rmse", "mse")],
+)
+def test_what_the_baseline_loses_on_each_sample_comes_to_the_objective(
+    words: list[str], objective: str, metric: str
+) -> None:
+    data = data_of(compose(words))
+    assert data.validation is not None
+    _, baseline = next(iter(data.baselines().items()))
+    assert metric_by(data.spec, objective) == metric
+    expected = baseline(data.train, data.validation, data.spec)[metric]
+    assert common_sense(data, data.validation, metric).mean() == pytest.approx(expected)
 
 
 LADDERS = sorted(path.stem for path in (config_directory() / "ladder").glob("*.yaml"))

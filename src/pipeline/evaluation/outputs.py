@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,11 +33,13 @@ class Outputs:
         model: Model that gave them.
         logits: Outputs of the model, (samples, outputs), in the order of the split's rows.
         targets: Targets of the samples, in the same order.
+        metric: Metric that :meth:`judged` gives; None for that of the task.
     """
 
     model: BaseModule
     logits: Tensor
     targets: Tensor
+    metric: str | None = None
 
     @property
     def spec(self) -> Spec:
@@ -85,7 +87,7 @@ class Outputs:
 
     def judged(self) -> tuple[str, np.ndarray]:
         """Name of the metric that runs are compared by, and its value for each prediction: their mean is reported."""
-        return judged_of(self.model, self.logits, self.targets)
+        return judged_of(self.model, self.logits, self.targets, self.metric)
 
     def interval(self) -> tuple[str, Interval]:
         """The metric of :meth:`judged` with its 95 % bootstrap interval."""
@@ -94,7 +96,7 @@ class Outputs:
 
     def subset(self, rows: Tensor) -> Outputs:
         """The answers for some of the samples."""
-        return Outputs(self.model, self.logits[rows], self.targets[rows])
+        return replace(self, logits=self.logits[rows], targets=self.targets[rows])
 
 
 def paired_values(a: np.ndarray, b: np.ndarray) -> PairedTest:
@@ -103,12 +105,12 @@ def paired_values(a: np.ndarray, b: np.ndarray) -> PairedTest:
 
 
 def paired(a: Outputs, b: Outputs) -> PairedTest:
-    """Is B better or worse than A on the same samples, by :meth:`Outputs.judged`?
+    """Is B better or worse than A on the same samples, by what B is judged by (:meth:`Outputs.judged`)?
 
     Raises:
         UserError: The samples are not the same.
     """
-    (metric, first), (other, second) = a.judged(), b.judged()
+    (metric, first), (other, second) = replace(a, metric=b.metric).judged(), b.judged()
     same = a.targets.shape == b.targets.shape and bool((a.targets.double() == b.targets.double()).all())
     if metric != other or not same:
         raise UserError(

@@ -30,7 +30,7 @@ from pipeline.ladder.bagging import (
 )
 from pipeline.ladder.budget import Budget
 from pipeline.ladder.costs import seconds_at_the_end
-from pipeline.ladder.rungs import Climb, Rung, chance, standing
+from pipeline.ladder.rungs import Climb, Rung, chance, common_sense, standing
 from pipeline.ladder.stacking import second_level, seconds_of_second_level
 from pipeline.ladder.testing import load_model
 from pipeline.models.base import BaseModule
@@ -94,7 +94,7 @@ def add_blend(
     more = [pair for pair in _variants(candidates, variants or {}) if pair[0] in candidates]
     bags = bagged(candidates, more, data, folds, lambda: budget.left() - above) if candidates else []
     for bag in bags:
-        bag.rung.folds = _judged(bag.models[0], bag.answers, data, slice(0, None))
+        bag.rung.folds = _judged(bag.models[0], bag.answers, data, climb.metric)
     if bags and len(data.validation or ()) >= _LEAST_ROWS:
         single = [fitted_once(rung, data, load_model(rung)) for rung in once]
         # Where validation rows cannot tell what it gains, all rows may, without what was fitted once.
@@ -115,7 +115,7 @@ def add_blend(
         for name, weight in sorted(found.parts.items(), key=lambda part: -part[1])
     )
     alone, together = (
-        Outputs(found.model, as_logits(answers, data.spec), data.pooled_targets[found.rows])
+        Outputs(found.model, as_logits(answers, data.spec), data.pooled_targets[found.rows], climb.metric)
         for answers in (found.best.answers[found.rows], found.answers)
     )
     assert data.validation is not None and best.cfg is not None
@@ -137,7 +137,7 @@ def add_blend(
     if climb.chosen.result is None:
         # No rung has beaten the baseline: the blend has to, by itself, on all the rows that there are answers for.
         rows = data.pooled().train.subset(torch.arange(len(data.pooled_targets))[found.rows])
-        over = paired_values(data.baseline_values(rows).numpy(), together.judged()[1])
+        over = paired_values(common_sense(data, rows, climb.metric), together.judged()[1])
         better = climb.gain(over) > 0 and over.p_value < 0.05 / climb.tried
         figures += f"; against the baseline on the same rows {chance(over)}"
     rung.showed = f"{rung.made_of}: {standing(climb, test)} its best part alone ({figures})"
@@ -150,16 +150,18 @@ def add_blend(
     log.info("blend: %s", rung.showed)
 
 
-def _judged(model: BaseModule, answers: torch.Tensor, data: Refoldable, rows: slice) -> Values:
-    return Outputs(model, as_logits(answers[rows], data.spec), data.pooled_targets[rows]).judged()[1]
+def _judged(
+    model: BaseModule, answers: torch.Tensor, data: Refoldable, metric: str, rows: slice = slice(0, None)
+) -> Values:
+    return Outputs(model, as_logits(answers[rows], data.spec), data.pooled_targets[rows], metric).judged()[1]
 
 
 def _gains(bags: Sequence[Bag], data: Refoldable, climb: Climb) -> bool:
     """Whether the mean of some bags' answers is judged better than each of them alone, on the rows that all have."""
     rows, model = rows_of(bags, data), bags[0].models[0]
-    alone = [float(_judged(model, bag.answers, data, rows).mean()) for bag in bags]
+    alone = [float(_judged(model, bag.answers, data, climb.metric, rows).mean()) for bag in bags]
     together = mean_of(bags, weights_of(bags, data), slice(0, None))
-    gained = float(_judged(model, together, data, rows).mean())
+    gained = float(_judged(model, together, data, climb.metric, rows).mean())
     return gained > max(alone) if climb.higher else gained < min(alone)
 
 

@@ -32,7 +32,7 @@ from pipeline.ladder.costs import seconds_at_the_end, seconds_for_a_row
 from pipeline.ladder.goals import Wish, check_groups, goal_lines, weighed, wishes
 from pipeline.ladder.pace import epochs_within, seconds_for, seconds_of_features
 from pipeline.ladder.registering import register
-from pipeline.ladder.rungs import Climb, Rung, judge
+from pipeline.ladder.rungs import Climb, Rung, common_sense, judge, judged_by
 from pipeline.ladder.testing import answers_of, load_model, read_test
 from pipeline.models.base import BaseModule
 from pipeline.models.sentences import at_hand
@@ -43,7 +43,6 @@ from pipeline.runs.recording import AnyRun, NoRun, git_state, open_run, recorded
 from pipeline.runs.result import RunResult
 from pipeline.runs.settings import OF_A_LADDER
 from pipeline.tracking.mlflow_inside import shown_as_tables
-from pipeline.training.judging import metric_of
 from pipeline.training.stopping import in_full
 
 log = logging.getLogger(__name__)
@@ -193,6 +192,7 @@ def _climbed(
         try:
             trial = [*ladder.get("trial", []), *after]
             _fit_rung(cfg, rung, sweep, trial, parent, seconds)
+            _validate(rung, climb.metric)
             assert rung.cfg is not None
             budget.keep_back(seconds_at_the_end(rung.asking, data_of(rung.cfg)))
             rung.seconds = time.time() - started
@@ -216,7 +216,7 @@ def _fit_rung(
     parent: AnyRun,
     seconds: float | None,
 ) -> None:
-    """Train a rung and look at it on validation data, after a search for its settings where it has one."""
+    """Train a rung, after a search for its settings where it has one."""
     if sweep:
         search = None if seconds is None else _OF_A_SEARCH * seconds
         rung.overrides += _best_settings(cfg, sweep, rung, trial, parent, search)
@@ -228,7 +228,6 @@ def _fit_rung(
             rung.overrides.append(f"trainer.max_epochs={epochs}")
         rung.cfg = _composed(rung.overrides)
     rung.result = _trained(rung, parent)
-    _validate(rung)
 
 
 def _around(climb: Climb) -> float:
@@ -257,8 +256,8 @@ def _baseline(cfg: DictConfig, directory: Path, parent: AnyRun, asked: list[Wish
     name, baseline = next(iter(data.baselines().items()))
     metrics = baseline(data.train, data.validation, data.spec)
     rung = Rung("baseline", directory, cfg=cfg)
-    rung.judged = data.baseline_values(data.validation).numpy()
-    metric = metric_of(data.spec)
+    metric = judged_by(data.spec, str(cfg.objective.metric))
+    rung.judged = common_sense(data, data.validation, metric)
     rung.validation = float(rung.judged.mean())
     rung.showed = f"{metric} {rung.validation:.4f} without learning anything ({name})"
     rung.seconds = time.time() - started
@@ -283,12 +282,12 @@ def _trained(rung: Rung, parent: AnyRun, settled: Settled | None = None) -> RunR
     return train(rung.cfg, _hooks(rung, parent, settled))
 
 
-def _validate(rung: Rung) -> None:
+def _validate(rung: Rung, metric: str) -> None:
     """Judge a rung on validation data, and note how long it takes to answer."""
     assert rung.cfg is not None
     data = data_of(rung.cfg)
     assert data.validation is not None
-    rung.judged = answers_of(rung, data, data.validation).judged()[1]
+    rung.judged = replace(answers_of(rung, data, data.validation), metric=metric).judged()[1]
     rung.validation = float(rung.judged.mean())
     rung.asking = seconds_for_a_row(load_model(rung), data, data.validation)
 

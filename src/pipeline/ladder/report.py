@@ -213,6 +213,10 @@ def _says(metric: str, rung: Rung, unit: str) -> str:
         said = f"needs {counted}"
     elif metric == "mae":
         said = f"is off by {counted} on average"
+    elif metric == "mse":
+        said = f"has a mean squared error of {counted}"
+    elif metric == "log_loss":
+        said = f"has a log loss of {counted}"
     else:
         said = f"has the right answer among its first {metric.rpartition('_')[2]} in {figure} of cases"
     return f"{said} (95 % interval {low} to {high})"
@@ -222,7 +226,9 @@ def _reading(climb: Climb) -> list[str]:
     better = "Higher" if climb.higher else "Lower"
     meant = {
         "mae": "mae is the mean absolute error: how far a prediction is off on average.",
+        "mse": "mse is the mean of the squared errors; rmse is its root.",
         "accuracy": "accuracy is the share of samples that are answered rightly.",
+        "log_loss": "log_loss is the mean of minus the logarithm of the true class's probability.",
     }.get(climb.metric)
     return [
         *([meant] if meant else []),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,16 +11,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from omegaconf import DictConfig
 
+from pipeline.data.core.baselines import losses
 from pipeline.evaluation.outputs import paired_values
 from pipeline.evaluation.statistics import PairedTest
 from pipeline.metrics import difference_in_words, higher_is_better, unit_of
 from pipeline.runs.result import RunResult
 from pipeline.training.gains import Interval, Sampled, gain_of
+from pipeline.training.judging import metric_by, metric_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from pipeline.data.core.module import DataModule
+    from pipeline.data.core.spec import Spec
+    from pipeline.data.core.splits import Rows
+
     Values = NDArray[Any]
+
+log = logging.getLogger(__name__)
 
 # A model overfits if it makes so many times fewer mistakes on what it has learnt than on what it has not, and if that
 # is more than a few samples.
@@ -95,7 +104,8 @@ class Climb:
     """What came of a ladder.
 
     Args:
-        metric: Metric that everything is judged by: ``accuracy``, ``hit_rate_at_5``, ``mae`` or ``bits_per_char``.
+        metric: Metric that everything is judged by: ``accuracy``, ``hit_rate_at_5``, ``mae`` or ``bits_per_char``, or
+            what :func:`~pipeline.training.judging.metric_by` gives for the command's objective.
         rungs: All rungs, the baseline first.
         chosen: The winner on validation data: the best rung, or the simplest within noise of it if that is preferred.
         baseline: Name of the baseline.
@@ -149,6 +159,26 @@ class Climb:
         """Whether the winner also beats the baseline on the test split."""
         test = self.final[0].gain if self.final else None
         return test is not None and test.significant() and self.gain(test) > 0
+
+
+def judged_by(spec: Spec, objective: str) -> str:
+    """The metric of a ladder: that of the command's objective, where it has a value for each sample."""
+    metric = metric_by(spec, objective)
+    if metric is not None:
+        return metric
+    log.warning(
+        "objective.metric=%s: every rung is fitted and stopped by it; rungs are compared by %s, since single samples "
+        "have no %s",
+        *(objective, metric_of(spec), objective.removeprefix("val/")),
+    )
+    return metric_of(spec)
+
+
+def common_sense(data: DataModule, split: Rows, metric: str) -> Values:
+    """What the data's baseline scores on each prediction of a split, by the metric of a ladder."""
+    if metric == metric_of(data.spec):
+        return data.baseline_values(split).numpy()
+    return losses(data.train, split, data.spec, metric).numpy()
 
 
 def judge(climb: Climb, rung: Rung, level: float) -> bool:

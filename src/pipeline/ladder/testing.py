@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from pipeline.evaluation.outputs import Outputs, loader_of, outputs_on, paired_v
 from pipeline.evaluation.statistics import bootstrap_mean
 from pipeline.ladder.budget import Budget
 from pipeline.ladder.costs import ROWS, bytes_on_disk, milliseconds_for_a_thousand, seconds_at_the_end
-from pipeline.ladder.rungs import Climb, Rung, simple_one
+from pipeline.ladder.rungs import Climb, Rung, common_sense, simple_one
 from pipeline.runs.finished import data_of
 from pipeline.runs.recording import AnyRun, NoRun, reopen_run
 
@@ -58,7 +59,7 @@ def read_test(climb: Climb, parent: AnyRun, budget: Budget | None = None) -> Out
     predictors = {name: of(data.train, split, data.spec) for name, of in data.baselines().items()}
     baseline.metrics = predictors.pop(climb.baseline)
     climb.others = {name: found[climb.metric] for name, found in predictors.items() if climb.metric in found}
-    below = data.baseline_values(split).numpy()
+    below = common_sense(data, split, climb.metric)
     baseline.test = bootstrap_mean(below)
     simple = simple_one(climb)
     simple_values: Values | None = None
@@ -73,7 +74,8 @@ def read_test(climb: Climb, parent: AnyRun, budget: Budget | None = None) -> Out
         if left < takes and rung not in climb.final:
             continue
         model, began = load_model(rung), time.monotonic()
-        answers = outputs_on(model, loader_of(data, test_split(data, f"data={data.name}")), rung.cfg)
+        loader = loader_of(data, test_split(data, f"data={data.name}"))
+        answers = replace(outputs_on(model, loader, rung.cfg), metric=climb.metric)
         rows = answers.targets.numel() if data.spec.per_step else len(answers.targets)
         each = (time.monotonic() - began) / rows
         # Where the time is short, the test itself tells how long it takes to answer.
@@ -94,7 +96,7 @@ def read_test(climb: Climb, parent: AnyRun, budget: Budget | None = None) -> Out
         rung.metrics, rung.test = answers.metrics(), bootstrap_mean(values)
         if rung in climb.final:
             # The baseline has had the validation data, too.
-            common = data.baseline_values(split).numpy()
+            common = common_sense(data, split, climb.metric)
             rung.gain = paired_values(common, values)
             if first is None:
                 first, climb.by = answers, grouped(data, split, answers, common)

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from pipeline.data.core.measures import log_losses
+from pipeline.metrics import find
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
@@ -29,6 +32,25 @@ def metric_of(spec: Spec) -> str:
     return f"hit_rate_at_{spec.top_k}" if spec.task == "multiclass" and spec.top_k else "accuracy"
 
 
+def metric_by(spec: Spec, objective: str) -> str | None:
+    """What models of a task are compared by where a run's objective is given; None where that has no value by sample.
+
+    ``log_loss`` of classes, and ``mse`` of numbers for it, ``rmse`` and ``r2``, which order models alike.
+
+    Args:
+        spec: The task.
+        objective: Name of the run's objective, ``auto`` for that of the task.
+    """
+    own, asked = metric_of(spec), find(objective)
+    if objective == "auto" or (asked is not None and asked.name == own):
+        return own
+    if asked is None or spec.per_step or spec.top_k or spec.input == "series":
+        return None
+    if spec.task == "regression":
+        return "mse" if asked.name in ("mse", "rmse", "r2") else None
+    return asked.name if asked.name == "log_loss" and spec.task in ("binary", "multiclass") else None
+
+
 def known_of(model: BaseModule, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Outputs and targets of the predictions that can be judged, a row each."""
     return model.objective.known(logits, targets) if model.spec.per_step else (logits, targets)
@@ -47,16 +69,25 @@ def values_of(model: BaseModule, logits: Tensor, targets: Tensor) -> tuple[str, 
     return "accuracy", (decided == targets.reshape(-1).long().numpy())
 
 
-def judged_of(model: BaseModule, logits: Tensor, targets: Tensor) -> tuple[str, Values]:
+def judged_of(
+    model: BaseModule, logits: Tensor, targets: Tensor, metric: str | None = None
+) -> tuple[str, Values]:
     """Name of the metric that runs are compared by, and its value for each prediction: their mean is reported.
 
     Args:
         model: Model that gave the outputs.
         logits: Its outputs, (samples, …).
         targets: What is true, (samples, …).
+        metric: One that :func:`metric_by` gives; None for that of the task.
     """
-    metric = metric_of(model.spec)
+    metric = metric or metric_of(model.spec)
     outputs, true = known_of(model, logits, targets)
+    if metric == "mse":
+        squares = (outputs.double().reshape(len(true), -1) - true.double().reshape(len(true), -1)).square()
+        return metric, squares.mean(1).numpy()
+    if metric == "log_loss":
+        p = model.objective.probabilities(outputs.double())
+        return metric, log_losses(p, true.reshape(-1).long()).numpy()
     if metric == "bits_per_char":
         nats = torch.nn.functional.cross_entropy(outputs.double(), true, reduction="none")
         return metric, (nats / math.log(2)).numpy()

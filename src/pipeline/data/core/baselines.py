@@ -12,7 +12,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from pipeline.data.core.measures import balanced_accuracy, log_loss, of_labels, of_numbers, ranking
+from pipeline.data.core.measures import (
+    balanced_accuracy,
+    log_loss,
+    log_losses,
+    of_labels,
+    of_numbers,
+    ranking,
+)
 from pipeline.data.core.spec import Spec
 from pipeline.data.core.splits import Rows
 from pipeline.data.core.sums import macro_f1
@@ -36,8 +43,7 @@ def majority(train: Rows, evaluate: Rows, spec: Spec) -> dict[str, float]:
     known, targets = _labels(train.y), _labels(evaluate.y)
     counts = torch.bincount(known, minlength=classes).double()
     predicted = int(counts.argmax())
-    # A class that never occurs in training still gets a chance (Laplace), or the loss would be infinite.
-    log_p = ((counts + 1) / (counts.sum() + classes)).log()
+    log_p = _log_frequencies(train, spec)
     confusion = torch.zeros(classes, classes)
     confusion[:, predicted] = torch.bincount(targets, minlength=classes).float()
     loss = float(-log_p[targets].mean())
@@ -84,6 +90,29 @@ def values(train: Rows, evaluate: Rows, spec: Spec) -> Tensor:
     if spec.per_step and spec.task == "multiclass":
         return -((counts + 1) / (counts + 1).sum()).log2()[targets]
     return targets == int(counts.argmax())
+
+
+def losses(train: Rows, evaluate: Rows, spec: Spec, metric: str) -> Tensor:
+    """What the first of :func:`defaults` loses on each sample, (samples,).
+
+    Args:
+        train: The training split.
+        evaluate: The split to predict.
+        spec: The task.
+        metric: ``mse`` of numbers; ``log_loss`` of classes, of which training's frequencies are predicted.
+    """
+    if metric == "mse":
+        known, targets = (split.y.double().reshape(-1, spec.outputs) for split in (train, evaluate))
+        return (targets - known.mean(0)).square().mean(1)
+    labels = _labels(evaluate.y)
+    return log_losses(_log_frequencies(train, spec).exp().expand(len(labels), -1), labels)
+
+
+def _log_frequencies(train: Rows, spec: Spec) -> Tensor:
+    classes = 2 if spec.task == "binary" else spec.outputs
+    counts = torch.bincount(_labels(train.y), minlength=classes).double()
+    # A class that never occurs in training still gets a chance (Laplace), or the loss would be infinite.
+    return ((counts + 1) / (counts.sum() + classes)).log()
 
 
 def values_of(baseline: Baseline, train: Rows, evaluate: Rows, spec: Spec) -> Tensor | None:

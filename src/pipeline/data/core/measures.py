@@ -32,7 +32,12 @@ def balanced_accuracy(predicted: Tensor, labels: Tensor) -> float:
 
 
 def log_loss(p: Tensor, labels: Tensor) -> float:
-    """Mean of minus the logarithm of the true class's probability.
+    """Mean of :func:`log_losses`."""
+    return float(log_losses(p, labels).mean())
+
+
+def log_losses(p: Tensor, labels: Tensor) -> Tensor:
+    """Minus the logarithm of the true class's probability, (samples,).
 
     As in scikit-learn, a probability counts as no less than the smallest difference of two numbers near 1.
 
@@ -41,7 +46,7 @@ def log_loss(p: Tensor, labels: Tensor) -> float:
         labels: Class numbers, (samples,).
     """
     least = torch.finfo(p.dtype).eps
-    return float(F.nll_loss(p.clamp(least, 1 - least).log(), labels))
+    return F.nll_loss(p.clamp(least, 1 - least).log(), labels, reduction="none")
 
 
 def ranking(p: Tensor, targets: Tensor) -> dict[str, float]:
