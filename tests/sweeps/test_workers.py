@@ -15,6 +15,7 @@ import urllib.request
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import optuna
 import postgres
@@ -222,6 +223,28 @@ def test_a_database_that_is_away_for_a_while_ends_nothing(
     assert_exact(study, 24)
     assert not list((tmp_path / "sweep").glob("*-attempt2"))
     record_fault("sweep's database away for seconds", 1, 1, 0)
+
+
+def test_a_connection_that_breaks_in_the_middle_of_an_answer_is_made_again(
+    postgresql: postgres.Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import psycopg
+
+    storage = open_storage(postgresql.url)
+    optuna.create_study(storage=storage, study_name="toy")
+    execute, broken = psycopg.Cursor.execute, []
+
+    def break_once(cursor: Any, *words: Any, **named: Any) -> Any:
+        if not broken and "FROM studies" in str(words[0]):
+            broken.append(cursor)
+            cursor.connection.close()
+            # What psycopg makes of a failure that the server gave no code for, since it was gone.
+            raise psycopg.DatabaseError("server closed the connection unexpectedly")
+        return execute(cursor, *words, **named)
+
+    monkeypatch.setattr(psycopg.Cursor, "execute", break_once)
+    assert [study.study_name for study in storage.get_all_studies()] == ["toy"]
+    assert broken
 
 
 def test_a_signal_that_comes_while_the_database_is_asked_is_no_error(postgresql: postgres.Server) -> None:

@@ -64,12 +64,20 @@ class _Graceful(Protocol):
 
 def is_away(error: BaseException) -> bool:
     """Whether an error says that the database server could not be reached, not that what it was told was wrong."""
-    return any(
-        isinstance(cause, sqlalchemy.exc.OperationalError | sqlalchemy.exc.InterfaceError)
-        # A file is never away: what SQLite could not do after its own long wait, it will not do after another.
-        and not type(cause.orig).__module__.startswith("sqlite3")
-        for cause in _causes(error)
-    )
+    return any(_tells_of_a_lost_connection(cause) for cause in _causes(error))
+
+
+def _tells_of_a_lost_connection(error: BaseException) -> bool:
+    if isinstance(error, sqlalchemy.exc.PendingRollbackError):
+        # What was lost before it is rolled back by now.
+        return True
+    if not isinstance(error, sqlalchemy.exc.DBAPIError):
+        return False
+    # A file is never away: what SQLite could not do after its own long wait, it will not do after another.
+    of_a_file = type(error.orig).__module__.startswith("sqlite3")
+    # A connection that breaks in the middle of an answer is an error of no class, which SQLAlchemy sees by its state.
+    kinds = (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError)
+    return not of_a_file and (isinstance(error, kinds) or error.connection_invalidated)
 
 
 def is_locked(error: BaseException) -> bool:
