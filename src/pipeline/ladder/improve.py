@@ -287,9 +287,10 @@ def _validate(rung: Rung, metric: str) -> None:
     assert rung.cfg is not None
     data = data_of(rung.cfg)
     assert data.validation is not None
-    rung.judged = replace(answers_of(rung, data, data.validation), metric=metric).judged()[1]
+    model = load_model(rung)
+    rung.judged = answers_of(model, rung, data, data.validation, metric).judged()[1]
     rung.validation = float(rung.judged.mean())
-    rung.asking = seconds_for_a_row(load_model(rung), data, data.validation)
+    rung.asking = seconds_for_a_row(model, data, data.validation)
 
 
 def _best_settings(

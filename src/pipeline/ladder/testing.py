@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     Values = NDArray[Any]
 
 
-def answers_of(rung: Rung, data: DataModule, split: Rows) -> Outputs:
-    """What a rung's saved model answers on a split."""
+def answers_of(model: BaseModule, rung: Rung, data: DataModule, split: Rows, metric: str) -> Outputs:
+    """What a rung's model answers on a split, to be judged by the metric of its ladder."""
     assert rung.cfg is not None
-    return outputs_on(load_model(rung), loader_of(data, split), rung.cfg)
+    return replace(outputs_on(model, loader_of(data, split), rung.cfg), metric=metric)
 
 
 def load_model(rung: Rung) -> BaseModule:
@@ -74,8 +74,7 @@ def read_test(climb: Climb, parent: AnyRun, budget: Budget | None = None) -> Out
         if left < takes and rung not in climb.final:
             continue
         model, began = load_model(rung), time.monotonic()
-        loader = loader_of(data, test_split(data, f"data={data.name}"))
-        answers = replace(outputs_on(model, loader, rung.cfg), metric=climb.metric)
+        answers = answers_of(model, rung, data, test_split(data, f"data={data.name}"), climb.metric)
         rows = answers.targets.numel() if data.spec.per_step else len(answers.targets)
         each = (time.monotonic() - began) / rows
         # Where the time is short, the test itself tells how long it takes to answer.
