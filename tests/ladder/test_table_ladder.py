@@ -8,11 +8,14 @@ import time
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from omegaconf import OmegaConf
 from sklearn.linear_model import Ridge
 from sklearn.metrics import log_loss
 
@@ -22,6 +25,7 @@ from pipeline.data.core.spec import Spec
 from pipeline.data.tables.table import TableData
 from pipeline.errors import UserError
 from pipeline.ladder.bagging import (
+    Bag,
     _of_a_fold,
     answers_of,
     bagged,
@@ -31,6 +35,7 @@ from pipeline.ladder.bagging import (
     folds_in,
     loss_of,
     seconds_of_folds,
+    weights_of,
 )
 from pipeline.ladder.blending import _folded, add_blend
 from pipeline.ladder.budget import Budget
@@ -111,7 +116,20 @@ def test_what_weights_are_chosen_by_is_the_log_loss_and_the_absolute_error() -> 
         log_loss([1, 2], p.double().numpy(), labels=[0, 1, 2])
     )
     data.spec = NUMBERS
-    assert loss_of(data, torch.tensor([1.0, 2.0]))(torch.tensor([[2.0], [4.0]])) == pytest.approx(1.5)
+    answers = torch.tensor([[2.0], [4.0]])
+    assert loss_of(data, torch.tensor([1.0, 2.0]))(answers) == pytest.approx(1.5)
+    assert loss_of(data, torch.tensor([1.0, 2.0]), "mse")(answers) == pytest.approx(2.5)
+
+
+@pytest.mark.parametrize(("objective", "weightiest"), [("val/mae", 0), ("val/rmse", 1), ("val/r2", 1)])
+def test_a_blend_s_weights_follow_the_objective(objective: str, weightiest: int) -> None:
+    data = cast(Any, SimpleNamespace(spec=NUMBERS, pooled_targets=torch.zeros(4), train=range(4)))
+    # One is exact but for a single row that is far off, the other is off by the same in each.
+    answers = [torch.tensor([[0.0], [0.0], [0.0], [4.0]]), torch.full((4, 1), 1.5)]
+    cfg = OmegaConf.create({"objective": {"metric": objective}})
+    bags = [Bag(Rung("one", Path(), cfg=cfg), [], answer) for answer in answers]
+    weights = weights_of(bags, data)
+    assert weights[weightiest] > weights[1 - weightiest]
 
 
 @pytest.mark.parametrize(

@@ -271,6 +271,7 @@ def test_what_runs_out_of_time_says_so(tmp_path: Path, table: Path, model: str, 
     more += ["model.early_stopping_rounds=100000"] if model != "forest" else []
     result, kept, _ = trained(tmp_path, table, model, "kind", *more)
     assert any("its time ran out after" in note for note in result.notes)
+    assert "no verdict on this kind of model" in result.unfinished
     assert 1 <= len(kept.root) < 100_000 and result.seconds["fit"] < 30
 
 

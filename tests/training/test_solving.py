@@ -17,6 +17,7 @@ from pipeline.runs.finished import data_of
 from pipeline.runs.hooks import Hooks
 from pipeline.runs.result import RunResult
 from pipeline.runs.train import train
+from pipeline.training.stopping import Stop
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +98,20 @@ def test_the_penalty_is_the_one_that_is_best_on_validation_data(tmp_path: Path, 
     assert each[-2] > 1.2 * auto.metrics[metric]
     best = min(each, key=each.__getitem__)
     assert f"solved to its minimum with alpha={10.0**best:g}" in auto.notes
+
+
+def test_a_solver_without_time_says_what_it_did_not_try_and_gets_no_verdict(
+    tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Stop, "__call__", lambda self: True)
+    result, *_ = solved(tmp_path, table, "kind")
+    assert (
+        "solved to its minimum with alpha=10000; 6 weaker penalties were not tried when its time ran out"
+        in (result.notes)
+    )
+    # The first penalty is so strong that the majority is all that it answers.
+    assert [verdict["verdict"] for verdict in result.verdicts] == [""]
+    assert "its time ran out" in result.unfinished == result.verdicts[0]["why"]
 
 
 def test_bags_of_words_and_images_are_solved_too(tmp_path: Path) -> None:

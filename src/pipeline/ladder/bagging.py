@@ -33,6 +33,7 @@ from pipeline.runs import beside
 from pipeline.runs.alone import fit_alone
 from pipeline.runs.plan import RunPlan, plan_of
 from pipeline.training.at_once import at_once_with
+from pipeline.training.judging import metric_by, metric_of
 from pipeline.training.stopping import in_full
 
 log = logging.getLogger(__name__)
@@ -322,11 +323,18 @@ def answers_of(model: BaseModule, split: Any) -> Tensor:
     return torch.cat(parts).reshape(len(split), -1)
 
 
-def losses_of(data: DataModule, targets: Tensor) -> Callable[[Tensor], Tensor]:
-    """What each row adds to what weights are chosen by: its absolute error; of classes its log loss."""
+def losses_of(data: DataModule, targets: Tensor, metric: str = "mae") -> Callable[[Tensor], Tensor]:
+    """What each row adds to what weights are chosen by: its error; of classes its log loss.
+
+    Args:
+        data: The data.
+        targets: The rows' targets.
+        metric: What rungs are compared by. By ``mse`` the errors of numbers are squared, else absolute.
+    """
     if data.spec.task == "regression":
         true = targets.reshape(len(targets), -1).double()
-        return lambda answers: (answers.double() - true).abs().mean(1)
+        power = 2 if metric == "mse" else 1
+        return lambda answers: (answers.double() - true).abs().pow(power).mean(1)
     labels = targets.reshape(-1).long()
 
     def log_losses(answers: Tensor) -> Tensor:
@@ -335,17 +343,25 @@ def losses_of(data: DataModule, targets: Tensor) -> Callable[[Tensor], Tensor]:
     return log_losses
 
 
-def loss_of(data: DataModule, targets: Tensor) -> Callable[[Tensor], float]:
-    """What weights are chosen by: the mean absolute error of numbers; of classes the log loss."""
-    losses = losses_of(data, targets)
+def loss_of(data: DataModule, targets: Tensor, metric: str = "mae") -> Callable[[Tensor], float]:
+    """What weights are chosen by: the mean of :func:`losses_of`."""
+    losses = losses_of(data, targets, metric)
     return lambda answers: float(losses(answers).mean())
 
 
 def weights_of(bags: Sequence[Bag], data: Refoldable) -> list[int]:
     """How many parts of a blend each bag is, by rows that its models have not seen."""
     rows = rows_of(bags, data)
-    loss = loss_of(data, data.pooled_targets[rows])
+    loss = loss_of(data, data.pooled_targets[rows], compared_by(bags, data))
     return greedy_weights([bag.answers[rows] for bag in bags], loss, MOST_MEMBERS)
+
+
+def compared_by(bags: Sequence[Bag], data: Refoldable) -> str:
+    """The metric that the objective of the bags' rungs compares single rows by."""
+    cfg = bags[0].rung.cfg
+    return (metric_by(data.spec, str(cfg.objective.metric)) if cfg is not None else None) or metric_of(
+        data.spec
+    )
 
 
 def rows_of(bags: Sequence[Bag], data: Refoldable) -> slice:
@@ -394,7 +410,7 @@ def blended(
         bags = [bag for bag in bags if bag.folded]
     both = [*bags, *second]
     rows, weights = rows_of(both, data), weights_of(both, data)
-    loss = loss_of(data, data.pooled_targets[rows])
+    loss = loss_of(data, data.pooled_targets[rows], compared_by(both, data))
     taken = [(bag, weight) for bag, weight in zip(both, weights, strict=True) if weight]
     answers = mean_of(both, weights, rows)
     best = min(bags, key=lambda bag: loss(bag.answers[rows]))

@@ -18,6 +18,7 @@ from pipeline.ladder.bagging import (
     Bag,
     bag_of,
     class_of,
+    compared_by,
     losses_of,
     mean_of,
     rows_of,
@@ -132,4 +133,5 @@ def _better(bags: Sequence[Bag], below: Sequence[Bag], found: Sequence[Bag], dat
 def _losses(bags: Sequence[Bag], data: Refoldable) -> Tensor:
     """What each row that all bags have an answer for adds to the loss of their best mean."""
     rows = rows_of(bags, data)
-    return losses_of(data, data.pooled_targets[rows])(mean_of(bags, weights_of(bags, data), rows))
+    losses = losses_of(data, data.pooled_targets[rows], compared_by(bags, data))
+    return losses(mean_of(bags, weights_of(bags, data), rows))

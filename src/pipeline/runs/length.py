@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+OUT_OF_TIME = "its time ran out before it had stopped improving, so no verdict on this kind of model"
+"""Why a model whose fit was cut off by its time may not have learnt all that it can."""
 _STEPS, _SAMPLES = 2500, 1000
 """Steps that suit so many samples; they grow with the square root of the number of samples."""
 _MOST_EPOCHS = 300
@@ -136,7 +138,7 @@ def unfinished(asked: RunPlan, plan: RunPlan, result: RunResult) -> str:
         return ""
     goes_on = f"trainer.max_epochs={2 * trained} goes on"
     if _ran_out(asked, plan, result):
-        return "its time ran out before it had stopped improving, so no verdict on this kind of model"
+        return OUT_OF_TIME
     if plan.fit.scheduler and asked.fit.trainer.get("max_epochs") == "auto":
         return ""
     if still_improving(result.history):

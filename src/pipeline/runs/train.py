@@ -25,7 +25,7 @@ from pipeline.runs.describing import (
 )
 from pipeline.runs.hooks import Hooks
 from pipeline.runs.keeping import keep
-from pipeline.runs.length import how_it_ended, long_enough, unfinished
+from pipeline.runs.length import OUT_OF_TIME, how_it_ended, long_enough, unfinished
 from pipeline.runs.own_loop import fit_and_test_own, trains_here
 from pipeline.runs.plan import RunPlan, plan_of
 from pipeline.runs.recording import (
@@ -127,6 +127,7 @@ def train_one(cfg: DictConfig, hooks: Hooks, directory: Path) -> RunResult:
         if in_steps(model):
             result.notes += [] if notes else how_it_ended(asked, plan, data, result)
             result.unfinished = unfinished(asked, plan, result)
+        if result.unfinished:
             result.verdicts = unless_unfinished(result.verdicts, result.unfinished)
     tracked.finish("FINISHED")
     if hooks.parent is None:
@@ -299,6 +300,8 @@ def _note_at_once(fitted: Fitted, result: RunResult) -> None:
     result.best_epoch = fitted.rounds
     result.model |= fitted.facts
     result.metrics |= {name: dict(points)[fitted.rounds] for name, points in fitted.history.items()}
+    if fitted.cut:
+        result.unfinished = OUT_OF_TIME
     if fitted.note:
         result.notes.append(fitted.note)
         log.info("%s: %s", result.model["class"], fitted.note)

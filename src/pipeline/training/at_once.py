@@ -42,6 +42,7 @@ class Fitted:
         facts: What the result says of the model beside its settings.
         seconds: Time that the fit took.
         samples_per_second: Training samples times rounds, a second.
+        cut: Whether its time was over before it was done.
     """
 
     rounds: int
@@ -50,6 +51,7 @@ class Fitted:
     facts: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
     samples_per_second: float = 0.0
+    cut: bool = False
 
 
 def fits_at_once(model: BaseModule) -> bool:
@@ -108,7 +110,7 @@ def fit_at_once(fit: Fit) -> Fitted:
     rate = (
         (data.train.samples if isinstance(model, ByHand) else len(train)) * found.rounds / max(seconds, 1e-9)
     )
-    return Fitted(found.rounds, found.note, history, found.facts, fit.seconds, rate)
+    return Fitted(found.rounds, found.note, history, found.facts, fit.seconds, rate, found.cut)
 
 
 def _limited(split: Rows, plan: FitPlan, batch_size: int) -> Rows:

@@ -84,7 +84,7 @@ def learn_by_hand(fit: Fit, model: ByHand, stop: Stop) -> Grown:
             epoch, metrics | learner.epoch_metrics(epoch, metrics["train/loss"], last=bool(note))
         )
     learner.done(step)
-    return Grown(epoch, note, fit.recorder.history, {})
+    return Grown(epoch, note, fit.recorder.history, cut=stop.out_of_time)
 
 
 class Done(NamedTuple):

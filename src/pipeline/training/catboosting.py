@@ -81,7 +81,7 @@ def grow_by_catboost(
     parts, start = trees_of(described(booster), model.spec.outputs)
     deep = max(int(np.log2((len(one.child) + 1) // 2)) for one in parts)
     return joined(parts, torch.zeros(0), start, deep), Grown(
-        best, said(model, grown, best, stop), thinned(history, best)
+        best, said(model, grown, best, stop), thinned(history, best), cut=stop.out_of_time
     )
 
 

@@ -214,7 +214,7 @@ def grow_forest(
     parts = [_of_scikit_learn(tree.tree_, model, forest) for tree in forest.estimators_]
     depth = max(int(tree.tree_.max_depth) for tree in forest.estimators_)
     ensemble = joined(parts, torch.zeros(0), torch.zeros(model.spec.outputs), depth)
-    return ensemble, Grown(len(forest.estimators_), note)
+    return ensemble, Grown(len(forest.estimators_), note, cut=bool(note))
 
 
 def _of_scikit_learn(tree: Any, model: Forest, forest: Any) -> Part:
@@ -288,7 +288,7 @@ def grow_by_lightgbm(
     parts = list(_of_lightgbm(booster.model_to_string(num_iteration=best)))
     output = torch.arange(len(parts)) % classes
     ensemble = joined([one for one, _ in parts], output, torch.zeros(classes), max(deep for _, deep in parts))
-    return ensemble, Grown(best, said(model, grown, best, stop), thinned(history, best))
+    return ensemble, Grown(best, said(model, grown, best, stop), thinned(history, best), cut=stop.out_of_time)
 
 
 def grow_by_histograms(
@@ -341,7 +341,7 @@ def grow_by_histograms(
         else {}
     )
     ensemble = joined(parts, output, torch.from_numpy(start), depth)
-    return ensemble, Grown(best, said(model, grown, best, stop), thinned(history, best))
+    return ensemble, Grown(best, said(model, grown, best, stop), thinned(history, best), cut=stop.out_of_time)
 
 
 def _counts(most: int, stop: Stop) -> Iterator[int]:

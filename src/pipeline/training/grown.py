@@ -39,12 +39,14 @@ class Grown:
         note: Why there are not more.
         history: Metrics by number of trees.
         facts: What the result says of the model beside its settings.
+        cut: Whether its time was over before it was done.
     """
 
     rounds: int
     note: str
     history: History = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
+    cut: bool = False
 
 
 def said(model: Boosting | CatBoost, grown: int, best: int, stop: Stop) -> str:

@@ -65,8 +65,8 @@ def solve(
     alphas: tuple[float, ...] = (1.0,) if held_out is None else among
     if model.alpha != "auto":
         alphas = (float(model.alpha),)
-    best, chosen, worse, solver = math.inf, alphas[0], 0, None
-    for alpha in alphas:
+    best, chosen, worse, untried, solver = math.inf, alphas[0], 0, 0, None
+    for tried, alpha in enumerate(alphas, start=1):
         solver = _solved(solver, x, y, weights, alpha, model)
         _give(model, solver, factors)
         loss = 0.0 if held_out is None else _loss(model, held_out)
@@ -75,10 +75,17 @@ def solve(
             kept = {name: value.clone() for name, value in model.state_dict().items()}
         else:
             worse += 1
-        if stop() or worse == _WORSE:
+        if worse == _WORSE:
+            break
+        if stop():
+            untried = len(alphas) - tried
             break
     model.load_state_dict(kept)
-    return Grown(1, f"solved to its minimum with alpha={chosen:g}", facts={"alpha": chosen})
+    note = f"solved to its minimum with alpha={chosen:g}"
+    if untried:
+        weaker = "a weaker penalty was" if untried == 1 else f"{untried} weaker penalties were"
+        note += f"; {weaker} not tried when its time ran out"
+    return Grown(1, note, facts={"alpha": chosen}, cut=bool(untried))
 
 
 def _inputs(model: Linear, split: Rows) -> Any:
