@@ -285,6 +285,8 @@ def _note_fit(fit: Fit, result: RunResult) -> None:
     result.samples_per_second = recorder.samples / recorder.seconds if recorder.seconds else 0.0
     result.threads = [list(change) for change in fit.threads]
     result.notes += in_words(result.threads)
+    if fit.module.clock is not None and fit.module.clock.words:
+        result.notes.append(fit.module.clock.words)
     best = fit.checkpoints.best_epoch
     result.best_epoch = None if best is None or fit.checkpoints.monitor is None else best + 1
     for name, points in recorder.history.items():

@@ -87,6 +87,10 @@ def reproduce(cfg: DictConfig) -> Comparison:
     comparison.weights = _compare_weights(store, original, result.directory / "model")
     comparison.causes = _causes(store, original, result)
     comparison.unknown = _unknown(store, original)
+    if (limit := original.cfg.trainer.get("max_time")) and not comparison.identical:
+        comparison.unknown.append(
+            f"time: trainer.max_time={limit} ends a fit, and a schedule with it, at another step each time"
+        )
     values = {**vars(comparison), "identical": comparison.identical}
     write_json(directory / "reproduction.json", values)
     return comparison

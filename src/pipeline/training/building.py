@@ -25,6 +25,7 @@ from pipeline.training.beginning import fitted_to, with_weights
 from pipeline.training.libraries import library_of
 from pipeline.training.plan import FitPlan, Node
 from pipeline.training.step import Optimisation
+from pipeline.training.stopping import seconds_of
 
 log = logging.getLogger(__name__)
 
@@ -210,10 +211,12 @@ def optimisation(plan: FitPlan) -> Optimisation:
     interval = scheduler.pop("interval", "epoch") if scheduler else "epoch"
     monitor = scheduler.pop("monitor", None) if scheduler else None
     epochs = int(plan.trainer.get("max_epochs") or 1)
+    # A length that was given holds whatever the time.
+    of_the_fit = scheduler is not None and "auto" in scheduler.values()
 
     def make_scheduler(optimiser: torch.optim.Optimizer, steps: int) -> Any:
         assert scheduler is not None
-        length = steps if interval == "step" else epochs
+        length = steps if interval == "step" or epochs < 0 else epochs
         arguments = {key: length if value == "auto" else value for key, value in scheduler.items()}
         if "max_lr" in arguments:
             # One-cycle knows of one rate alone, where the groups have shares of it.
@@ -234,6 +237,7 @@ def optimisation(plan: FitPlan) -> Optimisation:
         scheduler=make_scheduler if scheduler else None,
         interval=interval,
         monitor=monitor,
+        seconds=seconds_of(plan.trainer.get("max_time")) if of_the_fit else None,
         accumulate=int(plan.trainer.get("accumulate_grad_batches") or 1),
         ema=plan.trainer.get("ema"),
         clip_value=plan.trainer.get("gradient_clip_val"),

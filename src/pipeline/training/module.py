@@ -25,6 +25,7 @@ from pipeline.models.base import BaseModule
 from pipeline.training.agreeing import of_the_first, raise_together
 from pipeline.training.averaging import Average, refuse_sharded
 from pipeline.training.carried import moved
+from pipeline.training.clock import PARTS, ByTheClock, by_the_clock
 from pipeline.training.divergence import LossWatch
 from pipeline.training.lightning_inside import (
     QuickAttributes,
@@ -71,6 +72,7 @@ class TrainingModule(QuickAttributes, pl.LightningModule):
         self.curve = curve
         self.loop = self._new_loop()
         self.machine: Machine | None = None
+        self.clock: ByTheClock | None = None
         self.epoch_metrics: dict[str, float] = {}
         self.epoch_rate = 0.0
         self._rate_factor = 1.0
@@ -157,9 +159,9 @@ class TrainingModule(QuickAttributes, pl.LightningModule):
 
     def _total_steps(self) -> int:
         """Optimiser steps in the whole fit (schedules such as one-cycle are made for a known number)."""
-        if self.trainer.max_steps != -1:
-            return self.trainer.max_steps
-        epochs = self.trainer.max_epochs or 1
+        most, epochs = self.trainer.max_steps, self.trainer.max_epochs or 1
+        if most != -1 or epochs < 0:
+            return most if most != -1 else PARTS
         return max(1, math.ceil(self._batches_per_epoch() / self.loop.plan.accumulate) * epochs)
 
     def _batches_per_epoch(self) -> int:
@@ -186,6 +188,8 @@ class TrainingModule(QuickAttributes, pl.LightningModule):
 
     def on_train_start(self) -> None:
         loop = self.loop
+        since = (self._resumed or {}).get("clock")
+        self.clock = by_the_clock(self.trainer, loop.plan, self.lr_schedulers(), self._total_steps, since)
         # What differs between strategies is looked up once: these checks would cost as much as a tiny step.
         self.machine = self._machine()
         loop.step, loop.epoch = self.trainer.global_step, self.trainer.current_epoch
@@ -236,19 +240,23 @@ class TrainingModule(QuickAttributes, pl.LightningModule):
             )
 
         each_step = plan.scheduler is not None and plan.interval == "step"
+        scheduled = cast(Any, self.lr_schedulers()).step if each_step else None
         return Machine(
             optimizer=self.optimizers(use_pl_optimizer=not plain),
             backward=torch.Tensor.backward if plain else self.manual_backward,
             clip=None if plan.clip_value is None else clip,
             # Lightning counts the steps of its own wrapper, whose machinery a small model would wait for.
             counted=count_steps(trainer) if plain else None,
-            schedule=cast(Any, self.lr_schedulers()).step if each_step else None,
+            schedule=self._move_by_the_clock if self.clock is not None else scheduled,
             # Of several processes none may stop alone: a bad loss is noted, and told after the step.
             on_host=self.device.type == "cpu" and trainer.world_size == 1,
             autocast=trainer.precision in ("bf16-mixed", "16-mixed"),
             whole_gradient=not is_sharded(trainer),
             scale=getattr(getattr(trainer.precision_plugin, "scaler", None), "get_scale", None),
         )
+
+    def _move_by_the_clock(self, epochs: int = 0) -> None:
+        cast(ByTheClock, self.clock).move(self.trainer, self.loop.step, self.loop.epoch + epochs)
 
     def _take_up_gradients(self, gradients: dict[str, Tensor], waiting: int) -> None:
         """What was accumulated towards a step when the checkpoint was written."""
@@ -320,6 +328,8 @@ class TrainingModule(QuickAttributes, pl.LightningModule):
                 watched = self.trainer.callback_metrics.get(plan.monitor or "val/loss")
                 if watched is not None:
                     scheduler.step(float(watched))
+            elif self.clock is not None:
+                self._move_by_the_clock(epochs=1)
             else:
                 scheduler.step()
         # The step keeps the training sums until here: validation has sums of its own.
@@ -423,6 +433,7 @@ class TrainingModule(QuickAttributes, pl.LightningModule):
                 if loop.average is None
                 else {"last_weights": self.model.state_dict(), "averaged": loop.average.steps}
             ),
+            "clock": None if self.clock is None else self.clock.since,
             "random": random_state(),
         }
 

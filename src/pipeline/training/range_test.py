@@ -24,7 +24,7 @@ def rising(plan: Optimisation, rates: Sequence[float]) -> Optimisation:
             optimizer, lambda step: rates[min(step, len(rates) - 1)] / base
         )
 
-    return replace(plan, scheduler=schedule, interval="step", monitor=None)
+    return replace(plan, scheduler=schedule, interval="step", monitor=None, seconds=None)
 
 
 class RangeWatch(pl.Callback):

@@ -29,6 +29,8 @@ class Optimisation:
         scheduler: Maker of the learning-rate schedule from the optimiser and the total number of optimiser steps.
         interval: How often the schedule moves: every ``step`` or every ``epoch``.
         monitor: Metric that a schedule which waits for a plateau watches.
+        seconds: Time (seconds) with which a schedule that is laid out for the whole fit ends, if that is over before
+            the steps are made; None for a schedule that knows of no time.
         accumulate: Number of batches whose gradients are added up for one optimiser step.
         clip_value: Largest norm (or value) of the gradient, None for no clipping.
         clip_algorithm: ``norm`` or ``value``.
@@ -40,6 +42,7 @@ class Optimisation:
     scheduler: Callable[[torch.optim.Optimizer, int], Any] | None = None
     interval: str = "epoch"
     monitor: str | None = None
+    seconds: float | None = None
     accumulate: int = 1
     clip_value: float | None = None
     clip_algorithm: str = "norm"
