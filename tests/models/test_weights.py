@@ -218,8 +218,17 @@ def test_learning_rates_fall_from_the_last_layer_to_the_first_and_fixed_stages_s
     assert sum(len(group.parameters) for group in model.parameter_groups()) == 8
     with pytest.raises(UserError, match="has 3 stages before its head"):
         Wrapped(COLOUR, small(), unfreeze=9)
-    with pytest.raises(UserError, match="does not end in a linear layer"):
-        TorchvisionModel(COLOUR, "squeezenet1_1", freeze=True)
+    for name in ("freeze", "solve_first"):
+        with pytest.raises(
+            UserError, match=rf"model\.{name}=true: SqueezeNet does not end in a linear layer"
+        ):
+            TorchvisionModel(COLOUR, "squeezenet1_1", **{name: True})
+    with pytest.raises(
+        UserError, match=r"model\.solve_first=true: with model\.freeze=true .* leave one of them out"
+    ):
+        Wrapped(COLOUR, small(), freeze=True, solve_first=True)
+    with pytest.raises(UserError, match=r"model\.freeze_norm=true: SqueezeNet has no batch normalisation"):
+        TorchvisionModel(COLOUR, "squeezenet1_1", freeze_norm=True)
 
 
 def test_features_are_what_the_last_layer_gets_and_its_answer_follows_from_them() -> None:

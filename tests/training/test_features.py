@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,11 +16,13 @@ from PIL import Image
 from pipeline.config.loading import compose
 from pipeline.errors import UserError
 from pipeline.models.saved import load
+from pipeline.runs import train as train_room
 from pipeline.runs.hooks import Hooks
 from pipeline.runs.result import RunResult
 from pipeline.runs.train import train
 from pipeline.tasks.export import write_onnx
 from pipeline.training import features
+from pipeline.training import fit as fit_room
 
 
 @pytest.fixture(scope="module")
@@ -127,8 +131,6 @@ def test_fine_tuning_moves_the_last_stages_alone_and_is_saved_with_its_preproces
 
 def exported_and_served_alike(photos: Path, directory: Path) -> None:
     """The exported file and the served model answer as the saved one does, from raw pixels."""
-    from types import SimpleNamespace
-
     from pipeline.tracking.served_model import ServedModel
 
     predictor = load(directory / "run/model")
@@ -188,6 +190,10 @@ def test_rows_of_numbers_are_features_already_and_the_message_says_so() -> None:
     spec = Spec("binary", "vector", (4,), outputs=1, classes=("no", "yes"))
     with pytest.raises(UserError, match=r"model\.freeze=true: .*features already.*model\.solver=exact"):
         Wrapped(spec, torch.nn.Linear(4, 1), freeze=True)
+    with pytest.raises(
+        UserError, match=r"model\.solve_first=true: .*features already.*model\.solve_first=false"
+    ):
+        Wrapped(spec, torch.nn.Linear(4, 1), solve_first=True)
     assert Wrapped(spec, torch.nn.Linear(4, 1)).head == ""
 
 
@@ -219,3 +225,71 @@ def test_features_are_computed_on_the_gpu_that_was_asked_for() -> None:
     assert features.device_of(
         {"accelerator": "gpu", "devices": [torch.cuda.device_count() - 1]}
     ) == torch.device("cuda", torch.cuda.device_count() - 1)
+
+
+FINE_TUNED = (
+    "model.solve_first=true",
+    "model.freeze_norm=true",
+    "optimizer=adamw",
+    "scheduler=warmup_cosine",
+)
+
+
+def test_fine_tuning_begins_with_what_a_frozen_network_ends_with(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frozen = run(photos, tmp_path / "frozen", "model.freeze=true", "test=false")
+    predictor = load(tmp_path / "frozen/run/model")
+    pixels = predictor.encoder.encode([Image.open(path) for path in sorted(photos.rglob("*.png"))])
+    begun: list[torch.Tensor] = []
+
+    def look(fit: Any, *_: Any) -> None:
+        # Before the first step; with its statistics fixed, in training as in evaluation.
+        for training in (False, True):
+            with torch.no_grad():
+                begun.append(fit.model.train(training)(pixels))
+        original(fit, *_)
+
+    original = fit_room.run_fit
+    monkeypatch.setattr(fit_room, "run_fit", look)
+    tuned = run(photos, tmp_path / "tuned", *FINE_TUNED, "data.augment=light", "optimizer.lr=1e-6")
+    for logits in begun:
+        assert torch.allclose(logits, predictor.logits(pixels), atol=1e-5)
+    assert tuned.model["alpha"] == frozen.model["alpha"]
+    assert (
+        f"began with its last layer solved to its minimum with alpha={frozen.model['alpha']:g}" in tuned.notes
+    )
+    assert tuned.metrics["test/accuracy"] == pytest.approx(accuracy_of_files(photos, tmp_path / "tuned"))
+    after = load(tmp_path / "tuned/run/model").module.net.state_dict()  # type: ignore[union-attr, operator]
+    before = torch.load(photos / "weights.pth", weights_only=True)
+    moved = {name for name, value in after.items() if name in before and not torch.equal(value, before[name])}
+    assert {"conv1.0.weight", "conv1.1.weight", "stage4.3.branch2.5.weight"} <= moved
+    assert not [name for name in moved if "running" in name]
+    exported_and_served_alike(photos, tmp_path / "tuned")
+
+
+def test_the_features_to_begin_with_are_a_part_of_the_time(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(train_room, "time", SimpleNamespace(monotonic=lambda: clock.now, time=time.time))
+    limits: list[str] = []
+    prepared, solved = fit_room.prepare_fit, features.begin_solved
+
+    def slowly(*given: Any) -> Any:
+        clock.now += 40.0
+        return solved(*given)
+
+    def look(plan: Any, *given: Any, **named: Any) -> Any:
+        limits.append(plan.trainer["max_time"])
+        return prepared(plan, *given, **named)
+
+    monkeypatch.setattr(features, "begin_solved", slowly)
+    monkeypatch.setattr(fit_room, "prepare_fit", look)
+    run(photos, tmp_path, *FINE_TUNED, "trainer.max_time=00:00:01:40", "test=false", "trainer.max_epochs=1")
+    assert limits == ["00:00:01:00"]
+
+
+def test_a_loss_whose_minimum_is_not_solved_for_is_refused(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"model\.solve_first=true: model\.loss=focal"):
+        run(photos, tmp_path, *FINE_TUNED, "model.loss=focal")

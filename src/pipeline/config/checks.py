@@ -33,6 +33,7 @@ _OUR_KEYS: dict[str, frozenset[str]] = {
     "model": frozenset(
         {"compile", "loss", "l1", "l2", "initializer", "initializer_std", "start"}
         | {"weights", "freeze", "solver", "alpha", "unfreeze", "unfreeze_epoch", "layer_decay"}
+        | {"solve_first", "freeze_norm"}
     ),
     "optimizer": frozenset(),
     "scheduler": frozenset({"interval", "frequency", "monitor"}),

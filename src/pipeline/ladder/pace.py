@@ -18,7 +18,7 @@ from pipeline.runs.length import long_enough, steps_of_an_epoch
 from pipeline.runs.plan import RunPlan, plan_of
 from pipeline.training.at_once import fits_at_once
 from pipeline.training.building import build_model
-from pipeline.training.features import are_kept, device_of, is_frozen
+from pipeline.training.features import are_kept, device_of, is_frozen, solves_first
 from pipeline.training.step import Loop, Machine, Optimisation, train_on
 from pipeline.training.threads import Threads
 
@@ -88,19 +88,19 @@ def seconds_of_a_step(plan: RunPlan, model: BaseModule, data: DataModule) -> flo
 
 
 def seconds_of_features(cfg: DictConfig) -> float | None:
-    """Time that the features of a frozen network's fit take, by those of a batch, in seconds.
+    """Time that the features take from which a network's last layer is solved, by those of a batch, in seconds.
 
     Args:
         cfg: The fit's configuration.
 
     Returns:
-        None where no network is frozen; 0 where they are in the cache already.
+        None where none is solved; 0 where they are in the cache already.
     """
-    if not cfg.model.get("freeze"):
+    if not (cfg.model.get("freeze") or cfg.model.get("solve_first")):
         return None
     plan, data = plan_of(cfg), data_of(cfg)
     model = build_model(plan.model, data, plan.fit)
-    if not isinstance(model, Wrapped) or not is_frozen(model):
+    if not isinstance(model, Wrapped) or not (is_frozen(model) or solves_first(model)):
         return None
     # To look for those of images that are decoded anew each time would take about as long.
     if not data.train.decodes and are_kept(data, model):

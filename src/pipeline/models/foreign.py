@@ -11,17 +11,20 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.config import build
-from pipeline.config.nearest import suggest
 from pipeline.data.core.spec import Spec
 from pipeline.errors import UserError
 from pipeline.models.base import BaseModule, ParameterGroup
-from pipeline.models.stages import StandardisedHead, head_of, replace_layer, stage_of, stages
-from pipeline.models.weights import Prepared, find, give, is_file, prepared, read
+from pipeline.models.stages import NORMS, StandardisedHead, head_of, replace_layer, stage_of, stages
+from pipeline.models.weights import LEAST_WITH_AUXILIARY as LEAST
+from pipeline.models.weights import Prepared, check_name, find, give, options_of, prepared, read
 from pipeline.settings import Flag, Number, Text, Word
 
 log = logging.getLogger(__name__)
 
-TRANSFER = ("weights", "freeze", "solver", "alpha", "unfreeze", "unfreeze_epoch", "layer_decay")
+TRANSFER = (
+    *("weights", "freeze", "solver", "alpha", "solve_first"),
+    *("unfreeze", "unfreeze_epoch", "layer_decay", "freeze_norm"),
+)
 """Settings of a network that begins with what was learnt elsewhere."""
 
 
@@ -42,11 +45,14 @@ class Wrapped(BaseModule):
         freeze: Whether the last layer alone is learnt; what it learns from is computed once.
         solver: With ``freeze``: ``exact`` solves the last layer to its minimum (ridge or logistic regression on
             standardised features), ``gradient`` trains it in steps.
-        alpha: With ``solver=exact``: weight of the squared weights; ``auto`` is the best one on validation data.
+        alpha: Where the last layer is solved: weight of the squared weights; ``auto``: the best one on validation data.
+        solve_first: Whether training begins with the last layer solved to its minimum, as with ``freeze``, so that what
+            was learnt elsewhere is not spoilt by the gradients of a layer that knows nothing (Kumar et al. 2022).
         unfreeze: Number of stages before the last layer that are learnt (a stage is a numbered part of the network);
             None for all of them.
         unfreeze_epoch: Number of epochs in which the last layer alone is learnt, before the others join in.
         layer_decay: Factor of the learning rate from each stage to the one before it.
+        freeze_norm: Whether batch normalisation keeps the statistics that it begins with, in training too.
         **shared: Settings that every model takes, see :class:`BaseModule`.
 
     Attributes:
@@ -72,21 +78,25 @@ class Wrapped(BaseModule):
         freeze: Annotated[bool, Flag()] = False,
         solver: Annotated[str, Word(("exact", "gradient"))] = "exact",
         alpha: Annotated[float | str, Number(0, words=("auto",))] = "auto",
+        solve_first: Annotated[bool, Flag()] = False,
         unfreeze: Annotated[int | None, Number(0, whole=True, null=True)] = None,
         unfreeze_epoch: Annotated[int, Number(0, whole=True)] = 0,
         layer_decay: Annotated[float, Number(0, 1, above=True)] = 1.0,
+        freeze_norm: Annotated[bool, Flag()] = False,
         **shared: Any,
     ) -> None:
         super().__init__(spec, **shared)
         self.net, self.weights = net, weights
-        self.freeze, self.solver, self.alpha = freeze, solver, alpha
+        self.freeze, self.solver, self.alpha, self.solve_first = freeze, solver, alpha, solve_first
         self.unfreeze, self.unfreeze_epoch, self.layer_decay = unfreeze, unfreeze_epoch, layer_decay
         self.head: str | None = None
+        self.freeze_norm = freeze_norm
         self._waiting, self._fixed = False, frozenset[str]()
-        if freeze and self.is_features(self._small_batch()):
+        self._check_settings()
+        if self._solved is not None and self.is_features(self._small_batch()):
             raise UserError(
-                "model.freeze=true: a sample of this data is a row of numbers, which are features already: "
-                "model=linear model.solver=exact learns from them as they are; or set model.freeze=false"
+                f"model.{self._solved}=true: a sample of this data is a row of numbers, which are features already: "
+                f"model=linear model.solver=exact learns from them as they are; or set model.{self._solved}=false"
             )
         net.to(memory_format=self.memory_format)
         self._try()
@@ -94,6 +104,21 @@ class Wrapped(BaseModule):
         self.initialise()
         self._fixed = self._fixed_stages()
         self._set_learning()
+
+    @property
+    def _solved(self) -> str | None:
+        """The setting that has the last layer solved, None where it is not."""
+        return "freeze" if self.freeze else "solve_first" if self.solve_first else None
+
+    def _check_settings(self) -> None:
+        if self.freeze and self.solve_first:
+            raise UserError(
+                "model.solve_first=true: with model.freeze=true nothing is learnt after that; leave one of them out"
+            )
+        if self.freeze_norm and not any(isinstance(module, NORMS) for module in self.net.modules()):
+            raise UserError(
+                f"model.freeze_norm=true: {type(self.net).__name__} has no batch normalisation; leave it out"
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         if self.freeze and self.is_features(x):
@@ -111,7 +136,9 @@ class Wrapped(BaseModule):
         cls, settings: Mapping[str, Any], facts: Mapping[str, Any], rounds: int | None
     ) -> dict[str, Any] | None:
         exact = settings.get("freeze") and settings.get("solver", "exact") == "exact"
-        return {"alpha": facts["alpha"]} if exact else None
+        # What is trained in steps after that needs validation rows elsewhere: they say which epoch is best.
+        first = settings.get("solve_first") and rounds is not None
+        return {"alpha": facts["alpha"]} if exact or first else None
 
     # What was learnt elsewhere.
 
@@ -158,7 +185,7 @@ class Wrapped(BaseModule):
 
     @property
     def head_layer(self) -> StandardisedHead:
-        """The last layer of a frozen network."""
+        """The last layer of a network that has it solved."""
         layer = self.net.get_submodule(self.head or "")
         assert isinstance(layer, StandardisedHead)
         return layer
@@ -190,12 +217,12 @@ class Wrapped(BaseModule):
             self.head, last = head_of(self.net, called, self.spec.outputs)
             self.freeze = frozen
             self.train()
-        if not frozen:
+        if self._solved is None:
             return
         if self.head is None or not last:
             raise UserError(
-                f"model.freeze=true: {type(self.net).__name__} does not end in a linear layer with {self.spec.outputs} "
-                f"outputs on {self.spec.input} data; train it whole (model.freeze=false)"
+                f"model.{self._solved}=true: {type(self.net).__name__} does not end in a linear layer with "
+                f"{self.spec.outputs} outputs on {self.spec.input} data; train it whole (model.{self._solved}=false)"
             )
         old = self.net.get_submodule(self.head)
         assert isinstance(old, nn.Linear)
@@ -248,6 +275,9 @@ class Wrapped(BaseModule):
             for name, module in self.net.named_modules():
                 if name and not self._is_head(name) and (whole or self._is_fixed(f"{name}.weight")):
                     module.training = False
+        if mode and self.freeze_norm:
+            for module in self.net.modules():
+                module.training = module.training and not isinstance(module, NORMS)
         return self
 
     def parameter_groups(self) -> list[ParameterGroup]:
@@ -382,17 +412,17 @@ class TorchvisionModel(OfImages):
     ) -> None:
         from torchvision import models
 
-        _check_name(name)
+        check_name(name)
         described = of_images(spec, "torchvision")
         try:
-            settings = {**_options(name, weights), **(options or {})}
+            settings = {**options_of(name, weights), **(options or {})}
             net = models.get_model(name, weights=None, num_classes=described.outputs, **settings)
         except (TypeError, ValueError) as error:
             raise UserError(f"model.options: torchvision's {name} refused its settings: {error}") from error
         # As large as the smallest images that it was made for.
         least = models.get_model_weights(name).DEFAULT.meta["min_size"]
         if settings.get("aux_logits"):
-            least = _LEAST_WITH_AUXILIARY.get(name, least)
+            least = LEAST.get(name, least)
         self._least = (max(least[0], described.input_shape[1]), max(least[1], described.input_shape[2]))
         self.name = name
         super().__init__(described, net, weights=weights, **shared)
@@ -400,7 +430,7 @@ class TorchvisionModel(OfImages):
     @classmethod
     def prepared(cls, settings: Mapping[str, Any]) -> Prepared | None:
         name = str(settings.get("name") or "resnet18")
-        _check_name(name)
+        check_name(name)
         return prepared(name, settings.get("weights"))
 
     def find_weights(self, data_dir: Path) -> Path:
@@ -412,29 +442,3 @@ class TorchvisionModel(OfImages):
         if tuple(channels.shape[2:]) != self._least:
             channels = nn.functional.interpolate(channels, self._least, mode="bilinear", antialias=True)
         return channels
-
-
-def _options(name: str, weights: str | None) -> dict[str, Any]:
-    """What torchvision sets where it loads weights itself, given beside ``weights=None``: the same network.
-
-    The published weights of the two are ported: the network rescales what the usual preprocessing gives it.
-    """
-    if name not in ("googlenet", "inception_v3"):
-        return {}
-    published = weights is not None and not is_file(weights)
-    return {"aux_logits": True, "transform_input": published, "init_weights": True}
-
-
-# Smallest images in training: torchvision's own figure is that of evaluation, in which the auxiliary head is left out.
-_LEAST_WITH_AUXILIARY = {"inception_v3": (299, 299)}
-
-
-def _check_name(name: str) -> None:
-    """Refuse a name that torchvision has no classification network for."""
-    from torchvision import models
-
-    known = models.list_models(models)
-    if name not in known:
-        raise UserError(
-            f"model.name={name}: torchvision has no classification network of that name. {suggest(name, known)}"
-        )

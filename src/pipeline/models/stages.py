@@ -12,6 +12,10 @@ from torch.nn import functional as F
 _NUMBERED = re.compile(r"^(?P<stage>(?:[^.]+\.)*?(?:[^.]*?_?\d+))(?:\.|$)")
 
 
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+"""Layers of batch normalisation, which keep running statistics."""
+
+
 class StandardisedHead(nn.Linear):
     """A last layer that takes features in whatever units they come: they get mean 0 and deviation 1 first.
 

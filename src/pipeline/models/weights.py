@@ -250,3 +250,29 @@ def _renamed(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[s
 def _some(names: list[str]) -> str:
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return ", ".join(names[:_NAMED]) + more
+
+
+def options_of(name: str, weights: str | None) -> dict[str, Any]:
+    """What torchvision sets where it loads weights itself, given beside ``weights=None``: the same network.
+
+    The published weights of the two are ported: the network rescales what the usual preprocessing gives it.
+    """
+    if name not in ("googlenet", "inception_v3"):
+        return {}
+    published = weights is not None and not is_file(weights)
+    return {"aux_logits": True, "transform_input": published, "init_weights": True}
+
+
+# Smallest images in training: torchvision's own figure is that of evaluation, in which the auxiliary head is left out.
+LEAST_WITH_AUXILIARY = {"inception_v3": (299, 299)}
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that torchvision has no classification network for."""
+    from torchvision import models
+
+    known = models.list_models(models)
+    if name not in known:
+        raise UserError(
+            f"model.name={name}: torchvision has no classification network of that name. {suggest(name, known)}"
+        )

@@ -48,7 +48,7 @@ def find_lr(cfg: DictConfig) -> RangeTest:
     from pipeline.config.checks import check_classes
     from pipeline.runs.finished import data_of
     from pipeline.training.building import build_model, optimisation
-    from pipeline.training.features import learnt_from
+    from pipeline.training.features import begin_solved, learnt_from, solves_first
     from pipeline.training.module import TrainingModule
     from pipeline.training.range_test import RangeWatch, rising
     from pipeline.training.threads import Threads
@@ -64,6 +64,8 @@ def find_lr(cfg: DictConfig) -> RangeTest:
     if not trains_here(model):
         raise need_spec("task=find_lr", model)
     data = learnt_from(data, model, plan.fit.trainer)
+    if solves_first(model):
+        begin_solved(data, model, plan.fit.trainer)
     watch = RangeWatch(STOP_AT, SMOOTHING, from_step=steps // 20)
     settings = {**plan.fit.trainer, "max_epochs": -1, "max_steps": steps, "profiler": None}
     module = TrainingModule(model, rising(optimisation(plan.fit), rates))

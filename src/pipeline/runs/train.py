@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from pipeline.models.base import BaseModule
     from pipeline.training.at_once import Fitted
     from pipeline.training.fit import Fit
+    from pipeline.training.grown import Grown
     from pipeline.training.sureness import Wanted
 
 log = logging.getLogger(__name__)
@@ -194,7 +195,7 @@ def _fit_and_test(
 ) -> RunResult:
     from pipeline.training.at_once import fit_at_once, fits_at_once
     from pipeline.training.building import parameters
-    from pipeline.training.features import is_frozen
+    from pipeline.training.features import is_frozen, solves_first
     from pipeline.training.fit import prepare_fit, run_fit, start_from
     from pipeline.training.sureness import wanted
 
@@ -202,6 +203,9 @@ def _fit_and_test(
     # A frozen network has begun with them already, and its last layer fits the features since.
     if plan.start_from and not is_frozen(model):
         start_from(model, plan.start_from)
+    first = None
+    if plan.train and solves_first(model) and not plan.start_from:
+        plan, first = _solve_first(plan, data, model)
 
     def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
         tracked.log_metrics(metrics, step=epoch)
@@ -238,6 +242,9 @@ def _fit_and_test(
         git_commit=git_state()[0],
         guesses=guesses_of(data),
     )
+    if first is not None:
+        result.model |= first.facts
+        result.notes.append(f"began with its last layer {first.note}")
     if plan.train and fits_at_once(model):
         _note_at_once(fit_at_once(fit), result)
         result.steps = fit.module.curve.points if fit.module.curve is not None else {}
@@ -272,6 +279,18 @@ def _fit_and_test(
 def _hyperparameters(model: BaseModule) -> dict[str, Any]:
     # What was found in the data is long, and stands in the saved model.
     return {key: value for key, value in model.hyperparameters.items() if key not in ("spec", "learnt")}
+
+
+def _solve_first(plan: RunPlan, data: DataModule, model: BaseModule) -> tuple[RunPlan, Grown]:
+    """Solve the last layer before everything is trained; the plan has what that leaves of its time."""
+    from pipeline.training.features import begin_solved
+    from pipeline.training.stopping import in_full, seconds_of
+
+    began, limit = time.monotonic(), seconds_of(plan.fit.trainer.get("max_time"))
+    first = begin_solved(data, model, plan.fit.trainer)
+    if limit is not None:
+        plan = plan.changed(trainer={"max_time": in_full(limit - (time.monotonic() - began))})
+    return plan, first
 
 
 def _note_fit(fit: Fit, result: RunResult) -> None:

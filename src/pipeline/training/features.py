@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import hashlib
 import inspect
-from collections.abc import Mapping, Sequence
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,7 @@ from pipeline.models.foreign import Wrapped
 from pipeline.models.linear import Linear
 from pipeline.training.grown import Grown
 from pipeline.training.solving import solve
-from pipeline.training.stopping import Stop
+from pipeline.training.stopping import seconds_of
 
 _BATCH = 64
 _ALPHAS = tuple(10 ** (power / 2) for power in range(9, -3, -1))
@@ -51,6 +53,11 @@ def learnt_from(data: DataModule, model: Any, trainer: Mapping[str, Any]) -> Dat
     return with_features(data, model, trainer) if is_frozen(model) else data
 
 
+def solves_first(model: Any) -> bool:
+    """Whether training begins with a solved last layer: see :func:`begin_solved`."""
+    return isinstance(model, Wrapped) and model.solve_first
+
+
 def is_frozen(model: Any) -> bool:
     """Whether only the last layer of a network learns."""
     return isinstance(model, Wrapped) and model.freeze
@@ -76,10 +83,45 @@ def with_features(data: DataModule, model: Wrapped, trainer: Mapping[str, Any]) 
                 f"data.{name}={asked}: with model.freeze=true an image is looked at once; set data.{name}=none, "
                 "or model.freeze=false model.unfreeze=0 to train the last layer on changed images"
             )
+    return _featured(data, model, trainer, "freeze")
+
+
+def begin_solved(data: DataModule, model: Any, trainer: Mapping[str, Any]) -> Grown:
+    """Give a network that will be trained as a whole the last layer that ``model.freeze=true`` would end with.
+
+    Linear probing, then fine-tuning: https://arxiv.org/abs/2202.10054. The features are those of the samples as they
+    are, without random changes, and kept as a frozen network's; of the test split none are computed.
+
+    Args:
+        data: The data, set up.
+        model: A network with ``solve_first``; its last layer is changed.
+        trainer: The ``trainer`` settings: where it is computed, and ``max_time``, after which no penalty is tried.
+
+    Returns:
+        What it came to; its facts hold ``alpha``.
+
+    Raises:
+        UserError: Of this data, or with these settings, no last layer can be solved.
+    """
+    began, limit = time.monotonic(), seconds_of(trainer.get("max_time")) or math.inf
+    if not are_kept(data, model):
+        data = copy.copy(data)
+        data.test = None
+    found = _featured(data, model, trainer, "solve_first")
+    # Rows that are learnt from as well would choose the weakest penalty.
+    held_out = None if data.train_on_all else found.validation
+    try:
+        return solve_head(model, found.train, held_out, lambda: time.monotonic() - began > limit)
+    except UserError as error:
+        raise UserError(f"model.solve_first=true: {error}") from None
+
+
+def _featured(data: DataModule, model: Wrapped, trainer: Mapping[str, Any], setting: str) -> DataModule:
+    """The same data, each split with features."""
     if data.spec.input == "tokens" and not model.ignores_padding:
         raise UserError(
-            "model.freeze=true: texts are as long as the longest beside them, so that no features can be kept; "
-            "set model.freeze=false"
+            f"model.{setting}=true: texts are as long as the longest beside them, so that no features can be kept; "
+            f"set model.{setting}=false"
         )
     splits, hashes, name = _named(data, model)
     unique, first = np.unique(np.concatenate([*hashes.values()]), return_index=True)
@@ -101,7 +143,7 @@ def with_features(data: DataModule, model: Wrapped, trainer: Mapping[str, Any]) 
     return other
 
 
-def solve_head(model: Wrapped, train: Rows, held_out: Rows | None, stop: Stop) -> Grown:
+def solve_head(model: Wrapped, train: Rows, held_out: Rows | None, stop: Callable[[], bool]) -> Grown:
     """Solve the last layer of a frozen network to its minimum.
 
     Args:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ from pipeline.errors import UserError
 from pipeline.models.layers import Standardised
 from pipeline.models.linear import Linear
 from pipeline.training.grown import Grown
-from pipeline.training.stopping import Stop
 
 ALPHAS = tuple(10.0**power for power in range(4, -3, -1))
 """From the strongest penalty to the weakest: each solution is where the next search begins."""
@@ -31,7 +30,7 @@ def solve(
     model: Linear,
     train: Rows,
     held_out: Rows | None,
-    stop: Stop,
+    stop: Callable[[], bool],
     scale: Sequence[float] | None = None,
     among: tuple[float, ...] = ALPHAS,
 ) -> Grown:
