@@ -5,6 +5,7 @@ Tables, images and texts are read by what reads them for training.
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ import numpy as np
 
 from pipeline.data.tables.delimited import csv_batches
 from pipeline.data.tables.files import in_sizes, json_rows, parquet_batches
-from pipeline.data.tables.formats import FORMATS, TableFormat, encoding_of, text_encoding
+from pipeline.data.tables.formats import FORMATS, TableFormat, encoding_of, is_utf8, text_encoding
 from pipeline.data.tables.frames import with_numbers
 from pipeline.data.tables.packed import opened_text, suffix_of
 from pipeline.data.tables.sheets import read_sheet
@@ -145,12 +146,18 @@ def _opened(source: _Source, how: TableFormat | None = None) -> Iterator[TextIO]
                 text.detach()
             return
         encoding = encoding_of(source.path, how)
+        if not encoding.lower().startswith("utf") and is_utf8(source.path):
+            # Another program wrote it than the file that was learnt from.
+            encoding = "utf-8-sig"
         with opened_text(source.path, encoding, newline="\n") as opened:
             yield opened
     except UnicodeError as error:
         name = "UTF-8" if encoding == "utf-8-sig" else encoding
         where = f" ({error.reason} at byte {error.start})" if isinstance(error, UnicodeDecodeError) else ""
-        raise UserError(f"task.input={source.place} is not {name} text{where}") from None
+        command = f"iconv -f cp1252 -t utf-8 {shlex.quote(source.place)} > new{source.path.suffix}"
+        raise UserError(
+            f"task.input={source.place} is not {name} text{where}; turn it into UTF-8, from what it was written in: {command}"
+        ) from None
     except OSError as error:
         raise UserError(f"task.input={source.place} cannot be read: {error.strerror or error}") from None
 

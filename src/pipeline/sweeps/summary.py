@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -91,8 +91,8 @@ def _print_best(study: optuna.Study, plan: Plan, trials: Sequence[FrozenTrial], 
         table.add_row("default settings (trial 0)", *map(_number, own[0].values), _settings(own[0]))
     console.print(table)
     if len(plan.metrics) == 1:
-        directory = Path(plan.directory)
-        _say(console, f"Run the winner again: python -m pipeline --config-dir {directory} +experiment=best")
+        words = ["python", "-m", "pipeline", "--config-dir", str(plan.directory), "+experiment=best"]
+        _say(console, f"Run the winner again: {shlex.join(words)}")
 
 
 def _print_groups(plan: Plan, trials: Sequence[FrozenTrial], console: Console) -> None:

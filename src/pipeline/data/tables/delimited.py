@@ -72,9 +72,11 @@ def csv_batches(
         how, first = replace(how, delimiter=said), text.readline()
     if not first.strip():
         return
-    delimiter = max(DELIMITERS, key=first.count) if how.delimiter == "auto" else _delimiter(how, kind, first)
-    delimiter = _finding(wanted, first, delimiter) if header else delimiter
-    names = next(plain_csv.reader([first], delimiter=delimiter), [])
+    # Where lines end in carriage returns alone, the whole text was read as its first line.
+    line = _line_of(first)
+    delimiter = max(DELIMITERS, key=line.count) if how.delimiter == "auto" else _delimiter(how, kind, line)
+    delimiter = _finding(wanted, line, delimiter) if header else delimiter
+    names = next(plain_csv.reader([line], delimiter=delimiter), [])
     if header is None:
         header = not _all_numbers(names)
     if not header:
@@ -132,6 +134,12 @@ def _said_delimiter(first: str) -> str:
     """What separates the values, where a first line says so to Excel (``sep=;``); such a line is no row."""
     found = re.fullmatch(r'\s*"?sep=(.)"?\s*', first.rstrip("\r\n").lstrip("\ufeff"), re.IGNORECASE)
     return found[1] if found else ""
+
+
+def _line_of(text: str) -> str:
+    """What stands before the first carriage return outside of quotation marks."""
+    found = re.match(r'(?:[^\r"]|"[^"]*")*', text)
+    return found[0] if found and found[0] else text
 
 
 def _all_numbers(cells: Sequence[str]) -> bool:
@@ -390,10 +398,12 @@ def _ragged(text: TextIO, place: str, delimiter: str, error: Exception) -> str:
         width = len(next(reader) if header[0].lower().startswith("sep=") else header)
         for row in reader:
             if row and len(row) != width:
-                return (
-                    f"{place}, line {reader.line_num}: {len(row)} values, but the header names {width} columns; "
-                    f"is {delimiter!r} what separates the values (data.delimiter)?"
-                )
+                said = f"{place}, line {reader.line_num}: {len(row)} values, but the header names {width} columns; "
+                if len(row) == width + 1 and not row[-1].strip():
+                    return f"{said}write {delimiter!r} at the end of the header too, as behind its values"
+                if width == 1:
+                    said += "are the lines before it no part of the table? "
+                return f"{said}is {delimiter!r} what separates the values (data.delimiter)?"
     except (plain_csv.Error, OSError, ValueError) as reason:
         if "unexpected end" in str(reason):
             return f"{place}: {UNCLOSED}"

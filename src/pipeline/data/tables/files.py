@@ -16,6 +16,7 @@ from pipeline.data.core.memory import check_memory
 from pipeline.data.tables.delimited import BLOCK_BYTES, IN_PIECES, csv_batches, read_csv
 from pipeline.data.tables.formats import FORMATS, encoding_of, file_format, in_short, wrong_encoding
 from pipeline.data.tables.formats import TableFormat as TableFormat
+from pipeline.data.tables.frames import table_of_frame
 from pipeline.data.tables.headers import clean_names
 from pipeline.data.tables.packed import opened, opened_text, suffix_of
 from pipeline.data.tables.sheets import read_sheet
@@ -215,11 +216,38 @@ def json_rows(text: TextIO, place: str) -> Iterator[tuple[int, Any]]:
     for number, line in enumerate(text, start=1):
         if not line.strip():
             continue
+        if begins_list(line):
+            yield from enumerate(_listed_rows(line + text.read(), place), start=1)
+            return
         try:
             yield number, plain_json.loads(line)
         except (ValueError, RecursionError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(f"{place}, line {number} is no JSON: {reason}") from None
+
+
+def begins_list(line: str) -> bool:
+    """Whether a first line of JSON begins a list of objects, as a whole file of it is, and no row that is a list."""
+    bare = line.strip()
+    return bare[:1] == "[" and bare[1:].lstrip()[:1] in ("", "{") and bare != "[]"
+
+
+def _listed_rows(text: str, place: str) -> list[Any]:
+    try:
+        return list(plain_json.loads(text))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{place} is no list of JSON objects: {str(error).splitlines()[0]}") from None
+
+
+def _of_objects(path: Path) -> pa.Table:
+    """JSON rows by way of Python: a list of objects, or lines with numbers and texts in one column."""
+    import pandas as pd
+
+    with opened_text(path, "utf-8-sig") as text:
+        rows = [row for _, row in json_rows(text, str(path))]
+    if not all(isinstance(row, dict) for row in rows):
+        raise UserError(f"{path}: expected a list of objects with the columns' names")
+    return table_of_frame(pd.DataFrame(rows, dtype=object))
 
 
 def _read_parquet(path: Path, how: TableFormat, kind: str) -> pa.Table:
@@ -244,7 +272,17 @@ def _read_json_lines(path: Path, how: TableFormat, kind: str, texts: frozenset[s
             )
 
     check_memory(path.stat().st_size * 2, str(path), IN_PIECES)
-    table = read()
+    with opened_text(path, "utf-8-sig") as text:
+        whole = begins_list(next((line for line in text if line.strip()), ""))
+    try:
+        table = _of_objects(path) if whole else read()
+    except pa.ArrowInvalid as error:
+        if "changed from" not in str(error):
+            raise
+        # Numbers and texts in one column are texts.
+        table = _of_objects(path)
+    if whole:
+        return table
     dates = [
         field.name for field in table.schema if pa.types.is_timestamp(field.type) and field.name in texts
     ]

@@ -18,6 +18,7 @@ FORMATS = {
     ".pq": "parquet",
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
+    ".json": "jsonl",
     ".xlsx": "xlsx",
     ".xlsm": "xlsx",
     ".ods": "ods",
@@ -105,11 +106,25 @@ def encoding_of(path: Path, how: TableFormat) -> str:
     return text_encoding(how.encoding, head)
 
 
+def is_utf8(path: Path) -> bool:
+    """Whether a text says by its letters beyond ASCII that it is UTF-8: by chance those of another encoding never do.
+
+    Args:
+        path: The file, of which the first megabyte is looked at.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    with opened(path) as file:
+        try:
+            return not decoder.decode(file.read(1 << 20)).isascii()
+        except UnicodeDecodeError:
+            return False
+
+
 def wrong_encoding(path: Path | str, encoding: str, where: str) -> str:
     """The message for a text that is not of its encoding."""
     return (
         f"{path}: {where} is not {encoding} text; set data.encoding to what it was written in "
-        "(often latin-1 or cp1252)"
+        "(often latin-1 or cp1252; cp1251 of Russian, cp932 of Japanese, gb18030 of Chinese)"
     )
 
 

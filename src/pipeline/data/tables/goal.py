@@ -15,6 +15,8 @@ from pipeline.data.tables.words import spelling
 from pipeline.errors import UserError
 
 MOST_CLASSES = 1000
+MANY = 10
+"""Rows from which on a class for each is no classes."""
 LARGEST_TARGET = 1e15
 """Largest size of a target: the squared error of larger ones leaves float32."""
 
@@ -92,8 +94,16 @@ def find_goal(target: Column, train: np.ndarray, pool: np.ndarray, kind: str, na
     if (learnt.values == learnt.values[0]).all():
         value = learnt.as_text().words[learnt.as_text().values[0]]
         what = "only one class" if classes else "the same value everywhere"
+        gaps = int(target.missing.sum())
+        advice = f"; {gaps} rows have no value: where that means something, write it there" if gaps else ""
         raise UserError(
-            f"{source}: the target {name!r} has {what} in the training rows ({value!r}): nothing to learn"
+            f"{source}: the target {name!r} has {what} in the training rows ({value!r}): nothing to learn{advice}"
+        )
+    if target.kind == "text" and len(known) >= MANY and len(np.unique(known.values)) == len(known):
+        words = [target.words[code] for code in known.values[:3]]
+        raise UserError(
+            f"{source}: the target {name!r} has another text in every row ({listed(words)}): nothing to learn; "
+            "expected classes, each in several rows, or numbers"
         )
     if not classes:
         return Goal("regression", (), name)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
@@ -342,7 +343,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    print(f"{chosen.directory}: {rows:,} rows. Train on it with data=memmap data.path={chosen.directory}")
+    path = shlex.quote(f"data.path={chosen.directory}")
+    print(f"{chosen.directory}: {rows:,} rows. Train on it with data=memmap {path}")
     return 0
 
 

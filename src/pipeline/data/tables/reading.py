@@ -14,15 +14,23 @@ import numpy as np
 
 from pipeline.data.tables.formats import TableFormat
 from pipeline.data.tables.guesses import Guess, typed
-from pipeline.data.tables.units import Units, find_units, is_known, numbers_in, without_unit
+from pipeline.data.tables.units import (
+    Units,
+    find_units,
+    is_comma_decimal,
+    is_known,
+    is_multiple,
+    numbers_in,
+    without_unit,
+)
 from pipeline.data.tables.values import Column, Table, listed
 from pipeline.data.tables.words import (
     MISSING,
     MISSING_CLASSES,
     NOT_AVAILABLE,
+    currencies,
     dates_of,
     form_of_dates,
-    has_decimal_comma,
     is_missing,
     is_no_number,
     months_are_dates,
@@ -68,6 +76,7 @@ class Reading:
         of_values: Whether the categories are numbers, dates or truths: what is missing among those is missing.
         plain: Whether only an empty text is missing, and texts stay as they are (models saved by earlier versions).
         unit: Unit of numbers that are written with one; empty for numbers alone.
+        multiples: Whether the unit is a multiple, like K, and a number without it is as it is.
     """
 
     kind: str = "text"
@@ -81,6 +90,7 @@ class Reading:
     of_values: bool = False
     plain: bool = False
     unit: str = ""
+    multiples: bool = False
 
     @classmethod
     def of(cls, state: Reading | dict[str, Any]) -> Reading:
@@ -97,7 +107,9 @@ class Reading:
             return times_of(words)
         if self.kind == "date":
             return dates_of(words, self.form)
-        return numbers_in(words, self.unit, self.decimal) if self.unit else numbers_of(words, self.decimal)
+        if not self.unit:
+            return numbers_of(words, self.decimal)
+        return numbers_in(words, self.unit, self.decimal, self.multiples)
 
     @property
     def expected(self) -> str:
@@ -231,11 +243,10 @@ def _number_like(
     for kind in ("number",) if numeric else ("number", "truth", "date", "time"):
         reading, open_form = replace(plain, kind=kind), False
         if kind == "number":
-            if plain.decimal == "." and has_decimal_comma(
-                [without_unit(word) for word in words if "," in word], semicolons
-            ):
+            if plain.decimal == "." and is_comma_decimal(words, semicolons):
                 reading = replace(reading, decimal=",")
-            reading = replace(reading, unit=_unit(reading, words, counts, numeric))
+            unit = _unit(reading, words, counts, numeric)
+            reading = replace(reading, unit=unit, multiples=is_multiple(unit))
         if kind == "date":
             form, open_form = form_of_dates(words)
             reading = replace(reading, form=form)
@@ -302,40 +313,29 @@ def _about(
 ) -> list[Guess]:
     guesses = []
     kept = "data.kind=classification" if reading.classes else typed("data.categorical", [name])
-    what = {"number": "numbers", "truth": "true and false", "date": "dates", "time": "times of day"}[
-        reading.kind
-    ]
+    kinds = {"number": "numbers", "truth": "true and false", "date": "dates", "time": "times of day"}
+    held = kinds[reading.kind]
     example = next((word for word in words if word not in others), "")
     if reading.kind == "number" and reading.decimal == ",":
-        shown = next(word for word in words if "," in word)
-        value = float(reading.values([shown])[0])
-        guesses.append(
-            Guess(
-                f"the column {name!r} has a decimal comma ({shown} is {value:g})",
-                kept,
-                True,
-                (name,),
-                "keeps words",
-            )
-        )
+        shown = next((word for word in words if "," in word), "")
+        what = f"the column {name!r} has {'a decimal comma' if shown else 'points of thousands'}"
+        shown = shown or next(word for word in words if "." in word)
+        what += f" ({shown} is {reading.values([shown])[0]:.10g})"
+        guesses.append(Guess(what, kept, True, (name,), "keeps words"))
     elif reading.unit:
         guesses.append(_about_unit(name, reading, [word for word in words if word not in others], kept))
     elif reading.kind == "number" and any(_is_dressed(word) for word in words):
         shown = next(word for word in words if _is_dressed(word))
-        value = float(numbers_of([shown], reading.decimal)[0])
-        guesses.append(
-            Guess(
-                f"the column {name!r} holds numbers ({shown.strip()} is {value:.10g})",
-                kept,
-                False,
-                (name,),
-                "keeps words",
-            )
-        )
+        what = f"the column {name!r} holds numbers ({shown.strip()} is {numbers_of([shown], reading.decimal)[0]:.10g})"
+        guesses.append(Guess(what, kept, False, (name,), "keeps words"))
     elif reading.kind in ("date", "time"):
-        guesses.append(
-            Guess(f"the column {name!r} holds {what} ({example})", kept, False, (name,), "keeps words")
+        what = f"the column {name!r} holds {held} ({example})"
+        guesses.append(Guess(what, kept, False, (name,), "keeps words"))
+    if reading.kind == "number" and len(several := currencies(words)) > 1:
+        said = (
+            f"amounts in {name!r} are of several currencies ({listed(several, 5)}), taken as numbers of one"
         )
+        guesses.append(Guess(said, "", True, (name,), "convert them to one"))
     if open_form:
         order = "the day" if reading.form == "dmy" else "the month"
         guesses.append(
@@ -349,7 +349,7 @@ def _about(
     if others:
         guesses.append(
             Guess(
-                f"the column {name!r} holds {what}, but {rows} values are none ({listed(others, 5)}): "
+                f"the column {name!r} holds {held}, but {rows} values are none ({listed(others, 5)}): "
                 "they count as missing",
                 kept,
                 True,
@@ -369,8 +369,9 @@ def _about_unit(name: str, reading: Reading, words: Sequence[str], kept: str) ->
     what = (
         f"the column {name!r} holds numbers in {reading.unit} ({words[shown].strip()} is {values[shown]:.10g}"
     )
-    what += "; numbers without a unit are taken to be of it)" if bare.any() else ")"
-    return Guess(what, kept, bool(bare.any()), (name,), "keeps words")
+    taken = bool(bare.any()) and not reading.multiples
+    what += "; numbers without a unit are taken to be of it)" if taken else ")"
+    return Guess(what, kept, taken, (name,), "keeps words")
 
 
 def _about_units(name: str, words: list[str], counts: np.ndarray, decimal: str) -> list[Guess]:

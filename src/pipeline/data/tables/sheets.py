@@ -16,6 +16,23 @@ if TYPE_CHECKING:
 ENGINES = {"xlsx": "openpyxl", "ods": "odf"}
 
 
+def first_rows(path: Path, kind: str, count: int) -> dict[str, list[tuple[object, ...]]]:
+    """The first rows of each sheet of a workbook, by the sheet's name.
+
+    Args:
+        path: The file.
+        kind: ``xlsx`` or ``ods``.
+        count: Number of rows.
+    """
+    import pandas as pd
+
+    with pd.ExcelFile(path, engine=ENGINES[kind]) as book:  # type: ignore[arg-type]
+        frames = {
+            str(name): book.parse(name, header=None, nrows=count, dtype=object) for name in book.sheet_names
+        }
+    return {name: list(frame.itertuples(index=False, name=None)) for name, frame in frames.items()}
+
+
 def read_sheet(path: Path, how: TableFormat, kind: str) -> pa.Table:
     """The rows of one sheet; its first row names the columns unless ``how`` says that it does not.
 

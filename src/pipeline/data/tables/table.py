@@ -20,6 +20,7 @@ from pipeline.data.tables.fitting import ColumnChoice, fit_encoder
 from pipeline.data.tables.formats import TableFormat
 from pipeline.data.tables.goal import Goal, find_goal, is_classification, one_spelling
 from pipeline.data.tables.guesses import Guess, say
+from pipeline.data.tables.hints import where_named
 from pipeline.data.tables.looking import Look, look, repeats
 from pipeline.data.tables.reading import Reading, column_of, find_reading
 from pipeline.data.tables.refolding import Refoldable
@@ -240,7 +241,11 @@ class TableData(Refoldable):
         return one_spelling(target) if reading.folds else target
 
     def _check(self, table: Table, test_table: Table | None) -> None:
-        table.require([self.target], "data.target")
+        if self.target not in table.names:
+            try:
+                table.require([self.target], "data.target")
+            except UserError as error:
+                raise UserError(f"{error}{where_named(self.path, self.format, self.target)}") from None
         self.choice.check(table)
         if self.plan.column is not None:
             table.require([self.plan.column], "data.split_column")

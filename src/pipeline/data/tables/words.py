@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from unicodedata import combining, normalize
+from unicodedata import decimal as unicode_digit
 
 import numpy as np
 
@@ -29,13 +30,29 @@ MISSING_NUMBERS = frozenset(
 )  # fmt: skip
 """Words (in lower case) that stand for a missing value in a column of numbers, dates or times."""
 
-CURRENCY = "$€£¥₹₩₽₺₴₪₫฿¢"
-CODES = "USD|EUR|GBP|CHF|JPY|CNY|INR|AUD|CAD|NZD|SEK|NOK|DKK|PLN|CZK|HUF|RUB|BRL|ZAR|KRW|SGD|HKD|MXN|TRY|Rs"
-_MONEY = re.compile(rf"[{CURRENCY}]|\b(?:{CODES})\b\.?|(?<=\d)(?:{CODES})$|^(?:{CODES})(?=\d)")
+CURRENCY = "$€£¥₹₩₽₺₴₪₫฿¢₱₦₵₡₲₸₮"
+CODES = (
+    "USD|EUR|GBP|CHF|JPY|CNY|INR|AUD|CAD|NZD|SEK|NOK|DKK|PLN|CZK|HUF|RUB|BRL|ZAR|KRW|SGD|HKD|MXN|TRY|RON|BGN|UAH|ILS|"
+    "THB|IDR|MYR|PHP|VND|TWD|AED|SAR|EGP|NGN|KES|ARS|CLP|COP|PEN|ISK|PKR|BDT|LKR|Rs|SFr|Kr|kr|zł|Kč|lei|Rp|руб|грн"
+)
+_MONEY = re.compile(
+    rf"(?:\b[A-Z]{{1,2}})?[{CURRENCY}]|\b(?:{CODES})\b\.?|(?<=\d)(?:{CODES})\.?$|^(?:{CODES})\.?(?=\d)"
+)
+_SAME_MONEY = {
+    "USD": "$", "US$": "$", "EUR": "€", "GBP": "£", "JPY": "¥", "CNY": "¥", "INR": "₹", "Rs": "₹", "PLN": "zł", "Kr": "kr",
+    "SEK": "kr", "NOK": "kr", "DKK": "kr", "BRL": "R$", "RUB": "₽", "руб": "₽", "TRY": "₺", "KRW": "₩",
+}  # fmt: skip
+_NO_CENTS = re.compile(r"(?<=\d)[.,][-–—]{1,2}$")
+"""What stands for no cents: 12.- and 12,–."""
+_MINUS_BEHIND = re.compile(r"(\d[\d.,]*[.,]\d\d+)\s?-")
+"""A minus behind the number, as accounts have it; 2- may be a mark."""
+_OR_MORE = re.compile(r"(\d[\d.,]*\d)\s?\+")
+_POINTS = re.compile(r"[+-]?[1-9]\d{0,2}(?:\.\d{3})+(?:,\d+)?")
+_WIDE = str.maketrans("．，－＋％（）／：￥￡￦", ".,-+%()/:¥£₩")
 _SPACES = re.compile(r"[\s\u00a0\u202f\u2009'’_](?=\d{3}(?!\d))")
 _GROUPS = {
-    ".": re.compile(r"[+-]?\d{1,3}(?:,\d{2,3})*,\d{3}(?:\.\d*)?(?:[eE][+-]?\d+)?"),
-    ",": re.compile(r"[+-]?\d{1,3}(?:\.\d{3})+(?:,\d*)?(?:[eE][+-]?\d+)?"),
+    ".": re.compile(r"[+-]?[1-9]\d{0,2}(?:,\d{2,3})*,\d{3}(?:\.\d*)?(?:[eE][+-]?\d+)?"),
+    ",": re.compile(r"[+-]?[1-9]\d{0,2}(?:\.\d{3})+(?:,\d*)?(?:[eE][+-]?\d+)?"),
 }
 _PLAIN = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
 _HALVES = {
@@ -107,6 +124,10 @@ _TIME = re.compile(
     r"(\d{1,2})[:h]([0-5]\d)(?::([0-5]\d(?:\.\d+)?))?\s*([AaPp]\.?[Mm]\.?)?(?:\s*(?:[Uu]hr|h))?"
 )
 _MONTH = re.compile(rf"({_NAME}{{3,10}})(?:[-\s.,]+|\s+de\s+)(\d{{4}})|(\d{{4}})[-\s]*[Qq]([1-4])")
+_PROGRAMS = re.compile(
+    r"(?:[A-Z][a-z]{2} )?([A-Z][a-z]{2}) {1,2}(\d{1,2}) (\d{2}:\d{2}:\d{2})(?: (?:UTC|GMT|[+-]0000))? (\d{4})"
+)
+_EASTERN = re.compile(r"(\d{4})(?:年|년) ?(\d{1,2})(?:月|월)(?: ?(\d{1,2})(?:日|일))?")
 _ISO = re.compile(r"\d{4}-\d{2}-\d{2}(?:$|[T ]\d)")
 
 
@@ -124,7 +145,7 @@ def numbers_of(words: Sequence[str], decimal: str = ".") -> np.ndarray:
     """Each text as a number, NaN where it is none.
 
     Money, thousands, percent and fractions are understood: ``$1,001.50`` is 1001.5, ``12 %`` is 12, ``(5)`` is −5,
-    ``3 1/2`` is 3.5; with the decimal mark ``,`` it is ``1.001,50 €``.
+    ``3 1/2`` is 3.5; with the decimal mark ``,`` it is ``1.001,50 €``. Digits of other scripts are digits.
 
     Args:
         words: The texts.
@@ -145,7 +166,11 @@ def numbers_of(words: Sequence[str], decimal: str = ".") -> np.ndarray:
 
 
 def _decorated(word: str, decimal: str) -> float:
-    text = _MONEY.sub("", word.replace("−", "-")).strip()
+    text = _NO_CENTS.sub("", _MONEY.sub("", unquoted(plain_digits(word, decimal).replace("−", "-"))).strip())
+    if behind := _MINUS_BEHIND.fullmatch(text):
+        text = f"-{behind[1]}"
+    elif more := _OR_MORE.fullmatch(text):
+        text = more[1]
     for sign, fraction in _HALVES.items():
         text = text.replace(sign, f" {fraction}").strip()
     if found := _FRACTION.fullmatch(text):
@@ -166,6 +191,28 @@ def _decorated(word: str, decimal: str) -> float:
     if not _PLAIN.fullmatch(text):
         return np.nan
     return -float(text) if negative else float(text)
+
+
+def plain_digits(word: str, decimal: str = ".") -> str:
+    """A word with the digits and marks of other scripts (１２, ١٢) as 0 to 9, its decimal mark as given."""
+    if word.isascii():
+        return word
+    word = word.translate(_WIDE).replace("\u066b", decimal).replace("\u066c", "").replace("\u066a", "%")
+    return "".join(letter if letter.isascii() else str(unicode_digit(letter, letter)) for letter in word)
+
+
+def unquoted(word: str) -> str:
+    """A word without the quotation marks around it that are none of the file's own: ``'1.5'``."""
+    bare = word.strip()
+    return (
+        bare[1:-1] if len(bare) > 2 and bare[0] + bare[-1] in ("''", '""', "“”", "‘’", "„“", "«»") else word
+    )
+
+
+def currencies(words: Sequence[str]) -> list[str]:
+    """The currencies that amounts of money are in, each once, as the first of its marks is written."""
+    marks = [found[0].strip(".") for word in words if (found := _MONEY.search(word))]
+    return list({_SAME_MONEY.get(mark, mark): mark for mark in reversed(marks)}.values())[::-1]
 
 
 def _fraction(found: re.Match[str]) -> float:
@@ -193,6 +240,24 @@ def has_decimal_comma(words: Sequence[str], semicolons: bool = False) -> bool:
     comma = [word for word in bare if _COMMA.fullmatch(word)]
     thousands = sum(_GROUPS["."].fullmatch(word) is not None for word in comma)
     return len(comma) >= 0.95 * max(1, len(bare)) and (thousands < len(comma) or semicolons)
+
+
+def has_points_of_thousands(words: Sequence[str]) -> bool:
+    """Whether the points in numbers are those of thousands: ``1.234.567``, or ``1.200 kr`` beside ``950 kr``.
+
+    Args:
+        words: The texts, without units. Of money a single point is one of thousands too where some amounts are of a
+            hundred thousand, or have none: prices of three decimals are small, and all have them.
+    """
+    bare = [_SPACES.sub("", _NO_CENTS.sub("", _MONEY.sub("", word).strip())) for word in words]
+    pointed = [word for word in bare if "." in word]
+    if not pointed or not all(_POINTS.fullmatch(word) for word in pointed):
+        return False
+    if any(word.count(".") > 1 for word in pointed):
+        return True
+    money = sum(_MONEY.search(word) is not None for word in words) >= 0.5 * len(words)
+    whole = any(word.isdigit() for word in bare)
+    return money and (whole or any(len(word.lstrip("+-").partition(".")[0]) == 3 for word in pointed))
 
 
 def truths_of(words: Sequence[str]) -> np.ndarray:
@@ -242,7 +307,7 @@ def dates_of(words: Sequence[str], form: str = "ymd") -> np.ndarray:
         seconds = moments.dt.tz_localize(None).to_numpy("datetime64[ms]").astype(np.int64) / 1e3
         found = np.where(moments.isna(), np.nan, seconds)
     for place in np.flatnonzero(np.isnan(found)).tolist():
-        found[place] = _date(_bare(words[place].strip()), form)
+        found[place] = _date(_bare(_reordered(words[place].strip())), form)
     return found
 
 
@@ -265,6 +330,15 @@ def _bare(word: str) -> str:
     if word.isascii():
         return word
     return "".join(letter for letter in normalize("NFKD", word) if not combining(letter))
+
+
+def _reordered(word: str) -> str:
+    """Dates as programs and as East Asia write them, as others are: ``Wed Mar  5 10:03:00 2024``, ``2024年3月5日``."""
+    if found := _PROGRAMS.fullmatch(word):
+        return f"{found[2]} {found[1]} {found[4]} {found[3]}"
+    return (
+        word if word.isascii() else _EASTERN.sub(lambda found: "-".join(filter(None, found.groups())), word)
+    )
 
 
 def _date(word: str, form: str) -> float:
