@@ -35,6 +35,18 @@ def test_data_is_prepared_where_nothing_can_be_kept(tmp_path: Path, caplog: pyte
     assert "cannot be written to" in caplog.text
 
 
+def test_a_directory_may_have_blanks_in_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = tmp_path / "my dir (é)"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    cfg = compose(["data=digits", "model=mlp"])
+    assert str(cfg.logger.tracking_uri) == f"sqlite:///{here}/experiments/mlflow.db"
+    storage = f"sqlite:///{here}/sweeps.db"
+    assert str(compose(["task=sweep_status", f"task.storage='{storage}'"]).task.storage) == storage
+    with pytest.raises(UserError, match="expected an address or a path"):
+        compose(["data=digits", "model=mlp", "logger.tracking_uri=' '"])
+
+
 def test_paths_are_meant_from_where_they_were_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     cfg = compose([*OWN, "hydra.job.chdir=true", "ckpt_path=best.ckpt"])

@@ -156,7 +156,7 @@ def _opened(source: _Source, how: TableFormat | None = None) -> Iterator[TextIO]
         where = f" ({error.reason} at byte {error.start})" if isinstance(error, UnicodeDecodeError) else ""
         command = f"iconv -f cp1252 -t utf-8 {shlex.quote(source.place)} > new{source.path.suffix}"
         raise UserError(
-            f"task.input={source.place} is not {name} text{where}; turn it into UTF-8, from what it was written in: {command}"
+            f"task.input={source.place} is not {name} text{where}; turn it into UTF-8: {command}"
         ) from None
     except OSError as error:
         raise UserError(f"task.input={source.place} cannot be read: {error.strerror or error}") from None

@@ -283,6 +283,10 @@ def _read_json_lines(path: Path, how: TableFormat, kind: str, texts: frozenset[s
         table = _of_objects(path)
     if whole:
         return table
+    if table.num_rows == 1 and table.num_columns and all(map(pa.types.is_struct, table.schema.types)):
+        raise UserError(
+            f"{path} holds an object by column; expected one by row: DataFrame.to_json(FILE, orient='records')"
+        )
     dates = [
         field.name for field in table.schema if pa.types.is_timestamp(field.type) and field.name in texts
     ]

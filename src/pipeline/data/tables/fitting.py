@@ -16,9 +16,10 @@ from pipeline.data.tables.formats import TableFormat
 from pipeline.data.tables.guesses import Guess, typed
 from pipeline.data.tables.reading import Reading, column_of, find_reading
 from pipeline.data.tables.threads import for_each
-from pipeline.data.tables.values import Column, Table, listed
+from pipeline.data.tables.values import OF_TYPE, Column, Table, listed
 from pipeline.errors import UserError
 
+EMPTY = "no value in the training rows"
 COUNTING = "identifier-like: every row has another whole number"
 SCALINGS = ("standard", "robust", "none")
 _WORDS = "id|uuid|guid|key|index|idx|rowid|row_number|unnamed: 0"
@@ -133,7 +134,14 @@ def fit_encoder(
     for reason, some in left_out.items():
         verb, it = ("is", "it") if len(some) == 1 else ("are", "them")
         what = f"{listed(some)} {verb} left out ({reason})"
-        guesses.append(Guess(what, typed("data.keep", some), True, tuple(some), f"keeps {it}"))
+        key, effect = typed("data.keep", some), f"keeps {it}"
+        if reason.startswith(OF_TYPE):
+            key, effect = "", f"make columns of numbers, texts or dates of {it}"
+        guesses.append(
+            Guess(what, "", True, tuple(some))
+            if reason == EMPTY
+            else Guess(what, key, True, tuple(some), effect)
+        )
     features = [one.feature for one in found if one.feature is not None]
     if not features:
         reasons = "; ".join(f"{listed(some)}: {reason}" for reason, some in left_out.items())
@@ -169,9 +177,10 @@ def _feature(table: Table, rows: np.ndarray, choice: ColumnChoice, name: str) ->
         written_as = "" if column.kind == "text" else "truth" if column.truth else column.kind
         column = column.as_text()
     if column.missing.all():
-        return Found(None, "no value in the training rows")
+        return Found(None, EMPTY)
     if name not in choice.keep and (reason := _tells_nothing(name, column, categorical)):
-        return Found(None, reason)
+        # Why it is words and not numbers is worth knowing then.
+        return Found(None, reason, tuple(guess for guess in guesses if guess.costly))
     feature: Feature
     if column.kind == "date":
         feature = DateFeature.fit(name, column, reading)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Kind = Literal["number", "text", "date"]
+OF_TYPE = "its values are of the type"
+"""How the message about a column begins that is neither number, text nor date."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,7 @@ def convert(column: pa.ChunkedArray | pa.Array) -> Column:
         return convert(pc.cast(column, kind.value_type))
     if pa.types.is_dictionary(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind):
         return _text(column)
-    raise TypeError(f"its values are of the type {kind}")
+    raise TypeError(f"{OF_TYPE} {kind}")
 
 
 def is_text(column: pa.ChunkedArray) -> bool:

@@ -39,8 +39,8 @@ _MONEY = re.compile(
     rf"(?:\b[A-Z]{{1,2}})?[{CURRENCY}]|\b(?:{CODES})\b\.?|(?<=\d)(?:{CODES})\.?$|^(?:{CODES})\.?(?=\d)"
 )
 _SAME_MONEY = {
-    "USD": "$", "US$": "$", "EUR": "€", "GBP": "£", "JPY": "¥", "CNY": "¥", "INR": "₹", "Rs": "₹", "PLN": "zł", "Kr": "kr",
-    "SEK": "kr", "NOK": "kr", "DKK": "kr", "BRL": "R$", "RUB": "₽", "руб": "₽", "TRY": "₺", "KRW": "₩",
+    "USD": "$", "US$": "$", "EUR": "€", "GBP": "£", "JPY": "¥", "CNY": "¥", "INR": "₹", "Rs": "₹", "PLN": "zł",
+    "Kr": "kr", "SEK": "kr", "NOK": "kr", "DKK": "kr", "BRL": "R$", "RUB": "₽", "руб": "₽", "TRY": "₺", "KRW": "₩",
 }  # fmt: skip
 _NO_CENTS = re.compile(r"(?<=\d)[.,][-–—]{1,2}$")
 """What stands for no cents: 12.- and 12,–."""
@@ -210,9 +210,9 @@ def unquoted(word: str) -> str:
 
 
 def currencies(words: Sequence[str]) -> list[str]:
-    """The currencies that amounts of money are in, each once, as the first of its marks is written."""
+    """The currencies that amounts of money are in, each once, by its usual mark."""
     marks = [found[0].strip(".") for word in words if (found := _MONEY.search(word))]
-    return list({_SAME_MONEY.get(mark, mark): mark for mark in reversed(marks)}.values())[::-1]
+    return list(dict.fromkeys(_SAME_MONEY.get(mark, mark) for mark in marks))
 
 
 def _fraction(found: re.Match[str]) -> float:
