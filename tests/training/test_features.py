@@ -252,7 +252,7 @@ def test_fine_tuning_begins_with_what_a_frozen_network_ends_with(
 
     original = fit_room.run_fit
     monkeypatch.setattr(fit_room, "run_fit", look)
-    tuned = run(photos, tmp_path / "tuned", *FINE_TUNED, "data.augment=light", "optimizer.lr=1e-6")
+    tuned = run(photos, tmp_path / "tuned", *FINE_TUNED, "data.augment=crop_small", "optimizer.lr=1e-6")
     for logits in begun:
         assert torch.allclose(logits, predictor.logits(pixels), atol=1e-5)
     assert tuned.model["alpha"] == frozen.model["alpha"]
@@ -288,6 +288,14 @@ def test_the_features_to_begin_with_are_a_part_of_the_time(
     monkeypatch.setattr(fit_room, "prepare_fit", look)
     run(photos, tmp_path, *FINE_TUNED, "trainer.max_time=00:00:01:40", "test=false", "trainer.max_epochs=1")
     assert limits == ["00:00:01:00"]
+
+
+def test_smaller_training_images_are_refused_by_networks_of_one_size(tmp_path: Path) -> None:
+    words = ["data=digits", "model=mlp", "data.augment=crop_small", "logger=none", "trainer=cpu"]
+    with pytest.raises(
+        UserError, match=r"data\.augment=crop_small: .* 6 × 6 pixels beside 8 × 8 .*augment=crop$"
+    ):
+        train(compose([*words, f"paths.experiments_dir={tmp_path}"]), Hooks(directory=tmp_path / "run"))
 
 
 def test_a_loss_whose_minimum_is_not_solved_for_is_refused(photos: Path, tmp_path: Path) -> None:

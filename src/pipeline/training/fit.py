@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytorch_lightning as pl
+import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import Callback, EarlyStopping
 
 from pipeline.config import build
 from pipeline.data.core.module import DataModule
 from pipeline.data.core.splits import Rows
+from pipeline.data.images.augment import small
 from pipeline.errors import Diverged, UserError
 from pipeline.models.base import BaseModule
 from pipeline.training.building import monitored, optimisation
@@ -121,6 +123,7 @@ def prepare_fit(
         # it is a number of batches, Lightning would take 2.0 for twice the split.
         batches = share * data.train.batches(data.batch_size) if share < 1 else share
         settings["overfit_batches"] = max(1, int(batches))
+    _check_size(data, model)
     callbacks: list[Callback] = [*_callbacks(plan, data), recorder, checkpoints]
     trainer = build_trainer(
         settings, model, directory, callbacks=callbacks, logger=_loggers(plan.loggers, directory)
@@ -237,6 +240,27 @@ def start_from(model: BaseModule, path: str | Path) -> None:
         raise UserError(
             f"the weights of {path} do not fit this model: {str(error).splitlines()[-1].strip()}"
         ) from None
+
+
+def _check_size(data: DataModule, model: BaseModule) -> None:
+    """Refuse training images of another size than the others where the network takes those alone."""
+    if data.augment != "crop_small" or data.spec.input != "image":
+        return
+    channels, *sides = data.spec.input_shape
+    height, width = small(*sides)
+    x = torch.zeros(2, channels, height, width, dtype=torch.uint8, device=model.device)
+    was_training = model.training
+    try:
+        with torch.no_grad():
+            model.eval()(x)
+    except Exception as error:
+        reason = (str(error) or type(error).__name__).strip().splitlines()[0]
+        raise UserError(
+            f"data.augment=crop_small: this network does not take {height} × {width} pixels beside "
+            f"{sides[0]} × {sides[1]} ({reason}); set data.augment=crop"
+        ) from error
+    finally:
+        model.train(was_training)
 
 
 def _at_least_one_batch(settings: dict[str, Any], split: str, rows: Rows | None, data: DataModule) -> None:

@@ -109,6 +109,8 @@ def quieten() -> None:
         # The loader knows its place: the order of an epoch follows from its number.
         ".*resuming from a checkpoint that ended before the epoch ended.*",
         ".*Deterministic behavior was enabled.*",
+        # Stages that are not learnt, and statistics that stay as they are.
+        r".*module\(s\) in eval mode at the start of training.*",
         # On a cluster's login node.
         ".*`srun` command is available on your system but is not used.*",
     ):

@@ -47,8 +47,8 @@ class DataModule(pl.LightningDataModule):
         folds: Number of folds of a cross-validation, None for a single split.
         fold: Number of the fold that is held out (0 … folds − 1).
         fallback: Name of the embedded stand-in used where the data is not to be had; None makes that an error.
-        augment: ``none``, ``light``, ``strong``, ``trivial`` or ``rand`` (images, training batches alone), see
-            :func:`augmentation`.
+        augment: ``none``, ``light``, ``strong``, ``trivial``, ``rand``, ``crop`` or ``crop_small`` (images, training
+            batches alone), see :func:`augmentation`.
         mix: ``none``, ``mixup``, ``cutmix`` or ``both``: images of a training batch mixed two by two.
         label_smoothing: Share of certainty that training targets give to all classes alike.
         balance: ``none``, ``oversample`` or ``class_weights`` (statistics of the training split).
@@ -83,7 +83,9 @@ class DataModule(pl.LightningDataModule):
         folds: Annotated[int | None, Number(2, whole=True, null=True)] = None,
         fold: Annotated[int | None, Number(0, whole=True, null=True)] = None,
         fallback: Annotated[str | None, Text("the name of a stand-in", null=True)] = None,
-        augment: Annotated[str, Word(("none", "light", "strong", "trivial", "rand"))] = "none",
+        augment: Annotated[
+            str, Word(("none", "light", "strong", "trivial", "rand", "crop", "crop_small"))
+        ] = "none",
         mix: Annotated[str, Word(("none", "mixup", "cutmix", "both"))] = "none",
         label_smoothing: Annotated[float, BELOW_ONE] = 0.0,
         balance: Annotated[str, Word(("none", "oversample", "class_weights"))] = "none",
