@@ -57,7 +57,13 @@ def shades(data: ImageFolder, part: str) -> dict[str, set[int]]:
 
 @pytest.mark.parametrize(
     ("train", "validation", "test"),
-    [("train", "val", "test"), ("Training", "dev", "Testing"), ("train_set", "valid", "eval")],
+    [
+        ("train", "val", "test"),
+        ("Training", "dev", "Testing"),
+        ("train_set", "valid_set", "eval"),
+        ("1-train", "Validierung", "test images"),
+        ("entrenamiento", "validación", "prueba"),
+    ],
 )
 def test_folders_of_parts_are_parts_in_any_usual_spelling(
     train: str, validation: str, test: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -88,6 +94,34 @@ def test_without_a_validation_or_a_test_part_a_share_is_held_out(tmp_path: Path)
     drawn = sum(len(found) for found in shades(data, "test").values())
     assert drawn == len(data.test or ()) == 6
     assert len(data.train) + len(data.validation or ()) == 24
+
+
+def test_the_one_folder_of_an_archive_is_looked_into_and_what_is_left_out_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    inner = tmp_path / "download" / "dataset v2" / "images"
+    for part in ("train", "test"):
+        classes(inner / part, 8)
+    classes(inner / "more", 2)
+    (tmp_path / "download" / "README.txt").write_text("ours")
+    data = load(tmp_path / "download", tmp_path / "data")
+    assert (len(data.train), len(data.validation), len(data.test)) == (18, 6, 24)
+    (warned,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert warned.endswith("left out, as they are no such part: more")
+
+
+def test_a_table_with_another_label_for_every_image_is_refused(tmp_path: Path) -> None:
+    classes(tmp_path, 6)
+    rows = [
+        f"{name}/{number}.png,{place * 6 + number + 0.5}"
+        for place, name in enumerate(COLOURS)
+        for number in range(6)
+    ]
+    (tmp_path / "ages.csv").write_text("\n".join(["file,age", *rows]))
+    with pytest.raises(
+        UserError, match=r"every image has another label .*numbers are not learnt from images"
+    ):
+        load(tmp_path / "ages.csv", tmp_path / "data")
 
 
 def test_classes_called_train_and_test_stay_classes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -12,7 +12,9 @@ from pipeline.__main__ import main
 from pipeline.config.loading import compose
 from pipeline.data.core.cache import cached
 from pipeline.data.core.spec import Spec
+from pipeline.data.tables.files import TableFormat, read_table
 from pipeline.errors import UserError
+from pipeline.models.foreign import Foreign
 from pipeline.models.recurrent import Recurrent
 from pipeline.reports.summary import metric_table
 from pipeline.sweeps.objective import read_objectives
@@ -77,6 +79,20 @@ def test_looking_for_the_worst_is_warned_of(
     cfg = compose(["data=digits", "objective.metric=val/accuracy", f"objective.direction={direction}"])
     assert read_objectives(cfg, None, None) == (["val/accuracy"], [direction])
     assert ("more of val/accuracy is better" in caplog.text) is warned
+
+
+def test_a_network_that_ends_in_a_softmax_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    spec = Spec("multiclass", "vector", (4,), outputs=3, classes=("a", "b", "c"))
+    layers = [{"_target_": "torch.nn.Linear", "in_features": 4, "out_features": 3}]
+    for end, warned in ((None, False), ({"_target_": "torch.nn.Softmax", "dim": 1}, True)):
+        caplog.clear()
+        Foreign(spec, {"_target_": "torch.nn.Sequential", "_args_": layers + ([end] if end else [])})
+        assert ("leave its softmax out" in caplog.text) is warned
+
+
+def test_an_address_as_data_is_told_to_be_downloaded() -> None:
+    with pytest.raises(UserError, match="is an address; download the file first"):
+        read_table(Path("https://example.org/t.csv"), TableFormat())
 
 
 def test_f1_says_that_it_is_the_mean_over_the_classes() -> None:

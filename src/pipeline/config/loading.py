@@ -22,7 +22,7 @@ from pipeline.config import template
 from pipeline.config.allowing import working_directory
 from pipeline.config.checks import check, check_overrides
 from pipeline.config.hydra_inside import HydraLoader, create_config_search_path, set_version_base
-from pipeline.config.nearest import suggest
+from pipeline.config.nearest import elsewhere, no_override, suggest
 from pipeline.config.omegaconf_inside import children, is_reference
 from pipeline.config.options import merged_file, shipped_settings
 from pipeline.config.own_class import (
@@ -241,7 +241,9 @@ class Loader(HydraLoader):
         if told := refusal(error):
             return told
         if isinstance(error, OverrideParseException):
-            return f"{error.override}: cannot be read: {str(error).splitlines()[0]}"
+            if "=" not in (word := str(error.override)):
+                return no_override(word, self.repository.get_group_options("task"))
+            return f"{word}: cannot be read: {str(error).splitlines()[0]}"
         message = str(error) or str(error.__cause__ or "")
         if not isinstance(error, HydraException | OmegaConfBaseException | OSError):
             typed = " ".join(overrides)
@@ -286,6 +288,8 @@ class Loader(HydraLoader):
         siblings = [str(k) for k in node if k != "hydra"] if isinstance(node, DictConfig) else []
         if not siblings:
             return f"{typed}: there is no setting {key}. {suggest(key, _dotted_keys(cfg), limit=0)}"
+        if meant := elsewhere(name, _dotted_keys(cfg)):
+            return f"{typed}: there is no setting {key}. {meant}"
         near = suggest(name, {*siblings} - {"_target_"}, limit=40)
         near = near.replace("Did you mean ", f"Did you mean {section}.", 1) if section else near
         return f"{typed}: there is no setting {key}. {near}{_or_added(node, section, typed)}"

@@ -33,5 +33,45 @@ def suggest(wrong: str, names: Iterable[str], limit: int = 12) -> str:
     return f"There are {len(known)}, from {known[0]} to {known[-1]}."
 
 
+_ALSO = {
+    "learning_rate": "lr",
+    "gpus": "devices",
+    "n_epochs": "max_epochs",
+    "num_epochs": "max_epochs",
+    "file": "path",
+}
+"""What other programs call settings."""
+
+
+def elsewhere(name: str, keys: Iterable[str]) -> str:
+    """A sentence with the settings of other sections that are called so; empty where there are none.
+
+    Args:
+        name: The last part of what was typed.
+        keys: Settings with their sections.
+
+    Example:
+        >>> elsewhere("epochs", ["trainer.max_epochs", "seed"])
+        'Did you mean trainer.max_epochs?'
+    """
+    wanted = _ALSO.get(name, name)
+    last = {key: key.rpartition(".")[2] for key in keys if "." in key}
+    near = [key for key, own in last.items() if own == wanted] or [
+        key for key, own in last.items() if own == f"max_{wanted}"
+    ]
+    return f"Did you mean {_either(near[:3])}?" if near else ""
+
+
+def no_override(word: str, tasks: Iterable[str]) -> str:
+    """A message for a word that sets nothing.
+
+    Args:
+        word: The word.
+        tasks: Names of the tasks.
+    """
+    meant = f": did you mean task={word}?" if word in tasks else ", without blanks around the ="
+    return f"{word}: expected KEY=VALUE{meant}"
+
+
 def _either(names: list[str]) -> str:
     return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " or " + names[-1]

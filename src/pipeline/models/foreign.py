@@ -332,6 +332,10 @@ class Wrapped(BaseModule):
                 f"model: {name} returns the shape {tuple(outputs.shape)} for a batch of 2; expected {expected}: a "
                 f"number for each of {spec.outputs} outputs. In the model's settings ${{spec:outputs}} stands for it"
             )
+        if spec.task == "multiclass" and (outputs >= 0).all() and outputs.sum(-1).sub(1).abs().max() < 1e-3:
+            log.warning(
+                "model: %s returns probabilities; leave its softmax out, the loss has one of its own", name
+            )
 
 
 class Foreign(Wrapped):

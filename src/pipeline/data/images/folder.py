@@ -247,6 +247,11 @@ class ImageFolder(DataModule):
             return {name for one in labels.tolist() for name in (parted(one) if self.several else [one])}
 
         classes = sorted(names(known))
+        if not self.several and len(classes) == len(known) > 10:
+            raise UserError(
+                f"{self.path}: every image has another label ({', '.join(classes[:3])} …); expected classes with "
+                "several images each (numbers are not learnt from images)"
+            )
         if self.several and len(classes) < 2:
             raise UserError(
                 f"{self.path}: its images have {len(classes)} different labels ({', '.join(classes)}); "

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import compress
 from pathlib import Path
+from unicodedata import combining, normalize
 
 from pipeline.data.images.decoding import SUFFIXES, refuse_passing
 from pipeline.data.sources.archives import unpack
@@ -19,14 +21,15 @@ from pipeline.files import write_text
 log = logging.getLogger(__name__)
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
-SPELLINGS = {
-    **dict.fromkeys(("train", "training", "trn", "train_set", "trainset", "training_set"), TRAIN),
-    **dict.fromkeys(
-        ("val", "valid", "validation", "validate", "dev", "valset", "validation_set"), VALIDATION
-    ),
-    **dict.fromkeys(("test", "testing", "tst", "test_set", "testset", "eval", "evaluation"), TEST),
+_CALLED = {
+    TRAIN: "train training trn trainings entrainement apprentissage entrenamiento addestramento treino treinamento",
+    VALIDATION: "val valid validation validate dev validierung validierungs validacion validazione validacao",
+    TEST: "test testing tst tests eval evaluation holdout prueba teste",
 }
-"""What people call the parts of a data set, in small letters."""
+SPELLINGS = {name: part for part, names in _CALLED.items() for name in names.split()}
+"""What people call the parts of a data set, in small letters and without accents."""
+_BESIDE = re.compile(r"^\d+_|_?(?:set|data|daten|images?|imgs?|pictures|bilder|split|folder|dir)$|_?\d+$")
+"""What may stand before and behind it, as in 1_train, testset and val_images."""
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
 
@@ -107,13 +110,16 @@ def listing(path: Path) -> Listing:
             f"{path}: there is no such directory; expected one folder a class in it, or a table of paths and labels "
             "(.csv), or an archive (.zip, .tar.gz) of these"
         )
+    above, path = path, _only_folder(path)
     parts = _parts(path)
     found = Listing(path)
+    if path != above:
+        found.notes.append(f"{above}: its images are taken from {path}, the one folder with others in it")
     if parts:
         said = ", ".join(f"{folder.name}/ for {part}" for folder, part in parts.items())
         found.notes.append(f"{path}: its folders are taken for the parts of the data: {said}")
         if others := [folder.name for folder in class_folders(path, least=0) if folder not in parts]:
-            found.notes.append(f"{path}: left out, as they are no such part: {', '.join(others[:10])}")
+            log.warning("%s: left out, as they are no such part: %s", path, ", ".join(others[:10]))
         for folder, part in parts.items():
             _add_classes(found, folder, part)
     else:
@@ -184,7 +190,20 @@ def _images_in(folder: Path) -> bool:
 
 
 def _part_of(folder: Path) -> str:
-    return SPELLINGS.get(folder.name.lower().replace("-", "_").replace(" ", "_"), "")
+    letters = normalize("NFKD", folder.name.lower())
+    name = re.sub(r"[-. ]+", "_", "".join(letter for letter in letters if not combining(letter)))
+    while name not in SPELLINGS and (shorter := _BESIDE.sub("", name).strip("_")) != name:
+        name = shorter
+    return SPELLINGS.get(name, "")
+
+
+def _only_folder(root: Path) -> Path:
+    """The folder with all that there is, of folders that hold one folder each, as archives are unpacked."""
+    while len(inside := class_folders(root, least=0)) == 1 and not _images_in(root):
+        if not class_folders(inside[0], least=0) or inside[0].is_symlink():
+            break
+        root = inside[0]
+    return root
 
 
 def _parts(root: Path) -> dict[Path, str]:

@@ -6,6 +6,7 @@ Training, prediction, tests on other data and the writer of memory-mapped tables
 from __future__ import annotations
 
 import json as plain_json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -46,6 +47,8 @@ def read_table(path: Path, how: TableFormat, texts: frozenset[str] = frozenset()
     """
     if path.is_dir():
         raise UserError(f"data.path={path} is a directory; expected one file (for images: data=image_folder)")
+    if re.match(r"[a-z0-9]{2,}:/", str(path)):
+        raise UserError(f"data.path={path} is an address; download the file first, and name that")
     if not path.is_file():
         raise UserError(f"data.path={path}: there is no such file")
     stamp = path.stat()
