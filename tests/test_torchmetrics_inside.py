@@ -6,7 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-HEAVY = "('scipy', 'torchvision', 'transformers', 'sklearn', 'sympy', 'torch._inductor')"
+HEAVY = (
+    "('scipy', 'torchvision', 'transformers', 'sklearn', 'sympy', 'torch._inductor', 'matplotlib', 'triton')"
+)
 
 
 def run(program: str) -> list[str]:
@@ -26,7 +28,30 @@ def test_lightning_comes_without_the_rest_and_knows_the_same_classes() -> None:
         f"""
 import pytorch_lightning as pl
 print([name for name in {HEAVY} if name in sys.modules])
-import torchmetrics
+import torch, torchmetrics
+
+class Total(torchmetrics.Metric):
+    def __init__(self):
+        super().__init__()
+        self.add_state("seen", torch.zeros(()), "sum")
+    def update(self, x):
+        self.seen += x
+    def compute(self):
+        return self.seen
+    def plot(self, val=None, ax=None):
+        return self._plot(val, ax)
+total = Total()
+total.update(2.0)
+print([name for name in {HEAVY} if name in sys.modules])
+figure, axes = total.plot()
+print(axes.lines[0].get_ydata()[0].item(), total.plot(ax=axes)[1] is axes)
+metrics = torchmetrics.MetricCollection([Total()])
+metrics.update(1.0)
+metrics.plot(ax=axes, together=True)
+try:
+    metrics.plot(ax=figure, together=True)
+except ValueError as error:
+    print(error)
 from torchmetrics.classification import MulticlassAccuracy
 print(isinstance(MulticlassAccuracy(3), pl.core.module.Metric), torchmetrics.Metric is torchmetrics.metric.Metric)
 print(isinstance(torchmetrics.MetricCollection([MulticlassAccuracy(3)]), pl.core.module.MetricCollection))
@@ -39,7 +64,10 @@ for statement in ("import torchmetrics.nothing", "from torchmetrics import nothi
 """
     )
     assert shown == [
-        *("[]", "True True", "True", "Accuracy False"),
+        *("[]", "[]", "2.0 True"),
+        "Expected argument `ax` to be a matplotlib axis object, but got "
+        "<class 'matplotlib.figure.Figure'> when `together=True`",
+        *("True True", "True", "Accuracy False"),
         *("ModuleNotFoundError torchmetrics.nothing", "ImportError torchmetrics"),
     ]
 
@@ -88,6 +116,18 @@ class Doubled(torch.nn.Module):
         return self.kept(x) + 1
 doubled = Doubled()
 print(doubled(torch.ones(1)).item(), 'torch._dynamo.eval_frame' in sys.modules)
+
+class Lines(pl.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.line, self.example_input_array = torch.nn.Linear(2, 3), torch.ones(5, 2)
+    def forward(self, x):
+        return self.line(x)
+print(pl.utilities.model_summary.ModelSummary(Lines()).total_flops)
+from torch.utils import flop_counter
+with flop_counter.FlopCounterMode(display=False) as counted:
+    Lines()(torch.ones(5, 2))
+print(counted.get_total_flops(), counted.__class__ is flop_counter.FlopCounterMode)
 compiled = torch.compile(doubled, backend="eager")
 print(compiled(torch.ones(1)).item(), step())
 print([isinstance(one, OptimizedModule) for one in (compiled, model)], _unwrap_compiled(compiled)[0] is doubled)
@@ -100,7 +140,8 @@ except Exception as error:
     )
     assert shown == [
         "-0.1 False []",
-        *("3.0 False", "3.0 -0.1", "[True, False] True", "torch._dynamo.exc True"),
+        # Of 5 rows: 2 products and 2 sums for each of 3 outputs.
+        *("3.0 False", "60", "60 True", "3.0 -0.1", "[True, False] True", "torch._dynamo.exc True"),
     ]
 
 

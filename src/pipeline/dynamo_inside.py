@@ -3,7 +3,8 @@
 Lightning imports `torch._dynamo` for one `isinstance`, and torch's optimisers for functions that do nothing outside of
 compiled code. Importing it imports Inductor, Triton, SymPy and half of torch.distributed: a quarter of the processor
 time from the command to the first step. Here the package stands in `sys.modules` before it has run; it runs as soon as
-anybody asks it for more than these few (``torch.compile`` does).
+anybody asks it for more than these few (``torch.compile`` does). So does `torch.utils.flop_counter`, which Lightning
+imports for its own summary of a model, and which imports Triton.
 """
 
 import contextlib
@@ -25,6 +26,10 @@ _ASKED = {
     "disable": ("torch._compile", "torch.compiler"),
 }
 """What is answered without running the package, and whom."""
+FLOPS = "torch.utils.flop_counter"
+_SUMMARIES = tuple(
+    f"{name}.utilities.model_summary.model_summary" for name in ("pytorch_lightning", "lightning.pytorch")
+)
 
 
 class _OptimizedModule(type):
@@ -86,6 +91,31 @@ class _Unrun(types.ModuleType):
                 function.__dict__.pop("__dynamo_disable", None)
 
 
+class _UncountedFlops(types.ModuleType):
+    """The file that counts operations, found and not run."""
+
+    def __init__(self, name: str, loader: Loader) -> None:
+        super().__init__(name)
+        self._loader = loader
+        self._lock = threading.RLock()
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") and name != "__all__":
+            raise AttributeError(f"module {FLOPS!r} has no attribute {name!r}")
+        if name == "FlopCounterMode" and _asking() in _SUMMARIES:
+            return _flop_counter
+        with self._lock:
+            if type(self) is _UncountedFlops:
+                self.__class__ = types.ModuleType  # type: ignore[assignment]
+                self._loader.exec_module(self)
+        return getattr(self, name)
+
+
+def _flop_counter(*arguments: Any, **named: Any) -> Any:
+    """What Lightning's summary takes for the class, and only ever calls."""
+    return sys.modules[FLOPS].FlopCounterMode(*arguments, **named)
+
+
 def _nothing() -> None:
     """What a break in compiled code is outside of such."""
 
@@ -99,12 +129,12 @@ def _asking() -> str:
 
 
 class _Finder(MetaPathFinder):
-    """Finds the package without running it, and runs it before one of its files is imported."""
+    """Finds the package without running it, and runs it before one of its files is imported; finds the other file."""
 
     def find_spec(
         self, fullname: str, path: Any, target: types.ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname == PACKAGE:
+        if fullname in (PACKAGE, FLOPS):
             spec = PathFinder.find_spec(fullname, path, target)
             if spec is not None and spec.loader is not None:
                 spec.loader = _Later(spec.loader)
@@ -125,7 +155,7 @@ class _Later(Loader):
         self._loader = loader
 
     def create_module(self, spec: ModuleSpec) -> types.ModuleType:
-        return _Unrun(spec.name, self._loader)
+        return (_Unrun if spec.name == PACKAGE else _UncountedFlops)(spec.name, self._loader)
 
     def exec_module(self, module: types.ModuleType) -> None:
         assert module.__spec__ is not None

@@ -3,6 +3,7 @@
 Lightning needs two of its classes. Importing them imports the whole package, and with it torchvision, scipy and,
 where they are installed, transformers: half of the processor time from the command to the first step. Here the
 package stands in `sys.modules` before it has run; it runs as soon as anybody asks it for more than Lightning does.
+The two classes draw their values where they are asked to: the file that does so, and Matplotlib, come then.
 """
 
 import contextlib
@@ -23,6 +24,30 @@ _PLACES = {
     "MetricCollection": "torchmetrics.collections",
     "__version__": "torchmetrics.__about__",
 }
+_DRAWING = "torchmetrics.utilities.plot"
+
+
+class _Axes(type):
+    """The class of Matplotlib's axes, which is imported when something is held against it."""
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return isinstance(instance, importlib.import_module(_DRAWING)._AX_TYPE)
+
+
+class Axes(metaclass=_Axes):
+    """In the place of Matplotlib's axes where a collection of metrics asks whether something is one."""
+
+
+def _draw(*arguments: Any, **named: Any) -> Any:
+    """In the place of the function that both classes draw with."""
+    return importlib.import_module(_DRAWING).plot_single_or_multi_val(*arguments, **named)
+
+
+def _undrawn() -> types.ModuleType:
+    """What the files of the two classes import of the one that draws."""
+    module = types.ModuleType(_DRAWING)
+    module.__dict__.update(_AX_TYPE=Axes, _PLOT_OUT_TYPE=object, plot_single_or_multi_val=_draw)
+    return module
 
 
 class _Unrun(types.ModuleType):
@@ -55,10 +80,15 @@ class _Unrun(types.ModuleType):
     @contextlib.contextmanager
     def _by_itself(self) -> Iterator[None]:
         self._inside += 1
+        stands_in = _undrawn() if _DRAWING not in sys.modules else None
+        if stands_in is not None:
+            sys.modules[_DRAWING] = stands_in
         try:
             yield
         finally:
             self._inside -= 1
+            if stands_in is not None:
+                del sys.modules[_DRAWING]
 
     def run(self) -> None:
         """Become the package itself, unless that has happened or one of its files is being imported by itself."""

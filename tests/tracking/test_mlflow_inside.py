@@ -15,7 +15,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils import mlflow_tags, validation
 
 from pipeline.tracking import mlflow_inside as inside
-from pipeline.tracking import views
+from pipeline.tracking import served_model, views
 from pipeline.tracking.store import as_default, open_client
 
 
@@ -155,3 +155,26 @@ def test_a_store_is_the_default_for_a_while_and_nothing_stays_of_it(
     assert mlflow.get_tracking_uri() == (before or without), broken(
         "set_tracking_uri(None)", "leaves the default"
     )
+
+
+def test_a_model_is_saved_without_a_look_at_what_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow.utils import environment
+
+    name = "warn_dependency_requirement_mismatches"
+    assert hasattr(environment, name), broken(f"utils.environment.{name}", "is gone")
+    asked: list[list[str]] = []
+    monkeypatch.setattr(environment, name, asked.append)
+    code = Path(served_model.__file__)
+
+    def save(folder: Path) -> str:
+        mlflow.pyfunc.save_model(folder, python_model=str(code), pip_requirements=["numpy==1.0"])
+        return (folder / "requirements.txt").read_text()
+
+    usual = save(tmp_path / "usual")
+    assert "numpy==1.0" in asked[0], broken("pyfunc.save_model", f"does not call {name}")
+    with inside.without_comparing_requirements():
+        assert save(tmp_path / "ours") == usual
+    assert len(asked) == 1
+    assert getattr(environment, name) == asked.append

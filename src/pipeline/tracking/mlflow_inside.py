@@ -6,7 +6,10 @@ to all of it, and fails by name where a version changes something.
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
+from typing import Any
 from urllib.parse import urlencode
 
 # A store refuses longer ones, and the whole batch with them: they are cut while they are recorded.
@@ -65,3 +68,20 @@ def shown_as_tables(*paths: str) -> dict[str, str]:
     ``mlflow.log_table``, the public way, wants the store to answer.
     """
     return {"mlflow.loggedArtifacts": json.dumps([{"path": path, "type": "table"} for path in paths])}
+
+
+@contextlib.contextmanager
+def without_comparing_requirements() -> Iterator[None]:
+    """Models saved meanwhile are not held against what is installed: MLflow reads each package's list of files for it.
+
+    What they require was written down where they were trained. The warning would stand in the sender's log.
+    """
+    import mlflow.utils.environment
+
+    environment: Any = mlflow.utils.environment
+    compare = environment.warn_dependency_requirement_mismatches
+    environment.warn_dependency_requirement_mismatches = lambda requirements: None
+    try:
+        yield
+    finally:
+        environment.warn_dependency_requirement_mismatches = compare

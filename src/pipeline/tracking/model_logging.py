@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.tracking.journal import Record
+from pipeline.tracking.mlflow_inside import without_comparing_requirements
 from pipeline.tracking.signatures import to_mlflow
 from pipeline.tracking.store import as_default
 
@@ -105,16 +106,17 @@ def _save(local: Path, logged: Any, run_id: str, folder: Path, record: Record) -
         logged.artifact_location, run_id, model_uuid=logged.model_id, model_id=logged.model_id
     )
     try:
-        mlflow.pyfunc.save_model(
-            path=str(local),
-            python_model=str(SERVED_MODEL),
-            artifacts={"bundle": str(folder / record["bundle"])},
-            mlflow_model=description,
-            signature=to_mlflow(record["signature"]),
-            input_example=_example(folder, record),
-            pip_requirements=record["requirements"] or None,
-            metadata=record["metadata"] or None,
-        )
+        with without_comparing_requirements():
+            mlflow.pyfunc.save_model(
+                path=str(local),
+                python_model=str(SERVED_MODEL),
+                artifacts={"bundle": str(folder / record["bundle"])},
+                mlflow_model=description,
+                signature=to_mlflow(record["signature"]),
+                input_example=_example(folder, record),
+                pip_requirements=record["requirements"] or None,
+                metadata=record["metadata"] or None,
+            )
     except OSError:
         raise
     except Exception as error:

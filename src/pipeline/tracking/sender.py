@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from pipeline.config.masking import mask
-from pipeline.process_life import answer
+from pipeline.process_life import answer, run_process
 from pipeline.tracking import journal, registry
 from pipeline.tracking.deliveries import Deliveries
 from pipeline.tracking.delivery import Held, NotYet
@@ -251,14 +251,19 @@ def _prepare() -> None:
     sys.stderr = _Redacting(sys.stderr)
 
 
-def main(arguments: list[str]) -> None:
-    """Run a sender for the process at the other end of stdin."""
+def main() -> int:
+    """Run a sender for the process at the other end of stdin.
+
+    Returns:
+        The exit code.
+    """
     _prepare()
     # The long import happens while the owner does its own.
     import mlflow  # noqa: F401
 
-    Sender(Path(arguments[0]), sys.stdin.fileno()).run()
+    Sender(Path(sys.argv[1]), sys.stdin.fileno()).run()
+    return 0
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run_process(main)
