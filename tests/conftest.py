@@ -19,6 +19,10 @@ from typing import Any
 
 import pytest
 
+# Where nobody may write byte code, each of the suite's some hundred processes compiles the package anew, and pytest the
+# tests. What is written is where Python puts it anyhow; git ignores it, `make clean` removes it.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # Before any test module imports a library that reads them.
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"

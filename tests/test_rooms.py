@@ -10,7 +10,7 @@ SOURCE = Path(__file__).parents[1] / "src"
 
 # From the bottom to the top. Rooms of one floor may know each other as long as no files form a circle.
 FLOORS = (
-    ("errors", "files", "drawing", "process_life", "torchmetrics_inside", "dynamo_inside"),
+    ("errors", "files", "drawing", "process_life", "torchmetrics_inside", "dynamo_inside", "scipy_inside"),
     ("config",),
     ("metrics", "settings"),
     ("data",),

@@ -17,6 +17,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from pipeline.errors import Interrupted
+from pipeline.scipy_inside import without_notes
 
 _COLLECT_EVERY = 50_000
 
@@ -164,6 +165,7 @@ def run_process(main: Callable[[], int]) -> NoReturn:
     # Importing them makes hundreds of thousands of objects that stay. Looking through those for garbage every 700
     # objects, as Python 3.11 does, takes a tenth of the imports' time.
     gc.set_threshold(_COLLECT_EVERY, 20, 20)
+    without_notes()
     let_threads_sleep()
     _whole.append(True)
     codes: list[int] = []
