@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -24,6 +25,7 @@ from pipeline.data.sources.finding import DataUnavailable
 from pipeline.errors import UserError
 from pipeline.models import weights as weights_of
 from pipeline.models.foreign import TorchvisionModel, Wrapped
+from pipeline.models.packaged import EfficientNetLite
 from pipeline.models.weights import find, give, prepared, published, read
 
 COLOUR = Spec(
@@ -306,3 +308,15 @@ def test_weights_that_timm_publishes_are_looked_for_like_data(
     # A damaged one is moved aside, and said.
     assert model.find_weights(tmp_path) == file
     assert own.with_name("model.safetensors.damaged").is_file()
+
+
+def test_efficientnet_lite_takes_smaller_images_in_training_and_pads_others_as_it_always_did() -> None:
+    package = pytest.importorskip("efficientnet_lite_pytorch")
+    for side in (32, 90):
+        spec = replace(COLOUR, input_shape=(3, side, side))
+        model = EfficientNetLite(spec, weights=None).eval()
+        fixed = package.EfficientNet.from_name("efficientnet-lite0", num_classes=4, image_size=side).eval()
+        fixed.load_state_dict(model.net.state_dict())
+        x = torch.randint(0, 256, (2, 3, side, side), dtype=torch.uint8)
+        assert torch.equal(model(x), fixed(model.normalised(x)))
+        assert model(x[:, :, :26, :26]).shape == (2, 4)

@@ -44,8 +44,10 @@ class EfficientNetLite(OfImages):
     ) -> None:
         described = of_images(spec, "efficientnet_lite")
         package = _imported("efficientnet_lite_pytorch", "efficientnet_lite", "efficientnet-lite-pytorch")
-        # The size fixes how the borders are padded.
-        side = max(described.input_shape[1:])
+        # A size fixes how the borders are padded; without one they are by the size of each batch, smaller ones in
+        # training too. Images that are no squares are padded as they always were: by their longer side.
+        height, width = described.input_shape[1:]
+        side = None if height == width else max(height, width)
         net = package.EfficientNet.from_name(
             "efficientnet-lite0", num_classes=described.outputs, image_size=side
         )
