@@ -74,6 +74,8 @@ def epochs_within(cfg: DictConfig, seconds: float) -> int | None:
 def seconds_of_a_step(plan: RunPlan, model: BaseModule, data: DataModule) -> float:
     """Time of one training step, measured, in seconds; the weights stay as they are, at a learning rate of 0."""
     batches = iter(data.train.order(data.batch_size) * (_WARM + _TIMED))
+    # Changed images may be smaller ones.
+    change = data.training_loader(plan.seed).augment or (lambda x: x)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.0)
     loop = Loop(model, Optimisation(lambda _: optimizer), model, Sums(model.spec))
     machine = Machine(optimizer, Tensor.backward, None, None, None, on_host=True, autocast=False)
@@ -82,7 +84,8 @@ def seconds_of_a_step(plan: RunPlan, model: BaseModule, data: DataModule) -> flo
         model.train()
         for _ in range(_WARM + _TIMED):
             began = time.perf_counter()
-            train_on(loop, machine, *data.train.take(next(batches)))
+            x, y = data.train.take(next(batches))
+            train_on(loop, machine, change(x), y)
             times.append(time.perf_counter() - began)
     return sum(times[_WARM:]) / _TIMED
 
