@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,6 +26,7 @@ from pipeline.data.text.encoders import TokensEncoder
 from pipeline.errors import UserError
 from pipeline.evaluation import evaluate as task
 from pipeline.evaluation.explaining import embedded_gradients, explain, explained_texts, integrated_gradients
+from pipeline.evaluation.groups import classes_in_words
 from pipeline.evaluation.other_data import rows_of_file
 from pipeline.models.linear import Linear
 from pipeline.models.mlp import MLP
@@ -33,6 +35,17 @@ from pipeline.models.saved import Predictor
 from pipeline.runs.result import RunResult
 
 Command = Callable[..., DictConfig]
+
+
+def test_a_line_for_each_of_the_first_classes_without_what_is_undefined() -> None:
+    rows = {
+        f"dish {n}": {"precision": math.nan if n == 0 else 0.5, "recall": 0.0, "samples": 4}
+        for n in range(22)
+    }
+    lines = classes_in_words(rows)
+    assert lines[0] == "class dish 0: recall 0, samples 4"
+    assert lines[1] == "class dish 1: precision 0.5, recall 0, samples 4"
+    assert len(lines) == 21 and lines[-1] == "and 2 more classes, all in evaluation.json"
 
 
 def test_the_runs_own_test_split_gives_the_logged_figures_bit_for_bit(

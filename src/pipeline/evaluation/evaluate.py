@@ -19,7 +19,7 @@ from pipeline.data.core.loader import Loader
 from pipeline.data.core.splits import Rows
 from pipeline.errors import UserError
 from pipeline.evaluation.drifting import drifted, left_out
-from pipeline.evaluation.groups import beside, grouped
+from pipeline.evaluation.groups import beside, classes_in_words, grouped
 from pipeline.evaluation.groups import in_words as groups_in_words
 from pipeline.evaluation.other_data import other_data_of
 from pipeline.evaluation.outputs import Outputs, loader_of, outputs_on, result_directory, test_split
@@ -415,9 +415,7 @@ def in_words(result: dict[str, Any]) -> list[str]:
         else:
             differing = [k for k, v in result["logged"].items() if not _same(result["metrics"][k], v)]
             lines.append(f"DIFFERS from what the run logged: {', '.join(differing)}.")
-    for name, row in list(result.get("per_class", {}).items())[:20]:
-        figures = ", ".join(f"{key.replace('_', ' ')} {value:.4g}" for key, value in row.items())
-        lines.append(f"class {name}: {figures}")
+    lines += classes_in_words(result.get("per_class", {}))
     lines += groups_in_words(result)
     if "sureness" in result:
         lines.append(f"how sure it is: {sureness_words(Settled.from_dict(result['sureness']), '')}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Container, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 MOST = 50
 """Largest number of groups: the ones with most samples."""
+_SHOWN = 20
+"""Classes that are named line by line."""
 
 
 def grouped(
@@ -78,6 +81,19 @@ def beside(
 def called(name: str, group: str) -> str:
     """A group by what groups them and its own name, which may say both."""
     return group if group.startswith(name) else f"{name} {group}"
+
+
+def classes_in_words(rows: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """A line for each class, without what is undefined for it: the precision where it is never predicted."""
+    lines = []
+    for name, row in list(rows.items())[:_SHOWN]:
+        figures = [
+            f"{key.replace('_', ' ')} {value:.4g}" for key, value in row.items() if not math.isnan(value)
+        ]
+        lines.append(f"class {name}: {', '.join(figures)}")
+    if len(rows) > _SHOWN:
+        lines.append(f"and {len(rows) - _SHOWN} more classes, all in evaluation.json")
+    return lines
 
 
 def in_words(result: Mapping[str, Any]) -> list[str]:
