@@ -148,6 +148,8 @@ def test_a_users_own_directory_adds_experiments(tmp_path: Path) -> None:
         ("batch_size=32", "Did you mean data.batch_size?"),
         ("evaluate", "did you mean task=evaluate?"),
         ("model", "model: expected KEY=VALUE, without blanks around the ="),
+        ("model.hidden_units=[64;32]", """a text with such signs is typed 'model.hidden_units="[64;32]"'"""),
+        ("hydra.sweeper.n_trials=2", "A search has more: hydra/sweeper=optuna"),
         ("data=mnsit", "data=mnsit: there is no such data set. Did you mean mnist?"),
         ("+experiment=mnist_cn", "there is no such experiment. Did you mean mnist_cnn"),
         ("task=evalute", "Did you mean evaluate?"),

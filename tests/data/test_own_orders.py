@@ -15,7 +15,7 @@ from pipeline.data.encoders import restored
 from pipeline.data.orders.encoder import OrdersEncoder
 from pipeline.data.orders.headers import NAMES, plain_words
 from pipeline.data.orders.own import OwnOrders, orders_like
-from pipeline.data.tables.words import dates_of
+from pipeline.data.tables.dates import dates_of
 from pipeline.errors import UserError
 from pipeline.evaluation.other_data import other_data_of
 

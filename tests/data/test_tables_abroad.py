@@ -13,11 +13,15 @@ import pytest
 import torch
 
 from pipeline.data.encoders import restored
+from pipeline.data.series.reading import Columns, lines_of
+from pipeline.data.tables.dates import COMPACT, dates_of
 from pipeline.data.tables.features import NumberFeature
 from pipeline.data.tables.files import read_table
+from pipeline.data.tables.formats import TableFormat
 from pipeline.data.tables.table import TableData
 from pipeline.data.tables.units import is_comma_decimal
-from pipeline.data.tables.words import currencies, dates_of, numbers_of
+from pipeline.data.tables.words import currencies, numbers_of
+from pipeline.data.text.files import TextTable
 from pipeline.errors import UserError
 from pipeline.evaluation.inputs import chunks
 
@@ -241,3 +245,77 @@ def test_no_key_is_shown_that_does_not_help(tmp_path: Path) -> None:
     left_out = {guess.columns: guess for guess in trained(path).guesses if "left out" in guess.what}
     assert left_out[("user",)].effect.startswith("make columns of numbers")
     assert not any(guess.key for guess in left_out.values())
+
+
+@pytest.mark.parametrize(
+    ("word", "form", "moment"),
+    [
+        ("20240131", COMPACT, "2024-01-31"), ("202401", COMPACT, "2024-01-01"), ("20240131", "ymd", None),
+        ("20141013T000500", "ymd", "2014-10-13T00:05"), ("Q2 1990", "ymd", "1990-04-01"),
+        ("1990-Q2", "ymd", "1990-04-01"),
+        ("2020-W53", "ymd", "2020-12-28"), ("2021-W53", "ymd", None), ("2020W01", "ymd", "2019-12-30"),
+    ],
+)  # fmt: skip
+def test_quarters_weeks_and_dates_that_are_whole_numbers(word: str, form: str, moment: str | None) -> None:
+    (found,) = dates_of([word], form)
+    assert np.isnan(found) if moment is None else found == np.datetime64(moment, "s").astype(np.int64)
+
+
+@pytest.mark.parametrize(
+    ("spelling", "step"), [("%Y%m%d", "D"), ("%Y%m", "MS"), ("Q%q %Y", "QS"), ("%G-W%V", "W-MON")]
+)
+def test_dates_that_are_whole_numbers_are_the_times_of_a_series_and_of_a_table(
+    tmp_path: Path, spelling: str, step: str
+) -> None:
+    times = pd.date_range("2021-01-04" if step == "W-MON" else "2019-01-01", periods=ROWS, freq=step)
+    written = [time.strftime(spelling.replace("%q", str(time.quarter))) for time in times]
+    path, iso = tmp_path / "t.csv", tmp_path / "iso.csv"
+    pd.DataFrame({"when": written, "y": NOISE}).to_csv(path, index=False)
+    pd.DataFrame({"when": times, "y": NOISE}).to_csv(iso, index=False)
+    columns = Columns("y", "when")
+    (line,), (expected,) = (lines_of(read_table(one, TableFormat()), columns) for one in (path, iso))
+    assert list(line.times) == list(expected.times)
+    data, plain = trained(path), trained(iso)
+    rows = [
+        torch.cat([one.encoder.encode(some.raw) for some in chunks(str(one.path), one.encoder, 9)])
+        for one in (data, plain)
+    ]
+    assert torch.equal(*rows)
+    assert torch.equal(data.encoder.encode(pd.read_csv(path)), rows[0])
+
+
+def test_a_hash_of_few_values_that_leaves_nothing_for_the_test_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "t.csv"
+    frame = pd.DataFrame(
+        {"x": NOISE, "g": ["red", "green"] * (ROWS // 2), "key": np.arange(ROWS) % 60, "y": NOISE}
+    )
+    frame.to_csv(path, index=False)
+    parts = []
+    for seed in range(8):
+        caplog.clear()
+        data = trained(path, split="hash", split_column="g", seed=seed)
+        parts.append((data.validation is not None, data.test is not None))
+        assert ("leaves no rows for the" in caplog.text) is not all(parts[-1])
+        assert ("validation and the test" in caplog.text) is not any(parts[-1])
+    assert (False, False) in parts
+    caplog.clear()
+    trained(path, split="hash", split_column="key")
+    assert "leaves no rows" not in caplog.text
+    with pytest.raises(UserError, match=r"data\.test_path=.*nix.csv: there is no such file"):
+        trained(path, test_path=tmp_path / "nix.csv")
+
+
+def test_a_column_of_texts_alone_is_told_to_be_learnt_as_such(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    pd.DataFrame(
+        {"review": [f"it was film {row} and good" for row in range(ROWS)], "y": ["a", "b"] * (ROWS // 2)}
+    ).to_csv(path, index=False)
+    with pytest.raises(UserError, match=r"texts are learnt by data=text_csv data\.text=review"):
+        trained(path)
+    text = TextTable(path=path, text="review", target="y")
+    text.setup()
+    pd.read_csv(path).assign(y=NOISE).to_csv(path, index=False)
+    with pytest.raises(UserError, match=r"every text has another class.*numbers are not learnt from texts"):
+        TextTable(path=path, text="review", target="y").setup()

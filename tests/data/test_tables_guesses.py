@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from pipeline.config.loading import compose
+from pipeline.data.tables.dates import dates_of
 from pipeline.data.tables.features import NumberFeature
 from pipeline.data.tables.files import read_batches
 from pipeline.data.tables.formats import TableFormat
@@ -20,7 +21,7 @@ from pipeline.data.tables.guesses import Guess, typed
 from pipeline.data.tables.reading import find_reading
 from pipeline.data.tables.table import TableData
 from pipeline.data.tables.values import Column
-from pipeline.data.tables.words import dates_of, numbers_of, times_of
+from pipeline.data.tables.words import numbers_of, times_of
 from pipeline.errors import UserError
 
 RANDOM = np.random.default_rng(0)

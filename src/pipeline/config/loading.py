@@ -22,7 +22,7 @@ from pipeline.config import template
 from pipeline.config.allowing import working_directory
 from pipeline.config.checks import check, check_overrides
 from pipeline.config.hydra_inside import HydraLoader, create_config_search_path, set_version_base
-from pipeline.config.nearest import elsewhere, no_override, suggest
+from pipeline.config.nearest import elsewhere, suggest
 from pipeline.config.omegaconf_inside import children, is_reference
 from pipeline.config.options import merged_file, shipped_settings
 from pipeline.config.own_class import (
@@ -32,7 +32,7 @@ from pipeline.config.own_class import (
     typed_sections,
     varied_sections,
 )
-from pipeline.config.quoting import understood
+from pipeline.config.quoting import understood, unread
 from pipeline.config.resolvers import refusal, register
 from pipeline.config.shipped import config_directory
 from pipeline.config.typed import key_of
@@ -241,9 +241,8 @@ class Loader(HydraLoader):
         if told := refusal(error):
             return told
         if isinstance(error, OverrideParseException):
-            if "=" not in (word := str(error.override)):
-                return no_override(word, self.repository.get_group_options("task"))
-            return f"{word}: cannot be read: {str(error).splitlines()[0]}"
+            reason = str(error).splitlines()[0]
+            return unread(str(error.override), reason, self.repository.get_group_options("task"))
         message = str(error) or str(error.__cause__ or "")
         if not isinstance(error, HydraException | OmegaConfBaseException | OSError):
             typed = " ".join(overrides)
@@ -433,6 +432,8 @@ def _or_added(node: Any, section: str, typed: str) -> str:
     target = node.get("_target_")
     if section == "trainer":
         target = "Lightning's Trainer"
+    if target == "hydra_plugins.pipeline_sweeper.MultirunSweeper":
+        return " A search has more: hydra/sweeper=optuna, or +sweep=NAME"
     if not isinstance(target, str) or shipped_settings(section, target) is not None:
         return ""
     return f" Any other argument of {target} can be added: +{typed}"

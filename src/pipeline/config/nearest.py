@@ -62,16 +62,5 @@ def elsewhere(name: str, keys: Iterable[str]) -> str:
     return f"Did you mean {_either(near[:3])}?" if near else ""
 
 
-def no_override(word: str, tasks: Iterable[str]) -> str:
-    """A message for a word that sets nothing.
-
-    Args:
-        word: The word.
-        tasks: Names of the tasks.
-    """
-    meant = f": did you mean task={word}?" if word in tasks else ", without blanks around the ="
-    return f"{word}: expected KEY=VALUE{meant}"
-
-
 def _either(names: list[str]) -> str:
     return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " or " + names[-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,25 @@ def typed_again(text: str) -> str:
     """
     meant = _parsed(f"x={text}")
     return quoted(text) if meant is None or meant.is_sweep_override() else text
+
+
+def unread(word: str, reason: str, tasks: Sequence[str]) -> str:
+    """A message for a word of the command line that sets nothing.
+
+    Args:
+        word: The word.
+        reason: What Hydra says about it.
+        tasks: Names of the tasks.
+    """
+    key, equals, value = word.partition("=")
+    if not equals:
+        meant = f": did you mean task={word}?" if word in tasks else ", without blanks around the ="
+        return f"{word}: expected KEY=VALUE{meant}"
+    if reason.startswith(("Lexer", "token recognition")):
+        return (
+            f"{word}: cannot be read; a text with such signs is typed {shlex.quote(f'{key}={quoted(value)}')}"
+        )
+    return f"{word}: cannot be read: {reason}"
 
 
 def _is_one(value: str) -> bool:

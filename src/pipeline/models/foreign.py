@@ -317,7 +317,7 @@ class Wrapped(BaseModule):
             reason = (str(error) or type(error).__name__).strip().splitlines()[0]
             raise UserError(
                 f"model: {name} does not take this data, a batch of {spec.input} of the shape {tuple(x.shape)}: "
-                f"{reason}"
+                f"{reason}{' (data.image_size says how large)' * (spec.input == 'image')}"
             ) from error
         finally:
             self.train(was_training)

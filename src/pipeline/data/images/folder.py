@@ -115,9 +115,12 @@ class ImageFolder(DataModule):
                 "labels, or an archive)"
             )
         image_size = 32 if image_size is None else image_size
-        size = [image_size, image_size] if isinstance(image_size, int) else [int(side) for side in image_size]
-        if len(size) != 2 or not all(1 <= side <= 4096 for side in size):
-            raise UserError(f"data.image_size={image_size}; expected one or two whole numbers from 1 to 4096")
+        sides = [image_size, image_size] if isinstance(image_size, int) else list(image_size)
+        size = [int(side) for side in sides if str(side).isdigit()]
+        if len(sides) != 2 or len(size) != 2 or not all(1 <= side <= 4096 for side in size):
+            raise UserError(
+                f"data.image_size={image_size}; expected one or two whole numbers from 1 to 4096, like 64 or [48,64]"
+            )
         if channels not in (1, 3):
             raise UserError(f"data.channels={channels}; expected 3 (colour) or 1 (grey)")
         self.path, self.test_path = Path(path), None if test_path is None else Path(test_path)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.data.tables.dates import dates_of
 from pipeline.data.tables.reading import Reading, column_of, read_as
 from pipeline.data.tables.values import Column, Table, listed
-from pipeline.data.tables.words import dates_of, is_no_number, numbers_of
+from pipeline.data.tables.words import is_no_number, numbers_of
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:

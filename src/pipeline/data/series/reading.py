@@ -10,10 +10,10 @@ import numpy as np
 
 from pipeline.config.nearest import suggest
 from pipeline.data.series.moments import instants, moments_of
+from pipeline.data.tables.dates import dates_of, form_of_dates
 from pipeline.data.tables.guesses import Guess
 from pipeline.data.tables.reading import Reading, column_of, find_reading
 from pipeline.data.tables.values import Column, Table
-from pipeline.data.tables.words import dates_of, form_of_dates
 from pipeline.errors import UserError
 
 SEASONS = {"min": 60, "h": 24, "D": 7, "B": 5, "W": 52, "M": 12, "Q": 4}

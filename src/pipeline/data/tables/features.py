@@ -8,9 +8,10 @@ from typing import ClassVar
 
 import numpy as np
 
+from pipeline.data.tables.dates import dates_of
 from pipeline.data.tables.reading import Reading
 from pipeline.data.tables.values import Column, Kind
-from pipeline.data.tables.words import NOT_AVAILABLE, dates_of, numbers_of, spelling, truths_of
+from pipeline.data.tables.words import NOT_AVAILABLE, numbers_of, spelling, truths_of
 
 DAY = 86_400.0
 

@@ -83,11 +83,13 @@ class Found:
         feature: The fitted feature; None where the column is left out.
         reason: Why it is left out.
         guesses: What was guessed about it.
+        worded: Whether it is left out though it holds texts of several words.
     """
 
     feature: Feature | None
     reason: str = ""
     guesses: tuple[Guess, ...] = ()
+    worded: bool = False
 
 
 def fit_encoder(
@@ -144,9 +146,11 @@ def fit_encoder(
         )
     features = [one.feature for one in found if one.feature is not None]
     if not features:
+        texts = [name for name, one in zip(candidates, found, strict=True) if one.worded]
+        advice = f"; texts are learnt by data=text_csv {typed('data.text', texts[0])}" if texts else ""
         reasons = "; ".join(f"{listed(some)}: {reason}" for reason, some in left_out.items())
         raise UserError(
-            f"{table.source}: no column is left to predict from{'; ' if reasons else ''}{reasons}"
+            f"{table.source}: no column is left to predict from{'; ' if reasons else ''}{reasons}{advice}"
         )
     return TableEncoder.of(features, _noteworthy(written), target), guesses
 
@@ -180,7 +184,8 @@ def _feature(table: Table, rows: np.ndarray, choice: ColumnChoice, name: str) ->
         return Found(None, EMPTY)
     if name not in choice.keep and (reason := _tells_nothing(name, column, categorical)):
         # Why it is words and not numbers is worth knowing then.
-        return Found(None, reason, tuple(guess for guess in guesses if guess.costly))
+        worded = column.kind == "text" and np.mean([len(word.split()) for word in column.words[:100]]) >= 3
+        return Found(None, reason, tuple(guess for guess in guesses if guess.costly), bool(worded))
     feature: Feature
     if column.kind == "date":
         feature = DateFeature.fit(name, column, reading)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline.data.tables.words import dates_of, is_no_number, numbers_of
+from pipeline.data.tables.dates import dates_of
+from pipeline.data.tables.words import is_no_number, numbers_of
 
 FEWEST = 3
 """Number of rows that it takes to tell a header from data."""

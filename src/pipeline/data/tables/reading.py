@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.data.tables.dates import COMPACT, are_run_together, dates_of, form_of_dates, months_are_dates
 from pipeline.data.tables.formats import TableFormat
 from pipeline.data.tables.guesses import Guess, typed
 from pipeline.data.tables.units import (
@@ -29,11 +30,10 @@ from pipeline.data.tables.words import (
     MISSING_CLASSES,
     NOT_AVAILABLE,
     currencies,
-    dates_of,
-    form_of_dates,
+    has_codes,
+    is_code,
     is_missing,
     is_no_number,
-    months_are_dates,
     numbers_of,
     spelling,
     times_of,
@@ -67,7 +67,7 @@ class Reading:
     Args:
         kind: ``number``, ``truth``, ``date``, ``time`` (seconds since midnight) or ``text``.
         decimal: Decimal mark of numbers.
-        form: Form of dates, see :func:`~pipeline.data.tables.words.dates_of`.
+        form: Form of dates, see :func:`~pipeline.data.tables.dates.dates_of`.
         missing: Words that stand for a missing value here, beside those that do everywhere.
         any_missing: Whether every word that is not understood stands for a missing value.
         codes: Whether "NA" is a code like others of two letters, and no missing value.
@@ -153,6 +153,8 @@ def read_as(column: Column, reading: Reading, name: str, strict: bool = True) ->
     if reading.kind == "text":
         return _without(column, reading.gaps(column.words)) if column.kind == "text" else column
     expected = reading.expected
+    if reading.form == COMPACT and column.kind == "number":
+        column = column.as_text()
     if column.kind != "text":
         dated = reading.kind == "date"
         if (column.kind == "date") == dated:
@@ -213,7 +215,15 @@ def find_reading(
     plain = Reading(decimal=how.decimal, folds=folds, classes=target)
     if column.kind != "text":
         kind = "date" if column.kind == "date" else "truth" if column.truth else "number"
-        return replace(plain, kind="text", of_values=True) if categorical else replace(plain, kind=kind), []
+        if categorical:
+            return replace(plain, kind="text", of_values=True), []
+        if column.whole and not (numeric or target):
+            some = column.values if rows is None else column.values[rows]
+            if are_run_together(distinct := np.unique(some[np.isfinite(some)])):
+                what = f"the column {name!r} holds dates ({distinct[0]:.0f})"
+                guess = Guess(what, typed("data.numeric", [name]), False, (name,), "keeps numbers")
+                return replace(plain, kind="date", form=COMPACT), [guess]
+        return replace(plain, kind=kind), []
     codes = column.values if rows is None else column.values[rows]
     counts = np.bincount(codes[codes >= 0], minlength=len(column.words))
     there = np.flatnonzero(counts)
@@ -226,7 +236,7 @@ def find_reading(
         if found is not None:
             reading, guesses = found
             return _with_marks(reading, column.words), guesses
-    text = replace(plain, kind="text", codes=_has_codes(words))
+    text = replace(plain, kind="text", codes=has_codes(words))
     guesses = [*_about_codes(name, text, words), *_about_spellings(name, text, words, target)]
     if not categorical and not numeric:
         guesses += _about_numbers(name, known, counts[said], how.decimal)
@@ -260,7 +270,7 @@ def _number_like(
         marks = kind != "truth" and (~fits).sum() <= MOST_MARKS and share >= 0.5 and fits.sum() >= 10
         if not (share >= MOSTLY or marks or numeric):
             continue
-        if kind == "number" and not numeric and any(_is_code(word) for word in words):
+        if kind == "number" and not numeric and any(is_code(word) for word in words):
             continue
         others = [word for word, fit in zip(words, fits, strict=True) if not fit]
         return reading, _about(name, reading, words, others, int(counts[~fits].sum()), open_form)
@@ -293,11 +303,6 @@ def _hardly_any(reading: Reading, words: Sequence[str]) -> bool:
         return False
     some = np.linspace(0, len(words) - 1, TRIED_FIRST).astype(int)
     return bool(np.isnan(reading.values([words[place] for place in some])).mean() > 0.7)
-
-
-def _is_code(word: str) -> bool:
-    """Whether it is written like 01001: a code whose zeros in front count."""
-    return len(word) > 1 and word[0] == "0" and word.isdigit()
 
 
 def _with_marks(reading: Reading, words: Sequence[str]) -> Reading:
@@ -392,13 +397,6 @@ def _is_dressed(word: str) -> bool:
         return bool(np.isfinite(numbers_of([word])[0]))
 
 
-def _has_codes(words: Sequence[str]) -> bool:
-    """Whether "NA" is one code among others: at least two, and half of the other words, are two capital letters."""
-    others = {bare for word in words if (bare := word.strip()) != NOT_AVAILABLE and not is_missing(word)}
-    codes = sum(len(word) == 2 and word.isalpha() and word.isupper() for word in others)
-    return codes >= 2 and codes >= 0.5 * len(others)
-
-
 def _about_codes(name: str, reading: Reading, words: Sequence[str]) -> list[Guess]:
     if not reading.codes or not any(word.strip() == NOT_AVAILABLE for word in words):
         return []
@@ -429,7 +427,7 @@ def _about_numbers(name: str, words: list[str], counts: np.ndarray, decimal: str
         return []
     fits = ~np.isnan(numbers_of(words, decimal))
     share = counts[fits].sum() / counts.sum()
-    if share < 0.5 or fits.sum() < 10 or any(_is_code(word) for word in words):
+    if share < 0.5 or fits.sum() < 10 or any(is_code(word) for word in words):
         return []
     others = [word for word, fit in zip(words, fits, strict=True) if not fit]
     what = f"the column {name!r} is taken for categories: {share:.0%} of its values are numbers"

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.data.core.splitting import latest, shares_of_keys, stretch
+from pipeline.data.tables.dates import dates_of
 from pipeline.data.tables.reading import settled
 from pipeline.data.tables.values import Column, Table, listed
-from pipeline.data.tables.words import dates_of
 from pipeline.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -150,4 +150,17 @@ def _by_hash(column: Column, plan: SplitPlan, separate_test: bool) -> np.ndarray
         part[(numbers[:, 1] * plan.folds).astype(int) == (plan.fold or 0)] = VALIDATION
     if not separate_test:
         part[numbers[:, 0] < plan.test_fraction] = TEST
-    return np.asarray(part[column.values])
+    found = np.asarray(part[column.values])
+    wanted = {
+        "validation": (VALIDATION, plan.validation_fraction),
+        "test": (TEST, plan.test_fraction * (not separate_test)),
+    }
+    if empty := [name for name, (number, share) in wanted.items() if share and not (found == number).any()]:
+        log.warning(
+            "data.split=hash leaves no rows for the %s: each of the %d values of %r is in one part as a whole; choose a "
+            "column with more of them, or another data.seed",
+            " and the ".join(empty),
+            len(np.unique(column.values)),
+            plan.column,
+        )
+    return found

@@ -216,6 +216,8 @@ class TableData(Refoldable):
             table: The training file.
         """
         assert self.test_path is not None
+        if not self.test_path.is_file():
+            raise UserError(f"data.test_path={self.test_path}: there is no such file")
         return read_table(self.test_path, self._test_format(table), _texts_of(table))
 
     def _test_format(self, table: Table) -> TableFormat:

@@ -94,6 +94,11 @@ class Corpus:
         if len(classes) < 2:
             found = f"only the class {classes[0]!r}" if classes else "no text"
             raise UserError(f"the data holds {found}; classification needs texts of two classes at least")
+        if len(classes) == len(labels) > 10:
+            raise UserError(
+                f"every text has another class ({', '.join(map(repr, classes[:3]))} …): nothing to learn; expected "
+                "classes with several texts each (numbers are not learnt from texts)"
+            )
         numbers = {label: number for number, label in enumerate(classes)}
         # Pieces have no bags: nobody asks which of them are different.
         members, member_starts = (
