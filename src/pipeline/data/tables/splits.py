@@ -151,14 +151,12 @@ def _by_hash(column: Column, plan: SplitPlan, separate_test: bool) -> np.ndarray
     if not separate_test:
         part[numbers[:, 0] < plan.test_fraction] = TEST
     found = np.asarray(part[column.values])
-    wanted = {
-        "validation": (VALIDATION, plan.validation_fraction),
-        "test": (TEST, plan.test_fraction * (not separate_test)),
-    }
-    if empty := [name for name, (number, share) in wanted.items() if share and not (found == number).any()]:
+    shares = {VALIDATION: plan.validation_fraction, TEST: 0.0 if separate_test else plan.test_fraction}
+    names = {VALIDATION: "validation", TEST: "test"}
+    if empty := [names[number] for number, share in shares.items() if share and not (found == number).any()]:
         log.warning(
-            "data.split=hash leaves no rows for the %s: each of the %d values of %r is in one part as a whole; choose a "
-            "column with more of them, or another data.seed",
+            "data.split=hash leaves no rows for the %s: each of the %d values of %r is in one part as a whole; choose "
+            "a column with more of them, or another data.seed",
             " and the ".join(empty),
             len(np.unique(column.values)),
             plan.column,
