@@ -79,7 +79,7 @@ def test_what_a_recipe_chose_can_be_changed_by_key() -> None:
         (["trainer=ddp_cpu"], "ResNet9", None),
         (["trainer.devices=2"], "ResNet9", None),
         (["trainer=ddp_cpu", "trainer.devices=1"], "EfficientNetLite", 128),
-        (["recipe=images_finetuned"], "EfficientNetLite", 128),
+        (["recipe=images_finetuned"], "EfficientNetLite", 192),
         # What is asked for wins.
         (["model=cnn"], "CNN", None),
         (["sweep=cnn", "model=cnn"], "CNN", None),
