@@ -18,6 +18,7 @@ from pipeline.data.tables.dates import COMPACT, dates_of
 from pipeline.data.tables.features import NumberFeature
 from pipeline.data.tables.files import read_table
 from pipeline.data.tables.formats import TableFormat
+from pipeline.data.tables.frames import keep_frame
 from pipeline.data.tables.table import TableData
 from pipeline.data.tables.units import is_comma_decimal
 from pipeline.data.tables.words import currencies, numbers_of
@@ -77,6 +78,15 @@ def test_amounts_of_several_currencies_are_warned_of(tmp_path: Path) -> None:
     assert warned.costly and warned.columns == ("price",)
     pd.DataFrame({"price": price[::4] * 4, "y": NOISE}).to_csv(path, index=False)
     assert "currencies" not in said(trained(path))
+
+
+def test_per_cent_beside_shares_is_warned_of(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    for other, warned in (("{:.3f}", True), ("{:.1f} %", False)):
+        rate = [f"{50 + row / 9:.1f}%" if row % 2 else other.format(0.5 + row / 999) for row in range(ROWS)]
+        pd.DataFrame({"rate": rate, "y": NOISE}).to_csv(path, index=False)
+        found = [guess for guess in trained(path).guesses if "with % and others" in guess.what]
+        assert [guess.costly for guess in found] == [True] * warned
 
 
 def _clock(seconds: float) -> str:
@@ -319,3 +329,16 @@ def test_a_column_of_texts_alone_is_told_to_be_learnt_as_such(tmp_path: Path) ->
     pd.read_csv(path).assign(y=NOISE).to_csv(path, index=False)
     with pytest.raises(UserError, match=r"every text has another class.*numbers are not learnt from texts"):
         TextTable(path=path, text="review", target="y").setup()
+
+
+def test_intervals_of_pandas_are_categories_in_frames_and_in_files(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"x": NOISE, "part": pd.cut(NOISE, 4), "y": NOISE})
+    frame.loc[3, "part"] = None
+    path = keep_frame(frame, tmp_path)
+    data = trained(path)
+    written = tmp_path / "t.csv"
+    frame.to_csv(written, index=False)
+    (some,) = chunks(str(written), data.encoder, 1000)
+    assert torch.equal(data.encoder.encode(frame), data.encoder.encode(some.raw))
+    (part,) = [one for one in data.encoder.texts if one.name == "part"]
+    assert len(part.categories) == 4

@@ -148,6 +148,10 @@ def _array(series: Any) -> pa.Array:
     if isinstance(series.dtype, pd.PeriodDtype):
         # A month of pandas is its first day, as a month in a file is.
         series = series.dt.start_time
+    kind = series.dtype.categories.dtype if isinstance(series.dtype, pd.CategoricalDtype) else series.dtype
+    if isinstance(kind, pd.IntervalDtype):
+        # What pandas.cut makes: a category for each interval, by its name.
+        series = series.astype(object).map(str, na_action="ignore")
     try:
         array = pa.array(series, from_pandas=True)
     except (pa.ArrowException, TypeError, ValueError, OverflowError):

@@ -29,11 +29,11 @@ from pipeline.data.tables.words import (
     MISSING,
     MISSING_CLASSES,
     NOT_AVAILABLE,
-    currencies,
     has_codes,
     is_code,
     is_missing,
     is_no_number,
+    mixtures,
     numbers_of,
     spelling,
     times_of,
@@ -336,11 +336,9 @@ def _about(
     elif reading.kind in ("date", "time"):
         what = f"the column {name!r} holds {held} ({example})"
         guesses.append(Guess(what, kept, False, (name,), "keeps words"))
-    if reading.kind == "number" and len(several := currencies(words)) > 1:
-        said = (
-            f"amounts in {name!r} are of several currencies ({listed(several, 5)}), taken as numbers of one"
-        )
-        guesses.append(Guess(said, "", True, (name,), "convert them to one"))
+    if reading.kind == "number":
+        found = mixtures(words)
+        guesses += [Guess(f"the column {name!r} has {what}", "", True, (name,), way) for what, way in found]
     if open_form:
         order = "the day" if reading.form == "dmy" else "the month"
         guesses.append(

@@ -154,6 +154,29 @@ def unquoted(word: str) -> str:
     )
 
 
+def mixtures(words: Sequence[str]) -> list[tuple[str, str]]:
+    """What numbers are written in that does not go together, and what to do about it.
+
+    Args:
+        words: The different texts of a column of numbers.
+    """
+    found = []
+    if len(several := currencies(words)) > 1:
+        said = f"amounts in several currencies ({', '.join(several[:5])}), taken as numbers of one"
+        found.append((said, "convert them to one"))
+    whole = [word for word in words if word.rstrip().endswith("%")]
+    shares = (
+        np.abs(numbers_of([word for word in words if not word.rstrip().endswith("%")]))
+        if whole
+        else np.zeros(0)
+    )
+    shares = shares[np.isfinite(shares)]
+    if len(shares) and shares.max() <= 1 and np.nanmax(np.abs(numbers_of(whole))) > 1:
+        said = "numbers with % and others up to 1 without it, taken as they are written"
+        found.append((said, "write all of them in one way"))
+    return found
+
+
 def currencies(words: Sequence[str]) -> list[str]:
     """The currencies that amounts of money are in, each once, by its usual mark."""
     marks = [found[0].strip(".") for word in words if (found := _MONEY.search(word))]
