@@ -23,6 +23,8 @@ from pipeline.tracking.process import Owner, is_alive
 from pipeline.tracking.system_metrics import Sampler
 
 TURN_SECONDS = 0.25
+# With nothing to deliver, until it is told of a run or the pipe ends: a person's notebook may stay open for days.
+IDLE_SECONDS = 5.0
 DELIVERY_SECONDS = 1.0
 SAMPLE_SECONDS = 5.0
 FIRST_REQUEST_SECONDS = int(os.environ.get("MLFLOW_HTTP_REQUEST_TIMEOUT", "5"))
@@ -91,7 +93,7 @@ class Sender:
     def run(self) -> None:
         """Deliver until the owner is gone and nothing is left that can be delivered."""
         while not self._done():
-            self._read_commands(TURN_SECONDS)
+            self._read_commands(TURN_SECONDS if self._watched or self._wanted else IDLE_SECONDS)
             self._check_owner()
             self._hold_wanted()
             self._sample()
