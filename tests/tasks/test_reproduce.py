@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from omegaconf import DictConfig
@@ -117,3 +118,22 @@ def _spec(finished: dict[str, RunResult]) -> dict[str, object]:
 def test_a_run_that_is_not_there_is_refused(command: Command, finished: dict[str, RunResult]) -> None:
     with pytest.raises(UserError, match="there is no run"):
         task.reproduce(command("task=reproduce", "task.run_id=nowhere"))
+
+
+def test_where_the_clock_may_have_ended_a_fit_it_is_said(
+    tmp_path: Path, finished: dict[str, RunResult], command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found_there = task.find_run
+
+    def limited(*given: Any) -> Any:
+        run = found_there(*given)
+        run.cfg.trainer.max_time, run.cfg.seed = "00:01:00:00", run.cfg.seed + 1
+        return run
+
+    monkeypatch.setattr(task, "find_run", limited)
+    typed = [f"task.run_id={finished['linear'].run_id}", f"task.output={tmp_path}", "logger=none"]
+    found = task.reproduce(command("task=reproduce", *typed))
+    assert not found.identical
+    assert [
+        entry for entry in found.unknown if entry.startswith("time: trainer.max_time=00:01:00:00 ends a fit")
+    ]
