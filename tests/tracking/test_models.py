@@ -228,6 +228,7 @@ def test_the_registry(logged: Run, store: Store, bundle: Path, tmp_path: Path) -
         and again.tags == {"test/accuracy": "0.9"}
     )
     assert store.version("small", "champion") is None and store.version("none", "champion") is None
+    assert [store.register(logged.key, "it's", {}, "").version for _ in range(2)] == ["1", "1"]
     store.set_alias("small", "champion", "1")
     champion = store.version("small", "champion")
     assert champion is not None and champion.version == "1" and champion.aliases == ["champion"]

@@ -19,7 +19,8 @@ def model_name(cfg: DictConfig) -> str:
         return str(asked)
     about = file_and_target(cfg)
     if about is not None:
-        return re.sub(r"[/:.\s]+", "_", "_".join(about))
+        # What would end the name in an address (models:/NAME@champion), or in a question to the registry.
+        return re.sub(r"[/:.\s'\"`@?#%\\]+", "_", "_".join(about))
     return str(cfg.name).removesuffix("_ladder").removeprefix("improve_")
 
 

@@ -67,7 +67,8 @@ def register(client: "MlflowClient", uri: str, name: str, run_id: str, model_id:
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    for version in client.search_model_versions(f"name = '{name}'"):
+    mark = '"' if "'" in name else "'"
+    for version in client.search_model_versions(f"name = {mark}{name}{mark}"):
         if version.source == f"models:/{model_id}" or version.model_id == model_id:
             return str(version.version)
     source = f"models:/{model_id}"
