@@ -252,7 +252,7 @@ def test_two_tables_never_meet_under_one_name() -> None:
     assert named("data.path=a/houses.csv", "data.target=price") == "houses_price"
     assert named("data.path=b/flats.v2.csv", "data.target=price") == "flats_v2_price"
     # A name ends no address and no question to the registry.
-    assert named("data.path=it's #1@home%.csv", "data.target=y") == "it_s_1_home_y"
+    assert named("data.path=it's #1@home%.csv", "data.target=y") == "it_s_1_home__y"
     assert named("data.path=b/flats.csv", "data.target=price", "task.model_name=mine") == "mine"
     # A name that says nothing gives way to the directory's, and a packed file is called as the one in it.
     assert named("data.path=tables/flats/train.csv", "data.target=price") == "flats_price"
