@@ -132,6 +132,7 @@ def test_multiples_and_lengths_of_time_are_numbers_in_training_and_afterwards(
 def test_times_of_day_and_metres_stay_what_they_are(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     clock = [f"{row % 24}:{row % 60:02}:00" for row in range(ROWS)]
+    clock[7] = "25:00:00"
     pd.DataFrame(
         {"t": clock, "w": [f"{row} m" if row % 2 else f"{row} km" for row in range(ROWS)], "y": NOISE}
     ).to_csv(path, index=False)

@@ -87,7 +87,7 @@ def find_units(words: Sequence[str], counts: np.ndarray, decimal: str = ".") -> 
     rows: dict[str, int] = {}
     written: dict[str, str] = {}
     bare = np.isfinite(numbers_of(words, decimal))
-    lasting = any(_is_lasting(word) for word in words)
+    lasting = _are_lasting(words)
     for word, count, plain in zip(words, counts.tolist(), bare.tolist(), strict=True):
         if not plain and (parts := _split(word, decimal) or (_lasting(word) if lasting else [])):
             # The smallest of several, so that what is written is a number with few digits.
@@ -177,10 +177,16 @@ def _split(word: str, decimal: str) -> list[tuple[float, str]]:
     return [(value, _as(_named(name), family)) for value, name in parts] if len(parts) > 1 and family else []
 
 
-def _is_lasting(word: str) -> bool:
-    """Whether it is a length of time that no time of day could be: with days, or with more than 24 hours or minutes."""
-    found = _CLOCK.fullmatch(word.strip()) or _ISO.fullmatch(word.strip())
-    return found is not None and (found.re is _ISO or found["days"] is not None or int(found["first"]) > 24)
+def _are_lasting(words: Sequence[str]) -> bool:
+    """Whether words are lengths of time, not times of day: some have days, or 5 % more than 24 hours or minutes."""
+    clocks = [found for word in words if (found := _CLOCK.fullmatch(word.strip()))]
+    long = sum(int(found["first"]) > 24 for found in clocks)
+    written = any(found["days"] is not None for found in clocks)
+    return (
+        written
+        or long > 0.05 * len(words)
+        or any(word.strip()[:1] == "P" and _lasting(word) for word in words)
+    )
 
 
 def _lasting(word: str) -> list[tuple[float, str]]:
