@@ -17,7 +17,7 @@ from pipeline.data.encoders import restored
 from pipeline.data.series.baselines import as_last_season, as_last_time
 from pipeline.data.series.generated import sales
 from pipeline.data.series.reading import lines_of
-from pipeline.data.series.series import Series
+from pipeline.data.series.series import Series, Windows
 from pipeline.errors import UserError
 from pipeline.evaluation.explaining import explain, forecast_gradients
 from pipeline.models.saved import load
@@ -246,6 +246,21 @@ def test_an_untrained_model_of_zeros_says_last_season_again(tmp_path: Path, mode
     expected = [abs(daily()["units"][170 + i] - daily()["units"][170 + i - 7]) for i in range(5)]
     with torch.no_grad():
         assert (network.eval()(x)[0] - y[0]).abs().numpy() == pytest.approx(expected, abs=1e-3)
+
+
+def test_the_forecasts_that_are_drawn_are_one_of_each_series_or_the_last_ones(tmp_path: Path) -> None:
+    one = made(tmp_path, daily(), horizon=10).test
+    assert isinstance(one, Windows)
+    # 200 days from 2024-01-01 on, the last three windows of ten days each.
+    days = [str(day.date()) for day in pd.date_range("2024-01-01", periods=200)[[170, 180, 190]]]
+    assert one.last(3) == dict(zip(range(len(one) - 3, len(one)), days, strict=True))
+    both = pd.concat([daily().assign(shop="north"), daily().assign(shop="south")], ignore_index=True)
+    two = made(tmp_path, both, horizon=10, key="shop").test
+    assert isinstance(two, Windows)
+    assert two.last(3) == {
+        len(two) // 2 - 1: f"north, from {days[2]}",
+        len(two) - 1: f"south, from {days[2]}",
+    }
 
 
 def test_sales_are_forecast_better_than_last_season_by_a_fifth(tmp_path: Path) -> None:

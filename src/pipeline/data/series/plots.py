@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,17 @@ from pipeline.data.series.baselines import last_season
 from pipeline.drawing import MARK, STYLE, TRAIN, VALIDATION, save
 
 
-def forecast(model: Any, split: Rows, spec: Spec, path: Path) -> Path:
-    """The last windows of a split: what was known, what came, the forecast with its interval, and the last season.
+def forecast(model: Any, split: Rows, windows: Mapping[int, str], spec: Spec, path: Path) -> Path:
+    """Some windows of a split: what was known, what came, the forecast with its interval, and the last season.
 
     Args:
         model: The trained model.
-        split: Windows in order of time.
+        split: Windows.
+        windows: Numbers of those that are drawn, with their titles.
         spec: Description of the series.
         path: The file to write.
     """
-    rows = torch.arange(max(0, len(split) - 3), len(split))
+    rows = torch.tensor(list(windows))
     x, y = split.take(rows)
     with torch.no_grad():
         said = model(x.to(model.device)).float().cpu().numpy()
@@ -35,7 +37,7 @@ def forecast(model: Any, split: Rows, spec: Spec, path: Path) -> Path:
     half = None if model.settled.half_width is None else model.settled.half_widths(said)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(11, 2.8 * len(rows)), layout="constrained")
-        for number in range(len(rows)):
+        for number, title in enumerate(windows.values()):
             axis = figure.add_subplot(len(rows), 1, number + 1)
             past = units[number][-4 * spec.horizon :]
             steps = np.arange(1, spec.horizon + 1)
@@ -50,6 +52,7 @@ def forecast(model: Any, split: Rows, spec: Spec, path: Path) -> Path:
                 ends = (said[number] - half[number], said[number] + half[number])
                 axis.fill_between(steps, *ends, color=TRAIN, alpha=0.18, linewidth=0, label=label)
             axis.set(ylabel=spec.target_name)
+            axis.set_title(title, fontsize="medium")
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
             if number == 0:
                 figure.legend(*axis.get_legend_handles_labels(), loc="outside upper center", ncols=5)

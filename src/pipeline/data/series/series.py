@@ -34,6 +34,33 @@ from pipeline.settings import BELOW_ONE, PATH_OR_NULL, FlagOrNull, Number, Text,
 if TYPE_CHECKING:
     from pipeline.data.core.baselines import Baseline
 
+
+class Windows(Rows):
+    """Windows of one or several series.
+
+    Args:
+        x: Each window, and what is known of the steps ahead, (windows, window + horizon, features).
+        y: What came, (windows, horizon), in the target's unit.
+        begin: Name of each window's series, empty where there is one, and the time of its first step ahead.
+    """
+
+    def __init__(self, x: Tensor, y: Tensor, begin: list[tuple[str, Any]]) -> None:
+        super().__init__(x, y)
+        self.begin = begin
+
+    def last(self, most: int) -> dict[int, str]:
+        """Numbers of at most so many of the last windows, with what they are of: of several series one each."""
+        names = list(dict.fromkeys(name for name, _ in self.begin))
+        if len(names) == 1:
+            rows = list(range(len(self)))[-most:]
+        else:
+            final = {name: row for row, (name, _) in enumerate(self.begin)}
+            rows = [final[name] for name in names[:most]]
+        return {
+            row: ", from ".join(filter(None, [self.begin[row][0], shown(self.begin[row][1])])) for row in rows
+        }
+
+
 _COLUMN = Text("a column's name", null=True)
 _COLUMNS = Texts("names of columns, like [first,second]", alone=True)
 
@@ -217,10 +244,10 @@ class Series(DataModule):
         unit = level_of(together[:, 0])[1]
         return ForecastEncoder(named, step, season, window, self.horizon, levels, unit, scales, last)
 
-    def _rows(self, lines: list[Line], start: Any, end: Any, every: int) -> Rows:
+    def _rows(self, lines: list[Line], start: Any, end: Any, every: int) -> Windows:
         """Windows whose targets all lie from ``start`` to before ``end``, every so many steps."""
         window, steps = self.encoder.window, self.horizon
-        inputs, targets = [], []
+        inputs, targets, begin = [], [], []
         for line in lines:
             times = instants(line.times)
             first = window if start is None else max(window, int(np.searchsorted(times, start)))
@@ -229,13 +256,13 @@ class Series(DataModule):
             if len(origins):
                 inputs.append(self.encoder.rows(line, origins))
                 targets.append(np.stack([line.values[origin : origin + steps, 0] for origin in origins]))
+                begin += [(line.key, line.times[origin]) for origin in origins]
         if not inputs:
             raise UserError(
                 f"{self.source}: no series is long enough for a window of {window} and {steps} steps ahead"
             )
-        return Rows(
-            torch.from_numpy(np.concatenate(inputs)), torch.from_numpy(np.concatenate(targets)).float()
-        )
+        x, y = torch.from_numpy(np.concatenate(inputs)), torch.from_numpy(np.concatenate(targets)).float()
+        return Windows(x, y, begin)
 
     def baselines(self) -> dict[str, Baseline]:
         from pipeline.data.series.baselines import as_last_season, as_last_time
@@ -251,4 +278,7 @@ class Series(DataModule):
         from pipeline.data.series.plots import forecast
 
         split = self.test or self.validation
-        return [] if split is None else [forecast(model, split, self.spec, folder / "forecast.png")]
+        if split is None:
+            return []
+        assert isinstance(split, Windows)
+        return [forecast(model, split, split.last(3), self.spec, folder / "forecast.png")]
