@@ -16,7 +16,7 @@ Point = Callable[[int, dict[str, float]], None]
 
 MOST_POINTS = 200
 """Points of a run with ``auto``."""
-_LEAST_STEPS = 10
+_LEAST_STEPS = 16
 """Between two points with ``auto``: of a fit of milliseconds they would take a noticeable part."""
 _POINTS_BEFORE_TWICE_AS_FAR = 12
 _FEW_EPOCHS = 50
