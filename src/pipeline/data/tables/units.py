@@ -25,6 +25,7 @@ _FAMILIES: tuple[dict[str, float], ...] = (
     {"s": 1.0, "ms": 0.001, "min": 60.0, "h": 3600.0, "d": 86_400.0},
     {"l": 1.0, "ml": 0.001, "cl": 0.01, "dl": 0.1},
 )
+"""Units of one quantity with their size (international avoirdupois pound, foot and mile of 1959)."""
 _MAGNITUDES: dict[str, float] = {
     **dict.fromkeys(("k", "K", "thousand", "tsd"), 1e3),
     **dict.fromkeys(("m", "M", "mn", "mio", "mln", "million"), 1e6),
@@ -33,7 +34,6 @@ _MAGNITUDES: dict[str, float] = {
     **dict.fromkeys(("cr", "crore"), 1e7),
 }
 """Multiples as in 1.2M views: a number without one is none of them."""
-"""Units of one quantity with their size (international avoirdupois pound, foot and mile of 1959)."""
 _ALSO = {
     '"': "in", "″": "in", "”": "in", "''": "in", "inch": "in", "inche": "in", "'": "ft", "′": "ft", "’": "ft",
     "foot": "ft", "feet": "ft", "mile": "mi", "yard": "yd", "metre": "m", "meter": "m", "lbs": "lb", "pound": "lb",
