@@ -246,7 +246,11 @@ def test_the_numpy_rnn_learns_what_the_torch_one_learns(tmp_path: Path) -> None:
     text = ("Gregor opened the door, and then the door was shut again. " * 6)[: 25 * 12 + 1]
     (tmp_path / "text.txt").write_text(text, encoding="utf-8")
     small = [f"data.path={tmp_path / 'text.txt'}", "model.hidden_units=7", "trainer.max_steps=30"]
-    small += ["callbacks.samples.every_n_steps=20", "callbacks.samples.length=12"]
+    small += [
+        "callbacks.samples.every_n_steps=20",
+        "callbacks.samples.length=12",
+        "trainer.record_every_n_steps=10",
+    ]
     numpy = run(tmp_path / "numpy", "+experiment=kafka_char_rnn_numpy", *small)
     torchs = run(tmp_path / "torch", "+experiment=kafka_char_rnn", *small)
     # By hand it is the sum over the 25 steps of a piece.
