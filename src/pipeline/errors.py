@@ -28,3 +28,8 @@ class Interrupted(BaseException):
             {130: "interrupted (Ctrl-C)", 143: "terminated (SIGTERM)"}.get(exit_code, "interrupted")
         )
         self.exit_code = exit_code
+
+
+def reason_of(error: BaseException) -> str:
+    """The first line of what an error says, as the reason in a message of ours; its kind where it says nothing."""
+    return (str(error) or type(error).__name__).strip().splitlines()[0]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pipeline.config import build
 from pipeline.data.core.spec import Spec
-from pipeline.errors import UserError
+from pipeline.errors import UserError, reason_of
 from pipeline.models.base import BaseModule, ParameterGroup
 from pipeline.models.stages import NORMS, StandardisedHead, head_of, replace_layer, stage_of, stages
 from pipeline.models.weights import LEAST_WITH_AUXILIARY as LEAST
@@ -314,7 +314,7 @@ class Wrapped(BaseModule):
             with torch.no_grad():
                 outputs = self(x)
         except Exception as error:
-            reason = (str(error) or type(error).__name__).strip().splitlines()[0]
+            reason = reason_of(error)
             raise UserError(
                 f"model: {name} does not take this data, a batch of {spec.input} of the shape {tuple(x.shape)}: "
                 f"{reason}{' (data.image_size says how large)' * (spec.input == 'image')}"

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pipeline.config.nearest import suggest
 from pipeline.data.core.spec import Spec
-from pipeline.errors import UserError
+from pipeline.errors import UserError, reason_of
 from pipeline.models import layers as own
 from pipeline.models.base import BaseModule
 from pipeline.settings import Layers
@@ -158,7 +158,9 @@ def _made(kind: type[nn.Module], arguments: Any, x: Tensor, where: str) -> nn.Mo
     try:
         return kind(**given)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise UserError(f"{where}: torch.nn.{kind.__name__} refused its settings: {_reason(error)}") from None
+        raise UserError(
+            f"{where}: torch.nn.{kind.__name__} refused its settings: {reason_of(error)}"
+        ) from None
 
 
 def _through(layer: nn.Module, x: Tensor, where: str) -> Tensor:
@@ -173,7 +175,7 @@ def _through(layer: nn.Module, x: Tensor, where: str) -> Tensor:
     except Exception as error:
         raise UserError(
             f"{where}: the layer does not take what comes before it, samples of the shape {tuple(x.shape[1:])}: "
-            f"{_reason(error)}"
+            f"{reason_of(error)}"
         ) from None
     for part in layer.modules():
         if isinstance(part, nn.modules.batchnorm._BatchNorm):
@@ -183,10 +185,6 @@ def _through(layer: nn.Module, x: Tensor, where: str) -> Tensor:
             f"{where}: the layer gives a {type(answer).__name__}; expected one tensor, a row a sample"
         )
     return answer
-
-
-def _reason(error: Exception) -> str:
-    return (str(error) or type(error).__name__).strip().splitlines()[0]
 
 
 def _shown(described: Any) -> str:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.data.core.spec import Spec
-from pipeline.errors import UserError
+from pipeline.errors import UserError, reason_of
 from pipeline.models.foreign import Wrapped
 from pipeline.models.sentences import Description, described
 from pipeline.models.weights import Prepared, give, read
@@ -190,7 +190,7 @@ def _transformer(config: Mapping[str, Any]) -> nn.Module:
         settings = AutoConfig.for_model(**config)
         body: nn.Module = AutoModel.from_config(settings, trust_remote_code=False, dtype=torch.float32)
     except (ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
-        reason = (str(error) or type(error).__name__).strip().splitlines()[0]
+        reason = reason_of(error)
         raise UserError(
             f"model.weights: config.json describes no network that can be built: {reason}"
         ) from None

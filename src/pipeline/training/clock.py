@@ -34,7 +34,6 @@ class ByTheClock:
         seconds: Time that the fit may take, in seconds.
         unit: What is counted beside the time: a ``step``, an ``epoch``, or None where nobody said how many there are
             to be.
-
         since: Optimiser step after which the clock was ahead first, before the fit was resumed; None where it was not.
 
     Attributes:

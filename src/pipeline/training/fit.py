@@ -18,7 +18,7 @@ from pipeline.config import build
 from pipeline.data.core.module import DataModule
 from pipeline.data.core.splits import Rows
 from pipeline.data.images.augment import small
-from pipeline.errors import Diverged, UserError
+from pipeline.errors import Diverged, UserError, reason_of
 from pipeline.models.base import BaseModule
 from pipeline.training.building import monitored, optimisation
 from pipeline.training.checkpoints import Checkpoints, load_checkpoint
@@ -254,7 +254,7 @@ def _check_size(data: DataModule, model: BaseModule) -> None:
         with torch.no_grad():
             model.eval()(x)
     except Exception as error:
-        reason = (str(error) or type(error).__name__).strip().splitlines()[0]
+        reason = reason_of(error)
         raise UserError(
             f"data.augment=crop_small: this network does not take {height} × {width} pixels beside "
             f"{sides[0]} × {sides[1]} ({reason}); set data.augment=crop"

@@ -159,10 +159,11 @@ class TrainingModule(QuickAttributes, pl.LightningModule):
 
     def _total_steps(self) -> int:
         """Optimiser steps in the whole fit (schedules such as one-cycle are made for a known number)."""
-        most, epochs = self.trainer.max_steps, self.trainer.max_epochs or 1
-        if most != -1 or epochs < 0:
-            return most if most != -1 else PARTS
-        return max(1, math.ceil(self._batches_per_epoch() / self.loop.plan.accumulate) * epochs)
+        if self.trainer.max_steps != -1:
+            return self.trainer.max_steps
+        epochs = self.trainer.max_epochs or 1
+        of_a_step = self.loop.plan.accumulate
+        return PARTS if epochs < 0 else max(1, math.ceil(self._batches_per_epoch() / of_a_step) * epochs)
 
     def _batches_per_epoch(self) -> int:
         self.trainer.fit_loop.setup_data()

@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import TensorBoardLogger
 
+from pipeline.errors import reason_of
 from pipeline.training.module import TrainingModule
 
 log = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ class NetworkInTensorBoard(pl.Callback):
                 warnings.simplefilter("ignore")
                 writer.add_graph(model, x.to(model.device), use_strict_trace=False)
         except Exception as error:
-            reason = (str(error) or type(error).__name__).strip().splitlines()[0]
+            reason = reason_of(error)
             log.warning("TensorBoard's graph of %s could not be drawn: %s", type(model).__name__, reason)
         finally:
             for module, was in training.items():

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import compress
 from pathlib import Path
-from unicodedata import combining, normalize
 
+from pipeline.data.core.letters import without_accents
 from pipeline.data.images.decoding import SUFFIXES, refuse_passing
 from pipeline.data.sources.archives import unpack
 from pipeline.data.sources.finding import digest
@@ -190,8 +190,7 @@ def _images_in(folder: Path) -> bool:
 
 
 def _part_of(folder: Path) -> str:
-    letters = normalize("NFKD", folder.name.lower())
-    name = re.sub(r"[-. ]+", "_", "".join(letter for letter in letters if not combining(letter)))
+    name = re.sub(r"[-. ]+", "_", without_accents(folder.name.lower()))
     while name not in SPELLINGS and (shorter := _BESIDE.sub("", name).strip("_")) != name:
         name = shorter
     return SPELLINGS.get(name, "")

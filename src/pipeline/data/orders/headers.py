@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-import unicodedata
+
+from pipeline.data.core.letters import without_accents
 
 # Words that headers of orders are made of, without accents, in a dozen languages; the first that fits decides.
 NAMES = {
@@ -55,9 +56,7 @@ MOMENTS = frozenset({"at", "on", "ts", "epoch", "unix", "utc"})
 def plain_words(header: str) -> list[str]:
     """The words of a column's name, in lower case and without accents: ``Order_Time`` is order, time."""
     parted = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", header)
-    bare = unicodedata.normalize("NFKD", parted.casefold())
-    bare = "".join(letter for letter in bare if not unicodedata.combining(letter))
-    return re.findall(r"[^\W_]+", bare)
+    return re.findall(r"[^\W_]+", without_accents(parted.casefold()))
 
 
 def score(role: str, name: str) -> float:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import datetime
 import re
 from collections.abc import Sequence
-from unicodedata import combining, normalize
 
 import numpy as np
 
+from pipeline.data.core.letters import without_accents
 from pipeline.data.tables.words import clock_seconds
 
 _MONTHS_IN = {
@@ -93,7 +93,7 @@ def dates_of(words: Sequence[str], form: str = "ymd") -> np.ndarray:
         seconds = moments.dt.tz_localize(None).to_numpy("datetime64[ms]").astype(np.int64) / 1e3
         found = np.where(moments.isna(), np.nan, seconds)
     for place in np.flatnonzero(np.isnan(found)).tolist():
-        found[place] = _date(_bare(_reordered(words[place].strip())), form)
+        found[place] = _date(without_accents(_reordered(words[place].strip())), form)
     return found
 
 
@@ -105,17 +105,10 @@ def months_are_dates(words: Sequence[str]) -> bool:
     Args:
         words: All texts of a column, also those of another form.
     """
-    matches = (_MONTH.fullmatch(_bare(word.strip())) for word in words)
+    matches = (_MONTH.fullmatch(without_accents(word.strip())) for word in words)
     names = {found[1].lower() for found in matches if found and found[1]} & MONTHS.keys()
     known = [set(year.replace("|", " ").split()) for year in _MONTHS_IN.values()]
     return names <= known[0] or (len(names) > 1 and any(names <= year for year in known))
-
-
-def _bare(word: str) -> str:
-    """Without accents: août is aout."""
-    if word.isascii():
-        return word
-    return "".join(letter for letter in normalize("NFKD", word) if not combining(letter))
 
 
 def _reordered(word: str) -> str:
@@ -203,7 +196,9 @@ def form_of_dates(words: Sequence[str]) -> tuple[str, bool]:
     Returns:
         The form, and whether the words leave it open: then a point means the day first, anything else the month.
     """
-    parts = [found for found in (_YEAR_LAST.fullmatch(_bare(word.strip())) for word in words) if found]
+    parts = [
+        found for found in (_YEAR_LAST.fullmatch(without_accents(word.strip())) for word in words) if found
+    ]
     if not parts:
         return "ymd", False
     first, second = max(int(found[1]) for found in parts), max(int(found[3]) for found in parts)

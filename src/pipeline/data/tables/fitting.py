@@ -139,11 +139,9 @@ def fit_encoder(
         key, effect = typed("data.keep", some), f"keeps {it}"
         if reason.startswith(OF_TYPE):
             key, effect = "", f"make columns of numbers, texts or dates of {it}"
-        guesses.append(
-            Guess(what, "", True, tuple(some))
-            if reason == EMPTY
-            else Guess(what, key, True, tuple(some), effect)
-        )
+        elif reason == EMPTY:
+            key, effect = "", ""
+        guesses.append(Guess(what, key, True, tuple(some), effect))
     features = [one.feature for one in found if one.feature is not None]
     if not features:
         texts = [name for name, one in zip(candidates, found, strict=True) if one.worded]

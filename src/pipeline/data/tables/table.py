@@ -243,11 +243,10 @@ class TableData(Refoldable):
         return one_spelling(target) if reading.folds else target
 
     def _check(self, table: Table, test_table: Table | None) -> None:
-        if self.target not in table.names:
-            try:
-                table.require([self.target], "data.target")
-            except UserError as error:
-                raise UserError(f"{error}{where_named(self.path, self.format, self.target)}") from None
+        try:
+            table.require([self.target], "data.target")
+        except UserError as error:
+            raise UserError(f"{error}{where_named(self.path, self.format, self.target)}") from None
         self.choice.check(table)
         if self.plan.column is not None:
             table.require([self.plan.column], "data.split_column")
