@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import inspect
+import os
 from pathlib import Path
 from typing import Any
 
+import lightning_fabric
 import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.signature_utils import is_param_in_hook_signature
 from torch.utils.data import DataLoader, TensorDataset
 
+from pipeline.config.loading import compose
+from pipeline.runs.hooks import Hooks
+from pipeline.runs.train import train
 from pipeline.training import lightning_inside as inside
 
 
@@ -153,3 +158,32 @@ def test_a_missing_fetcher_is_not_passed_over(tmp_path: Path) -> None:
     assert trainer.fit_loop._data_fetcher is None, broken("FitLoop._data_fetcher", "is there before a fit")
     with pytest.raises(RuntimeError, match="data fetcher"):
         inside.begin_epoch_again(trainer)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_nvidias_library_is_not_opened_at_each_step_where_there_is_no_gpu(
+    there: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "PYTORCH_NVML_BASED_CUDA_CHECK"
+    assert f'os.environ["{name}"] = "1"' in inspect.getsource(lightning_fabric), broken(name, "is not set")
+    monkeypatch.setenv(name, "1")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    inside.search_for_gpus_once()
+    assert os.environ[name] == ("1" if there else "0")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_fit_without_a_gpu_opens_no_library_of_nvidias(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+    cfg = compose(["experiment=digits_mlp", "logger=none", "trainer=cpu", "debug=fast"])
+    opened = []
+    monkeypatch.setattr(torch.cuda, "_raw_device_count_nvml", lambda: opened.append(1) or -1)
+    stepped = torch.optim.Adam.step
+    before: list[int] = []
+    monkeypatch.setattr(
+        torch.optim.Adam, "step", lambda *a, **b: (before.append(len(opened)), stepped(*a, **b))[1]
+    )
+    train(cfg, Hooks(directory=tmp_path, reports=False))
+    assert before and len(opened) == before[0]

@@ -7,10 +7,12 @@ something.
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable
 from typing import Any, cast
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.strategies import SingleDeviceStrategy
 from pytorch_lightning.trainer.states import RunningStage
 
@@ -51,6 +53,16 @@ class QuickTrainer(pl.Trainer):
             self.state.stage = RunningStage.TRAINING
         elif self.training:
             self.state.stage = None
+
+
+def search_for_gpus_once() -> None:
+    """Where there is no GPU, have torch say so without opening NVIDIA's library anew at each step of Adam.
+
+    Lightning has torch look through that library, after which a process may still fork. What is not there is searched
+    for each time that torch is asked: 0.13 ms, where a fused step of a small model takes 0.07.
+    """
+    if not torch.cuda.is_available():
+        os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
 
 
 def is_single_device(trainer: pl.Trainer) -> bool:

@@ -27,7 +27,7 @@ from pipeline.errors import UserError
 from pipeline.training.agreeing import largest
 from pipeline.training.checkpoints import AtomicCheckpointIO, Checkpoints
 from pipeline.training.libraries import adopt_data_module, in_library, library_of, name_in_library
-from pipeline.training.lightning_inside import begin_epoch_again, resume_at_epoch_ends
+from pipeline.training.lightning_inside import begin_epoch_again, resume_at_epoch_ends, search_for_gpus_once
 from pipeline.training.own_logger import StepLogger
 from pipeline.training.plan import FitPlan, Node
 from pipeline.training.profiling import lightning_profiler, profiled
@@ -218,6 +218,7 @@ def prepare_own_fit(
         UserError: Lightning refuses a setting.
     """
     quieten()
+    search_for_gpus_once()
     say_unsoftened(data, type(module).__name__)
     library = cast(str, library_of(module))
     watched = Watched(plan)

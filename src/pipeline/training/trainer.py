@@ -18,7 +18,7 @@ from pipeline.errors import UserError
 from pipeline.models.base import BaseModule
 from pipeline.process_life import note_main_process
 from pipeline.training.checkpoints import AtomicCheckpointIO
-from pipeline.training.lightning_inside import QuickTrainer
+from pipeline.training.lightning_inside import QuickTrainer, search_for_gpus_once
 
 OURS = ("steps_per_call", "accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm", "ema")
 """Settings that the training step itself takes, since it optimises manually."""
@@ -43,6 +43,7 @@ def build_trainer(
         UserError: This machine or Lightning cannot do what was asked for.
     """
     quieten()
+    search_for_gpus_once()
     arguments = {key: value for key, value in settings.items() if key not in (*OURS, *FIT_ONLY)}
     arguments["precision"] = precision(
         str(arguments.get("precision", "auto")), model, str(arguments["accelerator"])
