@@ -13,8 +13,8 @@ STAMP := $(VENV)/.installed
 ARGS ?=
 PORT ?= 5000
 
-# Tests run on as many workers as there are cores, each with one thread.
-TEST_WORKERS ?= 2
+# For two cores: one worker more, since many tests wait for processes. Each has one thread.
+TEST_WORKERS ?= 3
 TEST_THREADS ?= 1
 
 QUICK := -m "not slow and not faults and not real_data" tests/config tests/models tests/reports tests/test_rooms.py \
@@ -45,7 +45,8 @@ $(STAMP): pyproject.toml constraints.txt
 run: $(STAMP)  ## train, test and track the MNIST network: python -m pipeline +experiment=mnist_cnn
 	$(BIN)/python -m pipeline +experiment=mnist_cnn $(ARGS)
 
-test: lint types unit  ## lint, types, and the tests
+test: lint  ## lint, types, and the tests
+	@$(MAKE) --no-print-directory -j2 types unit
 
 lint: $(STAMP)  ## ruff: rules and formatting
 	$(BIN)/ruff check .

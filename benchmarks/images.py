@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -63,6 +64,29 @@ def busy() -> tuple[float, float]:
     return sum(numbers) - numbers[3] - numbers[4], sum(numbers)
 
 
+def gone_on(command: list[str], marks: Path) -> tuple[dict[str, Any], float, float]:
+    """What the command says that goes on, and the share of its time, and of its decoding, that the cores were busy.
+
+    Args:
+        command: The command.
+        marks: The file that gets a line for each block; beside it the manifest appears once all are there.
+    """
+    size, seen = marks.stat().st_size, [busy()]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    manifest = marks.with_name("manifest.json")
+    while process.poll() is None:
+        if (len(seen) == 1 and marks.stat().st_size > size) or (len(seen) == 2 and manifest.exists()):
+            seen.append(busy())
+        time.sleep(0.02)
+    seen.append(busy())
+    if process.returncode or len(seen) != 4:
+        raise SystemExit("the command that was to go on did not")
+    assert process.stdout is not None
+    start, first, last, end = seen
+    shares = [(to[0] - since[0]) / (to[1] - since[1]) for since, to in ((start, end), (first, last))]
+    return json.loads(process.stdout.read()), shares[0], shares[1]
+
+
 def main() -> None:
     """Generate, prepare, kill, go on, read."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.images", description=__doc__)
@@ -86,14 +110,11 @@ def main() -> None:
         process.wait()
         there = len(marks[0].read_text().splitlines())
         print(f"killed when {there} blocks were there")
-        before = busy()
-        found = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
-        after = busy()
-        share = (after[0] - before[0]) / (after[1] - before[1])
+        found, share, decoding = gone_on(command, marks[0])
+        print(f"went on and was ready in {found['setup']:.1f} s, {found['cpu']:.1f} s of processor time;")
         print(
-            f"went on and was ready in {found['setup']:.1f} s, {found['cpu']:.1f} s of processor time; the machine's"
+            f"the machine's cores were busy {decoding:.0%} of the time that it decoded, {share:.0%} of the whole command's"
         )
-        print(f"cores were busy {share:.0%} of the command's time, other processes included")
         again = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
         print(f"ready from the cache in {again['setup']:.1f} s")
         print(f"an epoch of {again['images']:,} images: {again['images'] / again['epoch']:,.0f} images/s")

@@ -196,6 +196,18 @@ def new_store(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
     return made
 
 
+@pytest.fixture(scope="session")
+def with_store(new_store: Callable[[], Path]) -> Callable[[Path], Path]:
+    """Puts such a store where commands that a test starts will look for it; gives the directory."""
+
+    def put(experiments: Path) -> Path:
+        experiments.mkdir(parents=True, exist_ok=True)
+        shutil.copy(new_store(), experiments / "mlflow.db")
+        return experiments
+
+    return put
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _senders_where_they_matter(new_store: Callable[[], Path]) -> Iterator[None]:
     """A journal is delivered where MLflow is looked at: its sender takes as much of a short run as all the rest."""
@@ -315,11 +327,14 @@ def free_port() -> Callable[[], int]:
 
 
 @pytest.fixture(scope="session")
-def serve_mlflow(free_port: Callable[[], int]) -> Callable[[Path], contextlib.AbstractContextManager[str]]:
+def serve_mlflow(
+    free_port: Callable[[], int], new_store: Callable[[], Path]
+) -> Callable[[Path], contextlib.AbstractContextManager[str]]:
     """Runs a real tracking server on a SQLite store in a folder; gives its address."""
 
     @contextlib.contextmanager
     def serve(folder: Path) -> Iterator[str]:
+        shutil.copy(new_store(), folder / "server.db")
         port = free_port()
         options = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
         stores = ["--backend-store-uri", f"sqlite:///{folder}/server.db"]

@@ -11,7 +11,18 @@ from sklearn.metrics import get_scorer_names
 
 from pipeline.config.loading import compose
 from pipeline.errors import UserError
-from pipeline.metrics import REGISTRY, direction, find, headline, in_order, in_words, judged_by, unit_of
+from pipeline.metrics import (
+    REGISTRY,
+    direction,
+    find,
+    four_digits,
+    four_places,
+    headline,
+    in_order,
+    in_words,
+    judged_by,
+    unit_of,
+)
 from pipeline.runs.finished import data_of
 from pipeline.training.judging import metric_of
 
@@ -150,7 +161,7 @@ def test_where_there_is_room_for_few_others_stand_in_for_the_usual_ones() -> Non
 
 def test_shares_are_shown_in_percent_and_errors_have_the_unit_of_what_is_predicted() -> None:
     assert in_words("test/accuracy", 0.98765) == "98.8 %"
-    assert in_words("mae", 2.3456) == "2.35"
+    assert in_words("mae", 2.3456) == "2.35" and in_words("mae", 14535.67) == "14,536"
     units = [unit_of(name, "cm") for name in ("val/rmse", "mse", "bits_per_char", "accuracy")]
     assert units == ["cm", "cm²", "bits per character", ""]
     assert unit_of("mse") == ""
@@ -170,3 +181,24 @@ def test_what_models_are_compared_by_is_a_mean_over_predictions_and_what_tables_
     baseline = next(iter(data.baselines().values()))
     assert judged_by(baseline(data.train, data.validation, data.spec)) == metric
     assert direction(data.spec.monitor[0]) == data.spec.monitor[1]
+
+
+@pytest.mark.parametrize(
+    ("value", "places", "digits"),
+    [
+        (0.0, "0.0000", "0"),
+        (0.97312, "0.9731", "0.9731"),
+        (-0.00004, "-4e-05", "-4e-05"),
+        (12.3456, "12.3456", "12.35"),
+        (1234.56, "1,234.6", "1,235"),
+        (14535.6747, "14,536", "14,536"),
+        (2e12, "2e+12", "2e+12"),
+        (float("nan"), "nan", "nan"),
+    ],
+)
+def test_figures_are_shown_as_people_read_them(value: float, places: str, digits: str) -> None:
+    assert (four_places(value), four_digits(value)) == (places, digits)
+
+
+def test_a_gain_has_its_sign() -> None:
+    assert [four_places(gain, "+") for gain in (0.02, -14535.6, 20000)] == ["+0.0200", "-14,536", "+20,000"]

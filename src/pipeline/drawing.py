@@ -45,13 +45,17 @@ STYLE: Any = {
 }
 
 
-def show_image(axis: Axes, image: Array) -> None:
+def pixels_of(image: Array) -> Array:
+    """An image of either layout as Matplotlib shows it: (height, width), or (height, width, 3) where it has colours."""
     image = np.asarray(image)
     if image.ndim == 3 and image.shape[0] in (1, 3) and image.shape[2] not in (1, 3):
         image = image.transpose(1, 2, 0)
-    if image.ndim == 3 and image.shape[2] == 1:
-        image = image[:, :, 0]
-    axis.imshow(image, cmap="gray_r" if image.ndim == 2 else None)
+    return image[:, :, 0] if image.ndim == 3 and image.shape[2] == 1 else image
+
+
+def show_image(axis: Axes, image: Array, extent: tuple[float, float, float, float] | None = None) -> None:
+    pixels = pixels_of(image)
+    axis.imshow(pixels, cmap="gray_r" if pixels.ndim == 2 else None, extent=extent)
     axis.set_axis_off()
 
 

@@ -6,6 +6,7 @@ first) asks here, so that all of it agrees.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -291,8 +292,10 @@ def headline(names: Iterable[str]) -> list[str]:
 
 
 def in_words(name: str, value: float) -> str:
-    """A metric's value as one says it: shares in percent, anything else to three digits."""
-    return f"{100 * value:.1f} %" if _is_share(name) else f"{value:.3g}"
+    """A metric's value as one says it: shares in percent, anything else to three digits, or all before the point."""
+    if _is_share(name):
+        return f"{100 * value:.1f} %"
+    return f"{value:.3g}" if abs(value) < 1e3 else four_digits(value)
 
 
 def unit_of(name: str, of_target: str = "") -> str:
@@ -309,7 +312,29 @@ def unit_of(name: str, of_target: str = "") -> str:
 
 def difference_in_words(name: str, value: float) -> str:
     """A difference of two of a metric's values as one says it: that of shares in percentage points."""
-    return f"{100 * value:.1f} points" if _is_share(name) else f"{value:.4g}"
+    return f"{100 * value:.1f} points" if _is_share(name) else four_digits(value)
+
+
+def four_places(value: float, sign: str = "") -> str:
+    """A figure with four digits behind the point, as a table has it; of a large one, what counts: 14,536.
+
+    Args:
+        value: The figure.
+        sign: ``+`` shows the sign of what is above 0 too.
+    """
+    size = abs(value)
+    if size >= 1e9 or 0 < size < 1e-3:
+        return f"{value:{sign}.4g}"
+    return f"{value:{sign},.{4 if not size >= 1e3 else 1 if size < 1e4 else 0}f}"
+
+
+def four_digits(value: float) -> str:
+    """A figure in the four digits that count, and all before the point: 83,630 rather than 8.363e+04."""
+    size = abs(value)
+    if not 1e-3 <= size < 1e9:
+        return f"{value:.4g}"
+    text = f"{value:,.{max(0, 3 - math.floor(math.log10(size)))}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def without_deviations(names: Iterable[str]) -> list[str]:

@@ -25,6 +25,7 @@ from pipeline.data.core.spec import Spec
 from pipeline.data.tables.table import TableData
 from pipeline.errors import UserError
 from pipeline.ladder.bagging import (
+    ENOUGH_FOLDS,
     Bag,
     _of_a_fold,
     answers_of,
@@ -268,7 +269,8 @@ def test_the_climb_ends_with_one_model_of_all_that_helps(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("pipeline.ladder.budget.process_start", time.time)
-    # What time is left would go into other folds.
+    # What time is left would go into more folds, and into other ones.
+    monkeypatch.setattr("pipeline.ladder.bagging.FOLDS", (ENOUGH_FOLDS,))
     monkeypatch.setattr("pipeline.ladder.blending._ROUNDS", 1)
     words = ["task=improve", "data=csv", f"data.path={table}", "data.target=price", "trainer=cpu"]
     short = ["task.trials=3", "trainer.max_epochs=8"]

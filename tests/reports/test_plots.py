@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -144,9 +145,15 @@ def test_most_wrong_are_the_surest_errors(tmp_path: Path, figures: list[Figure])
         path=tmp_path / "x.png",
         limit=3,
     )
-    axes = figures[0].axes
-    assert [axis.get_title() for axis in axes] == ["yes → no (90%)", "no → yes (80%)", "yes → no (70%)"]
-    assert [float(axis.images[0].get_array()[0, 0]) for axis in axes] == [2, 4, 3]
+    axis = figures[0].axes[0]
+    assert [text.get_text() for text in axis.texts] == ["yes → no (90%)", "no → yes (80%)", "yes → no (70%)"]
+    assert [float(image.get_array()[0, 0]) for image in axis.images] == [2, 4, 3]
+    # Each below its words, as wide to its height as it is, beside the next and apart from it.
+    places = [image.get_extent() for image in axis.images]
+    for (left, right, bottom, top), words in zip(places, axis.texts, strict=True):
+        assert (right - left) / (top - bottom) == pytest.approx(5 / 4)
+        assert words.get_position() == pytest.approx(((left + right) / 2, top + 0.08))
+    assert all(first[1] < second[0] for first, second in pairwise(places))
 
 
 def test_most_wrong_takes_colour_images_of_either_layout_and_no_errors(
@@ -159,7 +166,7 @@ def test_most_wrong_takes_colour_images_of_either_layout_and_no_errors(
     shown = [figure.axes[0].images[0].get_array() for figure in figures]
     assert np.allclose(shown[0], shown[1])
     assert shown[2].shape == (8, 9)
-    assert "aaa…" in figures[0].axes[0].get_title()
+    assert "aaa…" in texts(figures[0])
     plots.most_wrong(last, [1], [1], [0.5], ["a", "b"], tmp_path / "none.png")
     assert "no sample was wrong" in texts(figures[3])
 

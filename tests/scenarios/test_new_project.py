@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,10 +27,11 @@ def run(place: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_its_two_commands_work_at_once(tmp_path: Path) -> None:
+def test_its_two_commands_work_at_once(tmp_path: Path, with_store: Callable[[Path], Path]) -> None:
     place = tmp_path / "first-steps"
     made = run(tmp_path, "pipeline", "new", "first-steps")
     assert made.returncode == 0 and "python -m pytest" in made.stdout
+    with_store(place / "experiments")
     trained = run(place, "pipeline", "--config-dir", "conf", "+experiment=first", "hydra.run.dir=here")
     assert trained.returncode == 0, trained.stderr
     result = json.loads((place / "here/result.json").read_text(encoding="utf-8"))

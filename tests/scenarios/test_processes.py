@@ -41,8 +41,9 @@ class Fails(pl.Callback):
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
+def start(tmp_path: Path, with_store: Callable[[Path], Path]) -> Iterator[Start]:
     """Start a command in a directory of its own; what is left of it at the end is killed."""
+    with_store(tmp_path / "experiments")
     started: list[subprocess.Popen[str]] = []
     path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +59,9 @@ def sweep_directory(directory: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def swept(tmp_path_factory: pytest.TempPathFactory, with_store: Callable[[Path], Path]) -> Path:
     """A finished sweep of three trials, in processes of its own as a user starts it."""
-    directory = tmp_path_factory.mktemp("swept")
+    directory = with_store(tmp_path_factory.mktemp("swept"))
     command = [sys.executable, "-m", "pipeline", CLASSIFIER, "+sweep=linear", *FAST, store(directory)]
     done = subprocess.run(
         [*command, "hydra.sweeper.n_trials=3"], capture_output=True, text=True, cwd=directory
@@ -334,7 +335,10 @@ class BlockOnce(pl.Callback):
 
 @pytest.mark.faults
 @pytest.mark.timeout(600)
-def test_killed_workers_leave_no_run_running_in_mlflow(tmp_path: Path, record_fault: Any) -> None:
+def test_killed_workers_leave_no_run_running_in_mlflow(
+    tmp_path: Path, record_fault: Any, with_store: Callable[[Path], Path]
+) -> None:
+    with_store(tmp_path)
     (tmp_path / "blocking.py").write_text(BLOCKING, encoding="utf-8")
     environment = {
         **os.environ,

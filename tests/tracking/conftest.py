@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -47,10 +46,9 @@ def deliver(tmp_path: Path) -> Callable[..., Deliveries]:
 
 
 @pytest.fixture
-def empty_store(tmp_path: Path, new_store: Callable[[], Path]) -> Path:
-    """The embedded store, its tables made already: that takes a second."""
-    (tmp_path / "experiments").mkdir()
-    return Path(shutil.copy(new_store(), tmp_path / "experiments" / "mlflow.db"))
+def empty_store(tmp_path: Path, with_store: Callable[[Path], Path]) -> Path:
+    """The embedded store, its tables made already."""
+    return with_store(tmp_path / "experiments") / "mlflow.db"
 
 
 @pytest.fixture(scope="session")

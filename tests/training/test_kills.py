@@ -24,6 +24,7 @@ from pipeline.tracking.store import open_client
 pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.delivered]
 
 FaultRecorder = Callable[[str, int, int, int], None]
+WithStore = Callable[[Path], Path]
 TIMELESS = ("train/samples_per_second",)
 
 VECTORS = [
@@ -68,9 +69,10 @@ class Pauses(Callback):
 class Machine:
     """A directory in which one command is run, killed and run again."""
 
-    def __init__(self, directory: Path, words: list[str]) -> None:
+    def __init__(self, directory: Path, words: list[str], with_store: WithStore) -> None:
         self.directory, self.words = directory, words
         directory.mkdir()
+        with_store(self.experiments)
         (directory / "text.txt").write_text(TEXT * 90, encoding="utf-8")
         self.kills = 0
 
@@ -222,12 +224,18 @@ SAVED = {"vectors": LAST, "streams": LAST, "folds": f"*/{LAST}"}
     ids=lambda value: str(value),
 )
 def test_a_run_killed_at_random_moments_ends_as_if_nothing_had_been(
-    tmp_path: Path, case: str, short: int, long: int, long_form: bool, record_fault: FaultRecorder
+    tmp_path: Path,
+    case: str,
+    short: int,
+    long: int,
+    long_form: bool,
+    record_fault: FaultRecorder,
+    with_store: WithStore,
 ) -> None:
     wanted = long if long_form else short
     if not wanted:
         pytest.skip("in the long form (--long)")
-    whole = Machine(tmp_path / "whole", CASES[case])
+    whole = Machine(tmp_path / "whole", CASES[case], with_store)
     whole.finish()
     seconds = whole.result.seconds
     seed = random.SystemRandom().randrange(10**6)
@@ -236,7 +244,7 @@ def test_a_run_killed_at_random_moments_ends_as_if_nothing_had_been(
     kills = lost = number = 0
     while kills < wanted:
         number += 1
-        machine = Machine(tmp_path / f"killed{number}", CASES[case])
+        machine = Machine(tmp_path / f"killed{number}", CASES[case], with_store)
         # A few in a row in each run, most of them while it trains and writes checkpoints, some at any time.
         for _ in range(min(3, wanted - kills)):
             anywhere = draw.random() < 0.2
@@ -257,7 +265,7 @@ def test_a_run_killed_at_random_moments_ends_as_if_nothing_had_been(
 
 
 def test_sigterm_saves_the_state_within_ten_seconds(
-    tmp_path: Path, long_form: bool, record_fault: FaultRecorder
+    tmp_path: Path, long_form: bool, record_fault: FaultRecorder, with_store: WithStore
 ) -> None:
     if not long_form:
         pytest.skip("in the long form (--long); tests/scenarios/test_processes.py has a short one")
@@ -265,7 +273,9 @@ def test_sigterm_saves_the_state_within_ten_seconds(
     words = [*VECTORS[:-1], "checkpoint.every_seconds=1000", "checkpoint.every_n_steps=1000"]
     words += ["trainer.max_epochs=400", "callbacks.early_stopping.patience=null"]
     machine = Machine(
-        tmp_path / "cut", [*words, "+callbacks.pauses._target_=pauses.Pauses", "--allow", "pauses.Pauses"]
+        tmp_path / "cut",
+        [*words, "+callbacks.pauses._target_=pauses.Pauses", "--allow", "pauses.Pauses"],
+        with_store,
     )
     (machine.directory / "pauses.py").write_text(PAUSES, encoding="utf-8")
     waiting, go = machine.directory / "waiting", machine.directory / "go"

@@ -24,6 +24,7 @@ from pipeline.evaluation.groups import in_words as groups_in_words
 from pipeline.evaluation.other_data import other_data_of
 from pipeline.evaluation.outputs import Outputs, loader_of, outputs_on, result_directory, test_split
 from pipeline.files import as_json, write_json, written
+from pipeline.metrics import four_digits, four_places
 from pipeline.models.settled import Settled
 from pipeline.runs.finished import (
     FinishedRun,
@@ -405,10 +406,13 @@ def in_words(result: dict[str, Any]) -> list[str]:
     from pipeline.training.sureness import sureness_words
 
     interval = result["interval"]
-    lines.append(f"{interval['metric']}, 95 % interval: {interval['low']:.4f} to {interval['high']:.4f}")
+    low, high = four_places(interval["low"]), four_places(interval["high"])
+    lines.append(f"{interval['metric']}, 95 % interval: {low} to {high}")
     if "baseline" in result:
         shared = [name for name in result["metrics"] if name in result["baseline"]]
-        lines.append("common sense: " + ", ".join(f"{n} {result['baseline'][n]:.4g}" for n in shared))
+        lines.append(
+            "common sense: " + ", ".join(f"{n} {four_digits(result['baseline'][n])}" for n in shared)
+        )
     if result.get("logged"):
         if result["identical"]:
             lines.append("Identical, bit for bit, to what the run logged.")

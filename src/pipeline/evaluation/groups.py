@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.evaluation.statistics import bootstrap_mean, bootstrap_mean_of_few
+from pipeline.metrics import four_digits, four_places
 
 if TYPE_CHECKING:
     from pipeline.data.core.module import DataModule
@@ -88,7 +89,9 @@ def classes_in_words(rows: Mapping[str, Mapping[str, float]]) -> list[str]:
     lines = []
     for name, row in list(rows.items())[:_SHOWN]:
         figures = [
-            f"{key.replace('_', ' ')} {value:.4g}" for key, value in row.items() if not math.isnan(value)
+            f"{key.replace('_', ' ')} {four_digits(value)}"
+            for key, value in row.items()
+            if not math.isnan(value)
         ]
         lines.append(f"class {name}: {', '.join(figures)}")
     if len(rows) > _SHOWN:
@@ -101,8 +104,8 @@ def in_words(result: Mapping[str, Any]) -> list[str]:
     lines = []
     if by := result.get("by"):
         lines += [
-            f"{called(by['name'], row['group'])}: {by['metric']} {row['value']:.4f} ({row['low']:.4f} to "
-            f"{row['high']:.4f}), {row['samples']:,} samples"
+            f"{called(by['name'], row['group'])}: {by['metric']} {four_places(row['value'])} "
+            f"({four_places(row['low'])} to {four_places(row['high'])}), {row['samples']:,} samples"
             for row in by["groups"]
         ]
     if strange := result.get("unknown"):
@@ -112,6 +115,6 @@ def in_words(result: Mapping[str, Any]) -> list[str]:
         )
         lines.append(
             f"{strange['share']:.1%} are of a {strange['target']} that the model does not know: {named}{rare}; "
-            f"counted as misses, {result['interval']['metric']} is {strange['value_with_them']:.4f}"
+            f"counted as misses, {result['interval']['metric']} is {four_places(strange['value_with_them'])}"
         )
     return lines

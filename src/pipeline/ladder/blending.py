@@ -33,6 +33,7 @@ from pipeline.ladder.costs import seconds_at_the_end
 from pipeline.ladder.rungs import Climb, Rung, chance, common_sense, standing
 from pipeline.ladder.stacking import second_level, seconds_of_second_level
 from pipeline.ladder.testing import load_model
+from pipeline.metrics import four_places
 from pipeline.models.base import BaseModule
 from pipeline.models.blend import Blend, as_logits
 from pipeline.models.stack import Stack
@@ -129,9 +130,10 @@ def add_blend(
     rung.validation = float(rung.judged.mean())
     test = paired_values(alone.judged()[1], together.judged()[1])
     figures = (
-        f"{climb.metric} {together.judged()[1].mean():.4f} against {alone.judged()[1].mean():.4f} for {best.name} "
-        f"alone, over {'all' if found.rows.start == 0 else 'the validation'} rows, each by models that have not "
-        f"seen it ({folds} folds, {chance(test)})"
+        f"{climb.metric} {four_places(together.judged()[1].mean())} against "
+        f"{four_places(alone.judged()[1].mean())} for {best.name} alone, "
+        f"over {'all' if found.rows.start == 0 else 'the validation'} rows, each by models that have not seen it "
+        f"({folds} folds, {chance(test)})"
     )
     better = len(found.parts) > 1 and climb.gain(test) > 0
     if climb.chosen.result is None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from pipeline.evaluation.outputs import paired_values
 from pipeline.ladder.rungs import Climb, Rung, chance
+from pipeline.metrics import four_places
 
 
 def choose(climb: Climb, prefer: str, level: float) -> None:
@@ -53,7 +54,8 @@ def _best_by_folds(close: Sequence[Rung], climb: Climb) -> Rung:
         test = paired_values(chosen.folds, found.folds)
         found.showed += (
             f"; chosen, as validation rows do not tell it from {chosen.name}: over all rows, each by models that have "
-            f"not seen it, {climb.metric} {found.folds.mean():.4f} against {chosen.folds.mean():.4f} ({chance(test)})"
+            f"not seen it, {climb.metric} {four_places(found.folds.mean())} against "
+            f"{four_places(chosen.folds.mean())} ({chance(test)})"
         )
     return found
 

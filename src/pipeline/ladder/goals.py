@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.config.nearest import suggest
 from pipeline.errors import UserError
 from pipeline.ladder.rungs import Climb
-from pipeline.metrics import REGISTRY, find
+from pipeline.metrics import REGISTRY, find, four_digits, four_places
 from pipeline.runs.conditions import Condition, conditions
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ GOAL_COLUMNS = ["", "in words", "asked", "reached on test data", "met"]
 
 
 def _shown(value: float | None) -> str:
-    return "not measured" if value is None else f"{value:,.4g}"
+    return "not measured" if value is None else four_digits(value)
 
 
 def group_columns(climb: Climb) -> list[str]:
@@ -166,8 +166,8 @@ def group_rows(climb: Climb) -> list[list[str]]:
         [
             row["group"],
             f"{row['samples']:,}",
-            f"{row['value']:.4f} ({row['low']:.4f} to {row['high']:.4f})",
-            f"{row['baseline']:.4f}",
+            f"{four_places(row['value'])} ({four_places(row['low'])} to {four_places(row['high'])})",
+            f"{four_places(row['baseline'])}",
         ]
         for row in climb.by.get("groups", [])
     ]

@@ -34,6 +34,7 @@ from pipeline.ladder.pace import epochs_within, seconds_for, seconds_of_features
 from pipeline.ladder.registering import register
 from pipeline.ladder.rungs import Climb, Rung, common_sense, judge, judged_by
 from pipeline.ladder.testing import answers_of, load_model, read_test
+from pipeline.metrics import four_places
 from pipeline.models.base import BaseModule
 from pipeline.models.sentences import at_hand
 from pipeline.models.settled import Settled
@@ -259,7 +260,7 @@ def _baseline(cfg: DictConfig, directory: Path, parent: AnyRun, asked: list[Wish
     metric = judged_by(data.spec, str(cfg.objective.metric))
     rung.judged = common_sense(data, data.validation, metric)
     rung.validation = float(rung.judged.mean())
-    rung.showed = f"{metric} {rung.validation:.4f} without learning anything ({name})"
+    rung.showed = f"{metric} {four_places(rung.validation)} without learning anything ({name})"
     rung.seconds = time.time() - started
     run = open_run(cfg, directory, _hooks(rung, parent), f"{cfg.name}-baseline")
     with recorded(run):

@@ -11,7 +11,7 @@ from pipeline.errors import UserError
 from pipeline.evaluation.outputs import Outputs, loader_of, outputs_on, paired, test_split
 from pipeline.ladder.naming import model_name
 from pipeline.ladder.rungs import Climb, Rung, chance
-from pipeline.metrics import higher_is_better
+from pipeline.metrics import four_places, higher_is_better
 from pipeline.runs.finished import data_of, find_run, load_predictor, open_store
 
 if TYPE_CHECKING:
@@ -76,8 +76,8 @@ def alias_of(store: Store, version: Version, outputs: Outputs, cfg: DictConfig) 
     metric = outputs.judged()[0]
     better = (test.difference.value > 0) == higher_is_better(metric)
     figures = (
-        f"{metric} {test.difference.value:+.4f} against version {present.version} on the same test samples "
-        f"({test.method}, {chance(test)})"
+        f"{metric} {four_places(test.difference.value, '+')} against version {present.version} on the same test "
+        f"samples ({test.method}, {chance(test)})"
     )
     if not test.significant():
         return "challenger", f"{figures}, no significant difference, so that one stays champion"

@@ -14,8 +14,8 @@ from pipeline.ladder.costs import size_in_words
 from pipeline.ladder.goals import GOAL_COLUMNS, goal_lines, goal_rows, group_columns, group_rows
 from pipeline.ladder.naming import file_and_target
 from pipeline.ladder.rungs import amount, chance, simple_one
+from pipeline.metrics import four_digits, four_places, unit_of
 from pipeline.metrics import in_words as in_figures
-from pipeline.metrics import unit_of
 from pipeline.models.settled import Settled
 from pipeline.reports.html import Page
 from pipeline.runs.settings import sections
@@ -84,7 +84,7 @@ def conclusion(climb: Climb) -> str:
     """Which rung was chosen, in words."""
     if not climb.final:
         return f"Keep the baseline ({_baseline(climb)}): no model predicts better by {climb.metric} on validation data."
-    tests = ", ".join(f"{rung.test.value:.4f}" for rung in climb.final if rung.test is not None)
+    tests = ", ".join(f"{four_places(rung.test.value)}" for rung in climb.final if rung.test is not None)
     tests += f" {climb.unit}" if climb.unit else ""
     if climb.chosen.made_of:
         trained = f"It is made of {climb.length}: test {climb.metric} {tests}."
@@ -118,7 +118,9 @@ def simplest_words(climb: Climb) -> str:
         return ""
     if simplest is best:
         return f"Simplest within noise: {best.name} itself; every smaller one is worse on validation data."
-    figures = f"validation {climb.metric} {simplest.validation:.4f} against {best.validation:.4f}"
+    figures = (
+        f"validation {climb.metric} {four_places(simplest.validation)} against {four_places(best.validation)}"
+    )
     return f"Simplest within noise: {simplest.name} cannot be told apart from {best.name} ({figures})" + (
         ", and was preferred (task.prefer=simple)."
         if climb.chosen is simplest
@@ -265,7 +267,7 @@ def draw(climb: Climb, path: Path) -> Path:
             else:
                 low = rung.test.value < left
                 axis.annotate(
-                    f"← {rung.test.value:.4g}" if low else f"{rung.test.value:.4g} →",
+                    f"← {four_digits(rung.test.value)}" if low else f"{four_digits(rung.test.value)} →",
                     (left if low else right, place),
                     xytext=(6 if low else -6, 0),
                     textcoords="offset points",
@@ -317,7 +319,7 @@ def model_card(climb: Climb, cfg: DictConfig, winner: Rung, run_id: str) -> str:
     """The model card, Markdown: data, use, figures with intervals, limits, how to reproduce."""
     assert winner.result is not None and winner.gain is not None
     data = winner.result.data
-    seeds = ", ".join(f"{rung.test.value:.4f}" for rung in climb.final if rung.test is not None)
+    seeds = ", ".join(f"{four_places(rung.test.value)}" for rung in climb.final if rung.test is not None)
     stand_in = "" if data["used"] == data["requested"] else f" (a stand-in for {data['requested']})"
     sure = _sure(winner)
     how = f"{'made of' if climb.chosen.made_of else 'trained for'} {climb.length}"
@@ -376,15 +378,19 @@ def command_of(rung: Rung) -> str:
 def _row(climb: Climb, rung: Rung) -> list[str]:
     test, gain = rung.test, ""
     if rung.gain is not None:
-        gain = f"{climb.gain(rung.gain):+.4f}, {chance(rung.gain)}"
+        gain = f"{four_places(climb.gain(rung.gain), '+')}, {chance(rung.gain)}"
         gain = f"{gain} (baseline)" if rung in climb.final else gain
     return [
         _name(climb, rung),
         f"{rung.parameters:,}" if rung.result is not None else "",
-        "" if rung.validation != rung.validation else f"{rung.validation:.4f}",
-        f"{test.value:.4f} ({test.low:.4f} to {test.high:.4f})" if test is not None else "",
+        "" if rung.validation != rung.validation else f"{four_places(rung.validation)}",
+        f"{four_places(test.value)} ({four_places(test.low)} to {four_places(test.high)})"
+        if test is not None
+        else "",
         gain,
-        f"{climb.gain(rung.over_simple):+.4f}, {chance(rung.over_simple)}" if rung.over_simple else "",
+        f"{four_places(climb.gain(rung.over_simple), '+')}, {chance(rung.over_simple)}"
+        if rung.over_simple
+        else "",
         "" if math.isnan(rung.fit_seconds) else f"{rung.fit_seconds:.1f}",
         _milliseconds(rung),
         size_in_words(rung.bytes),
@@ -414,7 +420,7 @@ def _baseline(climb: Climb) -> str:
 
 
 def _others(climb: Climb) -> str:
-    named = ", ".join(f"{name} {value:.4f}" for name, value in climb.others.items())
+    named = ", ".join(f"{name} {four_places(value)}" for name, value in climb.others.items())
     return f"Other predictors without a training loop, test {climb.metric}: {named}."
 
 

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from pipeline.data.core.baselines import losses
 from pipeline.evaluation.outputs import paired_values
 from pipeline.evaluation.statistics import PairedTest
-from pipeline.metrics import difference_in_words, higher_is_better, unit_of
+from pipeline.metrics import difference_in_words, four_places, higher_is_better, unit_of
 from pipeline.runs.result import RunResult
 from pipeline.training.gains import Interval, Sampled, gain_of
 from pipeline.training.judging import metric_by, metric_of
@@ -255,8 +255,8 @@ def compared(climb: Climb, below: Rung, rung: Rung, test: PairedTest) -> str:
     low, high = (low, high) if climb.higher else (-high, -low)
     unit = f" {climb.unit}" if climb.unit else ""
     return (
-        f"{climb.metric} {rung.validation:.4f} against {below.validation:.4f}{unit}, 95 % interval of the gain "
-        f"{low:+.4f} to {high:+.4f}, {chance(test)}"
+        f"{climb.metric} {four_places(rung.validation)} against {four_places(below.validation)}{unit}, 95 % interval "
+        f"of the gain {four_places(low, '+')} to {four_places(high, '+')}, {chance(test)}"
     )
 
 
@@ -295,6 +295,7 @@ def overfitting(rung: Rung, metric: str) -> str:
         apart = last > _RATIO_OF_ERRORS * learnt
     if not apart:
         return ""
-    fallen = f" after {best:.4f} in epoch {best_epoch}" if best != last else ""
+    fallen = f" after {four_places(best)} in epoch {best_epoch}" if best != last else ""
     advice = "still overfits" if rung.name == "tuned" else "overfits, so regularise"
-    return f"in epoch {last_epoch} training {metric} {learnt:.4f}, validation {last:.4f}{fallen}: it {advice}"
+    figures = f"training {metric} {four_places(learnt)}, validation {four_places(last)}{fallen}"
+    return f"in epoch {last_epoch} {figures}: it {advice}"

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from pipeline.drawing import COLOURS, MARK, STYLE, TRAIN, VALIDATION, Corner, Curve, columns, save, say
-from pipeline.metrics import higher_is_better, in_order, is_cost, judged_by
+from pipeline.metrics import four_digits, higher_is_better, in_order, is_cost, judged_by
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,17 +42,38 @@ def learning_curves(
     """
     metrics = _metrics_of(history)
     with mpl.rc_context(STYLE):
-        columns = min(3, max(1, len(metrics)))
-        rows = math.ceil(max(1, len(metrics)) / columns)
-        figure = Figure(figsize=(5.2 * columns, 3.7 * rows), layout="constrained")
-        axes = [figure.add_subplot(rows, columns, number + 1) for number in range(max(1, len(metrics)))]
+        figure, axes = _panels(max(1, len(metrics)), 3, 3.7, title)
         if not metrics:
             say(axes[0], "no epoch was finished")
         for axis, metric in zip(axes, metrics, strict=False):
             _train_against_validation(axis, metric, history, best_epoch)
-        if title:
-            figure.suptitle(title)
         return save(figure, path)
+
+
+def _panels(number: int, most: int, high: float, title: str = "") -> tuple[Figure, list[Axes]]:
+    """A figure and its panels, with room about each of them for its title, its ticks and the names of its axes.
+
+    A constrained layout draws everything twice, and short runs would wait for it.
+
+    Args:
+        number: Number of panels.
+        most: Largest number of panels in a row.
+        high: Height of a row, in inches.
+        title: Line above the panels.
+    """
+    across = min(most, number)
+    down = math.ceil(number / across)
+    width, height = 5.2 * across, high * down
+    left, right, bottom, above, beside, between = 0.8, 0.2, 0.58, 0.36 + (0.3 if title else 0), 0.75, 0.95
+    panel = (width - left - right - (across - 1) * beside) / across
+    tall = (height - bottom - above - (down - 1) * between) / down
+    figure = Figure(figsize=(width, height))
+    figure.subplots_adjust(
+        left / width, bottom / height, 1 - right / width, 1 - above / height, beside / panel, between / tall
+    )
+    if title:
+        figure.suptitle(title, y=1 - 0.08 / height, va="top")
+    return figure, [figure.add_subplot(down, across, place + 1) for place in range(number)]
 
 
 def _metrics_of(history: Mapping[str, Curve]) -> list[str]:
@@ -104,7 +125,7 @@ def _emptiest_corner(axis: Axes) -> Corner:
 
 def _mark_best(axis: Axes, curve: Curve, best_epoch: int) -> None:
     value = dict(curve).get(best_epoch)
-    label = f"best: epoch {best_epoch}" + (f" ({value:.4g})" if value is not None else "")
+    label = f"best: epoch {best_epoch}" + (f" ({four_digits(value)})" if value is not None else "")
     axis.axvline(best_epoch, color=MARK, linewidth=1, linestyle="--", label=label)
     if value is not None:
         axis.plot(
@@ -126,13 +147,9 @@ def step_curves(points: Mapping[str, Curve], path: Path) -> Path:
     """
     said = {name: it for name, it in points.items() if name != "step/lr" or len(set(columns(it)[1])) > 1}
     points = said or points
-    rows = math.ceil(len(points) / 2)
     with mpl.rc_context(STYLE):
-        # A constrained layout draws everything twice, and short runs would wait for it.
-        figure = Figure(figsize=(10.4, 2.9 * rows))
-        figure.subplots_adjust(0.08, 0.58 / (2.9 * rows), 0.98, 1 - 0.36 / (2.9 * rows), 0.18, 0.5)
-        for number, (name, curve) in enumerate(points.items()):
-            axis = figure.add_subplot(rows, 2, number + 1)
+        figure, axes = _panels(len(points), 2, 2.9)
+        for axis, (name, curve) in zip(axes, points.items(), strict=True):
             steps, values = columns(curve)
             axis.plot(
                 steps, values, color=TRAIN, linewidth=1.2, marker="o", markersize=3 if len(curve) <= 40 else 0
@@ -192,7 +209,9 @@ def comparison_curves(
         axis = figure.add_subplot()
         for number, (variant, curve) in enumerate(curves.items()):
             epochs, values = columns(curve)
-            label = f"{variant} ({values[-1]:.4g})" if len(values) else f"{variant} (nothing recorded)"
+            label = (
+                f"{variant} ({four_digits(values[-1])})" if len(values) else f"{variant} (nothing recorded)"
+            )
             axis.plot(
                 epochs,
                 values,
@@ -204,7 +223,7 @@ def comparison_curves(
             )
         if baseline is not None:
             axis.axhline(
-                baseline, color=MARK, linestyle="--", linewidth=1, label=f"baseline ({baseline:.4g})"
+                baseline, color=MARK, linestyle="--", linewidth=1, label=f"baseline ({four_digits(baseline)})"
             )
         axis.set(xlabel="epoch", ylabel=metric, title=title)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -241,7 +260,7 @@ def fold_curves(folds: Mapping[int, Curve], metric: str, path: Path) -> Path:
             axis.plot(epochs, average, color="black", linewidth=2.2, label="average")
             if judged_by([metric]):
                 best = int(np.nanargmax(average) if higher_is_better(metric) else np.nanargmin(average))
-                label = f"best average: {average[best]:.4g}, epoch {epochs[best]:g}"
+                label = f"best average: {four_digits(average[best])}, epoch {epochs[best]:g}"
                 axis.plot(
                     epochs[best],
                     average[best],

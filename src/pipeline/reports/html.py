@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import base64
-import math
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from pipeline.files import write_text
+from pipeline.metrics import four_digits
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
@@ -73,13 +73,4 @@ class Page:
 def _cell(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return f"<td>{escape(str(value))}</td>"
-    return f'<td class="number">{f"{value:,}" if isinstance(value, int) else _digits(value)}</td>'
-
-
-def _digits(value: float) -> str:
-    """Four digits that count, and all before the point: 83,630 rather than 8.363e+04."""
-    size = abs(value)
-    if not 1e-3 <= size < 1e9:
-        return f"{value:.4g}"
-    text = f"{value:,.{max(0, 3 - math.floor(math.log10(size)))}f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
+    return f'<td class="number">{f"{value:,}" if isinstance(value, int) else four_digits(value)}</td>'

@@ -12,7 +12,8 @@ import numpy as np
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
-from pipeline.drawing import MARK, STYLE, TRAIN, save, say, short, show_image
+from pipeline.drawing import MARK, STYLE, TRAIN, pixels_of, save, say, short, show_image
+from pipeline.metrics import four_digits
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -143,21 +144,24 @@ def most_wrong(
         rows = math.ceil(max(1, len(worst)) / columns)
         width, height = max(4.5, 1.75 * columns), 0.5 + 1.95 * rows
         figure = Figure(figsize=(width, height))
+        # One axis for all, in inches: an axis for each picture takes longer to make than the pictures to draw.
+        axis = figure.add_axes((0.0, 0.0, 1.0, 1.0))
         if not worst:
-            say(figure.add_subplot(), "no sample was wrong")
+            say(axis, "no sample was wrong")
         for place, number in enumerate(worst):
-            # All cells are alike: having matplotlib find out where each goes takes longer than drawing them.
             down, right = divmod(place, columns)
-            left, top = (right + 0.5) * width / columns - 0.7, height - 0.85 - 1.95 * down
-            axis = figure.add_axes((left / width, (top - 1.4) / height, 1.4 / width, 1.4 / height))
-            show_image(axis, images[number])
+            x, y = (right + 0.5) * width / columns, height - 1.55 - 1.95 * down
+            sides = pixels_of(images[number]).shape[:2]
+            high, wide = (0.7 * side / max(sides) for side in sides)
+            show_image(axis, images[number], (x - wide, x + wide, y - high, y + high))
             names = (
                 short(str(class_names[true[number]]), 14),
                 short(str(class_names[predicted[number]]), 14),
             )
             separator = " → " if sum(map(len, names)) <= 12 else "\n→ "
-            # With its height said, no ticks are made to find out what it must keep off.
-            axis.set_title(f"{separator.join(names)} ({confidence[number]:.0%})", fontsize=9, y=1.0)
+            title = f"{separator.join(names)} ({confidence[number]:.0%})"
+            axis.text(x, y + high + 0.08, title, fontsize=9, ha="center")
+        axis.set(xlim=(0, width), ylim=(0, height), aspect="auto")
         figure.suptitle("true → predicted (confidence)", fontsize=10)
         return save(figure, path)
 
@@ -236,7 +240,7 @@ def regression_scatter(
             axis.legend()
             error = np.abs(true - predicted).mean()
             axis.set_title(
-                f"mean absolute error {error:.4g}{' ' + unit if unit else ''}, {len(true)} samples"
+                f"mean absolute error {four_digits(error)}{' ' + unit if unit else ''}, {len(true)} samples"
             )
         else:
             say(axis, "no prediction")

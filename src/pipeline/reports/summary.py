@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.metrics import in_order, with_slash, without_deviations
+from pipeline.metrics import four_places, in_order, with_slash, without_deviations
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -260,7 +260,7 @@ def _words(name: str) -> str:
 
 
 def _number(value: float | None, sign: str = "") -> str:
-    """A figure to four digits; nothing for what is undefined."""
+    """A figure in words; nothing for what is undefined."""
     if value is None or math.isnan(value):
         return ""
-    return f"{value:{sign}.4f}" if 1e-3 <= abs(value) < 1e4 or value == 0 else f"{value:{sign}.4g}"
+    return four_places(value, sign)

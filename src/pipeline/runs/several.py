@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from pipeline.config.own_class import leave_behind
 from pipeline.config.typed import key_of
 from pipeline.errors import UserError
-from pipeline.metrics import headline
+from pipeline.metrics import four_places, headline
 from pipeline.process_life import process_start
 from pipeline.runs import naming
 from pipeline.runs.describing import ENVIRONMENT, record_threads
@@ -343,7 +343,7 @@ def table_text(total: RunResult) -> str:
     names += ["train/loss"] if "train/loss" in total.metrics else []
     rows = [["fit", *names]]
     rows += [
-        [fit["name"], *(f"{fit['metrics'].get(name, float('nan')):.4f}" for name in names)]
+        [fit["name"], *(f"{four_places(fit['metrics'].get(name, float('nan')))}" for name in names)]
         for fit in total.nested
     ]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]

@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 from pipeline.errors import UserError
 from pipeline.evaluation.outputs import result_directory
 from pipeline.files import write_json
+from pipeline.metrics import four_places
 from pipeline.runs.finished import data_of
 from pipeline.runs.handover import METRICS
 
@@ -22,7 +23,7 @@ def run(cfg: DictConfig) -> None:
     found = baselines(data_of(cfg))
     path = write_json(directory / METRICS, found)
     for name, metrics in found.items():
-        print(f"{name}: " + ", ".join(f"{metric} {value:.4f}" for metric, value in metrics.items()))
+        print(f"{name}: " + ", ".join(f"{metric} {four_places(value)}" for metric, value in metrics.items()))
     print(f"written: {path}")
 
 

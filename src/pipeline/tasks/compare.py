@@ -20,7 +20,7 @@ from pipeline.evaluation.outputs import (
 )
 from pipeline.evaluation.statistics import PairedTest, bootstrap_mean, compare_hits
 from pipeline.files import write_json
-from pipeline.metrics import higher_is_better
+from pipeline.metrics import four_places, higher_is_better
 from pipeline.reports.comparison import PAGE, comparison_page
 from pipeline.runs.finished import FinishedRun, data_for, find_run, load_predictor, open_store
 from pipeline.runs.listing import Row, row_of, with_settings
@@ -139,10 +139,8 @@ def compared(
 def verdict(metric: str, test: PairedTest, a: str, b: str, level: float = 0.05) -> str:
     """The outcome of a paired test in words."""
     difference = test.difference
-    measured = (
-        f"{metric} {difference.value:+.4f} (95 % interval {difference.low:+.4f} to {difference.high:+.4f}, "
-        f"{test.method}: p = {test.p_value:.3g}"
-    )
+    value, low, high = (four_places(it, "+") for it in (difference.value, difference.low, difference.high))
+    measured = f"{metric} {value} (95 % interval {low} to {high}, {test.method}: p = {test.p_value:.3g}"
     # One of several comparisons has to be surer than its own interval says.
     measured += ")" if level == 0.05 else f", of several comparisons significant below {level:.2g})"
     if not test.significant(level):
@@ -180,8 +178,8 @@ def in_words(result: dict[str, Any]) -> list[str]:
     if "against_first" in result:
         return [line for one in result["against_first"] for line in _against_first(one)]
     lines = [
-        f"{letter}: {run['name']} ({run['run_id']}): {result['metric']} {run['value']:.4f} "
-        f"({run['low']:.4f} to {run['high']:.4f})"
+        f"{letter}: {run['name']} ({run['run_id']}): {result['metric']} {four_places(run['value'])} "
+        f"({four_places(run['low'])} to {four_places(run['high'])})"
         for letter, run in zip("AB", result["runs"], strict=True)
     ]
     lines.append(f"samples: {result['samples']:,}, the same for both")

@@ -15,7 +15,7 @@ from pipeline.errors import UserError
 from pipeline.evaluation.outputs import result_directory
 from pipeline.evaluation.statistics import PairedTest, compare_hits, compare_values
 from pipeline.files import write_json
-from pipeline.metrics import higher_is_better, judged_by
+from pipeline.metrics import four_places, higher_is_better, judged_by
 from pipeline.reports.html import Page
 from pipeline.reports.summary import verdict
 from pipeline.runs.handover import HISTORY, METRICS, Delivered, read_delivered, read_json
@@ -77,11 +77,11 @@ def conclusion(candidates: list[Candidate], chosen: Candidate, metric: str) -> s
     test, sense = chosen.tested[f"test/{metric}"], chosen.tested["baseline"][metric]
     words = (
         f"Chosen on validation data: the model {MODELS[chosen.stage]} "
-        f"({metric} {chosen.delivered.metrics[f'val/{metric}']:.4f}). Test {metric} {test:.4f}"
+        f"({metric} {four_places(chosen.delivered.metrics[f'val/{metric}'])}). Test {metric} {four_places(test)}"
     )
     if low := chosen.tested.get("interval"):
-        words += f" (95 % interval {low['low']:.4f} to {low['high']:.4f})"
-    words += f"; common sense {sense:.4f}."
+        words += f" (95 % interval {four_places(low['low'])} to {four_places(low['high'])})"
+    words += f"; common sense {four_places(sense)}."
     if judged := chosen.tested.get("verdict"):
         judged = unless_unfinished([judged], str(chosen.delivered.run.get("unfinished", "")))
         words += f" {verdict({'verdicts': judged})[0]}"
@@ -89,7 +89,7 @@ def conclusion(candidates: list[Candidate], chosen: Candidate, metric: str) -> s
     if paired is not None:
         significant = "significant" if paired.significant() else "not significant"
         words += (
-            f" Tuned against as configured, on the same test samples: {paired.difference.value:+.4f} "
+            f" Tuned against as configured, on the same test samples: {four_places(paired.difference.value, '+')} "
             f"({paired.method}, p = {paired.p_value:.2g}: {significant})."
         )
     return words
@@ -194,7 +194,7 @@ def _row(candidate: Candidate, metric: str) -> list[Any]:
         candidate.delivered.run.get("parameters", ""),
         candidate.delivered.metrics[f"val/{metric}"],
         candidate.tested[f"test/{metric}"],
-        f"{interval['low']:.4f} to {interval['high']:.4f}" if interval else "",
+        f"{four_places(interval['low'])} to {four_places(interval['high'])}" if interval else "",
         (candidate.delivered.run.get("seconds") or {}).get("fit", ""),
     ]
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+from pipeline.metrics import four_places
 from pipeline.runs.finished import open_store
 from pipeline.runs.listing import Row, listed
 from pipeline.runs.naming import shortened
@@ -103,9 +104,7 @@ def _reached(row: Row) -> str:
 
 
 def _number(value: float | None) -> str:
-    return (
-        "" if value is None else f"{value:.4f}" if 1e-3 <= abs(value) < 1e4 or value == 0 else f"{value:.4g}"
-    )
+    return "" if value is None else four_places(value)
 
 
 def span(seconds: float) -> str:

@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from pipeline.config.typed import typed_overrides
 from pipeline.errors import UserError
+from pipeline.metrics import four_places
 from pipeline.runs.handover import deliver
 from pipeline.runs.hooks import Hooks
 from pipeline.runs.settings import EVERY_FIT
@@ -28,7 +29,7 @@ def run(cfg: DictConfig) -> None:
         for path in ("optimization_results.yaml", "experiment/best.yaml"):
             shutil.copy(directory / "sweep" / path, target)
     shown = ", ".join(
-        f"{name} {value:.4f}" for name, value in result.metrics.items() if name.startswith("val/")
+        f"{name} {four_places(value)}" for name, value in result.metrics.items() if name.startswith("val/")
     )
     print(f"winner: {shown}\nwritten: {target}")
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.metrics import four_places
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -36,7 +38,8 @@ class Interval:
     confidence: float = CONFIDENCE
 
     def __str__(self) -> str:
-        return f"{self.value:.4f} ({self.confidence:.0%} interval {self.low:.4f} to {self.high:.4f})"
+        low, high = four_places(self.low), four_places(self.high)
+        return f"{four_places(self.value)} ({self.confidence:.0%} interval {low} to {high})"
 
 
 @dataclass(frozen=True)

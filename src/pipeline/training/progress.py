@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Checkpoint
 
-from pipeline.metrics import headline
+from pipeline.metrics import four_digits, four_places, headline
 from pipeline.reports.layers import table_of
 from pipeline.training.module import TrainingModule
 from pipeline.training.network_in_tensorboard import first_samples
@@ -88,7 +88,7 @@ class Progress(Checkpoint):
         self._printed_at = now
         metrics = trainer.callback_metrics
         shown = [
-            f"{name} {float(metrics[name]):.4f}"
+            f"{name} {four_places(float(metrics[name]))}"
             for split in sorted({name.rpartition("/")[0] for name in metrics})
             for name in headline(name for name in metrics if name.rpartition("/")[0] == split)
         ]
@@ -108,7 +108,7 @@ class Progress(Checkpoint):
         if tenth <= self._tenth or curve.epochs > 5 or tenth >= 10:
             return
         self._tenth, self._printed_at = tenth, time.monotonic()
-        shown = [f"{name} {points[-1][1]:.4g}" for name, points in curve.points.items()]
+        shown = [f"{name} {four_digits(points[-1][1])}" for name, points in curve.points.items()]
         self._draw("")
         print(f"step {trainer.global_step:,}/{curve.last:,}  {'  '.join(shown)}", file=sys.stderr, flush=True)
 

@@ -17,6 +17,7 @@ from pipeline.data.tables.reading import column_of
 from pipeline.data.tables.rows import TableRows
 from pipeline.data.tables.splits import SplitPlan
 from pipeline.data.tables.values import Column, Table, listed
+from pipeline.metrics import four_digits
 
 DUPLICATES = "data.duplicates=drop"
 """What is typed to use each row once."""
@@ -112,7 +113,7 @@ def _change(at: Look, moments: np.ndarray) -> str:
         share = codes == np.bincount(codes).argmax()
         return f" ({name!r} are {share[late].mean():.0%} of the latest rows, {share[early].mean():.0%} of those before)"
     values = target.values
-    latest, before = f"{values[late].mean():.4g}", f"{values[early].mean():.4g}"
+    latest, before = f"{four_digits(values[late].mean())}", f"{four_digits(values[early].mean())}"
     return f" ({at.goal.name!r} is {latest} in the latest rows on average, {before} before)"
 
 
