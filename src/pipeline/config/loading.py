@@ -241,8 +241,7 @@ class Loader(HydraLoader):
         if told := refusal(error):
             return told
         if isinstance(error, OverrideParseException):
-            reason = str(error).splitlines()[0]
-            return unread(str(error.override), reason, self.repository.get_group_options("task"))
+            return unread(str(error.override), str(error), self.repository.get_group_options("task"))
         message = str(error) or str(error.__cause__ or "")
         if not isinstance(error, HydraException | OmegaConfBaseException | OSError):
             typed = " ".join(overrides)

@@ -78,18 +78,21 @@ def typed_again(text: str) -> str:
     return quoted(text) if meant is None or meant.is_sweep_override() else text
 
 
-def unread(word: str, reason: str, tasks: Sequence[str]) -> str:
+def unread(word: str, said: str, tasks: Sequence[str]) -> str:
     """A message for a word of the command line that sets nothing.
 
     Args:
         word: The word.
-        reason: What Hydra says about it.
+        said: What Hydra says about it.
         tasks: Names of the tasks.
     """
     key, equals, value = word.partition("=")
     if not equals:
         meant = f": did you mean task={word}?" if word in tasks else ", without blanks around the ="
         return f"{word}: expected KEY=VALUE{meant}"
+    lines = said.splitlines()
+    # Hydra 1.4 begins with the word's place among the others.
+    reason = next((line for line in lines if not line.startswith("Error when parsing index")), lines[0])
     if reason.startswith(("Lexer", "token recognition")):
         return (
             f"{word}: cannot be read; a text with such signs is typed {shlex.quote(f'{key}={quoted(value)}')}"
