@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -181,7 +182,8 @@ def recorded(machine: Machine) -> dict[str, Any]:
     client = open_client(absolute_uri(None, machine.experiments))
     runs = {}
     for record in Store(None, machine.experiments).runs():
-        name = record.tags["mlflow.runName"]
+        # After one that was killed before it had saved anything, the next is called the second of that name.
+        name = re.sub(r" \(\d+\)", "", record.tags["mlflow.runName"])
         if Path(record.tags["pipeline.directory"]).is_relative_to(machine.result.directory):
             points = {
                 key: [(p.step, p.value) for p in client.get_metric_history(record.run_id, key)]
