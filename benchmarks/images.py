@@ -112,9 +112,8 @@ def main() -> None:
         print(f"killed when {there} blocks were there")
         found, share, decoding = gone_on(command, marks[0])
         print(f"went on and was ready in {found['setup']:.1f} s, {found['cpu']:.1f} s of processor time;")
-        print(
-            f"the machine's cores were busy {decoding:.0%} of the time that it decoded, {share:.0%} of the whole command's"
-        )
+        print(f"the machine's cores were busy {decoding:.0%} of the time that it decoded,")
+        print(f"{share:.0%} of the whole command's")
         again = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
         print(f"ready from the cache in {again['setup']:.1f} s")
         print(f"an epoch of {again['images']:,} images: {again['images'] / again['epoch']:,.0f} images/s")
