@@ -325,7 +325,8 @@ def four_places(value: float, sign: str = "") -> str:
     size = abs(value)
     if size >= 1e9 or 0 < size < 1e-3:
         return f"{value:{sign}.4g}"
-    return f"{value:{sign},.{4 if not size >= 1e3 else 1 if size < 1e4 else 0}f}"
+    places = 0 if size >= 1e4 else 1 if size >= 1e3 else 4
+    return f"{value:{sign},.{places}f}"
 
 
 def four_digits(value: float) -> str:

@@ -180,7 +180,7 @@ def explained_texts(predictor: Predictor, split: Rows, most: int = TEXTS) -> lis
         length = max(1, sum(number != 0 for number in numbers))
         words = ["<?>" if number < 2 else vocabulary[number - 2] for number in numbers[:length]]
         true = targets.reshape(len(ids), -1)[row, 0].item()
-        shown = spec.classes[int(true)] if spec.classes else f"{four_digits(true)}"
+        shown = spec.classes[int(true)] if spec.classes else four_digits(true)
         found.append(ExplainedText(words, given[:length], str(predicted[column][row]), shown))
     return found
 

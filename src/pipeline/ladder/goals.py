@@ -167,7 +167,7 @@ def group_rows(climb: Climb) -> list[list[str]]:
             row["group"],
             f"{row['samples']:,}",
             f"{four_places(row['value'])} ({four_places(row['low'])} to {four_places(row['high'])})",
-            f"{four_places(row['baseline'])}",
+            four_places(row["baseline"]),
         ]
         for row in climb.by.get("groups", [])
     ]

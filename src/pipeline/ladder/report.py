@@ -84,7 +84,7 @@ def conclusion(climb: Climb) -> str:
     """Which rung was chosen, in words."""
     if not climb.final:
         return f"Keep the baseline ({_baseline(climb)}): no model predicts better by {climb.metric} on validation data."
-    tests = ", ".join(f"{four_places(rung.test.value)}" for rung in climb.final if rung.test is not None)
+    tests = ", ".join(four_places(rung.test.value) for rung in climb.final if rung.test is not None)
     tests += f" {climb.unit}" if climb.unit else ""
     if climb.chosen.made_of:
         trained = f"It is made of {climb.length}: test {climb.metric} {tests}."
@@ -319,7 +319,7 @@ def model_card(climb: Climb, cfg: DictConfig, winner: Rung, run_id: str) -> str:
     """The model card, Markdown: data, use, figures with intervals, limits, how to reproduce."""
     assert winner.result is not None and winner.gain is not None
     data = winner.result.data
-    seeds = ", ".join(f"{four_places(rung.test.value)}" for rung in climb.final if rung.test is not None)
+    seeds = ", ".join(four_places(rung.test.value) for rung in climb.final if rung.test is not None)
     stand_in = "" if data["used"] == data["requested"] else f" (a stand-in for {data['requested']})"
     sure = _sure(winner)
     how = f"{'made of' if climb.chosen.made_of else 'trained for'} {climb.length}"
@@ -383,7 +383,7 @@ def _row(climb: Climb, rung: Rung) -> list[str]:
     return [
         _name(climb, rung),
         f"{rung.parameters:,}" if rung.result is not None else "",
-        "" if rung.validation != rung.validation else f"{four_places(rung.validation)}",
+        "" if rung.validation != rung.validation else four_places(rung.validation),
         f"{four_places(test.value)} ({four_places(test.low)} to {four_places(test.high)})"
         if test is not None
         else "",

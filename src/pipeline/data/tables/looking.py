@@ -113,7 +113,7 @@ def _change(at: Look, moments: np.ndarray) -> str:
         share = codes == np.bincount(codes).argmax()
         return f" ({name!r} are {share[late].mean():.0%} of the latest rows, {share[early].mean():.0%} of those before)"
     values = target.values
-    latest, before = f"{four_digits(values[late].mean())}", f"{four_digits(values[early].mean())}"
+    latest, before = four_digits(values[late].mean()), four_digits(values[early].mean())
     return f" ({at.goal.name!r} is {latest} in the latest rows on average, {before} before)"
 
 
