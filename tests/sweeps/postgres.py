@@ -91,13 +91,16 @@ class Server:
         assert self._process is not None
         server = psutil.Process(self._process.pid)
         all_of_it = [server, *server.children()]
-        for process in all_of_it:
-            process.suspend()
         try:
+            for process in all_of_it:
+                # Those that tidy up come and go by themselves.
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.suspend()
             yield
         finally:
             for process in all_of_it:
-                process.resume()
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.resume()
 
     def remove(self) -> None:
         """Stop it, and delete what it kept."""
