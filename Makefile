@@ -16,6 +16,8 @@ PORT ?= 5000
 # For two cores: one worker more, since many tests wait for processes. Each has one thread.
 TEST_WORKERS ?= 3
 TEST_THREADS ?= 1
+# What `make test` runs: `unit`, or `coverage`.
+TESTS ?= unit
 
 QUICK := -m "not slow and not faults and not real_data" tests/config tests/models tests/reports tests/test_rooms.py \
 	tests/test_metrics.py tests/test_metric_sums.py tests/test_files.py tests/data/test_baselines.py \
@@ -46,7 +48,7 @@ run: $(STAMP)  ## train, test and track the MNIST network: python -m pipeline +e
 	$(BIN)/python -m pipeline +experiment=mnist_cnn $(ARGS)
 
 test: lint  ## lint, types, and the tests
-	@$(MAKE) --no-print-directory -j2 types unit
+	@$(MAKE) --no-print-directory -j2 types $(TESTS)
 
 lint: $(STAMP)  ## ruff: rules and formatting
 	$(BIN)/ruff check .

@@ -343,7 +343,7 @@ def table_text(total: RunResult) -> str:
     names += ["train/loss"] if "train/loss" in total.metrics else []
     rows = [["fit", *names]]
     rows += [
-        [fit["name"], *(f"{four_places(fit['metrics'].get(name, float('nan')))}" for name in names)]
+        [fit["name"], *(four_places(fit["metrics"].get(name, float("nan"))) for name in names)]
         for fit in total.nested
     ]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
