@@ -27,6 +27,8 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["DO_NOT_TRACK"] = "true"
+# Servers that tests start are as the pipeline's own: without processes for jobs of language models.
+os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
 os.environ.pop("MLFLOW_TRACKING_URI", None)
 # No test depends on a network; those of downloading talk to a server of their own.
 os.environ["PIPELINE_OFFLINE"] = "1"
@@ -50,7 +52,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that this machine cannot run say why."""
+    """Files whose tests wait for processes come first, so that others keep the cores busy meanwhile.
+
+    Tests that this machine cannot run say why.
+    """
+    waiting = {item.path for item in items if item.get_closest_marker("faults")}
+    items.sort(key=lambda item: item.path not in waiting)
     for item in items:
         if item.get_closest_marker("real_data") and not REAL_DATA:
             item.add_marker(pytest.mark.skip(reason="PIPELINE_DATA_PATH is not set: no published data here"))

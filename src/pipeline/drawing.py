@@ -75,7 +75,7 @@ def say(axis: Axes, words: str) -> None:
 
 def save(figure: Figure, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    # A third of the time of the usual level, for files that are a tenth larger.
-    packing: dict[str, Any] = {"pil_kwargs": {"compress_level": 3}} if path.suffix == ".png" else {}
+    # A quarter of the time of the usual level, for files that are a sixth larger.
+    packing: dict[str, Any] = {"pil_kwargs": {"compress_level": 2}} if path.suffix == ".png" else {}
     figure.savefig(path, facecolor="white", **packing)
     return path

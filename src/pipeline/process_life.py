@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 from pipeline.errors import Interrupted
 from pipeline.scipy_inside import without_notes
 
-_COLLECT_EVERY = 50_000
+_COLLECT_EVERY = 200_000
 
 SHARE_OF_CORES = "PIPELINE_SHARE_OF_CORES"
 """Set for workers whose ``OMP_NUM_THREADS`` is their share of the cores, not a number that somebody chose."""
@@ -27,6 +27,7 @@ SHARE_OF_CORES = "PIPELINE_SHARE_OF_CORES"
 _whole: list[bool] = []
 
 _WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+_SPINS = "1000"
 
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 """The exit code of a process that a signal ended."""
@@ -147,13 +148,16 @@ def cores() -> int:
 
 
 def let_threads_sleep() -> None:
-    """Have threads that wait for each other sleep, in what is imported from now on, unless the environment decides.
+    """Have threads that wait soon sleep, in what is imported from now on, unless the environment decides.
 
     OpenMP's otherwise compute until the others come, which beside other busy processes takes away the very time that
-    those need: steps of two threads took 10 to 60 times as long.
+    those need: steps of two threads took 10 to 60 times as long. To sleep at once costs the small operations of an
+    LSTM half of their speed, even on a machine of its own.
     """
     if not any(name in os.environ for name in _WAITING):
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+        # GNU's OpenMP alone knows it: some microseconds.
+        os.environ["GOMP_SPINCOUNT"] = _SPINS
 
 
 def run_process(main: Callable[[], int]) -> NoReturn:

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 import socket
+import subprocess
+import sys
+import time
+import urllib.request
 from collections.abc import Callable
+from pathlib import Path
 
+import psutil
 import pytest
 from omegaconf import DictConfig
 
@@ -37,3 +44,32 @@ def test_a_port_that_is_taken_is_named(command: Command, finished: dict[str, Run
         port = taken.getsockname()[1]
         with pytest.raises(UserError, match=f"task.port={port} .*task.port={port + 1}"):
             task.run(command("task=ui", f"task.port={port}"))
+
+
+@pytest.mark.slow
+def test_mlflows_pages_are_served_by_few_processes_until_ctrl_c(
+    tmp_path: Path, with_store: Callable[[Path], Path], free_port: Callable[[], int]
+) -> None:
+    port = free_port()
+    words = [f"paths.experiments_dir={with_store(tmp_path / 'experiments')}", f"task.port={port}"]
+    with subprocess.Popen([sys.executable, "-m", "pipeline", "task=ui", *words], cwd=tmp_path) as process:
+        deadline = time.monotonic() + 120
+        while not _answers(f"http://127.0.0.1:{port}/health"):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.1)
+        started = [
+            " ".join(child.cmdline()) for child in psutil.Process(process.pid).children(recursive=True)
+        ]
+        process.send_signal(signal.SIGINT)
+        # A terminal's Ctrl-C reaches the server as well.
+        for child in psutil.Process(process.pid).children():
+            child.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+    assert started and not any("huey" in command or "job" in command for command in started), started
+
+
+def _answers(address: str) -> bool:
+    try:
+        return bool(urllib.request.urlopen(address, timeout=1).status == 200)
+    except OSError:
+        return False

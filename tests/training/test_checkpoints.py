@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -62,13 +63,16 @@ def test_checkpoints_load_without_pickle_and_build_their_model(finished: RunResu
     assert state["pytorch-lightning_version"]
 
 
-@pytest.mark.parametrize("end", ["trainer.max_epochs=4", "trainer.max_steps=3"])
+@pytest.mark.parametrize("end", ["trainer.max_epochs=4", "trainer.max_steps=3", "trainer.max_steps=30"])
 @pytest.mark.parametrize("batch_size", [100, 2000])
 def test_where_nothing_is_held_out_the_last_epoch_is_the_best(
-    tmp_path: Path, end: str, batch_size: int
+    tmp_path: Path, end: str, batch_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Nothing is written between the first epoch and the end of the fit.
     waiting = "checkpoint.every_seconds=1000"
+    # The clock counts from where the machine started, which may be just now.
+    clock, start = time.monotonic, time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: clock() - start)
     run(tmp_path, "data.validation_fraction=0.0", waiting, f"data.batch_size={batch_size}", end)
     best, last = (load_checkpoint(tmp_path / f"checkpoints/{name}.ckpt") for name in ("best", "last"))
     assert (best["epoch"], best["global_step"]) == (last["epoch"], last["global_step"])

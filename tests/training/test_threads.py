@@ -24,7 +24,7 @@ from pipeline.runs.train import train
 from pipeline.sweeps.engines.environment import worker_environment
 from pipeline.tasks import reproduce
 from pipeline.training import threads as room
-from pipeline.training.threads import Threads
+from pipeline.training.threads import Threads, in_words
 
 WORDS = ["+experiment=digits_cnn", "trainer.max_epochs=2", "data.batch_size=256", "trainer.steps_per_call=1"]
 CHANGES = [[0, 2], [2, 1], [7, 2]]
@@ -202,13 +202,36 @@ def test_a_run_whose_number_changed_is_reproduced_bit_for_bit(
     assert RunResult.read(tmp_path / "again" / "again").threads == CHANGES
 
 
-@pytest.mark.parametrize(("given", "expected"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")])
-def test_threads_sleep_while_they_wait_unless_the_environment_decides(
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ([(0, 2)], []),
+        ([(0, 1), (40, 2)], ["1 thread at first and 2 at last"]),
+        (
+            [(0, 1), (40, 2), (44, 4), (48, 1)],
+            ["1 thread at first and at last, in between with 2 or 4 as well"],
+        ),
+    ],
+)
+def test_a_reader_is_told_what_the_numbers_were(changes: list[tuple[int, int]], said: list[str]) -> None:
+    assert [note.split("computed with ")[1].split(", by what")[0] for note in in_words(changes)] == said
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, "PASSIVE 1000"),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE None"),
+        ({"GOMP_SPINCOUNT": "7"}, "None 7"),
+    ],
+)
+def test_threads_that_wait_soon_sleep_unless_the_environment_decides(
     given: dict[str, str], expected: str
 ) -> None:
+    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
     program = "from pipeline.process_life import run_process; import os\n"
-    program += "run_process(lambda: print(os.environ['OMP_WAIT_POLICY']) or 0)"
-    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"} | given
+    program += f"run_process(lambda: print(*map(os.environ.get, {names})) or 0)"
+    environment = {name: value for name, value in os.environ.items() if name not in names} | given
     done = subprocess.run(
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
     )

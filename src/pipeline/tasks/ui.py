@@ -71,6 +71,8 @@ def _check_port(port: int) -> None:
 def _serve(uri: str, experiments_dir: Path, port: int) -> int:
     # An address may hold a password, which the command line would show to everybody on this machine.
     environment = {
+        # Seven processes that wait for work with language models, which runs of training have none of: 2 GB.
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         **os.environ,
         "MLFLOW_BACKEND_STORE_URI": uri,
         "MLFLOW_DEFAULT_ARTIFACT_ROOT": str((experiments_dir / "artifacts").absolute()),

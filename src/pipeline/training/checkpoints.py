@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import zipfile
 from collections.abc import Iterable
@@ -128,7 +129,7 @@ class Checkpoints(Checkpoint):
         self._best_step = 0
         self._best_written = True
         self._best_is_current = False
-        self._written_at = 0.0
+        self._written_at = -math.inf
         self._step_written = 0
         self._ended_early = False
 
@@ -159,6 +160,7 @@ class Checkpoints(Checkpoint):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         due = self.hurry or time.monotonic() - self._written_at >= self.every_seconds
         due = due or trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
+        due = due or trainer.global_step == trainer.max_steps
         if self._note_best(trainer):
             # Where the last epoch counts as the best and nothing is saved in the middle of one, the weights are
             # still there when they are written. Their copy takes 0.02 ms, as long as a step of SGD.

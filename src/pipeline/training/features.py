@@ -174,7 +174,8 @@ def solve_head(model: Wrapped, train: Rows, held_out: Rows | None, stop: Callabl
         return Rows(head.standardised(split.x), split.y)
 
     validated = None if held_out is None else standardised(held_out)
-    found = solve(inner, standardised(train), validated, stop, among=_ALPHAS)
+    # Features have 32 bits; a minimum in 64 would be one of what they were rounded to.
+    found = solve(inner, standardised(train), validated, stop, among=_ALPHAS, precision=torch.float32)
     # What answers in the target's own units there has its mean and deviation beside the weights.
     std, mean = getattr(inner.output, "std", 1.0), getattr(inner.output, "mean", 0.0)
     with torch.no_grad():

@@ -33,6 +33,7 @@ def solve(
     stop: Callable[[], bool],
     scale: Sequence[float] | None = None,
     among: tuple[float, ...] = ALPHAS,
+    precision: torch.dtype = torch.float64,
 ) -> Grown:
     """Give ``model`` the weights of the minimum.
 
@@ -43,6 +44,7 @@ def solve(
         stop: Asked between two penalties.
         scale: What stands for each word that occurs in a text, where the input is ids; None is 1.
         among: Penalties that are tried, from the strongest on.
+        precision: What is computed in; 64 bits take twice as long.
 
     Raises:
         UserError: A setting does not fit, or the data is a sequence.
@@ -56,7 +58,7 @@ def solve(
         raise UserError(
             "model.solver=exact is for one target a sample; leave it out for model.solver=gradient"
         )
-    x, y = _inputs(model, train), _targets(train, spec.task == "multilabel")
+    x, y = _inputs(model, train, precision), _targets(train, spec.task == "multilabel")
     factors = np.ones(x.shape[1]) if scale is None else np.concatenate([np.zeros(_WORDS), scale])
     if scale is not None:
         x = x.multiply(factors).tocsr()
@@ -87,7 +89,7 @@ def solve(
     return Grown(1, note, facts={"alpha": chosen}, cut=bool(untried))
 
 
-def _inputs(model: Linear, split: Rows) -> Any:
+def _inputs(model: Linear, split: Rows, precision: torch.dtype) -> Any:
     """What the weights are multiplied by, (samples, inputs); sparse for bags of words."""
     from scipy import sparse
 
@@ -100,7 +102,7 @@ def _inputs(model: Linear, split: Rows) -> Any:
         return found
     parts = []
     for rows in torch.arange(len(split)).split(_ROWS):
-        part = model.normalised(split.take(rows)[0]).flatten(1).double().numpy()
+        part = model.normalised(split.take(rows)[0]).flatten(1).to(precision).numpy()
         parts.append(sparse.csr_matrix(part) if model.spec.input == "bag" else part)
     return sparse.vstack(parts, format="csr") if model.spec.input == "bag" else np.concatenate(parts)
 

@@ -35,8 +35,8 @@ _PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 5.0, 80.0
 _COST = 20
 """A comparison is not made again before this many times as long as it took is over."""
 _SLOW = 1.5
-_GAIN = 1.5
-"""What another number has to gain in every round of a comparison: beside others, times of steps are uneven."""
+_GAIN = 1.15
+"""What another number has to gain, and to be ahead in every round of a comparison: beside others steps are uneven."""
 _ROUNDS, _TIMED = 3, 3
 
 
@@ -207,10 +207,11 @@ class Comparison:
         return not self._order
 
     def fastest(self, than: int) -> int:
-        """The fastest number; another one than the given only where it gains a half in every round."""
+        """The fastest number; another one than the given only where it gains enough and is ahead in every round."""
         best = max(self.rates, key=self._rate)
         rounds = zip(self._rounds(best), self._rounds(than), strict=True)
-        return best if all(ours > _GAIN * theirs for ours, theirs in rounds) else than
+        ahead = all(ours > theirs for ours, theirs in rounds)
+        return best if ahead and self._rate(best) > _GAIN * self._rate(than) else than
 
     def _rounds(self, count: int) -> list[float]:
         rates = self.rates[count]
@@ -275,10 +276,20 @@ def in_words(changes: Sequence[Sequence[int]]) -> list[str]:
     """What a reader is to know of the numbers of threads: nothing where there was one for the whole fit."""
     if len(changes) < 2:
         return []
+    first, last = changes[0][1], changes[-1][1]
+    if first == last:
+        others = " or ".join(map(str, sorted({count for _, count in changes} - {first})))
+        counts = f"{_threads(first)} at first and at last, in between with {others} as well"
+    else:
+        counts = f"{_threads(first)} at first and {last} at last"
     return [
-        f"computed with {changes[0][1]} threads at first and {changes[-1][1]} at last, by what was fastest beside what "
-        "else ran on this machine: task=reproduce computes with the same numbers, trainer.threads fixes one"
+        f"computed with {counts}, by what was fastest beside what else ran on this machine: task=reproduce computes "
+        "with the same numbers, trainer.threads fixes one"
     ]
+
+
+def _threads(count: int) -> str:
+    return "1 thread" if count == 1 else f"{count} threads"
 
 
 def _chosen_outside() -> bool:
