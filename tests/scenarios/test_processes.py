@@ -83,6 +83,7 @@ def wait_for_epochs(process: subprocess.Popen[str], count: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.faults
 def test_ctrl_c_keeps_the_state_and_the_run_goes_on_from_there(start: Start, tmp_path: Path) -> None:
     words = [*SMALL, "trainer.max_epochs=400", "callbacks.progress.refresh_seconds=0.01"]
     process = start(*words)
@@ -142,6 +143,7 @@ def test_two_processes_are_one_run_as_good_as_one_with_twice_the_batch(start: St
 
 
 @pytest.mark.slow
+@pytest.mark.faults
 def test_a_process_that_fails_does_not_leave_the_others_hanging(start: Start, tmp_path: Path) -> None:
     (tmp_path / "failing.py").write_text(FAILS_ON_RANK_1, encoding="utf-8")
     words = [
@@ -190,6 +192,7 @@ class Apart(pl.Callback):
 
 
 @pytest.mark.slow
+@pytest.mark.faults
 @pytest.mark.parametrize(("then", "code"), [("signal", 143), ("diverge", 3)])
 def test_what_one_of_two_processes_meets_ends_both_at_the_same_step(
     start: Start, tmp_path: Path, then: str, code: int
@@ -215,6 +218,7 @@ def test_what_one_of_two_processes_meets_ends_both_at_the_same_step(
 
 
 @pytest.mark.slow
+@pytest.mark.faults
 def test_before_slurms_time_limit_the_state_is_saved_and_the_job_queued_again(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -30,6 +30,7 @@ from pipeline.ladder.budget import Budget
 from pipeline.ladder.choosing import choose
 from pipeline.ladder.costs import seconds_at_the_end, seconds_for_a_row
 from pipeline.ladder.goals import Wish, check_groups, goal_lines, weighed, wishes
+from pipeline.ladder.holding_out import held_out
 from pipeline.ladder.pace import epochs_within, seconds_for, seconds_of_features
 from pipeline.ladder.registering import register
 from pipeline.ladder.rungs import Climb, Rung, common_sense, judge, judged_by
@@ -53,7 +54,7 @@ LEADER = "leader"
 _WEIGHTS = "weights:"
 """What a rung needs: a package, or, behind this, a network whose weights are on this machine."""
 _OF_A_SEARCH = 0.75
-_OF_FEATURES = 0.4
+_OF_FEATURES = 0.5
 """What features of a pretrained network may take of the time that is left."""
 _LEAST_SECONDS = 1.5
 _LONGER = 1.5
@@ -160,9 +161,9 @@ def _climbed(
 ) -> Climb:
     """Climb every rung, judged on validation data alone."""
     steps = {**_there(ladder, Path(cfg.paths.data_dir)), "tuned": ladder["tuned"]}
-    after = [*typed, *_places(cfg)]
-    first = _composed([*ladder["base"], *next(iter(steps.values())), *after])
-    climb = _baseline(first, directory / "baseline", parent, wishes(ladder))
+    lowest, after = [*ladder["base"], *next(iter(steps.values()))], [*typed, *_places(cfg)]
+    after += held_out(_composed([*lowest, *after]), typed)
+    climb = _baseline(_composed([*lowest, *after]), directory / "baseline", parent, wishes(ladder))
     climb.tried = len(steps) + (int(cfg.task.trials) if ladder["sweep"] else 0) + bool(ladder.get("blend"))
     log.info("baseline: %s", climb.rungs[0].showed)
     for number, (name, overrides) in enumerate(steps.items()):

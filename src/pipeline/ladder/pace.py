@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from pipeline.data.core.module import DataModule
+from pipeline.data.core.splits import RaggedRows
 from pipeline.data.core.sums import Sums
 from pipeline.models.base import BaseModule
 from pipeline.models.foreign import Wrapped
@@ -119,4 +120,9 @@ def seconds_of_features(cfg: DictConfig) -> float | None:
         model.features(x).cpu()
         seconds = time.perf_counter() - began
     model.to("cpu")
+    if isinstance(data.train, RaggedRows):
+        # Texts as long as the longest of these; those of all splits are taken beside others of their own length.
+        return (
+            seconds / x.numel() * sum(len(split.tokens) for split in splits if isinstance(split, RaggedRows))
+        )
     return seconds / len(x) * sum(len(split) for split in splits)
