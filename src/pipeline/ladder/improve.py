@@ -54,7 +54,7 @@ LEADER = "leader"
 _WEIGHTS = "weights:"
 """What a rung needs: a package, or, behind this, a network whose weights are on this machine."""
 _OF_A_SEARCH = 0.75
-_OF_FEATURES = 0.5
+_OF_FEATURES = 0.4
 """What features of a pretrained network may take of the time that is left."""
 _LEAST_SECONDS = 1.5
 _LONGER = 1.5
