@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 
 from pipeline.config.loading import compose
+from pipeline.data.core.splits import RaggedRows
 from pipeline.errors import UserError
 from pipeline.ladder.choosing import choose
 from pipeline.ladder.costs import (
@@ -157,6 +159,25 @@ def test_the_best_linear_rung_is_what_others_are_compared_with(climb: Climb) -> 
     assert simple_one(climb) is climb.rungs[-1]
     del climb.rungs[-1], climb.rungs[1]
     assert simple_one(climb) is climb.rungs[1]
+
+
+def test_a_texts_time_is_told_by_its_length_though_the_shortest_come_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [f"{'word ' * (1 + n % 97)},{'ab'[n % 2]}" for n in range(2000)]
+    (tmp_path / "texts.csv").write_text("\n".join(["text,label", *lines]), encoding="utf-8")
+    words = [f"data.path={tmp_path / 'texts.csv'}", "data.input=tokens", "data.batch_size=64"]
+    data = data_of(compose(["data=text_csv", *words, "data.validation_fraction=0.4"]))
+    assert isinstance(data.validation, RaggedRows)
+    now = 0.0
+
+    def reading(x: torch.Tensor) -> None:
+        nonlocal now
+        now += x.numel()
+
+    monkeypatch.setattr("pipeline.ladder.costs.time.perf_counter", lambda: now)
+    found = seconds_for_a_row(cast(Any, reading), data, data.validation)
+    assert found == pytest.approx(float(data.validation.lengths().float().mean()))
 
 
 def test_time_and_room_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from pipeline.data.core.splits import RaggedRows
 from pipeline.evaluation.outputs import loader_of
 from pipeline.training.module import batches_of
 
@@ -75,7 +76,11 @@ def seconds_for_a_row(model: BaseModule, data: DataModule, split: Rows) -> float
         model(x[:_FIRST])
         began = time.perf_counter()
         model(x)
-        return (time.perf_counter() - began) / len(x)
+        seconds = (time.perf_counter() - began) / len(x)
+    if isinstance(split, RaggedRows):
+        # The shortest come first.
+        seconds *= len(split.tokens) / len(split) / x.shape[1]
+    return seconds
 
 
 def seconds_at_the_end(asking: float, data: DataModule) -> float:

@@ -117,7 +117,10 @@ def simplest_words(climb: Climb) -> str:
     if best is None or simplest is None:
         return ""
     if simplest is best:
-        return f"Simplest within noise: {best.name} itself; every smaller one is worse on validation data."
+        return (
+            f"Simplest within noise: {best.name} itself; every smaller one is worse on validation data, or beats the "
+            "baseline less surely than is asked for."
+        )
     figures = (
         f"validation {climb.metric} {four_places(simplest.validation)} against {four_places(best.validation)}"
     )
