@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -52,7 +53,12 @@ def test_mlflows_pages_are_served_by_few_processes_until_ctrl_c(
 ) -> None:
     port = free_port()
     words = [f"paths.experiments_dir={with_store(tmp_path / 'experiments')}", f"task.port={port}"]
-    with subprocess.Popen([sys.executable, "-m", "pipeline", "task=ui", *words], cwd=tmp_path) as process:
+    # Nothing outside says that there are to be few.
+    environment = {
+        name: value for name, value in os.environ.items() if name != "MLFLOW_SERVER_ENABLE_JOB_EXECUTION"
+    }
+    command = [sys.executable, "-m", "pipeline", "task=ui", *words]
+    with subprocess.Popen(command, cwd=tmp_path, env=environment) as process:
         deadline = time.monotonic() + 120
         while not _answers(f"http://127.0.0.1:{port}/health"):
             assert process.poll() is None and time.monotonic() < deadline

@@ -76,11 +76,20 @@ def seconds_for_a_row(model: BaseModule, data: DataModule, split: Rows) -> float
         model(x[:_FIRST])
         began = time.perf_counter()
         model(x)
-        seconds = (time.perf_counter() - began) / len(x)
+        return seconds_of_rows(time.perf_counter() - began, x, split) / len(split)
+
+
+def seconds_of_rows(seconds: float, x: Tensor, split: Rows) -> float:
+    """Seconds that all rows of a split take, by those of a batch: of texts, each taken beside others of its length.
+
+    Args:
+        seconds: What the batch took.
+        x: The batch's input; texts are filled up to the longest.
+        split: The split.
+    """
     if isinstance(split, RaggedRows):
-        # The shortest come first.
-        seconds *= len(split.tokens) / len(split) / x.shape[1]
-    return seconds
+        return seconds / x.numel() * len(split.tokens)
+    return seconds / len(x) * len(split)
 
 
 def seconds_at_the_end(asking: float, data: DataModule) -> float:

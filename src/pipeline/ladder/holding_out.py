@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from omegaconf import DictConfig
 
+from pipeline.config import resolve
 from pipeline.config.typed import key_of
 from pipeline.data.images.folder import ImageFolder
 from pipeline.data.text.documents import Documents
@@ -30,10 +31,14 @@ def held_out(cfg: DictConfig, typed: Sequence[str]) -> list[str]:
         cfg: The configuration of a rung.
         typed: What was typed for all rungs.
     """
-    if any(key_of(word) == _KEY for word in typed) or _KEY.partition(".")[2] not in cfg.data:
+    if any(key_of(word) == _KEY for word in typed) or "validation_fraction" not in cfg.data:
+        return []
+    # Other data, which may be a large table, is not read for this.
+    kind = resolve(cfg.data["_target_"], "data._target_")
+    if not isinstance(kind, type) or not issubclass(kind, Documents | ImageFolder):
         return []
     data = data_of(cfg)
-    if not isinstance(data, Documents | ImageFolder) or data.validation is None:
+    if data.validation is None:
         return []
     held, samples = len(data.validation), len(data.train) + len(data.validation)
     # Where the data comes with samples to validate on, the setting says nothing. Classes of one sample give none.

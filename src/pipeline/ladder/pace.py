@@ -10,8 +10,8 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from pipeline.data.core.module import DataModule
-from pipeline.data.core.splits import RaggedRows
 from pipeline.data.core.sums import Sums
+from pipeline.ladder.costs import seconds_of_rows
 from pipeline.models.base import BaseModule
 from pipeline.models.foreign import Wrapped
 from pipeline.runs.finished import data_of
@@ -120,9 +120,4 @@ def seconds_of_features(cfg: DictConfig) -> float | None:
         model.features(x).cpu()
         seconds = time.perf_counter() - began
     model.to("cpu")
-    if isinstance(data.train, RaggedRows):
-        # Texts as long as the longest of these; those of all splits are taken beside others of their own length.
-        return (
-            seconds / x.numel() * sum(len(split.tokens) for split in splits if isinstance(split, RaggedRows))
-        )
-    return seconds / len(x) * sum(len(split) for split in splits)
+    return sum(seconds_of_rows(seconds, x, split) for split in splits)
