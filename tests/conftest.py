@@ -367,6 +367,12 @@ def serve_mlflow(
     return serve
 
 
+@pytest.fixture(scope="session")
+def answers() -> Callable[[str], bool]:
+    """Whether MLflow's server at an address answers."""
+    return _answers
+
+
 def _answers(address: str) -> bool:
     try:
         return bool(urllib.request.urlopen(address + "/health", timeout=1).status == 200)

@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,7 +48,10 @@ def test_a_port_that_is_taken_is_named(command: Command, finished: dict[str, Run
 
 @pytest.mark.slow
 def test_mlflows_pages_are_served_by_few_processes_until_ctrl_c(
-    tmp_path: Path, with_store: Callable[[Path], Path], free_port: Callable[[], int]
+    tmp_path: Path,
+    with_store: Callable[[Path], Path],
+    free_port: Callable[[], int],
+    answers: Callable[[str], bool],
 ) -> None:
     port = free_port()
     words = [f"paths.experiments_dir={with_store(tmp_path / 'experiments')}", f"task.port={port}"]
@@ -60,7 +62,7 @@ def test_mlflows_pages_are_served_by_few_processes_until_ctrl_c(
     command = [sys.executable, "-m", "pipeline", "task=ui", *words]
     with subprocess.Popen(command, cwd=tmp_path, env=environment) as process:
         deadline = time.monotonic() + 120
-        while not _answers(f"http://127.0.0.1:{port}/health"):
+        while not answers(f"http://127.0.0.1:{port}"):
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.1)
         started = [
@@ -72,10 +74,3 @@ def test_mlflows_pages_are_served_by_few_processes_until_ctrl_c(
             child.send_signal(signal.SIGINT)
         assert process.wait(30) == 0
     assert started and not any("huey" in command or "job" in command for command in started), started
-
-
-def _answers(address: str) -> bool:
-    try:
-        return bool(urllib.request.urlopen(address, timeout=1).status == 200)
-    except OSError:
-        return False
