@@ -349,3 +349,13 @@ def test_only_a_significantly_better_model_becomes_champion(
         store.set_alias("ladder-test", "champion", versions[champion].version)
         alias, why = alias_of(store, versions[newcomer], outputs, cfg)
         assert alias == expected, why
+        # A champion that takes an hour to ask is not asked where there is a minute.
+        slow = {"milliseconds_for_1000_rows": "1e7"}
+        store.describe("ladder-test", versions[champion].version, slow)
+        alias, why = alias_of(store, versions[newcomer], outputs, cfg, left=60.0)
+        assert alias == "challenger"
+        assert why == (
+            f"it was not compared with champion version {versions[champion].version}, whose answers would have taken "
+            f"{10_000 * len(outputs.targets) / 1000:.0f} s: task.budget was over"
+        )
+        store.describe("ladder-test", versions[champion].version, {"milliseconds_for_1000_rows": "1"})

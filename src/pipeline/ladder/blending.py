@@ -30,7 +30,7 @@ from pipeline.ladder.bagging import (
 )
 from pipeline.ladder.budget import Budget
 from pipeline.ladder.costs import seconds_at_the_end
-from pipeline.ladder.rungs import Climb, Rung, chance, common_sense, standing
+from pipeline.ladder.rungs import Climb, Rung, chance, common_sense, compared, standing
 from pipeline.ladder.stacking import second_level, seconds_of_second_level
 from pipeline.ladder.testing import load_model
 from pipeline.metrics import four_places
@@ -135,14 +135,19 @@ def add_blend(
         f"over {'all' if found.rows.start == 0 else 'the validation'} rows, each by models that have not seen it "
         f"({folds} folds, {chance(test)})"
     )
-    better = len(found.parts) > 1 and climb.gain(test) > 0
+    several = len(found.parts) > 1
+    said = f"{standing(climb, test)} its best part alone" if several else "no other part adds to it"
+    rung.showed = f"{rung.made_of}: {said}"
+    better = several and climb.gain(test) > 0
     if climb.chosen.result is None:
         # No rung has beaten the baseline: the blend has to, by itself, on all the rows that there are answers for.
         rows = data.pooled().train.subset(torch.arange(len(data.pooled_targets))[found.rows])
         over = paired_values(common_sense(data, rows, climb.metric), together.judged()[1])
         better = climb.gain(over) > 0 and over.p_value < 0.05 / climb.tried
         figures += f"; against the baseline on the same rows {chance(over)}"
-    rung.showed = f"{rung.made_of}: {standing(climb, test)} its best part alone ({figures})"
+    rung.showed += f" ({figures})"
+    if better and not holds_its_own(climb, rung, [bag.rung for bag in bags]):
+        better = False
     rung.asking = _asking([*bags, *second])
     rung.result = _recorded(rung, data, found.model, held_out, parent, time.time() - started, sure.notes)
     rung.seconds = time.time() - started
@@ -150,6 +155,26 @@ def add_blend(
     if better:
         climb.chosen = rung
     log.info("blend: %s", rung.showed)
+
+
+def holds_its_own(climb: Climb, blend: Rung, parts: Sequence[Rung]) -> bool:
+    """Whether a blend may be chosen instead of the rung that leads, and note why.
+
+    A blend that is better than the best of its parts need not be better than a rung that is none of them, as one that
+    took too long to be fitted to folds: on validation rows it must not be worse than that.
+
+    Args:
+        climb: The rungs below.
+        blend: The blend, judged on the validation rows by models that have not seen them.
+        parts: The rungs that it may be made of.
+    """
+    leads = climb.chosen
+    if leads.result is None or leads in parts:
+        return True
+    test = paired_values(leads.judged, blend.judged)
+    said, why = standing(climb, test), compared(climb, leads, blend, test)
+    blend.showed += f"; on validation rows {said} {leads.name}, which is none of its parts ({why})"
+    return said != "worse than"
 
 
 def _judged(

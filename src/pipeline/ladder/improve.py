@@ -87,7 +87,7 @@ def improve(cfg: DictConfig, typed: Sequence[str] = ()) -> Climb:
             _retrain(cfg, climb, directory, parent, budget)
         tested = read_test(climb, parent, budget)
         climb.goals = weighed(asked, climb)
-        climb.registered = register(cfg, climb, tested)
+        climb.registered = register(cfg, climb, tested, budget)
         climb.seconds = time.time() - began
         for path in write_report(climb, cfg, directory):
             parent.log_artifact(path, "report")
