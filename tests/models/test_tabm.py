@@ -10,7 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pipeline.data.core.encoder import TensorEncoder
 from pipeline.data.core.spec import Spec
+from pipeline.data.core.splits import Rows
 from pipeline.errors import UserError
 from pipeline.models.tabm import RowEmbedding, SeparateLinear, SharedLinear, TabM, quantile_edges
 
@@ -143,6 +145,15 @@ def test_edges_are_quantiles_of_what_is_known() -> None:
     assert quantile_edges(np.array([0.0, 1.0, 1.0]), 8) == []
     # Nine in ten are 0: the others are told apart all the same.
     assert quantile_edges(np.array([0.0] * 90 + list(range(1, 11))), 5) == pytest.approx([0, 2, 4, 6, 8, 10])
+
+
+@pytest.mark.parametrize(("count", "asked", "bins"), [(60, 32, 2), (200, 32, 5), (2000, 32, 32), (200, 0, 0)])
+def test_a_bin_holds_forty_rows_or_more(count: int, asked: int, bins: int) -> None:
+    """Of few rows many bins would be learnt by heart."""
+    x = torch.randn(count, 1, generator=torch.Generator().manual_seed(0))
+    split = Rows(x, torch.zeros(count))
+    edges = TabM.from_data(split, TensorEncoder([1]), {"bins": asked})["learnt"]["edges"]
+    assert len(edges[0]) == (bins + 1 if bins else 0)
 
 
 def test_sequences_and_images_are_refused_in_a_line() -> None:

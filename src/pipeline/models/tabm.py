@@ -24,6 +24,8 @@ from pipeline.settings import LOSS, NOT_NEGATIVE, Number
 
 _ROWS = 50_000
 """Training rows at most that the bins' edges are read from: quantiles of more come to the same."""
+_ROWS_OF_A_BIN = 40
+"""Training rows that a bin holds at least, about: the slope within it is learnt from them alone."""
 _LEAST_WIDTH = 1e-6
 """Narrowest bin, in the inputs' own scale: edges that float32 cannot tell apart are one."""
 
@@ -42,7 +44,8 @@ class TabM(BaseModule):
         hidden_units: Width of the hidden layers.
         layers: Number of hidden layers.
         dropout: Share of each hidden layer's outputs set to 0 in training.
-        bins: Most bins of a number's piecewise-linear encoding; 0 takes numbers as they are.
+        bins: Most bins of a number's piecewise-linear encoding, fewer where one would hold fewer than 40 training rows.
+            0 takes numbers as they are.
         embedding: Width of the embedding of a number; categories with more values than that are embedded in it too.
         learnt: What :meth:`from_data` found: ``categories`` (first input and end of each one-hot block) and ``edges``
             (of each other input, the edges of its bins; empty for an input that is taken as it is). A saved model
@@ -94,7 +97,7 @@ class TabM(BaseModule):
     @classmethod
     def from_data(cls, train: Rows, encoder: Encoder, settings: dict[str, Any]) -> dict[str, Any]:
         """The categories among the inputs, and the edges of the numbers' bins: quantiles of training values."""
-        bins = int(settings.get("bins", 32))
+        bins = min(int(settings.get("bins", 32)), max(2, len(train) // _ROWS_OF_A_BIN))
         rows = torch.arange(len(train))
         if len(rows) > _ROWS:
             rows = rows[torch.linspace(0, len(rows) - 1, _ROWS).long()]
