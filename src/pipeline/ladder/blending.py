@@ -136,8 +136,6 @@ def add_blend(
         f"({folds} folds, {chance(test)})"
     )
     several = len(found.parts) > 1
-    said = f"{standing(climb, test)} its best part alone" if several else "no other part adds to it"
-    rung.showed = f"{rung.made_of}: {said}"
     better = several and climb.gain(test) > 0
     if climb.chosen.result is None:
         # No rung has beaten the baseline: the blend has to, by itself, on all the rows that there are answers for.
@@ -145,9 +143,9 @@ def add_blend(
         over = paired_values(common_sense(data, rows, climb.metric), together.judged()[1])
         better = climb.gain(over) > 0 and over.p_value < 0.05 / climb.tried
         figures += f"; against the baseline on the same rows {chance(over)}"
-    rung.showed += f" ({figures})"
-    if better and not holds_its_own(climb, rung, [bag.rung for bag in bags]):
-        better = False
+    said = f"{standing(climb, test)} its best part alone" if several else "no other part adds to it"
+    rung.showed = f"{rung.made_of}: {said} ({figures})"
+    better = better and holds_its_own(climb, rung, [bag.rung for bag in bags])
     rung.asking = _asking([*bags, *second])
     rung.result = _recorded(rung, data, found.model, held_out, parent, time.time() - started, sure.notes)
     rung.seconds = time.time() - started
