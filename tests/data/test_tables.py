@@ -15,7 +15,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pipeline.data.core.memory import give_back
 from pipeline.data.encoders import restored
+from pipeline.data.tables import files
 from pipeline.data.tables.encoder import TableEncoder
 from pipeline.data.tables.files import TableFormat, read_table
 from pipeline.data.tables.reading import settled
@@ -503,6 +505,19 @@ def test_a_file_too_large_for_memory_is_refused_with_the_numbers(tmp_path: Path,
         written(tmp_path, people(), name)
         with pytest.raises(UserError, match=r"GB are free.*data=memmap"):
             load(path.with_name(name), "price")
+
+
+def test_large_files_are_not_kept_beside_what_was_made_of_them(tmp_path: Path, monkeypatch: Any) -> None:
+    frame = pd.DataFrame({"x": np.arange(50.0), "y": np.arange(50.0)})
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    for most, kept in ((1 << 20, True), (100, False)):
+        monkeypatch.setattr(files, "_LARGE", most)
+        before = read_table(tmp_path / "t.csv", TableFormat())
+        TableData(path=tmp_path / "t.csv", target="y").setup()
+        assert (read_table(tmp_path / "t.csv", TableFormat()) is before) == kept
+    # Given back twice, there is nothing left to give.
+    give_back()
+    give_back()
 
 
 def test_enormous_numbers_stay_finite(tmp_path: Path) -> None:

@@ -83,6 +83,26 @@ def test_the_p_value_of_equal_models_is_as_often_small_as_it_says() -> None:
     assert 7 <= sum(value < 0.05 for value in p) <= 33
 
 
+def test_sums_of_groups_stand_for_many_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = np.random.default_rng(0)
+    monkeypatch.setattr(statistics, "MOST", 40)
+    grouped = statistics._grouped(np.arange(101.0), generator)
+    # 33 groups of three, and one of two.
+    assert len(grouped) == 34 and grouped.mean() == pytest.approx(50)
+    assert statistics._grouped(np.arange(40.0), generator).tolist() == list(range(40))
+    covered, small = 0, 0
+    for _ in range(300):
+        # Far from 0, and with a long tail to one side.
+        values = 100 + generator.exponential(size=203)
+        interval = statistics.bootstrap_mean(values)
+        assert interval.value == pytest.approx(values.mean())
+        covered += interval.low <= 101 <= interval.high
+        small += statistics.compare_values(np.zeros(203), values - 101).p_value < 0.05
+    # Of 300, 95 % give or take three times 3.8, and 5 % likewise.
+    assert 272 <= covered <= 297
+    assert 3 <= small <= 27
+
+
 @pytest.mark.parametrize("strange", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("samples", [1, 3, 40])
 def test_values_that_are_not_finite_give_nan_and_never_a_verdict(strange: float, samples: int) -> None:

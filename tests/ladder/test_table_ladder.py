@@ -229,6 +229,9 @@ def test_rows_are_dealt_out_anew_and_each_is_held_out_once(table: Path) -> None:
         assert view.test is data.test
         places.append(held_out)
     assert torch.cat(places).sort().values.tolist() == list(range(len(data.pooled_targets)))
+    # None of them is kept in memory.
+    folds = data.refolded(4)
+    assert len(folds) == 4 and len(folds[1:]) == 2 + 1 and folds[0][0].train is not folds[0][0].train
     pooled = data.pooled()
     assert torch.equal(pooled.train.y, data.pooled_targets) and pooled.validation is None
     own = data_of(
@@ -343,8 +346,18 @@ def test_what_the_time_does_not_allow_is_left_out_and_said(
     # Of a minute, two thirds went into the start, and the end is taken to be slow as well: about a second is
     # left for a rung.
     monkeypatch.setattr("pipeline.ladder.budget.process_start", lambda: time.time() - 41)
+    monkeypatch.setattr("pipeline.training.building._prepared", {})
+    setup, read = TableData.setup, []
+
+    def watched(self: TableData, stage: str | None = None) -> None:
+        read.append(self.path)
+        setup(self, stage)
+
+    monkeypatch.setattr(TableData, "setup", watched)
     words = ["task=improve", "data=csv", f"data.path={table}", "data.target=price", "trainer=cpu"]
     assert main([*words, "task.budget=60s", "hydra.run.dir=run"]) == 0
+    # Once for all rungs.
+    assert len(read) == 1
     result = RunResult.read(tmp_path / "run")
     rungs = {entry["rung"]: entry for entry in result.nested}
     assert list(rungs) == RUNGS

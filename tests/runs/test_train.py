@@ -358,6 +358,9 @@ def test_a_stand_in_is_trained_for_as_long_as_it_needs(typed: list[str], epochs:
         patch.setenv("PIPELINE_OFFLINE", "1")
         patch.delenv("PIPELINE_DATA_PATH", raising=False)
         data = build_data(plan.data)
+        # How long is no matter of what was read.
+        again = build_data({**plan.data, "stand_in_steps": 7})
     longer, notes = long_enough(plan, data)
     assert longer.fit.trainer["max_epochs"] == epochs
     assert bool(notes) == (epochs == 28)
+    assert again.train is data.train and again.stand_in_steps == 7

@@ -100,6 +100,44 @@ def test_the_penalty_is_the_one_that_is_best_on_validation_data(tmp_path: Path, 
     assert f"solved to its minimum with alpha={10.0**best:g}" in auto.notes
 
 
+def test_a_table_of_many_categories_is_kept_as_what_is_not_zero(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from scipy import sparse
+    from sklearn.linear_model import LogisticRegression, Ridge
+
+    generator = np.random.default_rng(2)
+    made = pd.DataFrame({name: generator.choice(list("abcdefghijklmnopqrst"), 2000) for name in ("p", "q")})
+    made["a"] = generator.normal(size=2000) + 1e3
+    value = made["a"] + 3 * (made["p"] > "j") - 2 * (made["q"] < "e") + generator.normal(size=2000)
+    made["value"], made["class"] = value, np.array(["low", "middle", "high"])[np.digitize(value, [999, 1002])]
+    made["kind"] = np.where(value > 1001, "yes", "no")
+    made.to_csv(tmp_path / "many.csv", index=False)
+    fitted = []
+    whole = LogisticRegression.fit
+
+    def fit(self: Any, x: Any, y: Any, **more: Any) -> Any:
+        fitted.append(sparse.issparse(x) and x.nnz / x.shape[0])
+        return whole(self, x, y, **more)
+
+    for target, own in {"value": Ridge(alpha=0.1), "kind": None, "class": None}.items():
+        with monkeypatch.context() as patch:
+            patch.setattr(LogisticRegression, "fit", fit)
+            words = ("model.alpha=0.1", "data.calibrate=false")
+            _, model, data = solved(tmp_path / target, tmp_path / "many.csv", target, *words)
+        _, x, y = rows(data.train)
+        inputs, held, _ = rows(data.test)
+        with torch.inference_mode():
+            found = model.objective.probabilities(model(inputs)).numpy()
+        if own is not None:
+            assert np.allclose(found[:, 0], own.fit(x, y).predict(held), rtol=1e-6)
+        else:
+            least = LogisticRegression(C=10, tol=1e-8, max_iter=10_000).fit(x, y)
+            assert np.allclose(found, least.predict_proba(held), atol=2e-3)
+    # The number and one of each column's categories.
+    assert fitted == [3.0, 3.0]
+
+
 def test_a_solver_without_time_says_what_it_did_not_try_and_gets_no_verdict(
     tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from pipeline.config import resolve
 from pipeline.data.core.module import DataModule
-from pipeline.data.tables.refolding import Refoldable
+from pipeline.data.tables.refolding import Folds, Refoldable
 from pipeline.errors import Diverged, UserError
 from pipeline.ladder.rungs import Rung
 from pipeline.models.base import BaseModule
@@ -117,7 +117,7 @@ def bagged(
         Those that have a model for each fold.
     """
     found: list[Bag] = []
-    views = list(data.refolded(folds))
+    views = data.refolded(folds)
 
     def fit(rung: Rung) -> Bag | None:
         bag = bag_of(rung, views, left)
@@ -160,7 +160,7 @@ def bagged_again(bag: Bag, data: Refoldable, folds: int, left: Callable[[], floa
     """
     if left() < _WITH_ROOM * bag.seconds:
         return False
-    more = bag_of(bag.rung, list(data.refolded(folds, seed)), left)
+    more = bag_of(bag.rung, data.refolded(folds, seed), left)
     if more is None:
         return False
     rounds = len(bag.models) // folds
@@ -184,40 +184,40 @@ def fitted_once(rung: Rung, data: Refoldable, model: BaseModule) -> Bag:
     return Bag(rung, [model], torch.cat([nothing, said]), folded=False, asking=rung.asking)
 
 
-def bag_of(rung: Rung, views: Sequence[tuple[DataModule, Tensor]], left: Callable[[], float]) -> Bag | None:
-    """Fit a rung's model once to each view of the data; None where there is no model for each of them.
+def bag_of(rung: Rung, folds: Folds, left: Callable[[], float]) -> Bag | None:
+    """Fit a rung's model once without each fold of the data; None where there is no model for each of them.
 
     Args:
         rung: The rung.
-        views: The data with another part held out, and which rows that is.
+        folds: The data with another part held out each time.
         left: Seconds that are left.
     """
     assert rung.cfg is not None and rung.result is not None
     began, usual = time.monotonic(), float(rung.result.seconds["fit"])
     plan, workers = plan_of(rung.cfg), beside.at_once()
     # They are asked when all are fitted.
-    answers = rung.asking * sum(len(held_out) for _, held_out in views)
+    answers = rung.asking * len(folds.pool)
     if workers > 1:
         # A forked process has one thread, whatever was typed.
         plan = plan.changed(trainer={"threads": 1})
 
-    def job(number: int, view: DataModule) -> BaseModule:
+    def job(number: int) -> BaseModule:
         # Of those that are still to come, so many are fitted at the same time.
-        each = (left() - answers) / math.ceil((len(views) - number) / workers)
+        each = (left() - answers) / math.ceil((len(folds) - number) / workers)
         if each < 1:
             raise beside.Lost("its time ran out")
         with tempfile.TemporaryDirectory() as folder:
-            return fit_alone(_of_a_fold(plan, len(views), each, usual), view, Path(folder))
+            return fit_alone(_of_a_fold(plan, len(folds), each, usual), folds[number][0], Path(folder))
 
-    jobs = [partial(job, number, view) for number, (view, _) in enumerate(views)]
+    jobs = [partial(job, number) for number in range(len(folds))]
     try:
-        models = beside.fitted_beside(jobs, views[0][0].encoder, workers)
+        models = beside.fitted_beside(jobs, folds.data.encoder, workers)
     except (Diverged, beside.Lost, UserError) as error:
         log.warning("%s is left out of the blend: %s", rung.name, error)
         return None
     fitted = time.monotonic()
-    parts = [answers_of(model, view.validation) for model, (view, _) in zip(models, views, strict=True)]
-    order, ended = torch.cat([held_out for _, held_out in views]).argsort(), time.monotonic()
+    parts = [answers_of(model, folds.held_out(number)) for number, model in enumerate(models)]
+    order, ended = torch.cat(list(folds.parts)).argsort(), time.monotonic()
     return Bag(
         rung, models, torch.cat(parts)[order], ended - began, asking=(ended - fitted) / max(len(order), 1)
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import time
@@ -16,15 +17,13 @@ from omegaconf import DictConfig, OmegaConf
 from pipeline.config import resolve
 from pipeline.config.trackers import trackers_of
 from pipeline.config.typed import key_of
+from pipeline.data.core.memory import give_back
 from pipeline.data.images.folder import ImageFolder
 from pipeline.data.orders.module import OrdersModule
 from pipeline.data.tables.table import TableData
 from pipeline.data.text.documents import Documents
 from pipeline.errors import Diverged, UserError
-from pipeline.evaluation.outputs import (
-    result_directory,
-    test_split,
-)
+from pipeline.evaluation.outputs import result_directory, test_split
 from pipeline.ladder.blending import add_blend, seconds_of_blend
 from pipeline.ladder.budget import Budget
 from pipeline.ladder.choosing import choose
@@ -204,6 +203,9 @@ def _climbed(
             rung.seconds = time.time() - started
             rung.showed = f"left out, since it diverged: {error}"
         log.info("%s: %s", name, rung.showed)
+        # A fit's parts know each other: what it held would stay beside what the next one takes.
+        gc.collect()
+        give_back()
     if ladder.get("blend"):
         add_blend(climb, directory / "blend", parent, budget, ladder.get("variants"))
     choose(climb, str(cfg.task.get("prefer") or "best"), 0.05 / climb.tried)

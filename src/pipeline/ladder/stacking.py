@@ -96,7 +96,7 @@ def second_level(bags: Sequence[Bag], data: Refoldable, folds: int, left: Callab
     below = [bag for bag in bags if bag.folded]
     if len(below) < 2 or not _suits(data):
         return []
-    views = list(_seen_from_above(below, data).refolded(folds))
+    views = _seen_from_above(below, data).refolded(folds)
     found = []
     for bag in sorted(below, key=lambda bag: bag.seconds):
         if _is_above(bag.rung) and left() > _WITH_ROOM * bag.seconds:

@@ -15,6 +15,7 @@ from pipeline import metrics
 from pipeline.config import build, resolve
 from pipeline.config.checks import without_left_overs
 from pipeline.config.typed import typed_overrides
+from pipeline.data.core.memory import give_back
 from pipeline.data.core.module import READING, DataModule
 from pipeline.data.core.spec import Spec, asks_for_spec
 from pipeline.data.foreign import LightningData, OwnLoaders, overrides
@@ -66,6 +67,7 @@ def build_data(settings: Node, model: Node | None = None) -> DataModule:
         data = _data_set(settings)
         data.prepare_data()
         data.setup()
+        give_back()
         # Only the newest is kept: a sweep goes over one data set, and two large ones may not fit.
         _prepared.clear()
         _prepared[key if data.batch_size_shapes_splits else shared_key] = data

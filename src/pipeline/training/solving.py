@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 
 from pipeline.data.core.splits import RaggedRows, Rows
+from pipeline.data.tables.rows import TableRows
 from pipeline.errors import UserError
 from pipeline.models.layers import Standardised
 from pipeline.models.linear import Linear
@@ -22,6 +24,8 @@ _WORSE = 2
 """So many weaker penalties in a row that are worse on validation data, and the search ends."""
 _MAX_ITERATIONS = 2000
 _ROWS = 8192
+_MOSTLY_ZEROS = 3
+"""So many times as many inputs as numbers that are not 0, and a table is kept as those numbers."""
 _WORDS = 2
 """Ids that are no words of the vocabulary: padding, and what is not known."""
 
@@ -58,7 +62,8 @@ def solve(
         raise UserError(
             "model.solver=exact is for one target a sample; leave it out for model.solver=gradient"
         )
-    x, y = _inputs(model, train, precision), _targets(train, spec.task == "multilabel")
+    y = _targets(train, spec.task == "multilabel")
+    x: Any = _squares_of(model, train, y) if _in_blocks(model, train) else _inputs(model, train, precision)
     factors = np.ones(x.shape[1]) if scale is None else np.concatenate([np.zeros(_WORDS), scale])
     if scale is not None:
         x = x.multiply(factors).tocsr()
@@ -89,8 +94,70 @@ def solve(
     return Grown(1, note, facts={"alpha": chosen}, cut=bool(untried))
 
 
+@dataclass(frozen=True)
+class _Squares:
+    """What the minimum of squared errors follows from, whatever the number of samples.
+
+    Args:
+        products: Sums over the samples of the products of two inputs, each less its mean, (inputs, inputs).
+        with_target: Sums of the products of an input and the target, each less its mean, (inputs,).
+        mean: Means of the inputs, (inputs,).
+        target_mean: Mean of the target.
+    """
+
+    products: np.ndarray
+    with_target: np.ndarray
+    mean: np.ndarray
+    target_mean: float
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.products.shape
+
+
+@dataclass(frozen=True)
+class _Weights:
+    """A solution as scikit-learn's models have theirs."""
+
+    coef_: np.ndarray
+    intercept_: float
+
+
+def _in_blocks(model: Linear, split: Rows) -> bool:
+    """Whether the penalised squared error is solved from sums over blocks of samples.
+
+    A large table's inputs never lie in memory at once then. With fewer samples than inputs, or no penalty, the sums are
+    not enough.
+    """
+    spec = model.spec
+    dense = spec.task == "regression" and not model.of_words and spec.input != "bag"
+    return dense and model.alpha != 0 and len(split) > math.prod(spec.input_shape)
+
+
+def _squares_of(model: Linear, split: Rows, y: np.ndarray) -> _Squares:
+    width, n = math.prod(model.spec.input_shape), len(split)
+    total = np.zeros(width)
+    for block in _blocks(model, split, torch.float64):
+        total += block.sum(0)
+    # Sums of what is less its mean: sums of squares would lose the digits of inputs that are far from 0.
+    mean, target_mean = total / n, float(y.mean())
+    products, with_target, first = np.zeros((width, width)), np.zeros(width), 0
+    for block in _blocks(model, split, torch.float64):
+        block = block - mean
+        products += block.T @ block
+        with_target += block.T @ (y[first : first + len(block)] - target_mean)
+        first += len(block)
+    return _Squares(products, with_target, mean, target_mean)
+
+
+def _blocks(model: Linear, split: Rows, precision: torch.dtype) -> Iterator[np.ndarray]:
+    """The inputs, so many samples at a time, (samples, inputs)."""
+    for rows in torch.arange(len(split)).split(_ROWS):
+        yield model.normalised(split.take(rows)[0]).flatten(1).to(precision).numpy()
+
+
 def _inputs(model: Linear, split: Rows, precision: torch.dtype) -> Any:
-    """What the weights are multiplied by, (samples, inputs); sparse for bags of words."""
+    """What the weights are multiplied by, (samples, inputs); sparse where most of it is 0."""
     from scipy import sparse
 
     if model.of_words:
@@ -100,11 +167,22 @@ def _inputs(model: Linear, split: Rows, precision: torch.dtype) -> Any:
         # Words that occur several times count as often.
         found.sum_duplicates()
         return found
-    parts = []
-    for rows in torch.arange(len(split)).split(_ROWS):
-        part = model.normalised(split.take(rows)[0]).flatten(1).to(precision).numpy()
-        parts.append(sparse.csr_matrix(part) if model.spec.input == "bag" else part)
-    return sparse.vstack(parts, format="csr") if model.spec.input == "bag" else np.concatenate(parts)
+    if isinstance(split, TableRows) and (kept := split.mostly_zeros(_MOSTLY_ZEROS)) is not None:
+        values, indices = (part.numpy() for part in kept)
+        ends = np.arange(len(split) + 1) * values.shape[1]
+        numbers = values.reshape(-1).astype(np.float64 if precision == torch.float64 else np.float32)
+        return sparse.csr_matrix((numbers, indices.reshape(-1), ends), shape=(len(split), split.width))
+    if model.spec.input == "bag":
+        return sparse.vstack(
+            [sparse.csr_matrix(block) for block in _blocks(model, split, precision)], format="csr"
+        )
+    found, first = None, 0
+    for block in _blocks(model, split, precision):
+        if found is None:
+            found = np.empty((len(split), block.shape[1]), block.dtype)
+        found[first : first + len(block)] = block
+        first += len(block)
+    return found
 
 
 def _targets(split: Rows, labels: bool) -> np.ndarray:
@@ -117,6 +195,13 @@ def _targets(split: Rows, labels: bool) -> np.ndarray:
 def _solved(before: Any, x: Any, y: np.ndarray, weights: Any, alpha: float, model: Linear) -> Any:
     from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
 
+    if isinstance(x, _Squares):
+        from scipy.linalg import solve as solution
+
+        # As Ridge does it of inputs that lie in memory.
+        penalised = x.products + alpha * np.eye(len(x.products))
+        coefficients = solution(penalised, x.with_target, assume_a="pos")
+        return _Weights(coefficients, x.target_mean - float(x.mean @ coefficients))
     if model.spec.task == "regression":
         if not alpha:
             # Columns that follow from others, as one-hot ones do: the solution with the least weights.

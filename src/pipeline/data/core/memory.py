@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 from pipeline.errors import UserError
@@ -41,3 +44,12 @@ def check_memory(needed: int, what: str, advice: str) -> None:
         raise UserError(
             f"{what} needs about {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free; {advice}"
         )
+
+
+def give_back() -> None:
+    """Give what reading a large file took, and is free again, back to the machine: allocators keep it for later."""
+    if arrow := sys.modules.get("pyarrow"):
+        arrow.default_memory_pool().release_unused()
+    # Of glibc; other C libraries have no such function.
+    with suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-READING = ("batch_size", "eval_batch_size", "shuffle", "augment", "mix", "label_smoothing")
-"""Settings of how a data set is gone through, which leave what was prepared as it is."""
+READING = ("batch_size", "eval_batch_size", "shuffle", "augment", "mix", "label_smoothing", "stand_in_steps")
+"""Settings of how and how long a data set is gone through, which leave what was prepared as it is."""
 
 
 class DataModule(pl.LightningDataModule):

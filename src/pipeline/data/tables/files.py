@@ -27,11 +27,15 @@ from pipeline.errors import UserError
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_LARGE = 64 << 20
+"""Bytes of a table above which reading it again, when that is asked for, costs less than keeping it."""
+
 
 def read_table(path: Path, how: TableFormat, texts: frozenset[str] = frozenset()) -> Table:
     """Read a whole file.
 
-    The last files read stay in memory, so that the fits of a cross-validation or a sweep read them once.
+    The last files read stay in memory, so that the fits of a cross-validation or a sweep read them once; large ones
+    until :func:`forget_large`.
 
     Args:
         path: The file.
@@ -89,6 +93,12 @@ def _read_cached(path: Path, how: TableFormat, texts: frozenset[str], stamp: tup
     if table.num_rows == 0:
         raise UserError(f"{path} has a header ({listed(names)}) but no rows{_by_mark(path)}")
     return Table(table, str(path), found)
+
+
+def forget_large(tables: Sequence[Table]) -> None:
+    """Let go of what :func:`read_table` keeps, where these take much memory: they are read again when asked for."""
+    if sum(table.arrow.nbytes for table in tables) > _LARGE:
+        _read_cached.cache_clear()
 
 
 def _by_mark(path: Path) -> str:

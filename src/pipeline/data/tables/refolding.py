@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Sequence
+from typing import overload
 
 import torch
 from torch import Tensor
@@ -24,27 +25,18 @@ class Refoldable(DataModule):
         """Whether rows were dealt out at random, so that :meth:`refolded` may deal them out again."""
         return True
 
-    def refolded(self, folds: int, seed: int | None = None) -> Iterator[tuple[DataModule, Tensor]]:
+    def refolded(self, folds: int, seed: int | None = None) -> Folds:
         """This data with its training and validation rows dealt out anew, each of them held out once.
 
         Args:
             folds: Number of folds.
             seed: By which they are drawn; None is the data's own.
-
-        Yields:
-            The data with another part held out, and which of :attr:`pooled_targets` that is.
         """
         pool = self._pool()
         labels = pool.y.numpy() if self.spec.classes else None
-        for fold in range(folds):
-            held_out = torch.from_numpy(
-                fold_of(len(pool), folds, fold, self.seed if seed is None else seed, labels)
-            )
-            others = torch.ones(len(pool), dtype=torch.bool)
-            others[held_out] = False
-            view = copy.copy(self)
-            view.train, view.validation = pool.subset(torch.nonzero(others)[:, 0]), pool.subset(held_out)
-            yield view, held_out
+        seed = self.seed if seed is None else seed
+        parts = (fold_of(len(pool), folds, fold, seed, labels) for fold in range(folds))
+        return Folds(self, pool, [torch.from_numpy(part) for part in parts])
 
     def pooled(self) -> DataModule:
         """This data with the validation rows among the training rows, by the encoder as it is."""
@@ -59,3 +51,41 @@ class Refoldable(DataModule):
     def pooled_targets(self) -> Tensor:
         """Targets of the training rows, then of the validation rows, as :meth:`refolded` numbers them."""
         return self.train.y if self.validation is None else torch.cat([self.train.y, self.validation.y])
+
+
+class Folds(Sequence[tuple[DataModule, Tensor]]):
+    """Data whose rows are dealt out to folds: for each, the data with it held out, and which rows that is.
+
+    A view's rows are copied when it is taken, and not kept: of a large table one view at a time is in memory.
+
+    Args:
+        data: The data.
+        pool: Its rows, as :attr:`Refoldable.pooled_targets` numbers them.
+        parts: The rows of each fold.
+    """
+
+    def __init__(self, data: Refoldable, pool: Rows, parts: Sequence[Tensor]) -> None:
+        self.data, self.pool, self.parts = data, pool, parts
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    @overload
+    def __getitem__(self, fold: int) -> tuple[DataModule, Tensor]: ...
+
+    @overload
+    def __getitem__(self, fold: slice) -> list[tuple[DataModule, Tensor]]: ...
+
+    def __getitem__(self, fold: int | slice) -> tuple[DataModule, Tensor] | list[tuple[DataModule, Tensor]]:
+        if isinstance(fold, slice):
+            return [self[number] for number in range(len(self))[fold]]
+        held_out = self.parts[fold]
+        others = torch.ones(len(self.pool), dtype=torch.bool)
+        others[held_out] = False
+        view = copy.copy(self.data)
+        view.train, view.validation = self.pool.subset(torch.nonzero(others)[:, 0]), self.held_out(fold)
+        return view, held_out
+
+    def held_out(self, fold: int) -> Rows:
+        """The rows of a fold."""
+        return self.pool.subset(self.parts[fold])

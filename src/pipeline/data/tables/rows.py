@@ -42,6 +42,20 @@ class TableRows(Rows):
         assert isinstance(self.x, Tensor)
         return TableRows(self.x.to(device), self.indices.to(device), self.width, self.y.to(device))
 
+    def mostly_zeros(self, times: float) -> tuple[Tensor, Tensor] | None:
+        """The inputs that are not 0 for being another category, as values and places, (samples, that many) each.
+
+        Args:
+            times: So many times as many inputs there are at least; None where there are fewer.
+        """
+        assert isinstance(self.x, Tensor)
+        dense, categories = self.x.shape[1], self.indices.shape[1]
+        if not categories or self.width < times * (dense + categories):
+            return None
+        places = torch.arange(dense, dtype=torch.int32).expand(len(self), -1)
+        values = torch.cat([self.x, torch.ones(len(self), categories)], 1)
+        return values, torch.cat([places, self.indices.int()], 1)
+
     @property
     def nbytes(self) -> int:
         return super().nbytes + self.indices.nbytes

@@ -15,7 +15,7 @@ from torch import Tensor
 from pipeline.data.core.spec import Spec
 from pipeline.data.core.splitting import drawn_but_the_first
 from pipeline.data.tables.encoder import TableEncoder
-from pipeline.data.tables.files import read_table
+from pipeline.data.tables.files import forget_large, read_table
 from pipeline.data.tables.fitting import ColumnChoice, fit_encoder
 from pipeline.data.tables.formats import TableFormat
 from pipeline.data.tables.goal import Goal, find_goal, is_classification, one_spelling
@@ -188,8 +188,10 @@ class TableData(Refoldable):
         there = {name: split for name, split in splits.items() if isinstance(split, TableRows)}
         self.guesses += look(Look(table, self.encoder, target, goal, train, self.plan, there))
         say(self.guesses, str(self.path))
-        for read in filter(None, (table, test_table)):
+        files = [read for read in (table, test_table) if read is not None]
+        for read in files:
             read.release()
+        forget_large(files)
 
     def _table(self) -> tuple[Table, list[Guess]]:
         """The file, and what was guessed about its first line."""
