@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pipeline.data.core.spec import Spec
-from pipeline.models import descent
+from pipeline.models import descent, trees
 from pipeline.models.trees import CatBoost, Forest, Trees
 from pipeline.training.catboosting import _symmetric
 from pipeline.training.joining import joined, part
@@ -53,6 +53,11 @@ def test_symmetric_trees_are_read_off_as_they_would_be_walked_through(
     rows = np.random.default_rng(1).choice([-1.0, -0.75, 0.0, 0.25, 0.3, 2.0], (40, 5))
     answers = model(torch.from_numpy(rows).float())
     np.testing.assert_allclose(answers, [walked(model, row) for row in rows.tolist()], rtol=1e-6, atol=1e-6)
+
+    # A large batch is taken in parts.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trees, "_CELLS", 7 * max(len(model.root), len(model.level_feature)))
+        assert torch.equal(model(torch.from_numpy(rows).float()), answers)
 
     # Node by node the sums are the same bits; so they are from a saved model, which holds the nodes alone.
     model.symmetric = False

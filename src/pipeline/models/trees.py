@@ -24,6 +24,8 @@ from pipeline.settings import LOSS, Flag, Number, Word
 
 _BUFFERS = ("feature", "threshold", "child", "value", "root", "output", "start_value", "columns")
 _LEVELS = ("feature", "threshold", "bit", "leaf")
+_CELLS = 16_000_000
+"""Samples times trees, or comparisons, that are looked at together: of a larger batch, a part at a time."""
 _LEAST_PROBABILITY = 1e-4
 """What a class gets that no tree has seen in a leaf: a logarithm needs more than 0."""
 
@@ -154,9 +156,16 @@ class Trees(BaseModule):
         return x.float().flatten(1) @ self.columns
 
     def forward(self, x: Tensor) -> Tensor:
-        outputs = self.spec.outputs
         if not len(self.root):
-            return torch.zeros(x.shape[0], outputs, device=x.device)
+            return torch.zeros(x.shape[0], self.spec.outputs, device=x.device)
+        # What is exported or runs on a GPU takes its batches as they are.
+        samples = max(1, _CELLS // max(len(self.root), len(self.level_feature)))
+        if x.device.type != "cpu" or torch.compiler.is_compiling() or x.shape[0] <= samples:
+            return self._answers(x)
+        return torch.cat([self._answers(some) for some in x.split(samples)])
+
+    def _answers(self, x: Tensor) -> Tensor:
+        outputs = self.spec.outputs
         node = self._leaves(self.compared(x))
         if len(self.output) or outputs == 1:
             # Each tree speaks for one output.
