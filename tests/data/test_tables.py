@@ -6,6 +6,7 @@ import datetime as dt
 import json
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -515,9 +516,24 @@ def test_large_files_are_not_kept_beside_what_was_made_of_them(tmp_path: Path, m
         before = read_table(tmp_path / "t.csv", TableFormat())
         TableData(path=tmp_path / "t.csv", target="y").setup()
         assert (read_table(tmp_path / "t.csv", TableFormat()) is before) == kept
-    # Given back twice, there is nothing left to give.
+
+
+def test_what_reading_took_is_given_back_whatever_the_c_library(monkeypatch: Any) -> None:
+    import ctypes
+
+    import pyarrow as pa
+
+    given: list[str] = []
+    pool = SimpleNamespace(release_unused=lambda: given.append("arrow"))
+    monkeypatch.setattr(pa, "default_memory_pool", lambda: pool)
+    trimming = SimpleNamespace(malloc_trim=lambda rest: given.append(f"all but {rest} bytes"))
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: trimming)
     give_back()
+    assert given == ["arrow", "all but 0 bytes"]
+    # Another library than glibc.
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: SimpleNamespace())
     give_back()
+    assert given[2:] == ["arrow"]
 
 
 def test_enormous_numbers_stay_finite(tmp_path: Path) -> None:

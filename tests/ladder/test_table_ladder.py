@@ -231,7 +231,7 @@ def test_rows_are_dealt_out_anew_and_each_is_held_out_once(table: Path) -> None:
     assert torch.cat(places).sort().values.tolist() == list(range(len(data.pooled_targets)))
     # None of them is kept in memory.
     folds = data.refolded(4)
-    assert len(folds) == 4 and len(folds[1:]) == 2 + 1 and folds[0][0].train is not folds[0][0].train
+    assert len(folds) == 4 and len(list(folds)[1:]) == 2 + 1 and folds[0][0].train is not folds[0][0].train
     pooled = data.pooled()
     assert torch.equal(pooled.train.y, data.pooled_targets) and pooled.validation is None
     own = data_of(

@@ -13,6 +13,11 @@ _LEVELS, _STILL = 3, 0.7
 """Comparisons after which those in a leaf are left out, where no more than such a share is still on its way."""
 
 
+def taken_whole(x: Tensor) -> bool:
+    """Whether a batch is taken as it is, not in parts: on a GPU, and where it is exported."""
+    return x.device.type != "cpu" or torch.compiler.is_compiling()
+
+
 def leaves_of(
     x: Tensor, feature: Tensor, threshold: Tensor, child: Tensor, root: Tensor, depth: int
 ) -> Tensor:
@@ -29,7 +34,7 @@ def leaves_of(
         root: Number of each tree's root, (trees,).
         depth: Most comparisons from a root to a leaf.
     """
-    if x.device.type != "cpu" or torch.compiler.is_compiling():
+    if taken_whole(x):
         return _to_the_deepest(x, feature, threshold, child, root, depth)
     # Places in it are counted in four bytes, where they can be.
     places = torch.int32 if x.numel() < 2**31 else torch.int64

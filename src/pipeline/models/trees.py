@@ -158,9 +158,8 @@ class Trees(BaseModule):
     def forward(self, x: Tensor) -> Tensor:
         if not len(self.root):
             return torch.zeros(x.shape[0], self.spec.outputs, device=x.device)
-        # What is exported or runs on a GPU takes its batches as they are.
         samples = max(1, _CELLS // max(len(self.root), len(self.level_feature)))
-        if x.device.type != "cpu" or torch.compiler.is_compiling() or x.shape[0] <= samples:
+        if descent.taken_whole(x) or x.shape[0] <= samples:
             return self._answers(x)
         return torch.cat([self._answers(some) for some in x.split(samples)])
 

@@ -137,23 +137,23 @@ def _in_blocks(model: Linear, split: Rows) -> bool:
 def _squares_of(model: Linear, split: Rows, y: np.ndarray) -> _Squares:
     width, n = math.prod(model.spec.input_shape), len(split)
     total = np.zeros(width)
-    for block in _blocks(model, split, torch.float64):
+    for _, block in _blocks(model, split, torch.float64):
         total += block.sum(0)
     # Sums of what is less its mean: sums of squares would lose the digits of inputs that are far from 0.
     mean, target_mean = total / n, float(y.mean())
-    products, with_target, first = np.zeros((width, width)), np.zeros(width), 0
-    for block in _blocks(model, split, torch.float64):
+    products, with_target = np.zeros((width, width)), np.zeros(width)
+    for place, block in _blocks(model, split, torch.float64):
         block = block - mean
         products += block.T @ block
-        with_target += block.T @ (y[first : first + len(block)] - target_mean)
-        first += len(block)
+        with_target += block.T @ (y[place] - target_mean)
     return _Squares(products, with_target, mean, target_mean)
 
 
-def _blocks(model: Linear, split: Rows, precision: torch.dtype) -> Iterator[np.ndarray]:
-    """The inputs, so many samples at a time, (samples, inputs)."""
+def _blocks(model: Linear, split: Rows, precision: torch.dtype) -> Iterator[tuple[slice, np.ndarray]]:
+    """The inputs, so many samples at a time: which they are, and (samples, inputs)."""
     for rows in torch.arange(len(split)).split(_ROWS):
-        yield model.normalised(split.take(rows)[0]).flatten(1).to(precision).numpy()
+        place = slice(int(rows[0]), int(rows[-1]) + 1)
+        yield place, model.normalised(split.take(rows)[0]).flatten(1).to(precision).numpy()
 
 
 def _inputs(model: Linear, split: Rows, precision: torch.dtype) -> Any:
@@ -168,21 +168,17 @@ def _inputs(model: Linear, split: Rows, precision: torch.dtype) -> Any:
         found.sum_duplicates()
         return found
     if isinstance(split, TableRows) and (kept := split.mostly_zeros(_MOSTLY_ZEROS)) is not None:
-        values, indices = (part.numpy() for part in kept)
+        values, places = kept
         ends = np.arange(len(split) + 1) * values.shape[1]
-        numbers = values.reshape(-1).astype(np.float64 if precision == torch.float64 else np.float32)
-        return sparse.csr_matrix((numbers, indices.reshape(-1), ends), shape=(len(split), split.width))
+        numbers, indices = values.to(precision).flatten().numpy(), places.flatten().numpy()
+        return sparse.csr_matrix((numbers, indices, ends), shape=(len(split), split.width))
     if model.spec.input == "bag":
-        return sparse.vstack(
-            [sparse.csr_matrix(block) for block in _blocks(model, split, precision)], format="csr"
-        )
-    found, first = None, 0
-    for block in _blocks(model, split, precision):
-        if found is None:
-            found = np.empty((len(split), block.shape[1]), block.dtype)
-        found[first : first + len(block)] = block
-        first += len(block)
-    return found
+        blocks = [sparse.csr_matrix(block) for _, block in _blocks(model, split, precision)]
+        return sparse.vstack(blocks, format="csr")
+    dense = torch.empty(len(split), math.prod(model.spec.input_shape), dtype=precision).numpy()
+    for place, block in _blocks(model, split, precision):
+        dense[place] = block
+    return dense
 
 
 def _targets(split: Rows, labels: bool) -> np.ndarray:
@@ -213,7 +209,7 @@ def _solved(before: Any, x: Any, y: np.ndarray, weights: Any, alpha: float, mode
         return [
             _solved(one, x, y[:, k], weights, alpha, model)
             if len(np.unique(y[:, k])) > 1
-            else _Always(y[:, k])
+            else _always(y[:, k])
             for k, one in enumerate(before)
         ]
     if len(np.unique(y)) < 2:
@@ -245,12 +241,9 @@ def _scipy_on_one_thread() -> Any:
     return found.select(filepath=of_scipy).limit(limits=1)
 
 
-class _Always:
+def _always(y: np.ndarray) -> _Weights:
     """The solution for a label that all training samples have, or none."""
-
-    def __init__(self, y: np.ndarray) -> None:
-        self.coef_ = np.zeros(1)
-        self.intercept_ = math.log(1000) * (1 if y[0] else -1)
+    return _Weights(np.zeros(1), math.log(1000) * (1 if y[0] else -1))
 
 
 def _give(model: Linear, solver: Any, factors: np.ndarray) -> None:

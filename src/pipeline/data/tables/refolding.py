@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from typing import overload
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -53,7 +52,7 @@ class Refoldable(DataModule):
         return self.train.y if self.validation is None else torch.cat([self.train.y, self.validation.y])
 
 
-class Folds(Sequence[tuple[DataModule, Tensor]]):
+class Folds:
     """Data whose rows are dealt out to folds: for each, the data with it held out, and which rows that is.
 
     A view's rows are copied when it is taken, and not kept: of a large table one view at a time is in memory.
@@ -70,15 +69,10 @@ class Folds(Sequence[tuple[DataModule, Tensor]]):
     def __len__(self) -> int:
         return len(self.parts)
 
-    @overload
-    def __getitem__(self, fold: int) -> tuple[DataModule, Tensor]: ...
+    def __iter__(self) -> Iterator[tuple[DataModule, Tensor]]:
+        return map(self.__getitem__, range(len(self)))
 
-    @overload
-    def __getitem__(self, fold: slice) -> list[tuple[DataModule, Tensor]]: ...
-
-    def __getitem__(self, fold: int | slice) -> tuple[DataModule, Tensor] | list[tuple[DataModule, Tensor]]:
-        if isinstance(fold, slice):
-            return [self[number] for number in range(len(self))[fold]]
+    def __getitem__(self, fold: int) -> tuple[DataModule, Tensor]:
         held_out = self.parts[fold]
         others = torch.ones(len(self.pool), dtype=torch.bool)
         others[held_out] = False
