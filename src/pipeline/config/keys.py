@@ -141,6 +141,7 @@ RULES: dict[str, Rule] = {
     "task.calibrate": Flag(),
     "task.batch_size": COUNT,
     "task.trials": COUNT,
+    "task.bag_folds": Number(2, whole=True, null=True, words=("auto",)),
     "task.prefer": Word(("best", "simple")),
     "task.budget": Text("a time like 90s, 20m or 2h", r"\d+(\.\d+)?[smh]?", null=True),
     "task.steps": Number(2, whole=True),

@@ -12,7 +12,6 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from pipeline.models.stack import Stack
 from pipeline.models.trees import Forest, Trees
 from pipeline.runs import beside
 from pipeline.runs.alone import fit_alone
+from pipeline.runs.folded import answers_of, fitted_to, unseen_answers
 from pipeline.runs.plan import RunPlan, plan_of
 from pipeline.training.at_once import at_once_with
 from pipeline.training.judging import metric_by, metric_of
@@ -58,7 +58,6 @@ _WITH_ROOM = 1.25
 """So many times what it is expected to take, something is begun that need not be."""
 ENOUGH_FOLDS = 5
 """With fewer folds, one model that has learnt from all rows is better than those that lack a third of them."""
-_ROWS = 4096
 _TIMES_ASKED = 2
 """How often a fold's model is asked for the rows that it has not seen: for its own figures, and for the blend."""
 
@@ -201,26 +200,21 @@ def bag_of(rung: Rung, folds: Folds, left: Callable[[], float]) -> Bag | None:
         # A forked process has one thread, whatever was typed.
         plan = plan.changed(trainer={"threads": 1})
 
-    def job(number: int) -> BaseModule:
+    def plan_for(number: int) -> RunPlan:
         # Of those that are still to come, so many are fitted at the same time.
         each = (left() - answers) / math.ceil((len(folds) - number) / workers)
         if each < 1:
             raise beside.Lost("its time ran out")
-        with tempfile.TemporaryDirectory() as folder:
-            return fit_alone(_of_a_fold(plan, len(folds), each, usual), folds[number][0], Path(folder))
+        return _of_a_fold(plan, len(folds), each, usual)
 
-    jobs = [partial(job, number) for number in range(len(folds))]
     try:
-        models = beside.fitted_beside(jobs, folds.data.encoder, workers)
+        models = fitted_to(folds, plan_for, workers)
     except (Diverged, beside.Lost, UserError) as error:
         log.warning("%s is left out of the blend: %s", rung.name, error)
         return None
     fitted = time.monotonic()
-    parts = [answers_of(model, folds.held_out(number)) for number, model in enumerate(models)]
-    order, ended = torch.cat(list(folds.parts)).argsort(), time.monotonic()
-    return Bag(
-        rung, models, torch.cat(parts)[order], ended - began, asking=(ended - fitted) / max(len(order), 1)
-    )
+    found, ended = unseen_answers(models, folds), time.monotonic()
+    return Bag(rung, models, found, ended - began, asking=(ended - fitted) / max(len(found), 1))
 
 
 def seconds_of_fit(rung: Rung) -> float:
@@ -310,17 +304,6 @@ def _final(bag: Bag, data: Refoldable, left: Callable[[], float]) -> list[BaseMo
         return bag.models
     with tempfile.TemporaryDirectory() as folder:
         return [fit_alone(plan, data.pooled(), Path(folder))]
-
-
-def answers_of(model: BaseModule, split: Any) -> Tensor:
-    """Probabilities or numbers for every row of a split, in order."""
-    model.eval()
-    with torch.inference_mode():
-        parts = [
-            model.objective.probabilities(model(split.take(rows)[0].to(model.device)).float().cpu())
-            for rows in torch.arange(len(split)).split(_ROWS)
-        ]
-    return torch.cat(parts).reshape(len(split), -1)
 
 
 def losses_of(data: DataModule, targets: Tensor, metric: str = "mae") -> Callable[[Tensor], Tensor]:

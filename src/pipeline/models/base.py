@@ -70,6 +70,9 @@ class BaseModule(nn.Module):
     """Settings with which a model of this class is fitted in a way of its own, not trained in steps: none for always;
     None where it is always trained in steps."""
 
+    several_where_few = False
+    """Whether several fits answer together where rows are few and nothing was asked for (``task.bag_folds=auto``)."""
+
     uses_weights_once = False
     """Whether a sample meets every weight once, so that a step's work follows from parameters and batch size."""
 

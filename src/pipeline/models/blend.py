@@ -49,8 +49,14 @@ class Blend(BaseModule):
         self.shares = [weight / sum(weights) for weight in weights]
 
     @classmethod
-    def of(cls, models: Sequence[BaseModule], weights: Sequence[float]) -> Blend:
-        """Of trained models, which stay as they are."""
+    def of(cls, models: Sequence[BaseModule], weights: Sequence[float], **shared: Any) -> Blend:
+        """Of trained models, which stay as they are.
+
+        Args:
+            models: The models.
+            weights: Weight of each model's answers.
+            **shared: See :class:`BaseModule`.
+        """
         members = [
             {
                 "class": f"{type(model).__module__}.{type(model).__qualname__}",
@@ -58,7 +64,7 @@ class Blend(BaseModule):
             }
             for model in models
         ]
-        blend = cls(models[0].spec.to_dict(), members, list(weights))
+        blend = cls(models[0].spec.to_dict(), members, list(weights), **shared)
         for member, model in zip(blend.members, models, strict=True):
             member.load_state_dict(model.state_dict())
         return blend.eval()

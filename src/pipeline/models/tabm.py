@@ -59,6 +59,7 @@ class TabM(BaseModule):
     """
 
     uses_weights_once = True
+    several_where_few = True
 
     def __init__(
         self,

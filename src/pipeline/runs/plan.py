@@ -24,6 +24,7 @@ class RunPlan:
         test: Whether there is a test at the end.
         start_from: Checkpoint whose weights the training begins with, None for fresh ones.
         resumes: Whether the run goes on where an earlier process left it.
+        bag_folds: How many folds the model is fitted to beside its first fit: ``auto`` by the data, None for none.
     """
 
     name: str
@@ -34,6 +35,7 @@ class RunPlan:
     test: bool = True
     start_from: str | None = None
     resumes: bool = False
+    bag_folds: int | str | None = None
 
     @property
     def seed(self) -> int:
@@ -64,6 +66,7 @@ def plan_of(cfg: DictConfig, threads: Iterable[Sequence[int]] = ()) -> RunPlan:
         test=bool(cfg.test),
         start_from=None if cfg.ckpt_path is None else str(cfg.ckpt_path),
         resumes=cfg.resume is not None,
+        bag_folds=cfg.task.get("bag_folds"),
     )
 
 

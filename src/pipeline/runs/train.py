@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from pipeline.data.core.module import DataModule
     from pipeline.data.core.splits import Rows
     from pipeline.models.base import BaseModule
+    from pipeline.runs.folded import Folded
     from pipeline.training.at_once import Fitted
     from pipeline.training.fit import Fit
     from pipeline.training.grown import Grown
@@ -96,6 +98,8 @@ def output_directory() -> Path:
 
 def train_one(cfg: DictConfig, hooks: Hooks, directory: Path) -> RunResult:
     """Run one fit and its test, recorded in ``directory``."""
+    from pipeline.runs.folded import folds_of
+
     started = hooks.started or (process_start() if hooks.parent is None else time.time())
     plan = plan_of(cfg, hooks.threads.get("", ()))
     directory.mkdir(parents=True, exist_ok=True)
@@ -114,6 +118,7 @@ def train_one(cfg: DictConfig, hooks: Hooks, directory: Path) -> RunResult:
             raise
     asked = plan
     plan, notes = long_enough(plan, data)
+    plan = replace(plan, bag_folds=folds_of(asked, data, model, hooks))
     tracked = open_run(cfg, directory, hooks, name, resume=resuming, longer=longer)
     state.begin(cfg)
     with recorded(tracked), state.ended_by():
@@ -193,6 +198,7 @@ def _fit_and_test(
     resumed: RunState | None,
     started: float,
 ) -> RunResult:
+    from pipeline.runs.folded import in_folds
     from pipeline.training.at_once import fit_at_once, fits_at_once
     from pipeline.training.building import parameters
     from pipeline.training.features import is_frozen, solves_first
@@ -260,16 +266,21 @@ def _fit_and_test(
         _note_fit(fit, result)
         record_threads(tracked, {"": result.threads})
     result.seconds |= {"startup": (fit.started or time.time()) - started, "fit": fit.seconds, "test": 0.0}
+    folded = None
+    if plan.bag_folds:
+        fit, folded = in_folds(plan, fit, result)
     tested = plan.test and hooks.test
     answers = validated = None
     if is_main_process():
-        validated = _settle(fit, wanted(data, plan.fit.metric), hooks, result)
+        validated = _settle(fit, wanted(data, plan.fit.metric), hooks, result, folded)
     if tested and data.test is not None and is_main_process():
         answers = _test(fit, data.test, result)
     if is_main_process():
         if hooks.baseline:
             _baseline(data, result, tested=tested)
-            result.verdicts = verdicts_of(data, model, result.metrics, result.baseline, answers, validated)
+            result.verdicts = verdicts_of(
+                data, fit.model, result.metrics, result.baseline, answers, validated
+            )
         tracked.log_metrics(final_metrics(result))
         if hooks.reports:
             _report(fit, result, tracked, answers)
@@ -328,7 +339,9 @@ def _note_at_once(fitted: Fitted, result: RunResult) -> None:
         log.info("%s: %s", result.model["class"], fitted.note)
 
 
-def _settle(fit: Fit, asked: Wanted, hooks: Hooks, result: RunResult) -> tuple[Tensor, Tensor] | None:
+def _settle(
+    fit: Fit, asked: Wanted, hooks: Hooks, result: RunResult, folded: Folded | None
+) -> tuple[Tensor, Tensor] | None:
     """Read off validation data how sure the model is; its figures there are those of the model as it was trained.
 
     Gives logits and targets of the validation split, None where nothing is held out.
@@ -341,17 +354,21 @@ def _settle(fit: Fit, asked: Wanted, hooks: Hooks, result: RunResult) -> tuple[T
     held_out = (
         None if data.train_on_all or fit.plan.trainer.get("limit_test_batches") == 0 else data.validation
     )
-    answers = _answers(fit, held_out) if held_out and (hooks.baseline or asked.needs_validation) else None
+    answers = heard = None
+    if folded is not None:
+        # Every row has an answer of a fit that has not seen it.
+        answers, heard = folded.validated, (folded.logits, folded.targets)
+    elif held_out and (hooks.baseline or asked.needs_validation):
+        answers = heard = _answers(fit, held_out)
     if hooks.settled is not None:
         model.settle(hooks.settled)
     elif not asked.needs_validation:
         model.settle(asked.decision())
         result.notes += asked.said(model.spec.classes)
-    elif answers is not None:
-        logits, targets = answers
-        for name, value in scores(model, logits, targets).items():
+    elif answers is not None and heard is not None:
+        for name, value in scores(model, *answers).items():
             result.metrics.setdefault(f"val/{name}", value)
-        found = settle(model, logits, targets, asked)
+        found = settle(model, *heard, asked)
         model.settle(found.settled)
         result.notes += found.notes
     else:
