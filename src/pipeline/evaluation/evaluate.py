@@ -210,7 +210,7 @@ def _verdict(
     None where the two have no metric in common.
     """
     validated = None
-    if own.validation is not None and len(own.validation):
+    if own.validation and not outputs.model.knows_validation:
         # As a run's own verdict: what two splits disagree on is no gain.
         found = outputs_on(outputs.model, loader_of(own, own.validation), cfg)
         validated = found.logits, found.targets
@@ -271,6 +271,10 @@ def _calibrated(outputs: Outputs, own: DataModule, predictor: Predictor, cfg: Di
         raise UserError("task.calibrate=true is for models that give probabilities of classes")
     if own.validation is None or len(own.validation) == 0:
         raise UserError("task.calibrate=true needs validation data, but this run held none out")
+    if predictor.module.knows_validation:
+        raise UserError(
+            "task.calibrate=true: this model has learnt from all rows, and settled its own temperature"
+        )
     held_out = outputs_on(predictor.module, loader_of(own, own.validation), cfg)
     logits, labels = held_out.known()
     if outputs.spec.task == "multilabel":

@@ -193,7 +193,9 @@ def bag_of(rung: Rung, folds: Folds, left: Callable[[], float]) -> Bag | None:
     """
     assert rung.cfg is not None and rung.result is not None
     began, usual = time.monotonic(), float(rung.result.seconds["fit"])
-    plan, workers = plan_of(rung.cfg), beside.at_once()
+    plan = plan_of(rung.cfg)
+    # Fits that keep every core busy gain nothing beside each other, but take memory for each.
+    workers = 1 if _keeps_busy(rung, class_of(plan)) else beside.at_once()
     # They are asked when all are fitted.
     answers = rung.asking * len(folds.pool)
     if workers > 1:
@@ -243,13 +245,15 @@ def seconds_of_folds(rung: Rung, folds: int, least: bool = False) -> float:
         return share * (folds * seconds + answers)
     if least and _shortenable(plan):
         seconds *= _SHORTEST
-    busy = (
-        isinstance(cls, type)
-        and issubclass(cls, Trees)
-        and int(rung.result.data.get("train") or 0) > _MANY_ROWS
-    )
-    workers = beside.at_once()
-    return folds * seconds * (1.0 if busy or workers == 1 else _BESIDE / workers) + answers
+    workers = 1 if _keeps_busy(rung, cls) else beside.at_once()
+    return folds * seconds * (1.0 if workers == 1 else _BESIDE / workers) + answers
+
+
+def _keeps_busy(rung: Rung, cls: Any) -> bool:
+    """Whether a fit of a rung's model keeps every core busy by itself: trees of many rows."""
+    assert rung.result is not None
+    rows = int(rung.result.data.get("train") or 0)
+    return isinstance(cls, type) and issubclass(cls, Trees) and rows > _MANY_ROWS
 
 
 def _shortenable(plan: RunPlan) -> bool:

@@ -73,6 +73,9 @@ class BaseModule(nn.Module):
     several_where_few = False
     """Whether several fits answer together where rows are few and nothing was asked for (``task.bag_folds=auto``)."""
 
+    knows_validation = False
+    """Whether such a model has learnt from validation rows too, so that its answers for them say nothing of others."""
+
     uses_weights_once = False
     """Whether a sample meets every weight once, so that a step's work follows from parameters and batch size."""
 

@@ -30,6 +30,8 @@ class Blend(BaseModule):
         UserError: There is no member, a weight is negative, or a class is not one of this project's models.
     """
 
+    knows_validation = True
+
     def __init__(
         self,
         spec: Spec | dict[str, Any],

@@ -35,6 +35,8 @@ class Stack(BaseModule):
         UserError: A level has no group, a weight is negative, or a class is not one of this project's models.
     """
 
+    knows_validation = True
+
     def __init__(
         self,
         spec: Spec | dict[str, Any],

@@ -90,15 +90,15 @@ def folds_of(plan: RunPlan, data: DataModule, model: Any, hooks: Hooks) -> int:
     """
     if not plan.bag_folds or not plan.train:
         return 0
-    held_out = 0 if data.train_on_all or data.validation is None else len(data.validation)
-    reason = ""
+    reason, rows = "", 0
     if not isinstance(model, BaseModule):
         reason = "it is for models of this project"
     elif not isinstance(data, Refoldable) or not data.can_be_refolded or getattr(data, "folds", None):
         reason = "it needs rows of a table that are dealt out at random (data.split=fraction, no data.folds)"
-    elif not held_out:
+    elif data.train_on_all or not data.validation:
         reason = "nothing is held out; set data.validation_fraction above 0"
-    rows = len(data.train) + held_out
+    else:
+        rows = len(data.train) + len(data.validation)
     if plan.bag_folds != "auto":
         folds = int(plan.bag_folds)
         if not reason and folds > rows:
