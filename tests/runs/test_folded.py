@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 
+from pipeline.__main__ import main
 from pipeline.config.loading import compose
 from pipeline.errors import Diverged, UserError
 from pipeline.models.blend import Blend
@@ -170,3 +172,22 @@ def test_trees_may_be_fitted_to_folds_too(table: Path, tmp_path: Path) -> None:
     kept = load(tmp_path / "run" / "model").module
     assert isinstance(kept, Blend) and len(kept.members) == 5
     assert result.model["bag_folds"] == 4
+
+
+def test_evaluated_again_it_answers_alike_and_is_not_judged_by_rows_that_it_knows(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    record = [f"paths.experiments_dir={tmp_path}/kept"]
+    words = [word for word in of(table, "kind", *SHORT, "task.bag_folds=3", *record) if word != "logger=none"]
+    result = train(compose(words), Hooks(directory=tmp_path / "run"))
+    again = [f"task.run_id={result.run_id}", *record]
+
+    assert main(["task=evaluate", *again, "task.output=again"]) == 0
+    found = json.loads(Path("again/evaluation.json").read_text())
+    assert {name: found["metrics"][name] for name in ("log_loss", "accuracy")} == {
+        name: result.metrics[f"test/{name}"] for name in ("log_loss", "accuracy")
+    }
+    assert main(["task=reproduce", *again, "task.output=reproduced"]) == 0
+    assert main(["task=evaluate", *again, "task.calibrate=true"]) == 1
+    assert "this model has learnt from all rows, and is calibrated" in capsys.readouterr().err

@@ -272,9 +272,7 @@ def _calibrated(outputs: Outputs, own: DataModule, predictor: Predictor, cfg: Di
     if own.validation is None or len(own.validation) == 0:
         raise UserError("task.calibrate=true needs validation data, but this run held none out")
     if predictor.module.knows_validation:
-        raise UserError(
-            "task.calibrate=true: this model has learnt from all rows, and settled its own temperature"
-        )
+        raise UserError("task.calibrate=true: this model has learnt from all rows, and is calibrated")
     held_out = outputs_on(predictor.module, loader_of(own, own.validation), cfg)
     logits, labels = held_out.known()
     if outputs.spec.task == "multilabel":
