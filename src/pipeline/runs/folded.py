@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 _FOLDS = 5
 _MOST_ROWS = 1500
 """Training and validation rows beyond which one fit is as good, about."""
-_MOST_VALUES = 200_000
+_MOST_VALUES = 100_000
 """Rows times inputs beyond which several fits take minutes."""
 _ROWS = 4096
 
