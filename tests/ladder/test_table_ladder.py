@@ -441,3 +441,28 @@ def test_a_bag_has_a_model_for_each_fold_and_a_second_round_its_mean(
     )
     found = blended([bag, once], data, lambda: 100.0)
     assert len(found.answers) == len(data.validation or ())
+
+
+def test_trees_of_many_rows_are_fitted_to_one_fold_after_another(
+    tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(beside, "at_once", lambda: 2)
+    asked = []
+
+    def fitted_beside(jobs: Any, encoder: Any, workers: int) -> Any:
+        asked.append(workers)
+        return [job() for job in jobs]
+
+    monkeypatch.setattr(beside, "fitted_beside", fitted_beside)
+    words = ["data=csv", f"data.path={table}", "data.target=price", "model=boosting", "logger=none"]
+    cfg = compose([*words, "model.n_estimators=5"])
+    result = RunResult(tmp_path, None, "", {"train": 20_000}, {}, {}, {}, {"fit": 1.0}, 0.0, 0, None)
+    rung = Rung("boosting", tmp_path, words, cfg, result=result)
+    data = data_of(cfg)
+    assert isinstance(data, TableData)
+    beside_each_other = seconds_of_folds(rung, 3)
+    assert len(bagged([rung], [], data, 3, lambda: 100.0)) == 1
+    result.data["train"] += 1
+    assert seconds_of_folds(rung, 3) > beside_each_other
+    assert len(bagged([rung], [], data, 3, lambda: 100.0)) == 1
+    assert asked == [2, 1]
