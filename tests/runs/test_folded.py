@@ -132,6 +132,7 @@ def test_auto_is_for_few_rows_where_nothing_else_was_asked_for(table: Path, tmp_
     [
         (["data.validation_fraction=0"], "nothing is held out; set data.validation_fraction above 0"),
         (["data.folds=4", "data.fold=0"], "dealt out at random"),
+        (["ckpt_path=best.ckpt"], "begin anew, not with the weights of ckpt_path"),
         (["task.bag_folds=500"], "there are 102 rows; expected at most so many folds"),
     ],
 )

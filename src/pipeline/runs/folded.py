@@ -97,6 +97,8 @@ def folds_of(plan: RunPlan, data: DataModule, model: Any, hooks: Hooks) -> int:
         reason = "it needs rows of a table that are dealt out at random (data.split=fraction, no data.folds)"
     elif data.train_on_all or not data.validation:
         reason = "nothing is held out; set data.validation_fraction above 0"
+    elif plan.start_from is not None:
+        reason = "its fits begin anew, not with the weights of ckpt_path"
     else:
         rows = len(data.train) + len(data.validation)
     if plan.bag_folds != "auto":
@@ -117,7 +119,7 @@ def _is_one_fit(plan: RunPlan, hooks: Hooks) -> bool:
     asked = trainer.get("max_epochs") != "auto" or any(
         trainer.get(key) for key in ("max_time", "overfit_batches", "fast_dev_run")
     )
-    return asked or plan.start_from is not None or hooks.on_epoch is not None
+    return asked or hooks.on_epoch is not None
 
 
 def in_folds(plan: RunPlan, fit: Fit, result: RunResult) -> tuple[Fit, Folded | None]:
