@@ -24,7 +24,7 @@ from pipeline.settings import LOSS, Flag, Number, Word
 
 _BUFFERS = ("feature", "threshold", "child", "value", "root", "output", "start_value", "columns")
 _LEVELS = ("feature", "threshold", "bit", "leaf")
-_CELLS = 16_000_000
+_CELLS = 4_000_000
 """Samples times trees, or comparisons, that are looked at together: of a larger batch, a part at a time."""
 _LEAST_PROBABILITY = 1e-4
 """What a class gets that no tree has seen in a leaf: a logarithm needs more than 0."""
